@@ -1,0 +1,38 @@
+# make demo   the main job on embedded phantom data, trained model included, pictures at the end
+# make test   all tests
+# Both set everything up in .venv first (Python >= 3.11; on Debian/Ubuntu also the package python3-venv).
+
+PYTHON ?= python3
+# pip options for the PyTorch build, e.g. an index URL for CPU-only or CUDA wheels.
+TORCH_PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: demo test lint smoke job benchmarks clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python >= 3.11 is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH_PIP_ARGS) torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python jobs/augment_duke.py --out runs/duke_phantom
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The main job in small, once as a script and once submitted to a running Ray head.
+smoke: $(VENV)/.installed
+	bash .ci/smoke
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

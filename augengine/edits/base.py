@@ -1,0 +1,88 @@
+"""What an edit is: `plan` draws parameters (cheap, on the CPU, plain JSON), `apply` computes pixels in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from augengine.policy.spec import Sampler
+from augengine.records import Acquisition, Sample
+from augengine.yaml_config import Strict
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One output row to be made. Plain JSON: what can be printed can be replayed.
+
+    `params` is the edit's own drawing; `donors` are the subjects whose metadata it borrowed.
+    """
+
+    output_id: str
+    sample_id: str
+    replicate: int
+    attempt: int
+    seed: int
+    params: Mapping[str, Any]
+    donors: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "donors": list(self.donors)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """Inverse of `to_dict`."""
+        return cls(**{**values, "donors": tuple(values["donors"])})
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What `Edit.plan` returns: the parameters of one output row."""
+
+    params: Mapping[str, Any]
+    donors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A row that this edit cannot serve, with the reason; counted, never lost."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Donor:
+    """A subject of the training split and how it was scanned."""
+
+    subject_id: str
+    acquisition: Acquisition
+
+
+@dataclass(frozen=True)
+class Context:
+    """Facts about the whole data set that planning may use; from training subjects only."""
+
+    donors: tuple[Donor, ...] = field(default_factory=tuple)
+
+
+class Edit(Protocol):
+    """One kind of augmentation. Implementations are stateless."""
+
+    name: ClassVar[str]
+    Params: ClassVar[type[Strict]]
+    MODELS: ClassVar[Mapping[str, str]]
+    """Role to model kind, e.g. `{"generator": "acquisition"}`."""
+
+    def plan(self, sample: Sample, params: Any, rng: np.random.Generator, context: Context) -> Drawing | Skip:
+        """Draw the parameters of one output row, or say why there is none."""
+
+    def apply(
+        self, samples: Sequence[Sample], plans: Sequence[Plan], models: Mapping[str, Any], params: Any, sampler: Sampler
+    ) -> list[Sample]:
+        """Edit a batch of samples of equal shape; a row's result depends on its own sample and plan only."""
+
+    def region(self, sample: Sample, plan: Plan) -> np.ndarray | None:
+        """Boolean mask (spatial shape) of the voxels that may change; None: all of them."""

@@ -1,0 +1,54 @@
+"""One exception family: every message says the rule, the value found and the next step."""
+
+from __future__ import annotations
+
+
+class AugengineError(Exception):
+    """A mistake in the input that a user can mend; shown as one line, never as a traceback.
+
+    Args:
+        rule: what must hold, in a short sentence.
+        found: the offending value, shown with `repr` unless it is a string.
+        next_step: what the user can do about it.
+        where: the file, `file:line`, row or folder that the value stands in.
+    """
+
+    def __init__(
+        self, rule: str, *, found: object = None, next_step: str | None = None, where: str | None = None
+    ) -> None:
+        self.rule, self.found, self.next_step, self.where = rule, found, next_step, where
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = self.rule if self.where is None else f"{self.where}: {self.rule}"
+        if self.found is not None:
+            text += f"; found {self.found if isinstance(self.found, str) else repr(self.found)}"
+        if self.next_step is not None:
+            text += f"; {self.next_step}"
+        return text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments do not survive the default pickling between Ray processes.
+        return _rebuild, (type(self), self.rule, self.found, self.next_step, self.where)
+
+
+def _rebuild(
+    kind: type[AugengineError], rule: str, found: object, next_step: str | None, where: str | None
+) -> AugengineError:
+    return kind(rule, found=found, next_step=next_step, where=where)
+
+
+class DataError(AugengineError):
+    """An image, mask, table or shard that cannot be used; quarantines its subject or row."""
+
+
+class ConfigError(AugengineError):
+    """A policy, recipe or flag that cannot be obeyed; `where` is `file:line`."""
+
+
+class CheckpointError(AugengineError):
+    """A checkpoint that is damaged or made for other data."""
+
+
+class RunError(AugengineError):
+    """An output folder or cluster in a state that this command must not touch."""

@@ -1,0 +1,90 @@
+"""A folder and a layout's name (or `auto`) go in; the reader for it comes out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from augengine.errors import ConfigError, DataError
+from augengine.io.bids import BidsReader
+from augengine.io.brats import YEARS, Brats2020, Brats2021, Brats2023, Brats2024Gli
+from augengine.io.dicom import DicomReader, looks_like_dicom
+from augengine.io.duke import PATIENT, DukeReader
+from augengine.io.files import NiftiReader, NrrdReader
+from augengine.io.sources import Entry, Reader, SourceOptions
+from augengine.yaml_config import unknown_name
+
+READERS: dict[str, Callable[[Path, SourceOptions], Reader]] = {
+    r.layout: r
+    for r in (
+        DicomReader, DukeReader, NiftiReader, NrrdReader, Brats2020, Brats2021, Brats2023, Brats2024Gli, BidsReader,
+    )
+}  # fmt: skip
+LAYOUTS = ("auto", *READERS)
+LOOK_AT_PATHS = 20_000
+
+
+def open_layout(root: Path, layout: str, options: SourceOptions) -> tuple[Reader, list[Entry]]:
+    """The reader of a folder, and its entries.
+
+    Raises:
+        ConfigError: an unknown layout, or options that the layout cannot obey.
+        DataError: no such folder, or nothing of this layout in it.
+    """
+    if layout not in LAYOUTS:
+        raise unknown_name("layout", layout, LAYOUTS, "--layout")
+    if not root.is_dir():
+        raise DataError("the data must be a folder", where=str(root), next_step="check the path")
+    name = detect(root, options) if layout == "auto" else layout
+    reader = READERS[name](root, options)
+    entries = reader.entries()
+    if not entries:
+        raise DataError(
+            f"no subject of layout '{name}' in this folder", where=str(root),
+            next_step=f"check the path, or state another --layout ({', '.join(READERS)})",
+        )  # fmt: skip
+    return reader, entries
+
+
+def detect(root: Path, options: SourceOptions) -> str:
+    """The layout of a folder by the names in it; an ambiguous folder is a `ConfigError`."""
+    paths = list(islice(_walk(root), LOOK_AT_PATHS))
+    names = {part for path in paths for part in path.parts}
+    years = [year for year, rule in YEARS.items() if any(rule.folder.fullmatch(n) for n in names)]
+    if "brats2023" in years:  # 2023 and 2024 share their names; the stated scheme tells them apart
+        if options.scheme not in ("brats2023", "brats2024-gli"):
+            raise ConfigError(
+                "these folders are named alike in BraTS 2023 and 2024", where=str(root),
+                next_step="state --labels brats2023 or --labels brats2024-gli",
+            )  # fmt: skip
+        return options.scheme
+    if years:
+        return years[0]
+    if any(PATIENT.fullmatch(n) for n in names):
+        return "duke"
+    if any(p.parts[0].startswith("sub-") and "anat" in p.parts for p in paths):
+        return "bids"
+    found = [
+        name
+        for name, ending in (("nifti", r"\.nii(\.gz)?$"), ("nrrd", r"\.(nrrd|nhdr)$"))
+        if any(re.search(ending, p.name, re.IGNORECASE) for p in paths)
+    ]
+    if any(looks_like_dicom(root / p) for p in paths):
+        found.append("dicom")
+    if len(found) == 1:
+        return found[0]
+    raise ConfigError(
+        "the layout of this folder is not clear", found=" and ".join(found) or "no known file", where=str(root),
+        next_step=f"check the path, or state --layout ({', '.join(READERS)})",
+    )  # fmt: skip
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield (Path(folder) / name).relative_to(root)

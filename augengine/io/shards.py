@@ -1,0 +1,174 @@
+"""Samples to and from Parquet shards that any Parquet reader opens.
+
+Pixels are raw little-endian, C-order bytes: `np.frombuffer(row.image, row.image_dtype).reshape(row.image_shape)`.
+Whole-numbered images are stored as int16 or uint16, others as float32; both come back bit for bit.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from augengine.errors import DataError
+from augengine.io.store import Store
+from augengine.records import ACQUISITION_CATEGORICAL, ACQUISITION_NUMERIC, Acquisition, Provenance, Sample
+
+SCHEMA_VERSION = "1"
+ROW_GROUP_ROWS = 64
+
+SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("subject_id", pa.string()),
+        ("volume_id", pa.string()),
+        ("slice_index", pa.int32()),
+        ("site", pa.string()),
+        ("split", pa.string()),
+        ("synthetic", pa.bool_()),
+        ("channels", pa.list_(pa.string())),
+        ("image", pa.large_binary()),
+        ("image_dtype", pa.string()),
+        ("image_shape", pa.list_(pa.int32())),
+        ("label", pa.large_binary()),
+        ("label_names", pa.list_(pa.string())),
+        ("label_codes", pa.list_(pa.uint8())),
+        ("affine", pa.list_(pa.float64(), 16)),
+        ("spacing_mm", pa.list_(pa.float64(), 3)),
+        ("intensity_low", pa.float64()),
+        ("intensity_high", pa.float64()),
+        (
+            "acquisition",
+            pa.struct(
+                [(n, pa.string()) for n in ACQUISITION_CATEGORICAL] + [(n, pa.float64()) for n in ACQUISITION_NUMERIC]
+            ),
+        ),
+        ("provenance", pa.string()),
+    ],
+    metadata={"augengine.schema_version": SCHEMA_VERSION},
+)
+METADATA_COLUMNS = [name for name in SCHEMA.names if name not in ("image", "label")]
+
+
+def to_row(sample: Sample) -> dict[str, Any]:
+    """One row of `SCHEMA` as Python values."""
+    image = _compact(sample.image)
+    low, high = sample.intensity_range or (None, None)
+    return {
+        "sample_id": sample.sample_id,
+        "subject_id": sample.subject_id,
+        "volume_id": sample.volume_id,
+        "slice_index": sample.slice_index,
+        "site": sample.site,
+        "split": sample.split,
+        "synthetic": sample.provenance is not None,
+        "channels": list(sample.channels),
+        "image": image.tobytes(),
+        "image_dtype": image.dtype.str,
+        "image_shape": list(image.shape),
+        "label": None if sample.label is None else sample.label.tobytes(),
+        "label_names": list(sample.labels),
+        "label_codes": list(sample.labels.values()),
+        "affine": sample.affine.ravel().tolist(),
+        "spacing_mm": list(sample.spacing_mm),
+        "intensity_low": low,
+        "intensity_high": high,
+        "acquisition": sample.acquisition.to_dict(),
+        "provenance": None if sample.provenance is None else sample.provenance.to_json(),
+    }
+
+
+def from_row(row: dict[str, Any]) -> Sample:
+    """Inverse of `to_row`; a row that does not fit its own header is a `DataError`."""
+    shape = tuple(row["image_shape"])
+    try:
+        image = np.frombuffer(row["image"], row["image_dtype"]).reshape(shape).astype(np.float32)
+        label = None if row["label"] is None else np.frombuffer(row["label"], np.uint8).reshape(shape[1:]).copy()
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            "pixels must fit image_shape and image_dtype", found=str(error), where=row["sample_id"]
+        ) from None
+    return Sample(
+        image=image,
+        affine=np.array(row["affine"], np.float64).reshape(4, 4),
+        channels=tuple(row["channels"]),
+        subject_id=row["subject_id"],
+        volume_id=row["volume_id"],
+        label=label,
+        labels=dict(zip(row["label_names"], row["label_codes"], strict=True)),
+        acquisition=Acquisition(**row["acquisition"]),
+        slice_index=row["slice_index"],
+        site=row["site"],
+        split=row["split"],
+        intensity_range=None if row["intensity_low"] is None else (row["intensity_low"], row["intensity_high"]),
+        provenance=None if row["provenance"] is None else Provenance.from_json(row["provenance"]),
+    )
+
+
+def _compact(image: np.ndarray) -> np.ndarray:
+    """The smallest of uint16, int16, float32 that holds every value exactly; negative zero stays float."""
+    for kind in ("<u2", "<i2"):
+        info = np.iinfo(kind)
+        if image.size and image.min() >= info.min and image.max() <= info.max:
+            whole = image.astype(kind)
+            if (whole == image).all() and not np.signbit(image[image == 0]).any():
+                return np.ascontiguousarray(whole)
+    return np.ascontiguousarray(image, "<f4")
+
+
+def to_table(samples: Iterable[Sample]) -> pa.Table:
+    """Samples as one Arrow table of `SCHEMA`."""
+    return pa.Table.from_pylist([to_row(s) for s in samples], schema=SCHEMA)
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """A Parquet file in memory: zstd, dictionaries for short text only, row groups of 64."""
+    sink = io.BytesIO()
+    dictionary = [n for n in ("subject_id", "volume_id", "site", "split", "image_dtype") if n in table.column_names]
+    pq.write_table(
+        table, sink, compression="zstd", compression_level=3, use_dictionary=dictionary, row_group_size=ROW_GROUP_ROWS,
+        write_statistics=[n for n in ("sample_id", "subject_id") if n in table.column_names],
+    )  # fmt: skip
+    return sink.getvalue()
+
+
+def check_schema(file: pq.ParquetFile, where: str) -> None:
+    """Refuse a Parquet file that is not a shard of this version."""
+    version = (file.schema_arrow.metadata or {}).get(b"augengine.schema_version")
+    if version is None:
+        raise DataError("this Parquet file is not an augengine shard", where=where, next_step="ingest the data first")
+    if version.decode() != SCHEMA_VERSION:
+        raise DataError(f"shards of schema version {SCHEMA_VERSION} are needed", found=version.decode(), where=where)
+
+
+def shard_names(store: Store, folder: str) -> list[str]:
+    """Parquet files of one folder, or a `DataError` that says what to run."""
+    names = store.names(folder, ".parquet")
+    if not names:
+        raise DataError(
+            "no Parquet shards here", where=store.path(folder), next_step="run jobs/ingest.py, or check the path"
+        )
+    return names
+
+
+def iter_metadata(store: Store, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows without pixels, one row group at a time."""
+    for name in names:
+        file = store.parquet(name)
+        check_schema(file, store.path(name))
+        for group in range(file.num_row_groups):
+            yield from file.read_row_group(group, columns=METADATA_COLUMNS).to_pylist()
+
+
+def iter_samples(store: Store, names: Sequence[str]) -> Iterator[Sample]:
+    """Samples with pixels, one row group at a time; memory stays at one row group."""
+    for name in names:
+        file = store.parquet(name)
+        check_schema(file, store.path(name))
+        for group in range(file.num_row_groups):
+            for row in file.read_row_group(group).to_pylist():
+                yield from_row(row)

@@ -1,0 +1,106 @@
+"""A cohort description in, scans and exact counterfactual truths out; everything follows from the description."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+from pydantic import Field
+
+from augengine.errors import DataError
+from augengine.phantom.breast import render
+from augengine.phantom.breast_anatomy import BreastAnatomy, draw_breast
+from augengine.phantom.protocols import GE, SIEMENS, draw_protocol, without_fat_saturation
+from augengine.records import Acquisition, Sample
+from augengine.rng import derive, digest, generator
+from augengine.yaml_config import Strict
+
+
+class Cohort(Strict):
+    """A cohort of phantom subjects, as JSON-able as it is small.
+
+    Subject i depends on `seed` and i alone, so a larger cohort begins with the subjects of a smaller one.
+    """
+
+    kind: Literal["breast"] = "breast"
+    subjects: int = Field(50, ge=1, le=100_000)
+    seed: int = Field(7, ge=0)
+    matrix: int = Field(128, ge=32, le=512, description="voxels along i and along j")
+    slices: int = Field(24, ge=1, le=256)
+    slice_spacing_mm: float | None = Field(None, gt=0, le=20, description="None: 4 mm, more for coarse voxels")
+    lesion_fraction: float = Field(0.3, ge=0, le=1, description="share of subjects with a lesion")
+    lesion_label: bool = Field(False, description="give the lesion its own label instead of fibroglandular")
+    no_fat_saturation_fraction: float = Field(0.5, ge=0, le=1, description="share scanned without fat saturation")
+    siemens_fraction: float | None = Field(None, ge=0, le=1, description="share of Siemens scans; None: as in Duke")
+
+    def subject_id(self, index: int) -> str:
+        """`Breast_MRI_001` for index 0."""
+        self._check(index)
+        return f"Breast_MRI_{index + 1:03d}"
+
+    def index_of(self, subject_id: str) -> int:
+        """Inverse of `subject_id`; a subject that is not of this cohort is a `DataError`."""
+        number = subject_id.removeprefix("Breast_MRI_")
+        index = int(number) - 1 if number.isdecimal() else -1
+        if not 0 <= index < self.subjects or self.subject_id(index) != subject_id:
+            raise DataError(
+                "the subject is not of this phantom cohort",
+                found=subject_id,
+                next_step=f"subjects are {self.subject_id(0)} to {self.subject_id(self.subjects - 1)}",
+            )
+        return index
+
+    def acquisition(self, index: int) -> Acquisition:
+        """The protocol that subject `index` is scanned with."""
+        self._check(index)
+        rng = generator(self.seed, index, "acquisition")
+        manufacturer = None
+        if self.siemens_fraction is not None:
+            manufacturer = SIEMENS if rng.random() < self.siemens_fraction else GE
+        acquisition = draw_protocol(rng, manufacturer=manufacturer)
+        return without_fat_saturation(acquisition) if rng.random() < self.no_fat_saturation_fraction else acquisition
+
+    def anatomy(self, index: int) -> BreastAnatomy:
+        """The subject itself; the last two drawn are kept in memory."""
+        self._check(index)
+        ill = bool(generator(self.seed, index, "lesion").random() < self.lesion_fraction)
+        return _anatomy(self.seed, index, self.matrix, self.slices, self.slice_spacing_mm, ill)
+
+    def scan(self, index: int) -> Sample:
+        """The subject's scan as a volume (1, I, J, K) with label."""
+        return self._render(index, self.acquisition(index), noise=True, purpose="scan")
+
+    def truth(self, subject_id: str, acquisition: Acquisition, *, noise: bool = True) -> Sample:
+        """The same subject scanned with other parameters: same anatomy, B0 map and coil position, own noise.
+
+        Args:
+            subject_id: of this cohort, e.g. that of an augmented row.
+            acquisition: the parameters to scan with.
+            noise: False gives the noiseless truth.
+        """
+        return self._render(self.index_of(subject_id), acquisition, noise=noise, purpose="truth")
+
+    def _render(self, index: int, acquisition: Acquisition, *, noise: bool, purpose: str) -> Sample:
+        subject = self.subject_id(index)
+        key = digest(acquisition.to_dict(), length=8)
+        return render(
+            self.anatomy(index),
+            acquisition,
+            noise_seed=derive(self.seed, index, "noise", purpose, key),
+            bias_seed=derive(self.seed, index, "coil"),
+            subject_id=subject,
+            volume_id=subject if purpose == "scan" else f"{subject}-truth-{key}",
+            noise=noise,
+            lesion_label=self.lesion_label,
+        )
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < self.subjects:
+            raise DataError("no such subject in the cohort", found=index, next_step=f"use 0 to {self.subjects - 1}")
+
+
+@lru_cache(maxsize=2)
+def _anatomy(seed: int, index: int, matrix: int, slices: int, slice_spacing_mm: float | None, ill: bool) -> BreastAnatomy:
+    return draw_breast(
+        seed, index, "anatomy", matrix=matrix, slices=slices, slice_spacing_mm=slice_spacing_mm, lesion=ill
+    )

@@ -1,0 +1,86 @@
+"""Random smooth fields and soft masks: the building blocks of every phantom anatomy (float32 throughout)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from scipy import ndimage
+
+
+@lru_cache(maxsize=128)
+def _bspline_weights(size: int, nodes: int, phase: float) -> np.ndarray:
+    """(size, nodes + 3) weights of the uniform cubic B-spline over `nodes` intervals, shifted by `phase` nodes."""
+    position = (np.arange(size) + 0.5) / size * (nodes - 1) + phase
+    cell = np.floor(position).astype(int)
+    t = position - cell
+    weights = np.zeros((size, nodes + 3), np.float32)
+    parts = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
+    for offset, part in enumerate(parts):
+        weights[np.arange(size), cell + offset] = part / 6
+    return weights
+
+
+def smooth_field(
+    rng: np.random.Generator, shape: Sequence[int], spacing_mm: Sequence[float], length_mm: float
+) -> np.ndarray:
+    """A random field of mean about 0 and SD about 1 that changes over about `length_mm`.
+
+    White noise on a coarse grid, interpolated by cubic B-splines one axis after the other (fast, no FFT).
+    """
+    nodes = [max(2, int(np.ceil(n * s / length_mm)) + 1) for n, s in zip(shape, spacing_mm, strict=True)]
+    field = rng.standard_normal([n + 3 for n in nodes]).astype(np.float32)
+    for size, count in zip(shape, nodes, strict=True):
+        weights = _bspline_weights(size, count, float(np.round(rng.random() * 8) / 8) * 0.99)
+        field = np.tensordot(field, weights, axes=(0, 1))  # moves the done axis to the end: after all, in order
+    # A B-spline keeps the share sum(w^2) of white noise: 0.479 per interpolated axis on average.
+    return np.ascontiguousarray(field / np.float32(0.479**1.5))
+
+
+def noise_cube(rng: np.random.Generator, size: int = 64, wavelength: float = 8.0) -> np.ndarray:
+    """A periodic (size, size, size) Gaussian field of SD 1 around one wavelength (in cells): a texture to look up."""
+    frequency = np.sqrt(sum(np.meshgrid(*(np.fft.fftfreq(size) ** 2,) * 2, np.fft.rfftfreq(size) ** 2, indexing="ij")))
+    band = np.exp(-0.5 * ((frequency * wavelength - 1) / 0.35) ** 2).astype(np.float32)
+    white = np.fft.rfftn(rng.standard_normal((size,) * 3, np.float32))
+    cube = np.fft.irfftn(white * band, s=(size,) * 3).astype(np.float32)
+    return np.asarray(cube / cube.std(), np.float32)
+
+
+def look_up(cube: np.ndarray, *cells: np.ndarray) -> np.ndarray:
+    """The periodic texture at fractional cell positions (each of the same shape), linearly interpolated."""
+    return np.asarray(ndimage.map_coordinates(cube, np.stack(cells), order=1, mode="grid-wrap", prefilter=False))
+
+
+def coverage(depth_mm: np.ndarray, edge_mm: float) -> np.ndarray:
+    """Share of a voxel inside a surface, from the depth below it (negative outside): a linear ramp of `edge_mm`."""
+    return np.clip(depth_mm * np.float32(1 / edge_mm) + np.float32(0.5), 0, 1, dtype=np.float32)
+
+
+def smooth_union(first: np.ndarray, second: np.ndarray, blend_mm: float) -> np.ndarray:
+    """Depth below the union of two bodies with a fillet of `blend_mm` where they meet."""
+    mix = np.clip(0.5 + (first - second) / np.float32(2 * blend_mm), 0, 1)
+    return np.asarray(second + (first - second) * mix + np.float32(blend_mm) * mix * (1 - mix))
+
+
+def true_depth(implicit: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """An implicit function divided by its own slope: close to the Euclidean depth near the surface."""
+    squared = np.zeros_like(implicit)
+    for axis, spacing in enumerate(spacing_mm):
+        slope = np.gradient(implicit, np.float32(spacing), axis=axis)
+        squared += slope * slope
+    return np.asarray(implicit / np.sqrt(np.maximum(squared, np.float32(0.05))))
+
+
+class Canvas:
+    """Tissue fractions that always sum to one: each painted tissue covers what lies under it."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.shape = tuple(shape)
+        self.fractions: dict[str, np.ndarray] = {}
+
+    def paint(self, name: str, cover: np.ndarray, where: tuple[slice, ...] = ()) -> None:
+        """Lay `cover` (0 to 1) of one tissue over the canvas, or over the box `where` of it."""
+        for fraction in self.fractions.values():
+            fraction[where] *= 1 - cover
+        self.fractions.setdefault(name, np.zeros(self.shape, np.float32))[where] += cover

@@ -1,0 +1,200 @@
+"""Work units in, committed Parquet files out: each unit exactly once, on Ray actors or in this process.
+
+Layout of an output folder (`store`):
+    <folder>/part-<unit>.parquet   rows, one folder per kind of outcome (accepted, rejected, failed, …)
+    _commits/<unit>.json           written last: the unit is done, with its row counts
+    _run.json                      fingerprint of what makes this folder's rows; another one is refused
+    manifest.json, _SUCCESS.json   written when every unit is committed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+
+from augengine.errors import AugengineError, RunError
+from augengine.io.shards import to_bytes
+from augengine.io.store import Store
+from augengine.rng import canonical_json
+
+Executor = Literal["ray", "inline"]
+Progress = Callable[[int, int, Mapping[str, int]], None]
+MAX_BLOCKS = 2000
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of work with an id from its content, so that a rerun knows it again; `spec` is plain JSON."""
+
+    unit_id: str
+    spec: dict[str, Any]
+
+
+class Worker(Protocol):
+    """Made once per actor; turns a unit's spec into tables by output folder. Bad rows are its own business."""
+
+    def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
+        """Tables by folder name."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a folder holds after a run: rows by folder, units made now and before, seconds, worker PIDs."""
+
+    counts: Mapping[str, int]
+    made: int
+    skipped: int
+    seconds: float
+    pids: tuple[int, ...]
+
+
+def run_units(
+    units: Sequence[Unit],
+    worker_class: Callable[..., Worker],
+    worker_args: Mapping[str, Any],
+    store: Store,
+    fingerprint: Mapping[str, Any],
+    *,
+    executor: Executor = "ray",
+    actors: int = 2,
+    num_cpus: float = 0.5,
+    num_gpus: float = 0,
+    progress: Progress | None = None,
+) -> Summary:
+    """Do every unit that is not committed yet.
+
+    Raises:
+        RunError: the folder holds a run with another fingerprint, the cluster cannot hold the actors, or units
+            failed as a whole (all others are committed by then; the same command tries those again).
+    """
+    claim(store, fingerprint)
+    done = {name.removeprefix("_commits/").removesuffix(".json") for name in store.names("_commits", ".json")}
+    todo = [u for u in units if u.unit_id not in done]
+    counts: Counter[str] = Counter()
+    for unit in units:
+        if unit.unit_id in done:
+            counts.update(store.read_json(f"_commits/{unit.unit_id}.json")["counts"])
+    skipped, pids, errors, started = len(units) - len(todo), set(), [], time.monotonic()
+    if progress:
+        progress(skipped, len(units), counts)
+    run = _on_ray(todo, worker_class, worker_args, store, actors, num_cpus, num_gpus) if executor == "ray" else None
+    for n, result in enumerate(run or _inline(todo, worker_class, worker_args, store), 1):
+        counts.update(result["counts"])
+        pids.add(result["pid"])
+        if result["error"]:
+            errors.append(result)
+        if progress:
+            progress(skipped + n, len(units), counts)
+    if errors:
+        raise RunError(
+            f"{len(errors)} of {len(todo)} work units failed", found=errors[0]["error"], where=store.uri,
+            next_step="mend the cause and run the same command again; the other units are committed",
+        )  # fmt: skip
+    return Summary(dict(counts), len(todo), skipped, time.monotonic() - started, tuple(sorted(pids)))
+
+
+def claim(store: Store, fingerprint: Mapping[str, Any]) -> None:
+    """Mark a folder as holding the rows of `fingerprint`; refuse one that holds others."""
+    if store.exists("_run.json"):
+        held = store.read_json("_run.json")
+        for key in sorted(held.keys() | fingerprint.keys()):
+            if canonical_json(held.get(key)) != canonical_json(fingerprint.get(key)):
+                raise RunError(
+                    f"this output folder holds a run with another {key}", found=str(held.get(key)), where=store.uri,
+                    next_step=f"choose another --out (this run has {fingerprint.get(key)})",
+                )  # fmt: skip
+    else:
+        store.write_json("_run.json", dict(fingerprint))
+
+
+def finish(store: Store, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest and, last, the success mark."""
+    store.write_json("manifest.json", dict(manifest))
+    store.write_json("_SUCCESS.json", {"counts": manifest["counts"]})
+
+
+def committed_files(store: Store, folder: str) -> list[str]:
+    """Files of one outcome folder that belong to committed units, sorted; what a crash left is not listed."""
+    done = {name.removeprefix("_commits/").removesuffix(".json") for name in store.names("_commits", ".json")}
+    names = store.names(folder, ".parquet")
+    return [n for n in names if n.removeprefix(f"{folder}/part-").removesuffix(".parquet") in done]
+
+
+class _Committer:
+    """Runs units with one worker and commits each: files by temporary name and rename, the commit record last."""
+
+    def __init__(self, worker_class: Callable[..., Worker], worker_args: Mapping[str, Any], uri: str) -> None:
+        self.store = Store(uri)
+        self.worker = worker_class(**worker_args)
+
+    def do(self, unit: Unit) -> dict[str, Any]:
+        started = time.monotonic()
+        result: dict[str, Any] = {"unit_id": unit.unit_id, "pid": os.getpid(), "counts": {}, "error": ""}
+        try:
+            tables = self.worker(unit.spec)
+            for folder, table in tables.items():
+                if table.num_rows:
+                    self.store.write(f"{folder}/part-{unit.unit_id}.parquet", to_bytes(table))
+            result["counts"] = {folder: table.num_rows for folder, table in tables.items()}
+            self.store.write_json(
+                f"_commits/{unit.unit_id}.json", {**result, "seconds": round(time.monotonic() - started, 3)}
+            )
+        except Exception as error:  # a unit must not take the others down: it is reported and stays uncommitted
+            result["counts"] = {}
+            result["error"] = str(error) if isinstance(error, AugengineError) else f"{type(error).__name__}: {error}"
+        return result
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Ray Data's calling convention: columns of JSON text in and out."""
+        results = [self.do(Unit(**json.loads(text))) for text in batch["unit"]]
+        return {"result": [canonical_json(r) for r in results]}
+
+
+def _inline(
+    todo: Iterable[Unit], worker_class: Callable[..., Worker], worker_args: Mapping[str, Any], store: Store
+) -> Iterator[dict[str, Any]]:
+    committer: _Committer | None = None
+    for unit in todo:
+        committer = committer or _Committer(worker_class, worker_args, store.uri)
+        yield committer.do(unit)
+
+
+def _on_ray(
+    todo: Sequence[Unit],
+    worker_class: Callable[..., Worker],
+    worker_args: Mapping[str, Any],
+    store: Store,
+    actors: int,
+    num_cpus: float,
+    num_gpus: float,
+) -> Iterator[dict[str, Any]]:
+    if not todo:
+        return
+    import ray
+
+    free = ray.cluster_resources().get("CPU", 0)
+    if actors * num_cpus >= free:
+        # Ray Data needs CPU for its own tasks; actors that hold every CPU hang silently.
+        raise RunError(
+            f"{actors} actors of {num_cpus} CPU leave nothing for Ray's own tasks", found=f"{free:g} CPUs",
+            next_step="use fewer --actors or a smaller --cpus-per-actor",
+        )  # fmt: skip
+    items = [{"unit": canonical_json({"unit_id": u.unit_id, "spec": u.spec})} for u in todo]
+    actors = min(actors, len(items))
+    dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_BLOCKS)).map_batches(
+        _Committer,
+        fn_constructor_args=(worker_class, dict(worker_args), store.uri),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(min_size=actors, max_size=actors),
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+    )
+    for row in dataset.iter_rows():
+        yield json.loads(row["result"])

@@ -1,0 +1,114 @@
+"""The policy: what to vary, on which rows, with which model and gates; its digest names every row it makes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from augengine.records import Acquisition
+from augengine.rng import digest
+from augengine.yaml_config import Strict
+
+Scalar = str | float | int
+Where = dict[str, Scalar | list[Scalar]]
+
+
+def matches(where: Where, acquisition: Acquisition) -> bool:
+    """True if every named acquisition field equals the value, or one of the values, asked for."""
+    values = acquisition.to_dict()
+    return all(values[key] in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in where.items())
+
+
+def check_where(where: Where) -> Where:
+    """Refuse conditions on fields that an acquisition does not have."""
+    valid = Acquisition().to_dict()
+    for key in where:
+        if key not in valid:
+            raise ValueError(f"no acquisition parameter '{key}'; valid: {', '.join(valid)}")
+    return where
+
+
+class Select(Strict):
+    """Which rows of the data are edited."""
+
+    split: Literal["train", "val", "test"] | None = "train"
+    where: Where = Field(default_factory=dict)
+    _check = field_validator("where")(check_where)
+
+
+class ModelRef(Strict):
+    """A checkpoint; `ref` (path or URI) may be given by flag instead and does not enter the digest."""
+
+    ref: str | None = None
+    sha256: str | None = None
+
+
+class Sampler(Strict):
+    """How the reverse process is run.
+
+    `strength` is the fraction of the chain that is noised and denoised again (1 = from pure noise);
+    `guidance` is the classifier-free scale w (1 = conditional only, no second evaluation).
+    """
+
+    solver: Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde"] = "ddim"
+    steps: int = Field(default=15, ge=1, le=1000)
+    strength: float = Field(default=1.0, gt=0, le=1)
+    guidance: float = Field(default=1.0, ge=0, le=20)
+
+
+class GateSpec(Strict):
+    """A quality gate: a measure by name and the bounds that the value must keep."""
+
+    name: str
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> GateSpec:
+        if self.min is None and self.max is None:
+            raise ValueError(f"gate '{self.name}' needs min or max, or it can never fail")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"gate '{self.name}' can never pass: min {self.min} > max {self.max}")
+        return self
+
+
+class Output(Strict):
+    """How many rows per input, how often a rejected one is tried again, and how many may be rejected."""
+
+    per_input: int = Field(default=1, ge=1, le=1000)
+    retries: int = Field(default=2, ge=0, le=10)
+    max_reject_rate: float = Field(default=0.4, ge=0, le=1)
+    micro_batch: int = Field(default=8, ge=1, le=512)
+
+
+class Policy(Strict):
+    """A validated policy file. `params` belongs to the edit and is validated by it (see `augengine.load`)."""
+
+    version: Literal[1]
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    edit: str
+    seed: int = Field(default=0, ge=0)
+    select: Select = Field(default_factory=Select)
+    params: dict[str, Any] = Field(default_factory=dict)
+    models: dict[str, ModelRef] = Field(default_factory=dict)
+    sampler: Sampler = Field(default_factory=Sampler)
+    gates: list[GateSpec] = Field(min_length=1)
+    output: Output = Field(default_factory=Output)
+
+    @field_validator("gates")
+    @classmethod
+    def _once(cls, gates: list[GateSpec]) -> list[GateSpec]:
+        names = [g.name for g in gates]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"gate '{name}' may stand once")
+        return gates
+
+
+def policy_digest(policy: Policy) -> str:
+    """Digest of everything that decides the rows; model paths, comments and layout of the file do not.
+
+    The padded micro-batch decides the last bits of a row on a given machine (batched kernels), so it counts.
+    """
+    return digest(policy.model_dump(mode="json", exclude={"models": {"__all__": {"ref"}}}))

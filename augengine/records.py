@@ -1,0 +1,145 @@
+"""The record that flows through every stage: a `Sample` (one slice or one volume) with its lineage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from augengine.errors import DataError
+from augengine.rng import canonical_json
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """MR acquisition parameters; None where the source does not state the value.
+
+    `scan_options` is DICOM (0018,0022) as written, multiple values joined by a backslash in header order.
+    For samples whose channels were acquired differently only the shared fields are set.
+    """
+
+    manufacturer: str | None = None
+    model: str | None = None
+    field_strength_t: float | None = None
+    scan_options: str | None = None
+    flip_angle_deg: float | None = None
+    slice_thickness_mm: float | None = None
+    echo_time_ms: float | None = None
+    repetition_time_ms: float | None = None
+    inversion_time_ms: float | None = None
+
+    def to_dict(self) -> dict[str, str | float | None]:
+        """All fields by name."""
+        return dataclasses.asdict(self)
+
+    def replace(self, **changes: str | float | None) -> Acquisition:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+ACQUISITION_CATEGORICAL = ("manufacturer", "model", "scan_options")
+ACQUISITION_NUMERIC = tuple(f.name for f in dataclasses.fields(Acquisition) if f.name not in ACQUISITION_CATEGORICAL)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a synthetic sample came from; enough to make it again.
+
+    `plan` is the edit's whole plan (plain JSON: drawn parameters, seed, replicate, attempt, donors whose
+    metadata were borrowed); `models` maps role to sha256; `gates` lists name, value, bounds and verdict.
+    """
+
+    output_id: str
+    parent_id: str
+    policy: str
+    policy_digest: str
+    edit: str
+    plan: Mapping[str, Any]
+    models: Mapping[str, str] = field(default_factory=dict)
+    gates: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    engine_version: str = ""
+    source_licence: str | None = None
+
+    def to_json(self) -> str:
+        """Canonical JSON text."""
+        return canonical_json(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Provenance:
+        """Inverse of `to_json`."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One 2D slice or one 3D volume.
+
+    Attributes:
+        image: float32 `(C, I, J)` or `(C, I, J, K)`, intensities as the source states them (after rescale).
+        affine: float64 `(4, 4)`, voxel index to RAS+ mm. A slice's affine places `(i, j, 0)`.
+        channels: C names, e.g. `("t1",)`.
+        subject_id, volume_id: pseudonymous ids; a subject never stands in two splits.
+        label: uint8 of the image's spatial shape, or None.
+        labels: label name to code; 0 is always background and not listed.
+        slice_index: position in the canonical source volume, or None for a volume.
+        intensity_range: (10th, 99th) percentile of the whole source volume; normalisation maps them to 0 and 1.
+    """
+
+    image: np.ndarray
+    affine: np.ndarray
+    channels: tuple[str, ...]
+    subject_id: str
+    volume_id: str
+    label: np.ndarray | None = None
+    labels: Mapping[str, int] = field(default_factory=dict)
+    acquisition: Acquisition = field(default_factory=Acquisition)
+    slice_index: int | None = None
+    site: str | None = None
+    split: str | None = None
+    intensity_range: tuple[float, float] | None = None
+    provenance: Provenance | None = None
+
+    def __post_init__(self) -> None:
+        image, label, affine = self.image, self.label, self.affine
+        if image.dtype != np.float32 or image.ndim not in (3, 4):
+            self._fail("image must be float32 (C, I, J) or (C, I, J, K)", f"{image.dtype} {image.shape}")
+        if affine.shape != (4, 4) or affine.dtype != np.float64 or not np.isfinite(affine).all():
+            self._fail("affine must be a finite float64 (4, 4)", f"{affine.dtype} {affine.shape}")
+        if len(self.channels) != image.shape[0]:
+            self._fail("channels must name every channel", f"{self.channels} for {image.shape[0]} channels")
+        if label is not None and (label.dtype != np.uint8 or label.shape != image.shape[1:]):
+            self._fail(f"label must be uint8 {image.shape[1:]}", f"{label.dtype} {label.shape}")
+        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
+
+    def _fail(self, rule: str, found: str) -> None:
+        raise DataError(rule, found=found, where=self.sample_id)
+
+    @property
+    def sample_id(self) -> str:
+        """`volume_id`, or `volume_id#0012` for a slice; of a synthetic sample, its output id."""
+        if self.provenance is not None:
+            return self.provenance.output_id
+        return self.volume_id if self.slice_index is None else f"{self.volume_id}#{self.slice_index:04d}"
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Voxel size along i, j, k; for a slice the third entry is the distance between slices."""
+        return tuple(float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))
+
+    def replace(self, **changes: Any) -> Sample:
+        """A new sample with some fields changed; arrays are never shared for writing."""
+        return dataclasses.replace(self, **{**changes, "labels": dict(changes.get("labels", self.labels))})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A mapping proxy cannot travel between processes; the constructor makes it again.
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return _sample, ({**values, "labels": dict(self.labels)},)
+
+
+def _sample(values: dict[str, Any]) -> Sample:
+    return Sample(**values)

@@ -1,0 +1,171 @@
+"""Training batches from shards: which rows stand in batch n depends on the seed and n alone.
+
+So a resumed run sees the rows that an undisturbed one would have seen, and any number of workers shares the same
+global batches. A worker holds at most `cache_mb` of decoded row groups; the driver reads no pixels at all.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from augengine import rng
+from augengine.diffusion.conditions import Vocabulary
+from augengine.errors import DataError
+from augengine.intensity import normalise
+from augengine.io.shards import check_schema, from_row, shard_names
+from augengine.io.store import Store
+from augengine.records import Acquisition
+
+_SURVEY_COLUMNS = ["sample_id", "subject_id", "split", "channels", "image_shape", "spacing_mm", "acquisition"]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the metadata of one split say: enough to build the network and the vocabulary.
+
+    `subjects` are sorted ids; `image_size` is the spatial shape; `spacing_mm` the median voxel size.
+    """
+
+    rows: int
+    channels: tuple[str, ...]
+    image_size: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    vocabulary: Vocabulary
+    subjects: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Normalised images (B, C, *) float32 and the acquisition of each row."""
+
+    images: np.ndarray
+    acquisitions: list[Acquisition]
+
+
+def samples_store(uri: str) -> Store:
+    """The folder of shards: `uri` itself, or `samples/` in it where ingest wrote that."""
+    store = Store(uri)
+    return Store(store.uri + "/samples") if store.exists("samples") else store
+
+
+def survey(uri: str, split: str = "train") -> Survey:
+    """Read the metadata of one split, row group by row group.
+
+    Raises:
+        DataError: no shards, no rows of the split, or rows that differ in channels or shape.
+    """
+    store = samples_store(uri)
+    first: dict[str, Any] | None = None
+    acquisitions: set[Acquisition] = set()
+    subjects: set[str] = set()
+    spacings: set[tuple[float, ...]] = set()
+    count = 0
+    for name in shard_names(store, ""):
+        file = store.parquet(name)
+        check_schema(file, store.path(name))
+        for group in range(file.num_row_groups):
+            for row in file.read_row_group(group, columns=_SURVEY_COLUMNS).to_pylist():
+                if row["split"] != split:
+                    continue
+                first = first or row
+                for key in ("channels", "image_shape"):
+                    if row[key] != first[key]:
+                        raise DataError(
+                            f"training rows must share one {key}; {first['sample_id']} has {first[key]}",
+                            found=str(row[key]),
+                            where=row["sample_id"],
+                            next_step="ingest with --size, or train on one data set at a time",
+                        )
+                count += 1
+                subjects.add(row["subject_id"])
+                acquisitions.add(Acquisition(**row["acquisition"]))
+                spacings.add(tuple(round(v, 4) for v in row["spacing_mm"]))
+    if first is None:
+        raise DataError(f"no rows of split '{split}' here", where=store.uri, next_step="ingest data with a split")
+    return Survey(
+        rows=count,
+        channels=tuple(first["channels"]),
+        image_size=tuple(first["image_shape"][1:]),
+        spacing_mm=tuple(float(v) for v in np.median(sorted(spacings), axis=0)),
+        vocabulary=Vocabulary.fit(acquisitions),
+        subjects=tuple(sorted(subjects)),
+    )
+
+
+class BatchReader:
+    """Random access to the endless stream of one split's batches.
+
+    An epoch visits every row once: row groups in random order, rows shuffled within windows of `window_groups`.
+    """
+
+    def __init__(
+        self, uri: str, split: str, seed: int, batch_size: int, *, window_groups: int = 8, cache_mb: int = 1024
+    ) -> None:
+        self.store, self.split, self.seed, self.batch_size = samples_store(uri), split, seed, batch_size
+        self.window_groups, self.cache_bytes = window_groups, cache_mb * 2**20
+        self.groups: list[tuple[str, int, int]] = []  # shard, row group, rows of the split in it
+        for name in shard_names(self.store, ""):
+            file = self.store.parquet(name)
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group, columns=["split"])["split"].to_pylist().count(split)
+                if rows:
+                    self.groups.append((name, group, rows))
+        self.rows = sum(rows for *_, rows in self.groups)
+        self._order: tuple[int, np.ndarray] = (-1, np.empty((0, 2), np.int64))
+        self._cache: OrderedDict[int, tuple[np.ndarray, list[Acquisition]]] = OrderedDict()
+        self._cached_bytes = 0
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """The share of worker `rank` of `world` in global batch `step`: rows rank, rank + world, …"""
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[rank::world]
+        return self.take([self._reference(int(place)) for place in places])
+
+    def first(self, count: int) -> Batch:
+        """The first `count` rows of the split in shuffled order, for validation."""
+        return self.take([tuple(ref) for ref in self._epoch(0)[:count].tolist()])
+
+    def take(self, references: Sequence[tuple[int, int]]) -> Batch:
+        """Rows given as (group, row in the group's rows of this split)."""
+        parts = [(self._group(group), row) for group, row in references]
+        return Batch(np.stack([images[row] for (images, _), row in parts]), [a[row] for (_, a), row in parts])
+
+    def _reference(self, place: int) -> tuple[int, int]:
+        group, row = self._epoch(place // self.rows)[place % self.rows]
+        return int(group), int(row)
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """(rows, 2) references in the order of one epoch; 16 bytes a row."""
+        if self._order[0] != epoch:
+            random = rng.generator("batches", self.seed, epoch)
+            shuffled = random.permutation(len(self.groups))
+            windows = []
+            for start in range(0, len(shuffled), self.window_groups):
+                chosen = shuffled[start : start + self.window_groups]
+                window = np.concatenate([_references(int(g), self.groups[g][2]) for g in chosen])
+                windows.append(random.permutation(window, axis=0))
+            self._order = (epoch, np.concatenate(windows))
+        return self._order[1]
+
+    def _group(self, index: int) -> tuple[np.ndarray, list[Acquisition]]:
+        if index in self._cache:
+            self._cache.move_to_end(index)
+            return self._cache[index]
+        name, group, _ = self.groups[index]
+        rows = self.store.parquet(name).read_row_group(group).to_pylist()
+        samples = [from_row(row) for row in rows if row["split"] == self.split]
+        loaded = (np.stack([normalise(s) for s in samples]), [s.acquisition for s in samples])
+        self._cache[index] = loaded
+        self._cached_bytes += loaded[0].nbytes
+        while self._cached_bytes > self.cache_bytes and len(self._cache) > 1:
+            _, (images, _) = self._cache.popitem(last=False)
+            self._cached_bytes -= images.nbytes
+        return loaded
+
+
+def _references(group: int, rows: int) -> np.ndarray:
+    return np.stack([np.full(rows, group), np.arange(rows)], axis=1)

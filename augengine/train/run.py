@@ -1,0 +1,197 @@
+"""A recipe and shards in, a checkpoint folder out: training on Ray Train, resumed by the same call."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow.fs as pafs
+import ray
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from augengine.diffusion.checkpoint import SPEC, build, subject_hash
+from augengine.diffusion.spec import ModelSpec
+from augengine.errors import AugengineError, ConfigError, RunError
+from augengine.io.store import Store
+from augengine.rng import digest
+from augengine.train.config import Recipe
+from augengine.train.data import Survey, survey
+from augengine.train.loop import train_worker
+from augengine.train.state import read_metrics
+
+MAX_FAILURES = 2
+Progress = Callable[[str], None]
+
+
+def train(
+    recipe: Recipe,
+    data_uri: str,
+    out_uri: str,
+    *,
+    num_workers: int = 1,
+    use_gpu: bool | None = None,
+    threads_per_worker: int | None = None,
+    progress: Progress = print,
+) -> str:
+    """Train `recipe` on the train split of the shards in `data_uri`; Ray must be initialised.
+
+    Args:
+        recipe: what to train.
+        data_uri: an ingested data set (holding `samples/`) or a folder of shards.
+        out_uri: folder of the run: `checkpoint/` (the result), `state/` (for resuming), `metrics.jsonl`.
+        num_workers: Ray Train workers; the batch is shared among them.
+        use_gpu: one GPU per worker; None takes GPUs if the cluster has enough.
+        threads_per_worker: CPU threads of each worker; None shares this machine's cores out.
+        progress: receives one plain line at a time.
+
+    Returns:
+        URI of the checkpoint folder, at once if an earlier call finished it.
+
+    Raises:
+        ConfigError: the batch does not divide among the workers.
+        DataError: no usable training rows.
+        RunError: the cluster is too small, the folder belongs to another run, or training failed thrice.
+    """
+    out = Store(out_uri)
+    checkpoint_uri = f"{out.uri}/checkpoint"
+    if recipe.optimiser.batch_size % num_workers:
+        raise ConfigError(
+            "optimiser.batch_size must divide evenly among the workers",
+            found=f"{recipe.optimiser.batch_size} rows for {num_workers} workers",
+        )
+    data_uri = Store(data_uri).uri
+    found = survey(data_uri)
+    _claim(out, recipe, found)
+    if out.exists(f"checkpoint/{SPEC}"):
+        progress(f"{recipe.name}: already trained, {checkpoint_uri}")
+        return checkpoint_uri
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    use_gpu = gpus >= num_workers if use_gpu is None else use_gpu
+    _check_room(num_workers, use_gpu, gpus)
+    spec = model_spec(recipe, found)
+    parameters = sum(p.numel() for p in build(spec).parameters())
+    progress(
+        f"{recipe.name}: {parameters / 1e6:.1f} M parameters, {found.rows} training rows of {len(found.subjects)} "
+        f"subjects, {num_workers} worker{'s' if num_workers > 1 else ''}"
+    )
+    threads = threads_per_worker or max(1, (os.cpu_count() or 1) // num_workers)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "recipe": recipe.model_dump(mode="json"), "spec": spec.model_dump(mode="json"),
+            "data": data_uri, "out": out.uri, "threads": threads,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1, "GPU": int(use_gpu)}
+        ),
+        run_config=RunConfig(
+            name="state",
+            storage_path=out.root,
+            storage_filesystem=None if out.local else pafs.PyFileSystem(pafs.FSSpecHandler(out.fs)),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )  # fmt: skip
+    with _Follower(out, recipe, progress):
+        try:
+            trainer.fit()
+        except Exception as error:  # Ray wraps what a worker raised in several layers of its own
+            raise _explained(error, out) from error
+    if not out.exists(f"checkpoint/{SPEC}"):
+        raise RunError("training ended without a checkpoint", where=out.uri, next_step="run the same command again")
+    return checkpoint_uri
+
+
+def model_spec(recipe: Recipe, found: Survey) -> ModelSpec:
+    """What `model.json` will say, before training."""
+    return ModelSpec(
+        network=recipe.network,
+        diffusion=recipe.diffusion,
+        vocabulary=found.vocabulary,
+        channels=found.channels,
+        image_size=found.image_size,
+        spacing_mm=found.spacing_mm,
+        subject_hashes=tuple(sorted(subject_hash(s) for s in found.subjects)),
+        recipe=recipe.name,
+    )
+
+
+def _claim(out: Store, recipe: Recipe, found: Survey) -> None:
+    """Refuse a folder that another recipe or other data began: its state would be continued silently."""
+    wanted: dict[str, Any] = {
+        "recipe": recipe.model_dump(mode="json"), "recipe_digest": recipe.digest,
+        "data_digest": digest(found.rows, found.subjects, found.channels, found.image_size),
+    }  # fmt: skip
+    if out.exists("run.json"):
+        before = out.read_json("run.json")
+        for key, what in (("recipe_digest", "recipe"), ("data_digest", "data")):
+            if before.get(key) != wanted[key]:
+                raise RunError(
+                    f"this folder holds a run with another {what}", where=out.uri,
+                    next_step="give another output folder, or delete this one",
+                )  # fmt: skip
+    else:
+        out.write_json("run.json", wanted)
+
+
+def _check_room(num_workers: int, use_gpu: bool, gpus: int) -> None:
+    """Ray waits for ever for resources that the cluster does not have."""
+    cpus = int(ray.cluster_resources().get("CPU", 0))
+    if cpus < num_workers:
+        raise RunError(f"{num_workers} workers need a CPU each", found=f"{cpus} CPUs", next_step="lower num_workers")
+    if use_gpu and gpus < num_workers:
+        raise RunError(f"{num_workers} workers need a GPU each", found=f"{gpus} GPUs", next_step="lower num_workers")
+
+
+def _explained(error: BaseException, out: Store) -> AugengineError:
+    chain: list[BaseException] = [error]
+    for item in chain:
+        inner = [item.__cause__, *getattr(item, "worker_failures", {}).values()]
+        chain += [e for e in inner if isinstance(e, BaseException) and e not in chain]
+        if isinstance(item, AugengineError):
+            return item
+    last = chain[-1]
+    text = str(last).strip().splitlines()
+    return RunError(
+        "training failed", found=f"{type(last).__name__}: {text[-1] if text else ''}", where=out.uri,
+        next_step="mend the cause and run the same command again: it goes on from the last checkpoint",
+    )  # fmt: skip
+
+
+class _Follower:
+    """Prints the metrics file as it grows, from a thread of the driver."""
+
+    def __init__(self, out: Store, recipe: Recipe, progress: Progress, every_s: float = 5.0) -> None:
+        self.out, self.recipe, self.progress, self.every_s = out, recipe, progress, every_s
+        self.stop = threading.Event()
+        self.shown = -1
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+        self._show()
+
+    def _run(self) -> None:
+        while not self.stop.wait(self.every_s):
+            self._show()
+
+    def _show(self) -> None:
+        lines = [line for line in read_metrics(self.out) if "loss" in line]
+        if not lines or lines[-1]["step"] == self.shown:
+            return
+        last = lines[-1]
+        self.shown = last["step"]
+        text = f"{self.recipe.name}: step {last['step']}/{self.recipe.steps}, loss {last['loss']:.4f}"
+        text += f", {last['steps_per_s']:.1f} steps/s"
+        self.progress(text + (f", {_minutes(last['eta_s'])} left" if "eta_s" in last else ""))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

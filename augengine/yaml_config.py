@@ -1,0 +1,116 @@
+"""YAML text to a strict pydantic model; every error names `file:line`, the value found and the nearest valid name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from augengine.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+Path_ = tuple[str | int, ...]
+
+
+class Strict(BaseModel):
+    """Base of every configuration section: unknown keys are refused, values are frozen, no coercion of text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+class Document:
+    """A parsed YAML file that remembers the line of every key and value."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self.name = name
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ConfigError("this is not valid YAML", found=error.problem, where=f"{name}:{line}") from None
+        self.lines: dict[Path_, int] = {(): 1}
+        self.data = self._build(node, ()) if node is not None else {}
+        if not isinstance(self.data, dict):
+            raise ConfigError("a configuration is a mapping of keys to values", where=f"{name}:1")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Document:
+        """Read a file; a missing or unreadable one is a `ConfigError`."""
+        try:
+            return cls(Path(path).read_text(encoding="utf-8"), str(path))
+        except FileNotFoundError:
+            raise ConfigError(
+                "no such configuration file", where=str(path), next_step="check the path; policies/ holds examples"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError("cannot read the configuration file", found=str(error), where=str(path)) from None
+
+    def _build(self, node: yaml.Node, path: Path_) -> Any:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            out: dict[Any, Any] = {}
+            for key_node, value_node in node.value:
+                key = yaml.SafeLoader("").construct_object(key_node)
+                line = key_node.start_mark.line + 1
+                if key in out:
+                    raise ConfigError("a key may stand once", found=str(key), where=f"{self.name}:{line}")
+                self.lines[(*path, key)] = line
+                out[key] = self._build(value_node, (*path, key))
+            return out
+        if isinstance(node, yaml.SequenceNode):
+            return [self._build(child, (*path, i)) for i, child in enumerate(node.value)]
+        return yaml.SafeLoader("").construct_object(node)
+
+    def where(self, path: Sequence[str | int]) -> str:
+        """`file:line` of the deepest part of `path` that stands in the file."""
+        known = tuple(path)
+        while known not in self.lines:
+            known = known[:-1]
+        return f"{self.name}:{self.lines[known]}"
+
+    def validate(self, model: type[Model], data: Any = None, at: Path_ = ()) -> Model:
+        """Build `model` from `data` (default: the whole document) that stands at `at` in the file."""
+        try:
+            return model.model_validate(self.data if data is None else data)
+        except ValidationError as error:
+            raise self._explain(model, error.errors()[0], at) from None
+
+    def _explain(self, model: type[BaseModel], problem: Any, at: Path_) -> ConfigError:
+        loc: Path_ = tuple(problem["loc"])
+        where, dotted = self.where((*at, *loc)), ".".join(str(p) for p in (*at, *loc))
+        if problem["type"] == "extra_forbidden":
+            return unknown_name("key", str(loc[-1]), known_keys(model, loc[:-1]), where)
+        if problem["type"] == "missing":
+            return ConfigError(f"'{dotted}' is required", where=where, next_step="add the key")
+        message = problem["msg"].removeprefix("Value error, ")
+        return ConfigError(f"'{dotted}': {message[0].lower()}{message[1:]}", found=repr(problem["input"]), where=where)
+
+
+def unknown_name(kind: str, name: str, valid: Sequence[str], where: str | None) -> ConfigError:
+    """The error for a name that does not exist, with the nearest valid one."""
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    step = f"did you mean '{close[0]}'?" if close else f"valid: {', '.join(sorted(valid))}"
+    return ConfigError(f"unknown {kind} '{name}'", where=where, next_step=step)
+
+
+def known_keys(model: type[BaseModel], path: Path_) -> list[str]:
+    """Field names of the section of `model` that `path` leads to."""
+    section: Any = model
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation if part in getattr(section, "model_fields", {}) else None
+        section = next((m for m in _models(annotation)), None)
+        if section is None:
+            return []
+    return [f.alias or name for name, f in section.model_fields.items()]
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for a in getattr(annotation, "__args__", ()) for m in _models(a)]

@@ -1,0 +1,108 @@
+"""Shards: lossless, and readable without augengine or Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import slice_sample, write_samples
+
+from augengine.errors import DataError
+from augengine.io.shards import from_row, iter_samples, shard_names, to_bytes, to_row, to_table
+from augengine.io.store import Store
+from augengine.records import Provenance, Sample
+
+
+def assert_equal(a: Sample, b: Sample) -> None:
+    assert a.image.dtype == b.image.dtype == np.float32
+    assert a.image.tobytes() == b.image.tobytes()
+    assert (a.label is None and b.label is None) or np.array_equal(a.label, b.label)
+    assert a.affine.tobytes() == b.affine.tobytes()
+    for name in ("channels", "labels", "acquisition", "subject_id", "volume_id", "slice_index", "site", "split",
+                 "intensity_range", "provenance", "sample_id"):  # fmt: skip
+        assert getattr(a, name) == getattr(b, name), name
+
+
+@pytest.mark.parametrize(
+    ("image", "stored"),
+    [
+        (np.array([[0, 65535], [7, 1]]), "<u2"),
+        (np.array([[-32768, 32767], [7, 1]]), "<i2"),
+        (np.array([[0.5, 1e-30], [-3, np.pi]]), "<f4"),
+        (np.array([[0, 70000], [7, 1]]), "<f4"),
+        (np.array([[-0.0, 1], [7, 1]]), "<f4"),
+    ],
+)
+def test_pixels_come_back_bit_for_bit(image: np.ndarray, stored: str) -> None:
+    sample = slice_sample(1, image=image.astype(np.float32)[None], label=None)
+    row = to_row(sample)
+    assert row["image_dtype"] == stored
+    assert_equal(sample, from_row(row))
+
+
+def test_every_field_survives_a_file_2d_and_3d(tmp_path: Path) -> None:
+    provenance = Provenance("o1", "S001#0000", "p", "d", "acquisition", {"seed": 5, "params": {"a": [1.5]}}, {"g": "h"})
+    volume = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5) / 7
+    samples = [
+        slice_sample(1, 3),
+        slice_sample(2, 0, label=None, labels={}, split=None, site="A", intensity_range=None, provenance=provenance),
+        slice_sample(3, image=volume, label=np.ones((3, 4, 5), np.uint8), channels=("t1", "t2"), slice_index=None),
+    ]
+    store = Store(write_samples(tmp_path, samples, per_file=2))
+    for a, b in zip(samples, iter_samples(store, shard_names(store, "")), strict=True):
+        assert_equal(a, b)
+
+
+def read_plain(row: dict) -> tuple[np.ndarray, np.ndarray]:
+    image = np.frombuffer(row["image"], row["image_dtype"]).reshape(tuple(row["image_shape"]))
+    return image, np.frombuffer(row["label"], np.uint8).reshape(image.shape[1:])
+
+
+@pytest.mark.parametrize("reader", ["pyarrow", "pandas", "polars", "duckdb", "datasets"])
+def test_other_readers_open_shards(tmp_path: Path, reader: str) -> None:
+    library = pytest.importorskip("pyarrow.parquet" if reader == "pyarrow" else reader)
+    samples = [slice_sample(1), slice_sample(2)]
+    file = str(Path(write_samples(tmp_path / "shards", samples)) / "part-000.parquet")
+    if reader == "pyarrow":
+        rows = library.read_table(file).to_pylist()
+    elif reader == "pandas":
+        rows = library.read_parquet(file).to_dict("records")
+    elif reader == "polars":
+        rows = library.read_parquet(file).to_dicts()
+    elif reader == "duckdb":
+        # The nested columns come as Python values too, as in the other readers.
+        cursor = library.connect().execute(f"select * from '{file}'")
+        rows = [dict(zip([c[0] for c in cursor.description], r, strict=True)) for r in cursor.fetchall()]
+    else:
+        rows = list(library.load_dataset("parquet", data_files=file, split="train", cache_dir=str(tmp_path / "hf")))
+    for row, sample in zip(rows, samples, strict=True):
+        image, label = read_plain(row)
+        assert np.array_equal(image, sample.image)
+        assert np.array_equal(label, sample.label)
+        assert row["acquisition"]["echo_time_ms"] == sample.acquisition.echo_time_ms
+        assert np.allclose(np.reshape(row["affine"], (4, 4)), sample.affine)
+
+
+def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with pytest.raises(DataError, match="no Parquet shards here"):
+        shard_names(store, "")
+    store.write("broken.parquet", to_bytes(to_table([slice_sample(1)]))[:-20])
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        list(iter_samples(store, ["broken.parquet"]))
+    foreign = to_table([slice_sample(1)]).replace_schema_metadata({})
+    store.write("foreign.parquet", to_bytes(foreign))
+    with pytest.raises(DataError, match="not an augengine shard"):
+        list(iter_samples(store, ["foreign.parquet"]))
+
+
+def test_pixels_that_do_not_fit_their_header_are_refused() -> None:
+    row = to_row(slice_sample(1))
+    with pytest.raises(DataError, match="must fit image_shape"):
+        from_row({**row, "image": row["image"][:-2]})
+
+
+def test_a_sample_refuses_a_label_of_another_shape() -> None:
+    with pytest.raises(DataError, match="label must be uint8"):
+        slice_sample(1, label=np.zeros((4, 4), np.uint8))
