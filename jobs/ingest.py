@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
+from augengine.flags import checked, parse_assignments, parse_numbers
 from augengine.io.labels import parse_labels
 from augengine.io.layouts import LAYOUTS
-from augengine.io.sources import SourceOptions, parse_assignments
+from augengine.io.sources import SourceOptions
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.ingest import ingest
 from augengine.pipeline.ingest_report import IngestBar, print_ledger
+from augengine.pipeline.units import Executor
 from augengine.prepare import Preparation
-from augengine.splits import DEFAULT_FRACTIONS, parse_fractions
-from augengine.yaml_config import Strict
+from augengine.splits import DEFAULT_FRACTIONS
+
+Plane = Literal["acquired", "axial", "coronal", "sagittal"]
 
 
 def main(
@@ -28,7 +31,7 @@ def main(
     set_: Annotated[str, typer.Option("--set", help="Acquisition of all images: echo_time_ms=2.4,...")] = "",
     site: Annotated[str | None, typer.Option(help="Name of the site, written to every sample.")] = None,
     slices: Annotated[bool, typer.Option("--slices/--volumes", help="Cut slices, or keep volumes.")] = True,
-    plane: Annotated[str, typer.Option(help="acquired, axial, coronal or sagittal.")] = "acquired",
+    plane: Annotated[Plane, typer.Option(help="What lies in-plane.")] = "acquired",
     size: Annotated[int | None, typer.Option(help="Square in-plane matrix; the field of view fits in.")] = None,
     spacing_mm: Annotated[float | None, typer.Option(help="Voxel size to resample to, mm.")] = None,
     drop_end_slices: Annotated[int, typer.Option(help="Slices left out at each end.")] = 0,
@@ -42,7 +45,7 @@ def main(
     clinical: Annotated[Path | None, typer.Option(help="Duke: clinical table, to cross-check.")] = None,
     boxes: Annotated[Path | None, typer.Option(help="Duke: annotation boxes, to cross-check.")] = None,
     actors: Annotated[int, typer.Option(help="Parallel readers.")] = 2,
-    executor: Annotated[str, typer.Option(help="ray, or inline (this process).")] = "ray",
+    executor: Annotated[Executor, typer.Option(help="inline: in this process.")] = "ray",
 ) -> None:
     """Ingest a data set; running the same command again does what is missing."""
     with user_errors():
@@ -62,7 +65,7 @@ def main(
         with IngestBar() as bar:
             summary = ingest(
                 root, uri, layout=layout, options=options, preparation=preparation, split_seed=split_seed,
-                fractions=parse_fractions(fractions), executor=executor, actors=actors, progress=bar,
+                fractions=parse_numbers(fractions, "--fractions"), executor=executor, actors=actors, progress=bar,
             )  # fmt: skip
         print_ledger(summary, uri)
 

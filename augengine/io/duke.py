@@ -59,7 +59,11 @@ class DukeReader:
                     )  # fmt: skip
                 found[folder.name] = where
         return [
-            {"patient": patient, "folder": where, "masks": [os.path.relpath(p, self.root) for p in masks.get(patient, [])]}
+            {
+                "patient": patient,
+                "folder": where,
+                "masks": [os.path.relpath(p, self.root) for p in masks.get(patient, [])],
+            }
             for patient, where in sorted(found.items())
         ]
 

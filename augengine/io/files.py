@@ -169,7 +169,7 @@ class GenericReader(FileReader):
         missing = [c for c in (self.options.channels or names) if c not in files]
         return {
             "name": name.replace("/", "_"),
-            "entry": "/".join(p for p in (where, key) if p),
+            "entry": "/".join(p for p in (where if where != "." else "", key) if p) or name,
             "channels": {c: files[c] for c in self.options.channels or names if c in files},
             "mask": mask,
             "error": f"every channel must have its file; missing: {', '.join(missing)}" if missing else None,

@@ -6,7 +6,6 @@ Rendering with and without the lesion gives a true removal pair; rendering at tw
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy import ndimage
@@ -71,25 +70,36 @@ class Site:
     full_scale: float
 
 
-SiteName = Literal["north", "south", "west"]
+def _scanner(manufacturer: str, model: str, field_strength_t: float, slice_thickness_mm: float) -> Acquisition:
+    return Acquisition(
+        manufacturer=manufacturer,
+        model=model,
+        field_strength_t=field_strength_t,
+        slice_thickness_mm=slice_thickness_mm,
+    )
+
+
 # Typical clinical protocols [E]; FLAIR of "north" as in the signal equation's source.
 SITES: dict[str, Site] = {
     "north": Site(
         "north",
-        Acquisition(manufacturer="GE MEDICAL SYSTEMS", model="Signa HDxt", field_strength_t=1.5, slice_thickness_mm=3.0),
-        {"t1": Sequence(2000, 4, 800), "t1c": Sequence(600, 12), "t2": Sequence(5000, 102), "flair": Sequence(9000, 120, 2500)},
+        _scanner("GE MEDICAL SYSTEMS", "Signa HDxt", 1.5, 3.0),
+        {"t1": Sequence(2000, 4, 800), "t1c": Sequence(600, 12), "t2": Sequence(5000, 102),
+         "flair": Sequence(9000, 120, 2500)},
         noise=0.018, bias=0.10, sharpness_mm=0.8, full_scale=1400.0,
     ),
     "south": Site(
         "south",
-        Acquisition(manufacturer="SIEMENS", model="TrioTim", field_strength_t=3.0, slice_thickness_mm=1.0),
-        {"t1": Sequence(2300, 3, 1100), "t1c": Sequence(2300, 3, 1100), "t2": Sequence(6000, 88), "flair": Sequence(8500, 135, 2440)},
+        _scanner("SIEMENS", "TrioTim", 3.0, 1.0),
+        {"t1": Sequence(2300, 3, 1100), "t1c": Sequence(2300, 3, 1100), "t2": Sequence(6000, 88),
+         "flair": Sequence(8500, 135, 2440)},
         noise=0.012, bias=0.20, sharpness_mm=0.55, full_scale=520.0,
     ),
     "west": Site(
         "west",
-        Acquisition(manufacturer="Philips Medical Systems", model="Ingenia", field_strength_t=3.0, slice_thickness_mm=5.0),
-        {"t1": Sequence(1900, 8, 950), "t1c": Sequence(480, 15), "t2": Sequence(3200, 80), "flair": Sequence(11000, 125, 2800)},
+        _scanner("Philips Medical Systems", "Ingenia", 3.0, 5.0),
+        {"t1": Sequence(1900, 8, 950), "t1c": Sequence(480, 15), "t2": Sequence(3200, 80),
+         "flair": Sequence(11000, 125, 2800)},
         noise=0.035, bias=0.28, sharpness_mm=1.1, full_scale=900.0,
     ),
 }  # fmt: skip

@@ -116,7 +116,9 @@ def draw_brain(
     )
 
 
-def _ellipsoid(x: np.ndarray, y: np.ndarray, z: np.ndarray, centre: tuple[float, ...], radii: tuple[float, ...]) -> np.ndarray:
+def _ellipsoid(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, centre: tuple[float, ...], radii: tuple[float, ...]
+) -> np.ndarray:
     """Approximate depth (mm) below an ellipsoid."""
     r2 = sum(((c - m) / np.float32(r)) ** 2 for c, m, r in zip((x, y, z), centre, radii, strict=True))
     return np.asarray((1 - np.sqrt(r2)) * np.float32(min(radii)), np.float32)
@@ -132,15 +134,20 @@ def _beyond(offset: np.ndarray, reach: float) -> np.ndarray:
 
 
 def _fold_distance(
-    cube: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray, radial: np.ndarray, wavelength_mm: float,
+    rng: np.random.Generator, x: np.ndarray, y: np.ndarray, z: np.ndarray, radial: np.ndarray, wavelength_mm: float,
     spacing: tuple[float, ...],
 ) -> np.ndarray:  # fmt: skip
     """Distance (mm) to the nearest fold: the sheets where a texture over the directions changes its sign."""
     norm = np.sqrt((x / 67) ** 2 + (y / 84) ** 2 + (z / 64) ** 2) + np.float32(0.02)
     cells = np.float32(8 / wavelength_mm)
-    lean = np.clip(radial, 0, 40) * np.float32(0.25) * cells  # folds do not run straight to the centre
-    flat = (c / (norm * r) * np.float32(68) * cells + lean * g for c, r, g in zip((x, y, z), (67, 84, 64), (1, -1, 1), strict=True))
-    return np.abs(true_depth(look_up(cube, *flat) * np.float32(6), spacing))
+    # Folds do not run straight to the centre: they lean with depth, and meander.
+    bend = np.clip(radial, 0, 40) * np.float32(0.3) + 3 * smooth_field(rng, radial.shape, spacing, 16)
+    flat = [
+        (c / (norm * r) * np.float32(68) + bend * lean) * cells
+        for c, r, lean in zip((x, y, z), (67, 84, 64), (1, -1, 1), strict=True)
+    ]
+    cube = noise_cube(rng)
+    return np.asarray(np.abs(true_depth(look_up(cube, *flat) * np.float32(6), spacing)))
 
 
 def _healthy(
@@ -151,31 +158,34 @@ def _healthy(
     side = np.abs(x)
     # Hull: hemispheres, temporal lobes, cerebellum, brainstem.
     upper = _ellipsoid(x, y, z, (0, 2, 4), (67, 84, 64))
-    upper = np.minimum(upper, z + 22 + 0.0022 * y * y)  # the base is cut off
+    upper = np.minimum(upper, z + 24 - 0.0012 * y * y)  # the base is cut off
     temporal = _ellipsoid(side, y, z, (42, 6, -24), (23, 41, 21))
     cerebrum = smooth_union(upper, temporal, 8.0)
     cerebellum = _ellipsoid(side, y, z, (16, -56, -36), (36, 29, 21))
     stem = np.minimum(13 - np.hypot(x, (y + 24 - 0.25 * z) * 1.0), -2 - z)
-    hull = np.maximum(np.maximum(cerebrum, cerebellum), stem)
+    basal = _ellipsoid(x, y, z, (0, -4, -22), (32, 30, 14))  # cisterns around the stem
+    hull = np.maximum(np.maximum(cerebrum, cerebellum), np.maximum(stem, basal))
     atrophy = rng.uniform(0.3, 1.0)
 
     # Cortex: sulci are sheets where a texture over the directions changes its sign; they end at their own depth.
     depth = true_depth(cerebrum, spacing)
     radial = np.maximum(_ellipsoid(x, y, z, (0, 2, 4), (67, 84, 64)), true_depth(temporal, spacing))
     wobble = smooth_field(rng, shape, spacing, 25) * 1.2
-    bottom = 15 + 5 * smooth_field(rng, shape, spacing, 30)
-    gap = np.float32(0.25 + 0.75 * atrophy)
+    bottom = 20 + 6 * smooth_field(rng, shape, spacing, 30)
+    gap = np.float32(0.2 + 0.7 * atrophy)
     pial = depth
-    for wavelength, deep in ((rng.uniform(23, 27), 1.0), (rng.uniform(17, 20), 0.55)):
-        sheet = _fold_distance(noise_cube(rng), x, y, z, radial, wavelength, spacing)
+    for wavelength, deep in ((rng.uniform(22, 26), 1.0), (rng.uniform(15, 18), 0.5)):
+        sheet = _fold_distance(rng, x, y, z, radial, wavelength, spacing)
         sulcus = np.hypot(sheet, np.maximum(radial - bottom * deep, 0))
         width = gap * (1 + np.clip(bottom * deep - radial, 0, 12) / 24)
         pial = np.minimum(pial, sulcus - width)
     fissure = np.hypot(x + wobble, np.maximum(np.minimum(30 - (z + 4), 40 - np.abs(y - 4)), 0) * 0.6)
-    insula = _hypot(side - 37 + wobble, _beyond(y - 4, 21), _beyond(z - 2, 14))
-    cleft = _hypot((y - 8 - 1.4 * z + 2 * wobble) * 0.58, np.maximum(37 - side, 0), _beyond(z - 2, 15))
+    insula = _hypot(side - 38 + 0.010 * (y - 4) ** 2 + 2.5 * wobble, _beyond(y - 4, 19), _beyond(z - 2, 13))
+    cleft = _hypot(
+        (y - 8 - 1.4 * z + 5 * wobble + 0.3 * (side - 45)) * 0.58, np.maximum(37 - side, 0), _beyond(z - 2, 15)
+    )
     pial = np.minimum(pial, np.minimum(fissure, np.minimum(insula, cleft) - 0.5) - gap)
-    thickness = np.float32(rng.uniform(2.7, 3.3)) + 0.3 * smooth_field(rng, shape, spacing, 20)
+    thickness = np.float32(rng.uniform(3.2, 4.0)) + 0.3 * smooth_field(rng, shape, spacing, 20)
 
     canvas = Canvas(shape)
     canvas.paint("csf", coverage(hull, edge))
@@ -212,10 +222,10 @@ def _paint_deep(
         u = x * sign
         wide = float(rng.uniform(0.85, 1.15) * (0.7 + 0.6 * atrophy))
         half = coverage(u, edge)
-        for centre, radii in (((13, 4, -2), (12, 22, 14)), ((26, 4, 0), (5.5, 19, 12))):  # thalamus, lentiform
-            shifted = (centre[0], centre[1] - (16 if centre[0] == 13 else 0), centre[2] + 4)
-            slim = (radii[0] * 0.9, radii[1] * (0.6 if centre[0] == 13 else 1.0), radii[2])
-            canvas.paint("grey_matter", coverage(_ellipsoid(u, y, z, shifted, slim), 1.6 * edge) * half * np.float32(0.85))
+        thalamus = _ellipsoid(u, y, z, (13, -12, 2), (10.8, 13.2, 14))
+        lentiform = _ellipsoid(u, y, z, (26, 4, 4), (5, 19, 12))
+        for nucleus in (thalamus, lentiform):
+            canvas.paint("grey_matter", coverage(nucleus, 1.6 * edge) * half * np.float32(0.85))
         arch = 0.012 * (y - 2) ** 2  # the lateral ventricle bends down and out, in front and behind
         body = _ellipsoid(u - 8 - 0.006 * (y - 2) ** 2, y, z - 17 + arch, (0, -4, 0), (5.5 * wide, 38, 6.5 * wide))
         caudate = _ellipsoid(u - 15 - 0.004 * (y - 2) ** 2, y, z - 15 + arch, (0, 14, 0), (5, 20, 8))
@@ -225,8 +235,6 @@ def _paint_deep(
         canvas.paint("csf", coverage(temporal_horn, edge) * half)
     third = _ellipsoid(x, y, z, (0, -6, 0), (1.2 + 1.4 * atrophy, 13, 10))
     canvas.paint("csf", coverage(third, edge))
-    cisterns = _ellipsoid(x, y, z, (0, -2, -24), (15, 13, 6))
-    canvas.paint("csf", coverage(cisterns, edge) * np.float32(0.9))
 
 
 def _tumour(
@@ -234,7 +242,7 @@ def _tumour(
     spacing: tuple[float, ...], xyz: list[np.ndarray],
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """A glioma: core with necrosis and enhancing rim (four of five), and oedema that follows the white matter."""
-    x, y, z = xyz
+    x, _, z = xyz
     white = fractions["white_matter"]
     brain = np.asarray(sum(fractions.values()), np.float32)
     spots = np.flatnonzero((white > 0.8) & (z > -20) & (z < 48) & (np.abs(x) > 16))
@@ -247,12 +255,12 @@ def _tumour(
     lobes = look_up(cube, *(direction * 6 + 30)) + 0.4 * smooth_field(rng, shape, spacing, 8)
     depth = radius * (1 + 0.16 * lobes) - distance
     edge = spacing[0]
-    core = coverage(depth, 1.5 * edge) * brain * (1 - 0.8 * (fractions["csf"] > 0.6))
+    core = coverage(depth, 1.5 * edge) * brain
     rim = np.float32(rng.uniform(2.0, 5.0)) + 1.2 * smooth_field(rng, shape, spacing, 10)
     necrosis = coverage(depth - rim, 1.2 * edge) * core
     enhancing = core - necrosis
     if rng.random() < 0.2:  # lower grade: nothing enhances, the core is solid
-        core, necrosis, enhancing = core, np.zeros_like(core), np.zeros_like(core)
+        necrosis, enhancing = np.zeros_like(core), np.zeros_like(core)
     else:
         patchy = coverage(smooth_field(rng, shape, spacing, 12) + 1.7, 1.0)  # the rim has gaps
         core, enhancing = enhancing * (1 - patchy), enhancing * patchy

@@ -6,8 +6,6 @@ lesion it is a true removal pair. Noise and coil field have their own seeds, so 
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from scipy import ndimage
 
@@ -52,7 +50,9 @@ def render(
     """
     for name in _NEEDED:
         if getattr(acquisition, name) is None:
-            raise DataError(f"rendering needs {name}", found=acquisition.to_dict(), next_step="set it", where=subject_id)
+            raise DataError(
+                f"rendering needs {name}", found=acquisition.to_dict(), next_step="set it", where=subject_id
+            )
     signal = noiseless_signal(anatomy, acquisition)
     x, y, z = _positions(anatomy)
     signal = signal * scanner.receive_field(acquisition, x, y, z, generator("coil field", bias_seed))
@@ -75,16 +75,16 @@ def render(
 def noiseless_signal(anatomy: BreastAnatomy, acquisition: Acquisition) -> np.ndarray:
     """Magnitude (I, J, K) in units of the signal equation, before coil field, noise and receive gain."""
     field, echo = acquisition.field_strength_t or 0.0, acquisition.echo_time_ms or 0.0
-    water = fat = np.float32(0)
-    free = 1 if anatomy.lesion is None else 1 - anatomy.lesion
-    tissues = dict(anatomy.fractions)
-    for name, fraction in tissues.items():
-        part = fraction * np.float32(_tissue_signal(name, acquisition, anatomy.t1_scale.get(name, 1.0)))
-        water, fat = (water, fat + part) if name == "fat" else (water + part, fat)
-    water, fat = water * free, fat * free
+    water = np.zeros_like(anatomy.fractions["fat"])
+    for name, fraction in anatomy.fractions.items():
+        if name != "fat":
+            water += fraction * np.float32(_tissue_signal(name, acquisition, anatomy.t1_scale.get(name, 1.0)))
+    fat = anatomy.fractions["fat"] * np.float32(_tissue_signal("fat", acquisition, anatomy.t1_scale["fat"]))
     if anatomy.lesion is not None and anatomy.lesion_kind is not None:
         kind = anatomy.lesion_kind
-        water = water + anatomy.lesion * np.float32(_tissue_signal(kind, acquisition, anatomy.t1_scale[kind]))
+        water *= 1 - anatomy.lesion
+        fat *= 1 - anatomy.lesion
+        water += anatomy.lesion * np.float32(_tissue_signal(kind, acquisition, anatomy.t1_scale[kind]))
     water, fat = (_point_spread(v, anatomy, acquisition) for v in (water, fat))
     eta = scanner.fat_saturation_residual(acquisition, anatomy.off_resonance_ppm)
     return np.asarray(physics.fat_water_signal(water, fat, eta, echo, field), np.float32)
@@ -115,12 +115,8 @@ def _point_spread(values: np.ndarray, anatomy: BreastAnatomy, acquisition: Acqui
     return np.asarray(ndimage.gaussian_filter(out, sigma, axes=(0, 1), truncate=3.0))
 
 
-@lru_cache(maxsize=4)
-def _axes(shape: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
-    return tuple(a.astype(np.float32) for a in np.ogrid[tuple(slice(n) for n in shape)])
-
-
 def _positions(anatomy: BreastAnatomy) -> tuple[np.ndarray, ...]:
     """Broadcastable x, y, z in mm of the slice grid."""
     affine = anatomy.affine
-    return tuple(a * np.float32(affine[d, d]) + np.float32(affine[d, 3]) for d, a in enumerate(_axes(anatomy.tissue_label.shape)))
+    axes = np.ogrid[tuple(slice(n) for n in anatomy.tissue_label.shape)]
+    return tuple((a * affine[d, d] + affine[d, 3]).astype(np.float32) for d, a in enumerate(axes))

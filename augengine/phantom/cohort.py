@@ -100,7 +100,9 @@ class Cohort(Strict):
 
 
 @lru_cache(maxsize=2)
-def _anatomy(seed: int, index: int, matrix: int, slices: int, slice_spacing_mm: float | None, ill: bool) -> BreastAnatomy:
+def _anatomy(
+    seed: int, index: int, matrix: int, slices: int, slice_spacing_mm: float | None, ill: bool
+) -> BreastAnatomy:
     return draw_breast(
         seed, index, "anatomy", matrix=matrix, slices=slices, slice_spacing_mm=slice_spacing_mm, lesion=ill
     )

@@ -54,7 +54,7 @@ def look_up(cube: np.ndarray, *cells: np.ndarray) -> np.ndarray:
 
 def coverage(depth_mm: np.ndarray, edge_mm: float) -> np.ndarray:
     """Share of a voxel inside a surface, from the depth below it (negative outside): a linear ramp of `edge_mm`."""
-    return np.clip(depth_mm * np.float32(1 / edge_mm) + np.float32(0.5), 0, 1, dtype=np.float32)
+    return np.asarray(np.clip(depth_mm * np.float32(1 / edge_mm) + np.float32(0.5), 0, 1), np.float32)
 
 
 def smooth_union(first: np.ndarray, second: np.ndarray, blend_mm: float) -> np.ndarray:

@@ -64,7 +64,7 @@ def fat_water_signal(
     """
     phasor = fat_phasor(echo_time_ms, field_strength_t)
     residual = eta * fat
-    return np.hypot(water + phasor.real * residual, phasor.imag * residual)
+    return np.asarray(np.hypot(water + phasor.real * residual, phasor.imag * residual))
 
 
 def spin_echo(
@@ -110,4 +110,5 @@ def tissue_gradient_echo(
 def add_rician_noise(signal: np.ndarray, sigma: np.ndarray | float, rng: np.random.Generator) -> np.ndarray:
     """Magnitude of the signal with independent Gaussian noise of SD `sigma` in both receiver channels."""
     real = signal + sigma * rng.standard_normal(signal.shape, np.float32)
-    return np.hypot(real, sigma * rng.standard_normal(signal.shape, np.float32))
+    imaginary = sigma * rng.standard_normal(signal.shape, np.float32)
+    return np.asarray(np.hypot(real, imaginary))

@@ -27,7 +27,6 @@ class Scanner:
         noise: SD of the noise at 1.5 T and the reference voxel, in units of the signal equation.
         full_scale: intensity that the brightest percent of the image is scaled to.
         coils: (x, y, reach) in mm of the receive elements, y from the front of the chest.
-        evenness: SD of the residual brightness slope that the vendor's own correction leaves.
     """
 
     in_plane_mm: float

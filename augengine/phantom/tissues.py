@@ -20,6 +20,7 @@ SOURCES = {
     "stanisz": "Stanisz et al. 2005, Magn Reson Med 54:507",
     "rooney": "Rooney et al. 2007, Magn Reson Med 57:308",
     "wright": "Wright et al. 2008, MAGMA 21:121",
+    "pooled": "one of the works above",
     "estimate": "engineering estimate of this project",
     "recalled": "common textbook value, not looked up",
 }
@@ -65,30 +66,72 @@ class Tissue:
 
 
 def _power_law(at_15: float, at_3: float, field_strength_t: float) -> float:
-    return at_15 * (field_strength_t / 1.5) ** math.log2(at_3 / at_15)
+    return float(at_15 * (field_strength_t / 1.5) ** math.log2(at_3 / at_15))
 
 
+# Where a source is "pooled", the value was read at one of the works above, without a note of which one.
 TISSUES: dict[str, Tissue] = {
     "fibroglandular": Tissue(
-        _v(1266, "S", "rakow"), _v(1445, "S", "rakow"), _v(57.5, "S", "rakow"), _v(54.4, "S", "rakow"), _v(0.8, "E"),
-        _v(22.4, "V", "ryu"),
+        t1_15=_v(1266, "S", "rakow"), t1_3=_v(1445, "S", "rakow"),
+        t2_15=_v(57.5, "S", "rakow"), t2_3=_v(54.4, "S", "rakow"),
+        pd=_v(0.8, "E"), t2_star_3=_v(22.4, "V", "ryu"),
     ),
     "fat": Tissue(
-        _v(296, "S", "rakow"), _v(367, "S", "rakow"), _v(53, "S", "rakow"), _v(53, "S", "rakow"), _v(1.0, "E"),
-        _v(36.4, "V", "ryu"),
+        t1_15=_v(296, "S", "rakow"), t1_3=_v(367, "S", "rakow"),
+        t2_15=_v(53, "S", "rakow"), t2_3=_v(53, "S", "rakow"),
+        pd=_v(1.0, "E"), t2_star_3=_v(36.4, "V", "ryu"),
     ),
-    "muscle": Tissue(_v(1008, "R"), _v(1412, "V", "stanisz"), _v(44, "R"), _v(50, "V", "stanisz"), _v(0.8, "E"), _v(25, "E")),
-    "skin": Tissue(_v(740, "E"), _v(850, "V", "bae"), _v(35, "E"), _v(35, "E"), _v(0.7, "E"), _v(15, "E")),
-    "cancer": Tissue(_v(1315, "E"), _v(1500, "V", "liu"), _v(83, "V", "liu"), _v(83, "V", "liu"), _v(0.85, "E"), _v(28, "E")),
-    "benign": Tissue(_v(1225, "E"), _v(1400, "V", "liu"), _v(95, "V", "liu"), _v(95, "V", "liu"), _v(0.85, "E")),
-    "blood": Tissue(_v(1441, "R"), _v(1932, "R"), _v(290, "R"), _v(275, "R"), _v(0.9, "E"), _v(40, "E")),
-    "lung": Tissue(_v(1200, "E"), _v(1300, "E"), _v(40, "E"), _v(35, "E"), _v(0.2, "E"), _v(0.8, "R")),
-    "liver": Tissue(_v(576, "S", "stanisz"), _v(812, "V", "stanisz"), _v(46, "S", "stanisz"), _v(42, "V", "stanisz"), _v(0.8, "E"), _v(20, "E")),
-    "bone": Tissue(_v(600, "E"), _v(700, "E"), _v(1.5, "E"), _v(1.5, "E"), _v(0.2, "E"), _v(0.6, "E")),
-    "white_matter": Tissue(_v(884, "S", "stanisz"), _v(1084, "V", "stanisz"), _v(72, "S", "stanisz"), _v(69, "V", "stanisz"), _v(0.70, "S", "rooney")),
-    "grey_matter": Tissue(_v(1124, "S", "stanisz"), _v(1607, "S", "wright"), _v(95, "S", "stanisz"), _v(99, "V", "stanisz"), _v(0.83, "S", "rooney")),
-    "csf": Tissue(_v(4300, "S", "rooney"), _v(4300, "S", "rooney"), _v(2000, "R"), _v(2000, "R"), _v(1.0, "E")),
-    "oedema": Tissue(_v(1200, "E"), _v(1450, "E"), _v(150, "E"), _v(150, "E"), _v(0.9, "E")),
-    "tumour": Tissue(_v(1300, "E"), _v(1500, "V", "liu"), _v(90, "E"), _v(90, "E"), _v(0.88, "E")),
-    "necrosis": Tissue(_v(2000, "E"), _v(2300, "E"), _v(250, "E"), _v(250, "E"), _v(0.95, "E")),
-}
+    "muscle": Tissue(
+        t1_15=_v(1008, "R"), t1_3=_v(1412, "V", "stanisz"), t2_15=_v(44, "R"), t2_3=_v(50, "V", "stanisz"),
+        pd=_v(0.8, "E"), t2_star_3=_v(25, "E"),
+    ),
+    "skin": Tissue(
+        t1_15=_v(740, "E"), t1_3=_v(850, "V", "pooled"), t2_15=_v(35, "E"), t2_3=_v(35, "E"),
+        pd=_v(0.7, "E"), t2_star_3=_v(15, "E"),
+    ),
+    "cancer": Tissue(
+        t1_15=_v(1315, "E"), t1_3=_v(1500, "V", "pooled"), t2_15=_v(83, "E"), t2_3=_v(83, "V", "pooled"),
+        pd=_v(0.85, "E"), t2_star_3=_v(28, "E"),
+    ),
+    "benign": Tissue(
+        t1_15=_v(1225, "E"), t1_3=_v(1400, "V", "pooled"), t2_15=_v(95, "E"), t2_3=_v(95, "V", "pooled"),
+        pd=_v(0.85, "E"),
+    ),
+    "blood": Tissue(
+        t1_15=_v(1441, "R"), t1_3=_v(1932, "R"), t2_15=_v(290, "R"), t2_3=_v(275, "R"),
+        pd=_v(0.9, "E"), t2_star_3=_v(40, "E"),
+    ),
+    "lung": Tissue(
+        t1_15=_v(1200, "E"), t1_3=_v(1300, "E"), t2_15=_v(40, "E"), t2_3=_v(35, "E"),
+        pd=_v(0.2, "E"), t2_star_3=_v(0.8, "R"),
+    ),
+    "liver": Tissue(
+        t1_15=_v(576, "R"), t1_3=_v(812, "R"), t2_15=_v(46, "R"), t2_3=_v(42, "R"),
+        pd=_v(0.8, "E"), t2_star_3=_v(20, "E"),
+    ),
+    "bone": Tissue(
+        t1_15=_v(600, "E"), t1_3=_v(700, "E"), t2_15=_v(1.5, "E"), t2_3=_v(1.5, "E"),
+        pd=_v(0.2, "E"), t2_star_3=_v(0.6, "E"),
+    ),
+    "white_matter": Tissue(
+        t1_15=_v(884, "S", "stanisz"), t1_3=_v(1084, "V", "stanisz"),
+        t2_15=_v(72, "S", "stanisz"), t2_3=_v(69, "V", "stanisz"), pd=_v(0.70, "S", "pooled"),
+    ),
+    "grey_matter": Tissue(
+        t1_15=_v(1124, "S", "stanisz"), t1_3=_v(1607, "S", "wright"),
+        t2_15=_v(95, "S", "stanisz"), t2_3=_v(99, "V", "stanisz"), pd=_v(0.83, "S", "pooled"),
+    ),
+    "csf": Tissue(
+        t1_15=_v(4300, "S", "rooney"), t1_3=_v(4300, "S", "rooney"), t2_15=_v(2000, "R"), t2_3=_v(2000, "R"),
+        pd=_v(1.0, "E"),
+    ),
+    "oedema": Tissue(
+        t1_15=_v(1200, "E"), t1_3=_v(1450, "E"), t2_15=_v(150, "E"), t2_3=_v(150, "E"), pd=_v(0.9, "E")
+    ),
+    "tumour": Tissue(
+        t1_15=_v(1300, "E"), t1_3=_v(1500, "V", "pooled"), t2_15=_v(90, "E"), t2_3=_v(90, "E"), pd=_v(0.88, "E")
+    ),
+    "necrosis": Tissue(
+        t1_15=_v(2000, "E"), t1_3=_v(2300, "E"), t2_15=_v(250, "E"), t2_3=_v(250, "E"), pd=_v(0.95, "E")
+    ),
+}  # fmt: skip

@@ -10,11 +10,12 @@ from augengine import __version__
 from augengine.diffusion.checkpoint import read_spec
 from augengine.edits.base import Donor
 from augengine.errors import CheckpointError, ConfigError, DataError
-from augengine.io.shards import METADATA_COLUMNS, check_schema, shard_names
+from augengine.io.commits import committed_files, finish, sample_files
+from augengine.io.shards import METADATA_COLUMNS, check_schema
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy
 from augengine.pipeline.augment_worker import AugmentWorker, selected
-from augengine.pipeline.units import Executor, Progress, Summary, Unit, committed_files, finish, run_units
+from augengine.pipeline.units import Executor, Progress, Summary, Unit, run_units
 from augengine.policy.spec import Select
 from augengine.records import Acquisition
 from augengine.rng import canonical_json, digest
@@ -53,16 +54,6 @@ class AugmentSummary:
     def acceptable(self) -> bool:
         """True if something was accepted and no more was rejected than the policy allows."""
         return self.counts["accepted"] > 0 and self.reject_rate <= self.max_reject_rate
-
-
-def sample_files(store: Store) -> list[str]:
-    """Shards of an ingested data set (`samples/`), of an augmented one (`accepted/`), or of a plain folder."""
-    for folder in ("samples", "accepted"):
-        if store.exists(folder):
-            names = committed_files(store, folder)
-            if names:
-                return names
-    return shard_names(store, "")
 
 
 def survey(store: Store, select: Select) -> Source:

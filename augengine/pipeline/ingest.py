@@ -19,11 +19,12 @@ import pyarrow as pa
 
 import augengine
 from augengine.errors import AugengineError, DataError, RunError
+from augengine.io.commits import committed_files, finish
 from augengine.io.layouts import open_layout
 from augengine.io.shards import SCHEMA, to_table
 from augengine.io.sources import Entry, Reader, Source, SourceOptions, pseudonym
 from augengine.io.store import Store
-from augengine.pipeline.units import Executor, Unit, committed_files, finish, run_units
+from augengine.pipeline.units import Executor, Unit, run_units
 from augengine.prepare import Preparation, prepare
 from augengine.records import Acquisition, Sample
 from augengine.rng import canonical_json, digest

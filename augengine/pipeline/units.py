@@ -1,11 +1,4 @@
-"""Work units in, committed Parquet files out: each unit exactly once, on Ray actors or in this process.
-
-Layout of an output folder (`store`):
-    <folder>/part-<unit>.parquet   rows, one folder per kind of outcome (accepted, rejected, failed, …)
-    _commits/<unit>.json           written last: the unit is done, with its row counts
-    _run.json                      fingerprint of what makes this folder's rows; another one is refused
-    manifest.json, _SUCCESS.json   written when every unit is committed
-"""
+"""Work units in, committed Parquet files out: each unit exactly once, on Ray actors or in this process."""
 
 from __future__ import annotations
 
@@ -20,6 +13,7 @@ from typing import Any, Literal, Protocol
 import pyarrow as pa
 
 from augengine.errors import AugengineError, RunError
+from augengine.io.commits import claim, commit_name, committed_units, part_name
 from augengine.io.shards import to_bytes
 from augengine.io.store import Store
 from augengine.rng import canonical_json
@@ -75,12 +69,12 @@ def run_units(
             failed as a whole (all others are committed by then; the same command tries those again).
     """
     claim(store, fingerprint)
-    done = {name.removeprefix("_commits/").removesuffix(".json") for name in store.names("_commits", ".json")}
+    done = committed_units(store)
     todo = [u for u in units if u.unit_id not in done]
     counts: Counter[str] = Counter()
     for unit in units:
         if unit.unit_id in done:
-            counts.update(store.read_json(f"_commits/{unit.unit_id}.json")["counts"])
+            counts.update(store.read_json(commit_name(unit.unit_id))["counts"])
     skipped, pids, errors, started = len(units) - len(todo), set(), [], time.monotonic()
     if progress:
         progress(skipped, len(units), counts)
@@ -100,33 +94,6 @@ def run_units(
     return Summary(dict(counts), len(todo), skipped, time.monotonic() - started, tuple(sorted(pids)))
 
 
-def claim(store: Store, fingerprint: Mapping[str, Any]) -> None:
-    """Mark a folder as holding the rows of `fingerprint`; refuse one that holds others."""
-    if store.exists("_run.json"):
-        held = store.read_json("_run.json")
-        for key in sorted(held.keys() | fingerprint.keys()):
-            if canonical_json(held.get(key)) != canonical_json(fingerprint.get(key)):
-                raise RunError(
-                    f"this output folder holds a run with another {key}", found=str(held.get(key)), where=store.uri,
-                    next_step=f"choose another --out (this run has {fingerprint.get(key)})",
-                )  # fmt: skip
-    else:
-        store.write_json("_run.json", dict(fingerprint))
-
-
-def finish(store: Store, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest and, last, the success mark."""
-    store.write_json("manifest.json", dict(manifest))
-    store.write_json("_SUCCESS.json", {"counts": manifest["counts"]})
-
-
-def committed_files(store: Store, folder: str) -> list[str]:
-    """Files of one outcome folder that belong to committed units, sorted; what a crash left is not listed."""
-    done = {name.removeprefix("_commits/").removesuffix(".json") for name in store.names("_commits", ".json")}
-    names = store.names(folder, ".parquet")
-    return [n for n in names if n.removeprefix(f"{folder}/part-").removesuffix(".parquet") in done]
-
-
 class _Committer:
     """Runs units with one worker and commits each: files by temporary name and rename, the commit record last."""
 
@@ -141,10 +108,10 @@ class _Committer:
             tables = self.worker(unit.spec)
             for folder, table in tables.items():
                 if table.num_rows:
-                    self.store.write(f"{folder}/part-{unit.unit_id}.parquet", to_bytes(table))
+                    self.store.write(part_name(folder, unit.unit_id), to_bytes(table))
             result["counts"] = {folder: table.num_rows for folder, table in tables.items()}
             self.store.write_json(
-                f"_commits/{unit.unit_id}.json", {**result, "seconds": round(time.monotonic() - started, 3)}
+                commit_name(unit.unit_id), {**result, "seconds": round(time.monotonic() - started, 3)}
             )
         except Exception as error:  # a unit must not take the others down: it is reported and stays uncommitted
             result["counts"] = {}

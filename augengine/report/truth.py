@@ -24,12 +24,12 @@ from augengine.edits.acquisition import AcquisitionEdit, Params, Target
 from augengine.edits.base import Plan
 from augengine.gates import body_mask, structure_term
 from augengine.intensity import normalise
+from augengine.io.commits import committed_files, sample_files
 from augengine.io.shards import iter_metadata, iter_samples
 from augengine.io.store import Store
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.protocols import draw_protocol, is_fat_saturated, without_fat_saturation
-from augengine.pipeline.augment import sample_files
-from augengine.pipeline.units import Executor, Progress, Unit, committed_files, run_units
+from augengine.pipeline.units import Executor, Progress, Unit, run_units
 from augengine.policy.spec import Sampler
 from augengine.prepare import Preparation, prepare
 from augengine.records import Acquisition, Sample

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +83,7 @@ class Metrics:
         step, when = self._since
         rate = (progress.step - step) / (now - when)
         left = progress.elapsed_s * (1 - fraction) / fraction if fraction else None
-        self._line(progress, loss=self.recent_loss, grad_norm=grad_norm, steps_per_s=rate, eta_s=left, pid=os.getpid())
+        self._line(progress, loss=self.recent_loss, grad_norm=grad_norm, steps_per_s=rate, eta_s=left)
         self._since = (progress.step, now)
         self.flush()
 

@@ -13,11 +13,11 @@ from builders import slice_sample, write_checkpoint, write_samples
 from augengine import gates
 from augengine.edits import EDITS
 from augengine.errors import CheckpointError, ConfigError, DataError, RunError
+from augengine.io.commits import committed_files
 from augengine.io.shards import iter_samples, to_bytes, to_row
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy, load_policy
 from augengine.pipeline.augment import augment
-from augengine.pipeline.units import committed_files
 
 POLICY = """\
 version: 1

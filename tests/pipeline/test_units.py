@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from augengine.errors import RunError
+from augengine.io.commits import committed_files
 from augengine.io.store import Store
-from augengine.pipeline.units import Unit, committed_files, run_units
+from augengine.pipeline.units import Unit, run_units
 
 UNITS = [Unit(f"u{n}", {"n": n}) for n in range(4)]
 

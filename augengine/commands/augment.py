@@ -1,0 +1,143 @@
+"""The flags of the main jobs: images or shards, a policy and a checkpoint in; augmented shards and pictures out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augengine.edits import EDITS
+from augengine.errors import ConfigError, RunError
+from augengine.flags import checked, parse_assignments
+from augengine.io.labels import parse_labels
+from augengine.io.layouts import LAYOUTS
+from augengine.io.sources import SourceOptions
+from augengine.phantom.cohort import Cohort
+from augengine.pipeline.augment import AugmentSummary
+from augengine.pipeline.cluster import connect, output_uri, user_errors
+from augengine.policy.spec import Sampler
+from augengine.prepare import Preparation
+from augengine.workflow import Hardware, Job, check_acceptable, run_on_data, run_on_phantom
+
+DEMO_COHORT = Cohort(subjects=48, seed=17, matrix=128, slices=14, siemens_fraction=0.5)
+DEMO_PREPARATION = Preparation(size=96, drop_end_slices=2)
+# What the summary compares: the default method, deterministic inversion, and the paper's operating point.
+DEMO_SAMPLERS = {
+    "structure": Sampler(solver="ddim", steps=15, strength=1.0, guidance=1.0),
+    "inversion": Sampler(solver="ddim", steps=15, strength=0.9, guidance=1.0),
+    "sdedit": Sampler(solver="ddpm", steps=50, strength=0.05, guidance=3.0),
+}
+TOO_MANY_REJECTED = 3
+
+DataFlag = Annotated[str | None, typer.Option(help="Folder of images (see --layout) or of ingested shards.")]
+CheckpointFlag = Annotated[str | None, typer.Option(help="Checkpoint folder; without it the job trains --recipe.")]
+PolicyFlag = Annotated[str, typer.Option(help="Policy file.")]
+OutFlag = Annotated[str | None, typer.Option(help="Output folder: a path or any fsspec URI.")]
+RecipeFlag = Annotated[str, typer.Option(help="Training recipe, used without --checkpoint.")]
+LayoutFlag = Annotated[str, typer.Option(help=f"One of {', '.join(LAYOUTS)}.")]
+LabelsFlag = Annotated[str | None, typer.Option(help="Label scheme (brats2021, …) or name=code,...")]
+ChannelsFlag = Annotated[str, typer.Option(help="name=PATTERN,... for NIfTI and NRRD.")]
+SetFlag = Annotated[str, typer.Option("--set", help="Acquisition of images without headers: echo_time_ms=2.4,...")]
+SizeFlag = Annotated[int | None, typer.Option(help="Square in-plane matrix; default: the checkpoint's.")]
+DropFlag = Annotated[int, typer.Option(help="Slices left out at each end of a volume.")]
+WorkersFlag = Annotated[int, typer.Option(help="Training workers.")]
+ActorsFlag = Annotated[int, typer.Option(help="Actors that ingest and augment.")]
+CpusFlag = Annotated[float, typer.Option(help="Logical CPUs of an actor; their sum must stay below the cluster's.")]
+GpusFlag = Annotated[float, typer.Option(help="GPUs of an augmenting actor.")]
+SubjectsFlag = Annotated[int, typer.Option(help="Phantom subjects, without --data.")]
+
+
+def augment_duke(
+    data: DataFlag = None,
+    checkpoint: CheckpointFlag = None,
+    policy: PolicyFlag = "policies/duke_acquisition.yaml",
+    out: OutFlag = None,
+    recipe: RecipeFlag = "jobs/recipes/cddgm_small.yaml",
+    layout: LayoutFlag = "auto",
+    labels: LabelsFlag = None,
+    channels: ChannelsFlag = "",
+    set_: SetFlag = "",
+    size: SizeFlag = None,
+    drop_end_slices: DropFlag = 0,
+    workers: WorkersFlag = 1,
+    actors: ActorsFlag = 2,
+    cpus_per_actor: CpusFlag = 0.5,
+    gpus_per_actor: GpusFlag = 0,
+    subjects: SubjectsFlag = DEMO_COHORT.subjects,
+) -> None:
+    """Augment Duke-Breast-Cancer-MRI, any other breast MRI, or (without --data) the embedded phantom."""
+    with user_errors():
+        hardware = Hardware(workers, actors, cpus_per_actor, gpus_per_actor)
+        if data is None:
+            job = Job(
+                output_uri(out, "duke_phantom"), policy, recipe, None, checkpoint,
+                layout="duke", preparation=DEMO_PREPARATION, hardware=hardware,
+            )  # fmt: skip
+            connect()
+            done = run_on_phantom(job, checked(Cohort, **{**DEMO_COHORT.model_dump(), "subjects": subjects}), DEMO_SAMPLERS)
+        else:
+            done = _on_data(
+                data, checkpoint, policy, output_uri(out, "duke"), recipe, layout, labels, channels, set_, size,
+                drop_end_slices, hardware,
+            )  # fmt: skip
+    _exit_code(done)
+
+
+def augment_brats(
+    data: DataFlag = None,
+    checkpoint: CheckpointFlag = None,
+    policy: PolicyFlag = "policies/brats_acquisition.yaml",
+    out: OutFlag = None,
+    recipe: RecipeFlag = "jobs/recipes/cddgm_small.yaml",
+    layout: LayoutFlag = "auto",
+    labels: LabelsFlag = None,
+    channels: ChannelsFlag = "",
+    set_: SetFlag = "",
+    size: SizeFlag = None,
+    drop_end_slices: DropFlag = 0,
+    workers: WorkersFlag = 1,
+    actors: ActorsFlag = 2,
+    cpus_per_actor: CpusFlag = 0.5,
+    gpus_per_actor: GpusFlag = 0,
+) -> None:
+    """Augment a BraTS folder (state its year by --labels); without --data, list the edits that can run."""
+    if data is None:
+        for name, edit in EDITS.items():
+            models = ", ".join(f"{role} ({kind})" for role, kind in edit.MODELS.items())
+            typer.echo(f"{name}: {(type(edit).__doc__ or '').splitlines()[0]} Models: {models}.")
+        return
+    with user_errors():
+        done = _on_data(
+            data, checkpoint, policy, output_uri(out, "brats"), recipe, layout, labels, channels, set_, size,
+            drop_end_slices, Hardware(workers, actors, cpus_per_actor, gpus_per_actor),
+        )  # fmt: skip
+    _exit_code(done)
+
+
+def _on_data(
+    data: str, checkpoint: str | None, policy: str, out: str, recipe: str, layout: str, labels: str | None,
+    channels: str, set_: str, size: int | None, drop_end_slices: int, hardware: Hardware,
+) -> AugmentSummary:  # fmt: skip
+    codes, scheme = parse_labels(labels) if labels else (None, None)
+    options = checked(
+        SourceOptions, labels=codes, scheme=scheme, channels=parse_assignments(channels, "--channels", "*"),
+        acquisition=parse_assignments(set_, "--set"),
+    )  # fmt: skip
+    if "://" not in data:
+        if not Path(data).expanduser().exists():
+            raise ConfigError("no such file or folder", found=data, where="--data", next_step="check the path")
+        data = str(Path(data).expanduser().absolute())
+    preparation = checked(Preparation, size=size, drop_end_slices=drop_end_slices)
+    connect()
+    return run_on_data(Job(out, policy, recipe, data, checkpoint, layout, options, preparation, hardware))
+
+
+def _exit_code(done: AugmentSummary) -> None:
+    """Exit with 3 where more was rejected than the policy allows; everything is committed all the same."""
+    try:
+        check_acceptable(done)
+    except RunError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(TOO_MANY_REJECTED)

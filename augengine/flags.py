@@ -1,0 +1,47 @@
+"""Command-line text goes in; checked values come out, or a `ConfigError` that names the flag."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from augengine.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def checked(model: type[Model], **values: Any) -> Model:
+    """Build a configuration section from flags."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        flag = "--" + str(problem["loc"][0]).replace("_", "-") if problem["loc"] else None
+        text = problem["msg"].removeprefix("Value error, ")
+        found = problem["input"] if problem["loc"] else None
+        raise ConfigError(text[0].lower() + text[1:], found=found, where=flag) from None
+
+
+def parse_assignments(text: str, flag: str, default: str | None = None) -> dict[str, str]:
+    """`name=value,...` as a mapping; a bare `name` gets `default`, if there is one.
+
+    >>> parse_assignments("t1=*_t1.nii.gz,flair", "--channels", "*")
+    {'t1': '*_t1.nii.gz', 'flair': '*'}
+    """
+    found: dict[str, str] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = (p.strip() for p in part.partition("="))
+        value = value or ("" if equals else default or "")
+        if not name or not value or name in found:
+            raise ConfigError("give name=value,... with each name once", found=part, where=flag)
+        found[name] = value
+    return found
+
+
+def parse_numbers(text: str, flag: str) -> tuple[float, ...]:
+    """Comma-separated numbers."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError("give numbers separated by commas", found=text, where=flag) from None

@@ -1,0 +1,116 @@
+"""A brain cohort description in, scans and exact truths (no tumour, another site) out."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from augengine.errors import DataError
+from augengine.phantom.brain import SITES, render
+from augengine.phantom.brain_anatomy import BrainAnatomy, draw_brain
+from augengine.records import Sample
+from augengine.rng import derive, generator
+from augengine.yaml_config import Strict
+
+
+class BrainCohort(Strict):
+    """A cohort of phantom brains, as JSON-able as it is small.
+
+    Subject i depends on `seed` and i alone (and on the list of sites, for where it is scanned).
+    """
+
+    kind: Literal["brain"] = "brain"
+    subjects: int = Field(50, ge=1, le=100_000)
+    seed: int = Field(7, ge=0)
+    matrix: int = Field(128, ge=32, le=512, description="voxels along i and along j, of 192 mm")
+    slices: int = Field(48, ge=1, le=256)
+    slice_spacing_mm: float | None = Field(None, gt=0, le=25, description="None: cover the whole brain")
+    lesion_fraction: float = Field(1.0, ge=0, le=1, description="share of subjects with a tumour")
+    sites: tuple[str, ...] = Field(("north", "south"), min_length=1, description="scanned in turn at random")
+
+    @field_validator("sites")
+    @classmethod
+    def _known(cls, sites: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(sites) - set(SITES))
+        if unknown:
+            raise ValueError(f"unknown site {unknown[0]!r}; known: {', '.join(SITES)}")
+        return sites
+
+    def subject_id(self, index: int) -> str:
+        """`BraTS2021_00000` for index 0."""
+        self._check(index)
+        return f"BraTS2021_{index:05d}"
+
+    def index_of(self, subject_id: str) -> int:
+        """Inverse of `subject_id`; a subject that is not of this cohort is a `DataError`."""
+        number = subject_id.removeprefix("BraTS2021_")
+        index = int(number) if number.isdecimal() else -1
+        if not 0 <= index < self.subjects or self.subject_id(index) != subject_id:
+            raise DataError(
+                "the subject is not of this phantom cohort",
+                found=subject_id,
+                next_step=f"subjects are {self.subject_id(0)} to {self.subject_id(self.subjects - 1)}",
+            )
+        return index
+
+    def site(self, index: int) -> str:
+        """Name of the site that subject `index` is scanned at."""
+        self._check(index)
+        return self.sites[int(generator(self.seed, index, "site").integers(len(self.sites)))]
+
+    def anatomy(self, index: int) -> BrainAnatomy:
+        """The subject itself; the last two drawn are kept in memory."""
+        self._check(index)
+        ill = bool(generator(self.seed, index, "lesion").random() < self.lesion_fraction)
+        return _anatomy(self.seed, index, self.matrix, self.slices, self.slice_spacing_mm, ill)
+
+    def scan(self, index: int) -> Sample:
+        """The subject's scan as a volume (4, I, J, K) with label."""
+        return self._render(index, self.site(index), lesion=True, noise=True, shared_noise=True)
+
+    def truth(
+        self, subject_id: str, *, site: str | None = None, lesion: bool = False, noise: bool = True,
+        shared_noise: bool = False,
+    ) -> Sample:  # fmt: skip
+        """The same subject otherwise: without its tumour, or at another site.
+
+        Args:
+            subject_id: of this cohort.
+            site: name of a site; the subject's own by default.
+            lesion: keep the tumour.
+            noise: False gives the noiseless truth.
+            shared_noise: take the scan's own noise, so that a removal pair differs at the tumour alone.
+        """
+        index = self.index_of(subject_id)
+        return self._render(index, site or self.site(index), lesion=lesion, noise=noise, shared_noise=shared_noise)
+
+    def _render(self, index: int, site: str, *, lesion: bool, noise: bool, shared_noise: bool) -> Sample:
+        if site not in SITES:
+            raise DataError("no such site", found=site, next_step=f"known: {', '.join(SITES)}")
+        subject = self.subject_id(index)
+        scan = lesion and shared_noise and site == self.site(index)
+        return render(
+            self.anatomy(index),
+            SITES[site],
+            noise_seed=derive(self.seed, index, "noise", "scan" if shared_noise else f"truth {site} {lesion}"),
+            bias_seed=derive(self.seed, index, "coil"),
+            subject_id=subject,
+            volume_id=subject if scan else f"{subject}-truth-{site}-{'lesion' if lesion else 'healthy'}",
+            lesion=lesion,
+            noise=noise,
+        )
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < self.subjects:
+            raise DataError("no such subject in the cohort", found=index, next_step=f"use 0 to {self.subjects - 1}")
+
+
+@lru_cache(maxsize=2)
+def _anatomy(
+    seed: int, index: int, matrix: int, slices: int, slice_spacing_mm: float | None, ill: bool
+) -> BrainAnatomy:
+    return draw_brain(
+        seed, index, "anatomy", matrix=matrix, slices=slices, slice_spacing_mm=slice_spacing_mm, lesion=ill
+    )

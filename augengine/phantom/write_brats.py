@@ -1,0 +1,74 @@
+"""Phantom brain subjects in, folders in the layout of BraTS 2021 or 2023 out, as gzipped NIfTI."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+
+from augengine.phantom.brain_cohort import BrainCohort
+from augengine.records import Sample
+
+Year = Literal[2021, 2023]
+# Channel of the sample to suffix of the file; and the code of each label, by year.
+SUFFIXES: dict[int, dict[str, str]] = {
+    2021: {"t1": "_t1", "t1c": "_t1ce", "t2": "_t2", "flair": "_flair", "seg": "_seg"},
+    2023: {"t1": "-t1n", "t1c": "-t1c", "t2": "-t2w", "flair": "-t2f", "seg": "-seg"},
+}
+CODES: dict[int, dict[str, int]] = {
+    2021: {"necrosis": 1, "oedema": 2, "enhancing": 4},
+    2023: {"necrosis": 1, "oedema": 2, "enhancing": 3},
+}
+
+
+def case_name(index: int, year: Year) -> str:
+    """`BraTS2021_00000` or `BraTS-GLI-00000-000`."""
+    return f"BraTS2021_{index:05d}" if year == 2021 else f"BraTS-GLI-{index:05d}-000"
+
+
+def write_brats(cohort: BrainCohort, folder: Path, year: Year = 2021, subjects: Iterable[int] | None = None) -> None:
+    """Write a whole cohort, then `cohort.json`; a folder without the latter is unfinished.
+
+    Args:
+        cohort: a brain cohort.
+        folder: gets one folder for each case, and `cohort.json`.
+        year: layout and label codes.
+        subjects: indices to write; all by default.
+    """
+    for index in range(cohort.subjects) if subjects is None else subjects:
+        write_brats_subject(cohort, index, folder, year)
+    (folder / "cohort.json").write_text(json.dumps(cohort.model_dump(), indent=1) + "\n", encoding="utf-8")
+
+
+def write_brats_subject(cohort: BrainCohort, index: int, folder: Path, year: Year = 2021) -> None:
+    """Write the four channels and the mask of one subject. Subjects are independent."""
+    sample, name = cohort.scan(index), case_name(index, year)
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    suffixes = SUFFIXES[year]
+    for channel, image in zip(sample.channels, sample.image, strict=True):
+        _save(folder / name / f"{name}{suffixes[channel]}.nii.gz", image.astype(np.int16), sample.affine)
+    _save(folder / name / f"{name}{suffixes['seg']}.nii.gz", recoded(sample, CODES[year]), sample.affine)
+
+
+def recoded(sample: Sample, codes: dict[str, int]) -> np.ndarray:
+    """The sample's label uint8 (I, J, K) in other codes, by name."""
+    label = sample.label if sample.label is not None else np.zeros(sample.image.shape[1:], np.uint8)
+    out = np.zeros_like(label)
+    for name, code in sample.labels.items():
+        out[label == code] = codes[name]
+    return out
+
+
+def _save(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    """LPS storage as BraTS has it (first two axes reversed); no time stamp, so equal content gives equal bytes."""
+    flipped = affine @ np.diag([-1.0, -1.0, 1.0, 1.0])
+    flipped[:3, 3] = (affine @ [array.shape[0] - 1, array.shape[1] - 1, 0, 1])[:3]
+    image = nib.Nifti1Image(np.ascontiguousarray(array[::-1, ::-1]), flipped)
+    image.set_qform(flipped, code=1)
+    image.set_sform(flipped, code=1)
+    path.write_bytes(gzip.compress(image.to_bytes(), 4, mtime=0))

@@ -1,0 +1,8 @@
+"""The main job for BraTS folders; without --data it lists the edits that can run."""
+
+import typer
+
+from augengine.commands.augment import augment_brats
+
+if __name__ == "__main__":
+    typer.run(augment_brats)
