@@ -15,6 +15,7 @@ from augengine.io.store import Store
 from augengine.load import LoadedPolicy, load_policy
 from augengine.phantom.cohort import Cohort
 from augengine.pipeline.augment import AugmentSummary, augment
+from augengine.pipeline.cluster import connect
 from augengine.pipeline.ingest import ingest
 from augengine.pipeline.ingest_report import print_ledger
 from augengine.pipeline.phantom import write_cohort
@@ -24,7 +25,7 @@ from augengine.records import Sample
 from augengine.report import truth
 from augengine.report.console import console, stage, table
 from augengine.report.contact_sheet import Truth, contact_sheet
-from augengine.train.config import read_recipe
+from augengine.train.config import Recipe, read_recipe
 from augengine.train.run import train
 
 
@@ -66,8 +67,8 @@ class Job:
 def run_on_data(job: Job) -> AugmentSummary:
     """Ingest (unless `data` holds shards), train (unless a checkpoint is given), augment, draw the contact sheet."""
     assert job.data is not None
-    loaded = load_policy(job.policy)  # a mistake in the policy shows before any work is done
-    recipe = None if job.checkpoint else read_recipe(job.recipe)
+    loaded, recipe = check(job)
+    connect()
     data = job.data if holds_shards(job.data) else ingest_stage(job, job.data)
     checkpoint = job.checkpoint or train_stage(job, recipe, data)
     summary = augment_stage(job, loaded, data, checkpoint)
@@ -77,10 +78,13 @@ def run_on_data(job: Job) -> AugmentSummary:
 
 def run_on_phantom(job: Job, cohort: Cohort, samplers: Mapping[str, Sampler]) -> AugmentSummary:
     """The same on the embedded phantom, with the error against its true counterfactuals at the end."""
-    loaded, recipe = load_policy(job.policy), None if job.checkpoint else read_recipe(job.recipe)
+    loaded, recipe = check(job)
     hardware = job.hardware
+    connect()
     with stage("phantom, Duke layout") as progress:
-        write_cohort(cohort, job.under("phantom"), actors=hardware.actors, num_cpus=hardware.num_cpus, progress=progress)
+        write_cohort(
+            cohort, job.under("phantom"), actors=hardware.actors, num_cpus=hardware.num_cpus, progress=progress
+        )
     data = ingest_stage(job, job.under("phantom"))
     checkpoint = job.checkpoint or train_stage(job, recipe, data)
     summary = augment_stage(job, loaded, data, checkpoint)
@@ -97,6 +101,15 @@ def run_on_phantom(job: Job, cohort: Cohort, samplers: Mapping[str, Sampler]) ->
     print_truth(measured)
     console.print(f"plot: {truth.plot(measured, Store(job.under('truth')))}")
     return summary
+
+
+def check(job: Job) -> tuple[LoadedPolicy, Recipe | None]:
+    """Read the policy, the recipe and the checkpoint's description: mistakes show before any work is done."""
+    loaded = load_policy(job.policy)
+    if job.checkpoint:
+        read_spec(job.checkpoint)
+        return loaded, None
+    return loaded, read_recipe(job.recipe)
 
 
 def holds_shards(data: str) -> bool:
@@ -121,8 +134,9 @@ def ingest_stage(job: Job, root: str) -> str:
     return job.under("data")
 
 
-def train_stage(job: Job, recipe: Any, data: str) -> str:
+def train_stage(job: Job, recipe: Recipe | None, data: str) -> str:
     """Train into `out/model`; returns the checkpoint's URI."""
+    assert recipe is not None  # `check` read it, since no checkpoint was given
     with stage("train"):
         return train(recipe, data, job.under("model"), num_workers=job.hardware.workers, progress=console.print)
 

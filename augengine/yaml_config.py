@@ -77,7 +77,9 @@ class Document:
         try:
             return model.model_validate(self.data if data is None else data)
         except ValidationError as error:
-            raise self._explain(model, error.errors()[0], at) from None
+            # A misspelt key is both unknown and missing: name the one that stands in the file.
+            problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+            raise self._explain(model, problems[0], at) from None
 
     def _explain(self, model: type[BaseModel], problem: Any, at: Path_) -> ConfigError:
         loc: Path_ = tuple(problem["loc"])

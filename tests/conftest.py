@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,15 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real-data folder is absent (set AUGENGINE_REAL_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One local Ray for all tests that need it: 4 logical CPUs, no dashboard."""
+    from augengine.pipeline.cluster import connect
+
+    connect(num_cpus=4)
+    yield
+    import ray
+
+    ray.shutdown()

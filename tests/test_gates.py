@@ -28,7 +28,9 @@ def test_changed_and_void_and_range() -> None:
     hole = before.image.copy()
     hole[:, 24:40, 24:40] = 0
     assert MEASURES["changed"](before, before) == 0
-    assert MEASURES["void_fraction"](before, before.replace(image=hole)) > 0.01 > MEASURES["void_fraction"](before, before)
+    assert (
+        MEASURES["void_fraction"](before, before.replace(image=hole)) > 0.01 > MEASURES["void_fraction"](before, before)
+    )
     assert MEASURES["out_of_range"](before, before.replace(image=before.image + 5000)) == 1
     assert MEASURES["out_of_range"](before, before) == 0
 
@@ -49,7 +51,10 @@ def test_bounds_are_kept_on_both_sides_and_named() -> None:
     after = before.replace(image=before.image + 67)  # a tenth of the intensity range
     value = MEASURES["changed"](before, after)
     assert value == pytest.approx(0.1)
-    for spec, passes in ((GateSpec(name="changed", min=0.09, max=0.11), True), (GateSpec(name="changed", min=0.2), False)):
+    for spec, passes in (
+        (GateSpec(name="changed", min=0.09, max=0.11), True),
+        (GateSpec(name="changed", min=0.2), False),
+    ):
         (result,) = run_gates([spec], before, after)
         assert result.passed is passes
     assert str(result) == "changed = 0.1, must be ≥ 0.2"

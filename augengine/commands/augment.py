@@ -16,7 +16,7 @@ from augengine.io.layouts import LAYOUTS
 from augengine.io.sources import SourceOptions
 from augengine.phantom.cohort import Cohort
 from augengine.pipeline.augment import AugmentSummary
-from augengine.pipeline.cluster import connect, output_uri, user_errors
+from augengine.pipeline.cluster import output_uri, user_errors
 from augengine.policy.spec import Sampler
 from augengine.prepare import Preparation
 from augengine.workflow import Hardware, Job, check_acceptable, run_on_data, run_on_phantom
@@ -75,8 +75,9 @@ def augment_duke(
                 output_uri(out, "duke_phantom"), policy, recipe, None, checkpoint,
                 layout="duke", preparation=DEMO_PREPARATION, hardware=hardware,
             )  # fmt: skip
-            connect()
-            done = run_on_phantom(job, checked(Cohort, **{**DEMO_COHORT.model_dump(), "subjects": subjects}), DEMO_SAMPLERS)
+            done = run_on_phantom(
+                job, checked(Cohort, **{**DEMO_COHORT.model_dump(), "subjects": subjects}), DEMO_SAMPLERS
+            )
         else:
             done = _on_data(
                 data, checkpoint, policy, output_uri(out, "duke"), recipe, layout, labels, channels, set_, size,
@@ -130,7 +131,6 @@ def _on_data(
             raise ConfigError("no such file or folder", found=data, where="--data", next_step="check the path")
         data = str(Path(data).expanduser().absolute())
     preparation = checked(Preparation, size=size, drop_end_slices=drop_end_slices)
-    connect()
     return run_on_data(Job(out, policy, recipe, data, checkpoint, layout, options, preparation, hardware))
 
 

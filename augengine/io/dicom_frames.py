@@ -70,7 +70,7 @@ class Frame:
         spacing = tuple(np.round(self.spacing or (), 4))
         a = self.acquisition
         return (
-            self.series, self.rows, self.columns, spacing, rounded, self.image_type, self.temporal,
+            self.series, self.patient, self.rows, self.columns, spacing, rounded, self.image_type, self.temporal,
             a.echo_time_ms, a.flip_angle_deg, a.inversion_time_ms, self.refusal,
         )  # fmt: skip
 

@@ -76,6 +76,10 @@ class DukeReader:
         if others:
             # Not named: what stands in PatientID instead might be a person's.
             return [Source(patient, patient, folder, error="PatientID of every file must be that of the folder")]
+        if found.broken:  # it might be the pre-contrast series that cannot be read
+            return [
+                Source(patient, patient, folder, error=f"unreadable files in a series folder: {found.broken[0][1]}")
+            ]
         stack, rule = choose_pre_contrast(stacks, self.mapping.get(patient), bool(self.mapping))
         if stack is None:
             return [Source(patient, patient, folder, error=rule)]

@@ -36,7 +36,6 @@ class BreastAnatomy:
         off_resonance_ppm: float32 (I, J, K), what is left after shimming.
         t1_scale: tissue name to this subject's deviation from the table.
         affine: float64 (4, 4) of the slice grid.
-        density: fibroglandular share of the breast volume as drawn.
     """
 
     fractions: Mapping[str, np.ndarray]
@@ -46,9 +45,13 @@ class BreastAnatomy:
     off_resonance_ppm: np.ndarray
     t1_scale: Mapping[str, float]
     affine: np.ndarray
-    density: float
 
-    def withoutdraw_lesion(self) -> BreastAnatomy:
+    @property
+    def density(self) -> float:
+        """Fibroglandular share of the labelled breast volume."""
+        return float((self.tissue_label == 2).sum() / (self.tissue_label > 0).sum())
+
+    def without_lesion(self) -> BreastAnatomy:
         """The same subject, never ill."""
         return dataclasses.replace(self, lesion=None, lesion_kind=None)
 
@@ -118,7 +121,7 @@ def draw_breast(
     wall = paint_chest(canvas, rng, torso, x, y, z, skin_depth, spacing)
     region = np.maximum(*hanging) > -6.0
     region &= (skin_depth > 1.5) & (wall < -1.0)
-    density = paint_gland(canvas, rng, breasts, hanging, region, (x, y, z), skin_depth, wall)
+    paint_gland(canvas, rng, breasts, hanging, region, (x, y, z), skin_depth, wall)
     paint_vessels(canvas, rng, breasts, hanging, region, (x, y, z), spacing)
     inner = coverage(skin_depth - np.float32(rng.uniform(1.4, 2.4)), voxel)
     for fraction in canvas.fractions.values():
@@ -139,7 +142,6 @@ def draw_breast(
         off_resonance_ppm=_off_resonance(rng, (matrix, matrix, slices), (voxel, voxel, slice_spacing_mm)),
         t1_scale={n: float(rng.normal(1, 0.05)) for n in ("fibroglandular", "fat", "muscle", "cancer", "benign")},
         affine=slice_affine,
-        density=density,
     )
 
 

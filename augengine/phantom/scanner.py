@@ -41,21 +41,21 @@ _GE = Scanner(
     sharpness_mm=0.62,
     noise=0.0011,
     full_scale=2400.0,
-    coils=((-150, 30, 85), (150, 30, 85), (-75, 110, 80), (75, 110, 80), (-15, 20, 60), (15, 20, 60)),
+    coils=((-165, 20, 75), (165, 20, 75), (-120, 100, 70), (120, 100, 70), (-50, 120, 70), (50, 120, 70)),
 )
 _SIEMENS = Scanner(
     in_plane_mm=0.74,
     sharpness_mm=0.95,
     noise=0.00075,
     full_scale=640.0,
-    coils=((-70, 70, 120), (70, 70, 120), (0, 40, 110), (0, -200, 170)),
+    coils=((-60, 60, 120), (60, 60, 120), (0, 20, 110), (0, -210, 170)),
 )
 _AVANTO = Scanner(
     in_plane_mm=0.80,
     sharpness_mm=1.15,
     noise=0.0009,
     full_scale=420.0,
-    coils=((-90, 40, 115), (90, 40, 115), (0, 75, 95)),
+    coils=((-85, 20, 120), (85, 20, 120), (0, 40, 90)),
 )
 
 
@@ -83,8 +83,8 @@ def receive_field(
     """
     scanner = scanner_of(acquisition)
     sum_of_squares = np.zeros(np.broadcast_shapes(x_mm.shape, y_mm.shape, z_mm.shape), np.float32)
-    shift = rng.normal(0, 8, (8, 3))
-    strength = rng.normal(1, 0.12, 8)
+    shift = rng.normal(0, 6, (8, 3))
+    strength = rng.normal(1, 0.08, 8)
     for (cx, cy, reach), (dx, dy, dz), gain in zip(scanner.coils, shift, strength, strict=False):
         r2 = (x_mm - cx - dx) ** 2 + (y_mm - cy - dy) ** 2 + (0.5 * (z_mm - dz)) ** 2
         sum_of_squares += (np.float32(gain) / (1 + r2 / np.float32(reach**2))) ** 2

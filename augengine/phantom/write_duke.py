@@ -19,6 +19,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from augengine.errors import ConfigError
 from augengine.phantom.breast_anatomy import BreastAnatomy
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.protocols import SIEMENS, options
@@ -29,6 +30,7 @@ COLLECTION = "Duke-Breast-Cancer-MRI"
 MASKS = "Segmentation_Masks_NRRD"
 MAPPING = "Breast-Cancer-MRI-filepath_filename-mapping.csv"
 STUDY, SERIES, SERIES_NUMBER = "MRI BREAST BILATERAL WWO", "ax dynamic pre", 26
+MAX_SUBJECTS = 999
 SIEMENS_OFFSET = 32  # stored = intensity + offset: a reader that forgets the rescale is caught
 GYROMAGNETIC_MHZ_PER_T = 42.577
 Layout = Literal["classic", "descriptive"]
@@ -50,6 +52,10 @@ def write_duke(cohort: Cohort, folder: Path, layout: Layout = "classic", subject
 
 def write_duke_subject(cohort: Cohort, index: int, folder: Path, layout: Layout = "classic") -> list[dict[str, str]]:
     """Write one subject's series and masks; returns its rows of the mapping file. Subjects are independent."""
+    if index >= MAX_SUBJECTS:
+        raise ConfigError(
+            f"names in Duke's layout have three digits, so it holds {MAX_SUBJECTS} subjects", found=cohort.subjects
+        )
     sample, anatomy = cohort.scan(index), cohort.anatomy(index)
     rows = []
     for number, dataset in enumerate(dicom_series(sample), start=1):

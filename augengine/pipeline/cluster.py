@@ -20,12 +20,16 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
+# Work starts when all actors are up, or the first one would take every short unit; after so long it is an error.
+ACTOR_START_S = 600
+
 
 def connect(num_cpus: int | None = None) -> None:
     """Join the cluster that `RAY_ADDRESS` names (as in `ray job submit`), or start Ray on this machine.
 
     Args:
-        num_cpus: logical CPUs of a local Ray; default: all cores. Ignored on a running cluster.
+        num_cpus: logical CPUs of a local Ray; default: all cores, at least 2, so that actors leave room for
+            Ray's own tasks. Ignored on a running cluster.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -38,18 +42,20 @@ def connect(num_cpus: int | None = None) -> None:
             if os.environ.get("RAY_ADDRESS"):
                 ray.init(**quiet)
             else:
-                ray.init(
-                    address="local", include_dashboard=False, num_cpus=num_cpus, _node_ip_address="127.0.0.1", **quiet
-                )
+                cpus = num_cpus or max(2, os.cpu_count() or 1)
+                ray.init(address="local", include_dashboard=False, num_cpus=cpus, _node_ip_address="127.0.0.1", **quiet)
         except ConnectionError as error:
             raise RunError(
                 "no Ray cluster answers", found=str(error).splitlines()[0], where=os.environ.get("RAY_ADDRESS"),
                 next_step="start one with `ray start --head`, or unset RAY_ADDRESS",
             ) from None  # fmt: skip
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for handler in logging.getLogger("ray.data").handlers:  # its own handlers; the log files keep everything
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.wait_for_min_actors_s = ACTOR_START_S
 
 
 def in_ray_job() -> bool:

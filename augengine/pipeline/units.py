@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -40,13 +42,17 @@ class Worker(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """What a folder holds after a run: rows by folder, units made now and before, seconds, worker PIDs."""
+    """What a folder holds after a run: rows by folder, units made now and before, seconds, worker PIDs.
+
+    `peak_rss_mib` is the largest resident memory of any worker that did work now; 0 where nothing was to do.
+    """
 
     counts: Mapping[str, int]
     made: int
     skipped: int
     seconds: float
     pids: tuple[int, ...]
+    peak_rss_mib: float
 
 
 def run_units(
@@ -76,12 +82,14 @@ def run_units(
         if unit.unit_id in done:
             counts.update(store.read_json(commit_name(unit.unit_id))["counts"])
     skipped, pids, errors, started = len(units) - len(todo), set(), [], time.monotonic()
+    peak = 0.0
     if progress:
         progress(skipped, len(units), counts)
     run = _on_ray(todo, worker_class, worker_args, store, actors, num_cpus, num_gpus) if executor == "ray" else None
     for n, result in enumerate(run or _inline(todo, worker_class, worker_args, store), 1):
         counts.update(result["counts"])
         pids.add(result["pid"])
+        peak = max(peak, result["peak_rss_mib"])
         if result["error"]:
             errors.append(result)
         if progress:
@@ -91,7 +99,7 @@ def run_units(
             f"{len(errors)} of {len(todo)} work units failed", found=errors[0]["error"], where=store.uri,
             next_step="mend the cause and run the same command again; the other units are committed",
         )  # fmt: skip
-    return Summary(dict(counts), len(todo), skipped, time.monotonic() - started, tuple(sorted(pids)))
+    return Summary(dict(counts), len(todo), skipped, time.monotonic() - started, tuple(sorted(pids)), peak)
 
 
 class _Committer:
@@ -104,12 +112,14 @@ class _Committer:
     def do(self, unit: Unit) -> dict[str, Any]:
         started = time.monotonic()
         result: dict[str, Any] = {"unit_id": unit.unit_id, "pid": os.getpid(), "counts": {}, "error": ""}
+        result["peak_rss_mib"] = 0.0
         try:
             tables = self.worker(unit.spec)
             for folder, table in tables.items():
                 if table.num_rows:
                     self.store.write(part_name(folder, unit.unit_id), to_bytes(table))
             result["counts"] = {folder: table.num_rows for folder, table in tables.items()}
+            result["peak_rss_mib"] = peak_rss_mib()
             self.store.write_json(
                 commit_name(unit.unit_id), {**result, "seconds": round(time.monotonic() - started, 3)}
             )
@@ -122,6 +132,12 @@ class _Committer:
         """Ray Data's calling convention: columns of JSON text in and out."""
         results = [self.do(Unit(**json.loads(text))) for text in batch["unit"]]
         return {"result": [canonical_json(r) for r in results]}
+
+
+def peak_rss_mib() -> float:
+    """Largest resident memory of this process so far, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
 def _inline(

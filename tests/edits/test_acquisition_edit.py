@@ -26,7 +26,9 @@ def draw(target: dict, seed: int = 0, sample=slice_sample(1)) -> Drawing | Skip:
 
 
 def test_targets_are_whole_rows_of_donors_and_never_the_source() -> None:
-    seen = {d.donors[0]: d.params["acquisition"] for n in range(30) if isinstance(d := draw({"empirical": {}}, n), Drawing)}
+    seen = {
+        d.donors[0]: d.params["acquisition"] for n in range(30) if isinstance(d := draw({"empirical": {}}, n), Drawing)
+    }
     assert seen == {"D2": GE.to_dict(), "D3": GE.replace(echo_time_ms=9.0).to_dict()}
 
 

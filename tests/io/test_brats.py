@@ -12,11 +12,12 @@ from augengine.io.layouts import detect, open_layout
 from augengine.io.sources import SourceOptions
 from augengine.records import Sample
 
+OLD, NEW = ("t1", "t1ce", "t2", "flair"), ("t1n", "t1c", "t2w", "t2f")
 CASES = {
-    "brats2020": ("BraTS20_Training_001", "_", ("t1", "t1ce", "t2", "flair"), ".nii", "brats2020", (1, 2, 4)),
-    "brats2021": ("BraTS2021_00000", "_", ("t1", "t1ce", "t2", "flair"), ".nii.gz", "brats2021", (1, 2, 4)),
-    "brats2023": ("BraTS-MEN-00004-000", "-", ("t1n", "t1c", "t2w", "t2f"), ".nii.gz", "brats2023", (1, 2, 3)),
-    "brats2024-gli": ("BraTS-GLI-02064-100", "-", ("t1n", "t1c", "t2w", "t2f"), ".nii.gz", "brats2024-gli", (1, 2, 3, 4)),
+    "brats2020": ("BraTS20_Training_001", "_", OLD, ".nii", "brats2020", (1, 2, 4)),
+    "brats2021": ("BraTS2021_00000", "_", OLD, ".nii.gz", "brats2021", (1, 2, 4)),
+    "brats2023": ("BraTS-MEN-00004-000", "-", NEW, ".nii.gz", "brats2023", (1, 2, 3)),
+    "brats2024-gli": ("BraTS-GLI-02064-100", "-", NEW, ".nii.gz", "brats2024-gli", (1, 2, 3, 4)),
 }  # fmt: skip
 
 

@@ -147,6 +147,13 @@ def test_what_is_no_volume_is_refused_with_the_reason(tmp_path: Path, tags: dict
     assert (allowed is None) == (message == "echo-planar")
 
 
+def test_a_series_of_two_patients_is_never_one_volume(tmp_path: Path) -> None:
+    for path in write_series(tmp_path / "a", block())[3:]:
+        edit(path, PatientID="HOSP-4712")
+    _, found = sources(tmp_path)
+    assert len({s.subject_id for s in found}) == 2
+
+
 def test_one_slice_is_no_volume_and_bent_stacks_are_refused(tmp_path: Path) -> None:
     paths = write_series(tmp_path / "a", block())
     edit(paths[2], ImagePositionPatient=[-29, -20, 11])

@@ -1,0 +1,70 @@
+"""The flags of the ingest job: a folder of MRI goes in; Parquet shards and a table of what became of it come out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from augengine.flags import checked, parse_assignments, parse_numbers
+from augengine.io.labels import parse_labels
+from augengine.io.layouts import LAYOUTS
+from augengine.io.sources import SourceOptions
+from augengine.pipeline.cluster import connect, output_uri, user_errors
+from augengine.pipeline.ingest import ingest
+from augengine.pipeline.ingest_report import IngestBar, print_ledger
+from augengine.pipeline.units import Executor
+from augengine.prepare import Preparation
+from augengine.splits import DEFAULT_FRACTIONS
+
+Plane = Literal["acquired", "axial", "coronal", "sagittal"]
+
+
+def ingest_command(
+    root: Annotated[Path, typer.Argument(help="Folder of the data set; all workers must see it.")],
+    out: Annotated[str | None, typer.Option(help="Output folder: a path or any fsspec URI.")] = None,
+    layout: Annotated[str, typer.Option(help=f"One of {', '.join(LAYOUTS)}.")] = "auto",
+    labels: Annotated[str | None, typer.Option(help="Scheme (brats2021, …) or name=code,...")] = None,
+    channels: Annotated[str, typer.Option(help="name=PATTERN,... (NIfTI, NRRD) or name=SUFFIX,... (BIDS).")] = "",
+    mask: Annotated[str | None, typer.Option(help="File pattern of the mask.")] = None,
+    set_: Annotated[str, typer.Option("--set", help="Acquisition of all images: echo_time_ms=2.4,...")] = "",
+    site: Annotated[str | None, typer.Option(help="Name of the site, written to every sample.")] = None,
+    slices: Annotated[bool, typer.Option("--slices/--volumes", help="Cut slices, or keep volumes.")] = True,
+    plane: Annotated[Plane, typer.Option(help="What lies in-plane.")] = "acquired",
+    size: Annotated[int | None, typer.Option(help="Square in-plane matrix; the field of view fits in.")] = None,
+    spacing_mm: Annotated[float | None, typer.Option(help="Voxel size to resample to, mm.")] = None,
+    drop_end_slices: Annotated[int, typer.Option(help="Slices left out at each end.")] = 0,
+    split_seed: Annotated[int, typer.Option(help="Seed of the split by subject.")] = 0,
+    fractions: Annotated[str, typer.Option(help="Subjects in train,val,test.")] = ",".join(map(str, DEFAULT_FRACTIONS)),
+    public_ids: Annotated[bool, typer.Option("--public-ids", help="Keep folder names as subject ids.")] = False,
+    pseudonym_key: Annotated[str, typer.Option(envvar="AUGENGINE_PSEUDONYM_KEY", help="Secret of the ids' hash.")] = "",
+    allow_echo_planar: Annotated[bool, typer.Option("--allow-echo-planar", help="Take EPI DICOM, too.")] = False,
+    masks: Annotated[Path | None, typer.Option(help="Duke: folder of masks.")] = None,
+    mapping: Annotated[Path | None, typer.Option(help="Duke: filepath mapping, CSV or XLSX.")] = None,
+    clinical: Annotated[Path | None, typer.Option(help="Duke: clinical table, to cross-check.")] = None,
+    boxes: Annotated[Path | None, typer.Option(help="Duke: annotation boxes, to cross-check.")] = None,
+    actors: Annotated[int, typer.Option(help="Parallel readers.")] = 2,
+    executor: Annotated[Executor, typer.Option(help="inline: in this process.")] = "ray",
+) -> None:
+    """Ingest a data set; running the same command again does what is missing."""
+    with user_errors():
+        codes, scheme = parse_labels(labels) if labels else (None, None)
+        options = checked(
+            SourceOptions, labels=codes, scheme=scheme, channels=parse_assignments(channels, "--channels", "*"),
+            mask=mask, acquisition=parse_assignments(set_, "--set"), site=site, public_ids=public_ids,
+            pseudonym_key=pseudonym_key, allow_echo_planar=allow_echo_planar, masks_root=masks, mapping=mapping,
+            clinical=clinical, boxes=boxes,
+        )  # fmt: skip
+        preparation = checked(
+            Preparation, slices=slices, plane=plane, size=size, spacing_mm=spacing_mm, drop_end_slices=drop_end_slices
+        )
+        uri = output_uri(out, f"ingest-{root.resolve().name}")
+        if executor == "ray":
+            connect()
+        with IngestBar() as bar:
+            summary = ingest(
+                root, uri, layout=layout, options=options, preparation=preparation, split_seed=split_seed,
+                fractions=parse_numbers(fractions, "--fractions"), executor=executor, actors=actors, progress=bar,
+            )  # fmt: skip
+        print_ledger(summary, uri)

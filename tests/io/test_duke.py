@@ -1,0 +1,200 @@
+"""Duke: both TCIA layouts, the choice of the pre-contrast series, masks of every kind, and the tables."""
+
+from pathlib import Path
+
+import nrrd
+import numpy as np
+import pytest
+from mri_files import block, edit, write_nifti, write_series
+
+from augengine.errors import ConfigError, DataError
+from augengine.io.duke_tables import clinical_by_patient, clinical_differences, legend
+from augengine.io.layouts import open_layout
+from augengine.io.sources import Source, SourceOptions
+from augengine.records import Acquisition, Sample
+
+PATIENT = "Breast_MRI_007"
+PRE, POST, T1, SEG = ("1.3.6.1.4.1.14519.5.2.1.1", "1.3.6.1.4.1.14519.5.2.1.2", "1.3.6.1.4.1.1", "1.3.6.1.4.1.9")
+BREAST = np.zeros((12, 10, 6), np.uint8)
+BREAST[2:10, 2:9, 1:5] = 1
+DENSE = np.zeros_like(BREAST)
+DENSE[4:6, 4:7, 2:4] = 1
+VESSELS = np.zeros_like(BREAST)
+VESSELS[8, 3:8, 3] = 1
+EXPECTED = np.where(DENSE, 2, BREAST)
+
+
+def write_study(root: Path, layout: str = "classic", pre: str = "ax dyn pre", post: str = "ax dyn 1st pass") -> Path:
+    """Pre, post, another T1 and a segmentation object, in one of TCIA's two ways of naming folders."""
+    study = root / "Duke-Breast-Cancer-MRI" / PATIENT
+    descriptive = {PRE: "3.000000-ax dyn pre-1", POST: "4.000000-ax dyn 1st pass-2", T1: "26.000000-ax t1 tse c-58582",
+                   SEG: "300.000000-Segmentation-12345"}  # fmt: skip
+    top = "1.3.6.1.4.1.77" if layout == "classic" else "01-01-1990-NA-MRI BREAST BILATERAL WWO-97538"
+    for uid, description, time, seed, extra in (
+        (PRE, pre, "101500", 1, {}),
+        (POST, post, "101900", 2, {}),
+        (T1, "ax t1 tse", "100000", 3, {"EchoTime": "12"}),
+        (SEG, "Segmentation", "120000", 4, {"Modality": "SEG"}),
+    ):
+        folder = study / top / (uid if layout == "classic" else descriptive[uid])
+        write_series(folder, block(seed=seed), series=uid, PatientID=PATIENT, SeriesDescription=description,
+                     AcquisitionTime=time, SeriesNumber=str(seed), **extra)  # fmt: skip
+    return study
+
+
+def segmentation(path: Path, array: np.ndarray, names: dict[str, tuple[int, int]] | None) -> None:
+    """A `.seg.nrrd` on the image's grid; `names`: segment -> (value, layer)."""
+    directions = np.array([[0.8, 0, 0], [0, 0.9, 0], [0, 0, 3.0]])
+    header: dict[str, object] = {"space": "left-posterior-superior", "space origin": [-30.0, -20.0, 5.0]}
+    header["space directions"] = np.vstack([[np.nan] * 3, directions]) if array.ndim == 4 else directions
+    for n, (name, (value, layer)) in enumerate((names or {}).items()):
+        header |= {f"Segment{n}_Name": name, f"Segment{n}_LabelValue": str(value), f"Segment{n}_Layer": str(layer)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nrrd.write(str(path), array, header)
+
+
+def masks(root: Path, tissue: np.ndarray, names: dict[str, tuple[int, int]] | None) -> None:
+    folder = root / "Segmentation_Masks_NRRD" / PATIENT
+    segmentation(folder / f"Segmentation_{PATIENT}_Breast.seg.nrrd", BREAST, names and {"Breast": (1, 0)})
+    segmentation(folder / f"Segmentation_{PATIENT}_Dense_and_Vessels.seg.nrrd", tissue, names)
+
+
+def scan(root: Path, **options: object) -> tuple[Source, Sample | None, list[str]]:
+    reader, (entry,) = open_layout(root, "auto", SourceOptions(**options))
+    (source,) = reader.scan(entry)
+    if source.error is not None:
+        return source, None, []
+    return source, *reader.read(source)
+
+
+@pytest.mark.parametrize("layout", ["classic", "descriptive"])
+def test_both_layouts_give_the_same_sample(tmp_path: Path, layout: str) -> None:
+    write_study(tmp_path, layout)
+    masks(tmp_path, np.where(DENSE, 2, VESSELS), {"Vessels": (1, 0), "Dense": (2, 0)})
+    source, sample, _ = scan(tmp_path)
+    assert sample is not None
+    assert (source.subject_id, sample.volume_id) == (PATIENT, PATIENT)
+    assert "pre-contrast series by series description" in source.notes
+    np.testing.assert_array_equal(sample.image[0], block(seed=1))
+    np.testing.assert_array_equal(sample.label, EXPECTED)
+    assert dict(sample.labels) == {"fat": 1, "fibroglandular": 2}
+
+
+@pytest.mark.parametrize(
+    ("tissue", "names"),
+    [
+        (np.where(DENSE, 1, 2 * VESSELS), {"Dense": (1, 0), "Vessels": (2, 0)}),  # swapped, as patient 686
+        (np.stack([VESSELS, DENSE]), {"Vessels": (1, 0), "Dense tissue": (1, 1)}),  # two layers
+        (np.stack([DENSE, VESSELS]), {"Vessels": (1, 1), "FGT": (1, 0)}),
+        (np.where(DENSE, 2, VESSELS), None),  # nothing named: the convention
+    ],
+)
+def test_segments_are_known_by_their_header(
+    tmp_path: Path, tissue: np.ndarray, names: dict[str, tuple[int, int]]
+) -> None:
+    write_study(tmp_path)
+    masks(tmp_path, tissue.astype(np.uint8), names)
+    _, sample, notes = scan(tmp_path)
+    assert sample is not None
+    np.testing.assert_array_equal(sample.label, EXPECTED)
+    assert any("convention" in n for n in notes) == (names is None)
+
+
+def test_masks_are_aligned_by_geometry(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    # The paper's own masks: NIfTI in RAS with slices the other way round.
+    affine = np.diag([-0.8, -0.9, -3.0, 1.0])
+    affine[:3, 3] = 30, 20, 5 + 3 * 5
+    write_nifti(tmp_path / "masks" / f"{PATIENT}.nii.gz", EXPECTED[:, :, ::-1].astype(np.uint8), affine)
+    _, sample, notes = scan(tmp_path)
+    assert sample is not None
+    np.testing.assert_array_equal(sample.label, EXPECTED)
+    assert "resampled" in notes[0]
+
+
+def test_patient_without_masks_and_unnamed_segments(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    _, sample, _ = scan(tmp_path)
+    assert sample is not None
+    assert sample.label is None
+    masks(tmp_path, DENSE, {"Lymph node": (1, 0), "Other": (2, 0)})
+    with pytest.raises(DataError, match="segment's name"):
+        scan(tmp_path)
+
+
+def test_temporal_order_where_no_description_tells(tmp_path: Path) -> None:
+    write_study(tmp_path, pre="Ax Vibrant MultiPhase", post="Ph1/Ax Vibrant MultiPhase")
+    source, sample, _ = scan(tmp_path)
+    assert sample is not None
+    assert "pre-contrast series by temporal order" in source.notes
+    np.testing.assert_array_equal(sample.image[0], block(seed=1))
+
+
+def test_an_unreadable_pre_contrast_series_is_not_replaced_by_another(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    for path in study.rglob(f"{PRE}/*.dcm"):
+        path.write_bytes(path.read_bytes()[:300])
+    assert "unreadable" in str(scan(tmp_path)[0].error)
+
+
+def mapping(path: Path, uid: str) -> Path:
+    rows = ["original_path_and_filename,classic_path,descriptive_path"]
+    for phase, series in (("post_1", POST), ("pre", uid)):
+        original = f"DICOM_Images/{PATIENT}/{phase}/{PATIENT}_{phase}_005.dcm"
+        rows.append(f"{original},Duke-Breast-Cancer-MRI/{PATIENT}/1.3.6.1/{series}/1-005.dcm,a/b/c/1-005.dcm")
+    path.write_text("\n".join(rows))
+    return path
+
+
+def test_mapping_table_decides(tmp_path: Path) -> None:
+    write_study(tmp_path / "data", "descriptive", pre="wrongly named", post="ax pre ?")
+    source, sample, _ = scan(tmp_path / "data", mapping=mapping(tmp_path / "mapping.csv", PRE))
+    assert sample is not None
+    assert "pre-contrast series by mapping table" in source.notes
+    np.testing.assert_array_equal(sample.image[0], block(seed=1))
+    source, _, _ = scan(tmp_path / "data", mapping=mapping(tmp_path / "mapping.csv", "1.2.3"))
+    assert "mapping table must name" in str(source.error)
+
+
+def test_ambiguous_and_foreign_series_fail_with_the_reason(tmp_path: Path) -> None:
+    study = write_study(tmp_path, pre="dyn pre", post="pre again")
+    assert "found series 1, 2" in str(scan(tmp_path)[0].error)
+    edit(next(study.rglob(f"{T1}/1-899.dcm")), PatientID="DOE^JANE")
+    error = str(scan(tmp_path)[0].error)
+    assert "PatientID" in error
+    assert "DOE" not in error
+
+
+CLINICAL = (
+    "Patient Information,,,,\n"
+    '"Patient ID","Manufacturer","Slice Thickness ","Flip Angle \n","TR (Repetition Time)","Field Strength (Tesla)"\n'
+    ',"GE MEDICAL SYSTEMS=0\nMPTronic software=1\nSIEMENS=2","2 = 0\n3= 1 ","10=0\n12 = 1","","1.5=0\n3= 1"\n'
+    f"{PATIENT},{{vendor}},1,0,{{tr}},1\n"
+)
+
+
+def test_clinical_table_cross_checks(tmp_path: Path) -> None:
+    write_study(tmp_path / "data")
+    table = tmp_path / "clinical.csv"
+    for vendor, tr, differences in (("2", "4.12", 0), ("0", "5.9", 2)):
+        table.write_text(CLINICAL.format(vendor=vendor, tr=tr))
+        notes = [n for n in scan(tmp_path / "data", clinical=table)[0].notes if "differs" in n]
+        assert len(notes) == differences, notes
+    assert clinical_by_patient(table)[PATIENT]["slice_thickness_mm"] == "3"
+    table.write_text("Patient ID,Manufacturer\n1,2\n")
+    with pytest.raises(ConfigError, match="row 2"):
+        clinical_by_patient(table)
+    assert legend("0=a, 1= b ") == {"0": "a", "1": "b"}
+    assert clinical_differences({"flip_angle_deg": "10 degrees"}, Acquisition(flip_angle_deg=10)) == []
+
+
+def test_boxes_outside_the_image_are_noted(tmp_path: Path) -> None:
+    write_study(tmp_path / "data")
+    table = tmp_path / "boxes.csv"
+    head = "Patient ID,Start Row,End Row,Start Column,End Column,Start Slice,End Slice\n"
+    for end_row, outside in ((10, False), (11, True)):  # 10 rows, 12 columns, 1-based
+        table.write_text(f"{head}{PATIENT},1,{end_row},2,12,1,6\n")
+        assert any("outside" in n for n in scan(tmp_path / "data", boxes=table)[2]) == outside
+    table.write_text(head.replace("End Slice", "Last") + f"{PATIENT},1,2,3,4,5,6\n")
+    with pytest.raises(ConfigError, match="table of boxes"):
+        scan(tmp_path / "data", boxes=table)

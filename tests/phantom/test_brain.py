@@ -1,0 +1,143 @@
+"""Brain phantoms: plausible contrast, nested labels, exact removal and site pairs, BraTS files."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from augengine.errors import DataError
+from augengine.phantom.brain import SITES, render
+from augengine.phantom.brain_anatomy import TISSUE_LABELS, BrainAnatomy, draw_brain
+from augengine.phantom.brain_cohort import BrainCohort
+from augengine.phantom.write_brats import case_name, write_brats
+
+COHORT = BrainCohort(subjects=6, seed=2, matrix=64, slices=16, sites=("north", "south", "west"))
+
+
+@pytest.fixture(scope="module")
+def ill() -> BrainAnatomy:
+    return draw_brain("brain", 4, matrix=96, slices=32)
+
+
+def median_by_tissue(anatomy: BrainAnatomy, site: str) -> dict[str, dict[str, float]]:
+    sample = render(anatomy, SITES[site], noise_seed=1, bias_seed=2, subject_id="b", noise=False)
+    tissues = anatomy.tissue_map()
+    return {
+        channel: {n: float(np.median(image[tissues == c])) for n, c in TISSUE_LABELS.items() if (tissues == c).any()}
+        for channel, image in zip(sample.channels, sample.image, strict=True)
+    }
+
+
+@pytest.mark.parametrize("site", ["north", "south", "west"])
+def test_contrast_of_each_sequence(ill: BrainAnatomy, site: str) -> None:
+    medians = median_by_tissue(ill.without_lesion(), site)
+    assert medians["t1"]["white_matter"] > medians["t1"]["grey_matter"] > medians["t1"]["csf"]
+    assert medians["t2"]["csf"] > medians["t2"]["grey_matter"] > medians["t2"]["white_matter"]
+    assert medians["flair"]["grey_matter"] > medians["flair"]["white_matter"] > 1.3 * medians["flair"]["csf"]
+
+
+def test_tissue_shares_are_those_of_a_head(ill: BrainAnatomy) -> None:
+    tissues = ill.without_lesion().tissue_map()
+    inside = (tissues > 0).sum()
+    share = {name: (tissues == code).sum() / inside for name, code in TISSUE_LABELS.items()}
+    assert 0.08 < share["csf"] < 0.35
+    assert 0.3 < share["grey_matter"] < 0.6
+    assert 0.2 < share["white_matter"] < 0.55
+    assert share["tumour"] == 0
+    volume_ml = inside * np.prod(np.diag(ill.affine)[:3]) / 1e3
+    assert 900 < volume_ml < 1900
+
+
+def test_removal_pair_differs_only_near_the_tumour(ill: BrainAnatomy) -> None:
+    seeds = {"noise_seed": 1, "bias_seed": 2}
+    with_, without = (render(ill, SITES["south"], **seeds, subject_id="b", lesion=lesion) for lesion in (True, False))
+    assert without.label is not None
+    assert not without.label.any()
+    changed = (with_.image != without.image).any(axis=0)
+    near = ill.lesion_share() > 0
+    for axis, step in itertools.product((0, 1), (-2, -1, 1, 2)):
+        near |= np.roll(near, step, axis)
+    assert changed.any()
+    assert not changed[~near].any()
+    assert with_.image[0].max() > 0
+    healthy = draw_brain("brain", 4, matrix=96, slices=32, lesion=False)
+    assert all(np.array_equal(healthy.fractions[n], f) for n, f in ill.fractions.items())
+
+
+def test_enhancing_rim_lights_up_after_contrast_and_surrounds_necrosis() -> None:
+    anatomies = (draw_brain("rim", n, matrix=96, slices=32) for n in range(9))
+    anatomy = next(a for a in anatomies if (a.label() == 4).sum() > 100)
+    sample = render(anatomy, SITES["south"], noise_seed=1, bias_seed=2, subject_id="b", noise=False)
+    label, (t1, t1c, _, flair) = anatomy.label(), sample.image
+    rim = label == 4
+    assert np.median(t1c[rim]) > 1.5 * np.median(t1[rim])
+    white = anatomy.tissue_map() == TISSUE_LABELS["white_matter"]
+    assert np.median(flair[label == 2]) > 1.5 * np.median(flair[white])
+    assert (anatomy.tissue_map()[label > 0] == TISSUE_LABELS["tumour"]).all()
+
+
+def test_sites_differ_on_one_anatomy(ill: BrainAnatomy) -> None:
+    scans = {name: render(ill, site, noise_seed=1, bias_seed=2, subject_id="b") for name, site in SITES.items()}
+    for a, b in itertools.combinations(scans.values(), 2):
+        assert np.array_equal(a.label, b.label)
+        assert not np.array_equal(a.image, b.image)
+        assert a.site != b.site
+    assert all((s.image[:, ~ill.brain_mask] == 0).all() for s in scans.values())
+
+
+def test_no_two_brains_are_alike_and_each_comes_back() -> None:
+    maps = [COHORT.anatomy(i).tissue_map() for i in range(6)]
+    for a, b in itertools.combinations(maps, 2):
+        assert ((a == 2) & (b == 2)).sum() / ((a == 2) | (b == 2)).sum() < 0.75
+    again = BrainCohort.model_validate_json(COHORT.model_dump_json())
+    assert again.scan(1).image.tobytes() == COHORT.scan(1).image.tobytes()
+
+
+def test_cohort_truths() -> None:
+    scan = COHORT.scan(0)
+    healthy = COHORT.truth(scan.subject_id, shared_noise=True)
+    assert healthy.volume_id != scan.volume_id
+    share = COHORT.anatomy(0).lesion_share()
+    far = np.ones(share.shape, bool)
+    where = np.argwhere(share > 0)
+    low, high = where.min(0) - 3, where.max(0) + 4
+    far[tuple(slice(max(0, a), b) for a, b in zip(low, high, strict=True))] = False
+    assert np.array_equal(scan.image[:, far], healthy.image[:, far])
+    elsewhere = COHORT.truth(scan.subject_id, site="west" if scan.site != "west" else "north", lesion=True)
+    assert np.array_equal(elsewhere.label, scan.label)
+    with pytest.raises(DataError, match="no such site"):
+        COHORT.truth(scan.subject_id, site="east")
+    with pytest.raises(DataError, match="not of this phantom cohort"):
+        COHORT.truth("BraTS2021_00006")
+    with pytest.raises(ValidationError, match="unknown site 'east'"):
+        BrainCohort(sites=("east",))
+
+
+@pytest.mark.parametrize(("year", "suffixes", "enhancing"), [
+    (2021, ("_t1", "_t1ce", "_t2", "_flair", "_seg"), 4),
+    (2023, ("-t1n", "-t1c", "-t2w", "-t2f", "-seg"), 3),
+])  # fmt: skip
+def test_brats_files(tmp_path: Path, year: int, suffixes: tuple[str, ...], enhancing: int) -> None:
+    write_brats(COHORT, tmp_path, year, subjects=[0, 1])  # type: ignore[arg-type]
+    assert (tmp_path / "cohort.json").is_file()
+    codes = set()
+    for index in (0, 1):
+        sample, name = COHORT.scan(index), case_name(index, year)  # type: ignore[arg-type]
+        assert sorted(p.name for p in (tmp_path / name).iterdir()) == sorted(f"{name}{s}.nii.gz" for s in suffixes)
+        for channel, suffix in zip(sample.image, suffixes, strict=False):
+            file = nib.load(tmp_path / name / f"{name}{suffix}.nii.gz")
+            assert nib.aff2axcodes(file.affine) == ("L", "P", "S")
+            canonical = nib.as_closest_canonical(file)
+            assert np.array_equal(np.asarray(canonical.dataobj), channel)
+            assert np.allclose(canonical.affine, sample.affine, atol=1e-4)
+        seg = np.asarray(nib.as_closest_canonical(nib.load(tmp_path / name / f"{name}{suffixes[4]}.nii.gz")).dataobj)
+        assert sample.label is not None
+        assert np.array_equal(seg == enhancing, sample.label == sample.labels["enhancing"])
+        codes |= set(np.unique(seg).tolist())
+    assert codes <= {0, 1, 2, enhancing}
+    assert enhancing in codes

@@ -1,0 +1,79 @@
+"""Whole rows of the scanner table are drawn, and fat saturation can be taken away."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from augengine.errors import DataError
+from augengine.phantom.protocols import (
+    GE,
+    SIEMENS,
+    draw_protocol,
+    duke_protocols,
+    is_fat_saturated,
+    without_fat_saturation,
+)
+from augengine.records import Acquisition
+
+
+def test_table_is_complete() -> None:
+    rows = duke_protocols()
+    assert len(rows) == 52
+    assert sum(p.patients for p in rows) == 922
+    assert sum(p.patients for p in rows if p.manufacturer == GE) == 628
+    assert all(is_fat_saturated(p.acquisition(0.5)) for p in rows)
+
+
+def test_packaged_table_equals_the_source(real_data: Path) -> None:
+    with (real_data / "A9_duke_protocol" / "duke_protocol_joint_counts.csv").open() as file:
+        source = [(r["model"], r["scan_options"], int(r["n"]), float(r["te_med"])) for r in csv.DictReader(file)]
+    assert source == [(p.model, p.scan_options, p.patients, p.echo_time_ms[1]) for p in duke_protocols()]
+
+
+def test_draws_are_whole_rows_weighted_by_patients() -> None:
+    rng = np.random.default_rng(3)
+    drawn = [draw_protocol(rng) for _ in range(4000)]
+    for a in drawn:
+        matching = [
+            p for p in duke_protocols()
+            if (p.manufacturer, p.model, p.field_strength_t, p.scan_options, p.flip_angle_deg, p.slice_thickness_mm)
+            == (a.manufacturer, a.model, a.field_strength_t, a.scan_options, a.flip_angle_deg, a.slice_thickness_mm)
+        ]  # fmt: skip
+        assert len(matching) == 1
+        (low, _, high), (te_low, _, te_high) = matching[0].repetition_time_ms, matching[0].echo_time_ms
+        assert low <= (a.repetition_time_ms or 0) <= high
+        assert te_low <= (a.echo_time_ms or 0) <= te_high
+    share = Counter(a.manufacturer for a in drawn)[SIEMENS] / len(drawn)
+    assert share == pytest.approx(294 / 922, abs=0.03)
+
+
+def test_echo_and_repetition_time_share_one_quantile() -> None:
+    row = max(duke_protocols(), key=lambda p: p.patients)
+    low, middle, high = (row.acquisition(q) for q in (0.0, 0.5, 1.0))
+    assert (low.repetition_time_ms, low.echo_time_ms) == (row.repetition_time_ms[0], row.echo_time_ms[0])
+    assert (middle.repetition_time_ms, middle.echo_time_ms) == (row.repetition_time_ms[1], row.echo_time_ms[1])
+    assert (high.repetition_time_ms, high.echo_time_ms) == (row.repetition_time_ms[2], row.echo_time_ms[2])
+
+
+def test_draws_of_one_manufacturer() -> None:
+    rng = np.random.default_rng(0)
+    assert {draw_protocol(rng, manufacturer=SIEMENS).manufacturer for _ in range(20)} == {SIEMENS}
+    with pytest.raises(DataError, match="known: GE MEDICAL SYSTEMS, SIEMENS"):
+        draw_protocol(rng, manufacturer="ACME")
+
+
+def test_removing_fat_saturation_changes_the_options_alone() -> None:
+    before = Acquisition(manufacturer=GE, scan_options="FAST_GEMS\\SAT_GEMS\\MP_GEMS\\PFP\\FS", echo_time_ms=2.4)
+    after = without_fat_saturation(before)
+    assert after == before.replace(scan_options="FAST_GEMS\\MP_GEMS\\PFP")
+    assert is_fat_saturated(before)
+    assert not is_fat_saturated(after)
+    assert without_fat_saturation(after) == after
+    assert without_fat_saturation(Acquisition(scan_options="FS")).scan_options is None
+    assert is_fat_saturated(Acquisition(scan_options="PFP\\SFS"))
+    assert not is_fat_saturated(Acquisition())

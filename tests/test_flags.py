@@ -1,0 +1,32 @@
+"""Text of the command line: parsed, checked, refused with the flag's name."""
+
+import pytest
+
+from augengine.errors import ConfigError
+from augengine.flags import checked, parse_assignments, parse_numbers
+from augengine.io.sources import SourceOptions
+from augengine.prepare import Preparation
+
+
+def test_bad_flags_name_themselves() -> None:
+    with pytest.raises(ConfigError, match=r"^--drop-end-slices: .*found -1"):
+        checked(Preparation, drop_end_slices=-1)
+    with pytest.raises(ConfigError, match="field of view"):
+        checked(Preparation, size=8, spacing_mm=0.1)
+    with pytest.raises(ConfigError, match="did you mean 'echo_time_ms'"):
+        checked(SourceOptions, acquisition={"echo_time": "3"})
+    with pytest.raises(ConfigError, match="number of 0 or more"):
+        checked(SourceOptions, acquisition={"echo_time_ms": "-3"})
+    for text in ("a=1,a=2", "=1", "a="):
+        with pytest.raises(ConfigError, match="--set"):
+            parse_assignments(text, "--set", "*")
+    with pytest.raises(ConfigError, match="--fractions"):
+        parse_numbers("0.7;0.3", "--fractions")
+
+
+def test_values() -> None:
+    assert checked(SourceOptions, acquisition={"echo_time_ms": "3", "model": "X"}).acquisition == {
+        "echo_time_ms": 3.0, "model": "X",
+    }  # fmt: skip
+    assert parse_numbers("0.7,0.1,0.2", "--fractions") == (0.7, 0.1, 0.2)
+    assert parse_assignments("", "--set") == {}
