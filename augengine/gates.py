@@ -50,7 +50,7 @@ def run_gates(specs: Sequence[GateSpec], before: Sample, after: Sample) -> list[
 def body_mask(image: np.ndarray) -> np.ndarray:
     """Boolean mask `(*spatial)` of what is not air: above 5% of the robust maximum after light smoothing."""
     smooth = uniform_filter(np.abs(image).max(axis=0), 3)
-    return smooth > 0.05 * np.percentile(smooth, 99.5)
+    return np.asarray(smooth > 0.05 * np.percentile(smooth, 99.5))
 
 
 def structure_ssim(before: Sample, after: Sample) -> float:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from augengine.edits import EDITS, Edit
+from augengine.edits import EDITS
+from augengine.edits.base import Edit
 from augengine.errors import ConfigError
 from augengine.gates import MEASURES
 from augengine.policy.spec import Policy, policy_digest

@@ -17,14 +17,14 @@ from augengine.phantom.cohort import Cohort
 from augengine.pipeline.augment import AugmentSummary, augment
 from augengine.pipeline.cluster import connect
 from augengine.pipeline.ingest import ingest
-from augengine.pipeline.ingest_report import print_ledger
 from augengine.pipeline.phantom import write_cohort
 from augengine.policy.spec import Sampler
 from augengine.prepare import Preparation
 from augengine.records import Sample
 from augengine.report import truth
-from augengine.report.console import console, stage, table
+from augengine.report.console import console, report_steps, stage, table
 from augengine.report.contact_sheet import Truth, contact_sheet
+from augengine.report.ingest_report import print_ledger
 from augengine.train.config import Recipe, read_recipe
 from augengine.train.run import train
 
@@ -128,7 +128,7 @@ def ingest_stage(job: Job, root: str) -> str:
         summary = ingest(
             Path(root), job.under("data"), layout=job.layout, options=job.options, preparation=preparation,
             actors=job.hardware.actors, num_cpus=job.hardware.num_cpus,
-            progress=lambda step, done, total, counts: progress(done, total, {"step": step, **counts}),
+            progress=report_steps(progress),
         )  # fmt: skip
     print_ledger(summary, job.under("data"))
     return job.under("data")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from augengine.commands.flags import checked, parse_assignments, parse_numbers
 from augengine.errors import ConfigError
-from augengine.flags import checked, parse_assignments, parse_numbers
 from augengine.io.sources import SourceOptions
 from augengine.prepare import Preparation
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from augengine.commands.flags import checked, parse_assignments
 from augengine.edits import EDITS
 from augengine.errors import ConfigError, RunError
-from augengine.flags import checked, parse_assignments
 from augengine.io.labels import parse_labels
 from augengine.io.layouts import LAYOUTS
 from augengine.io.sources import SourceOptions

@@ -7,15 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from augengine.flags import checked, parse_assignments, parse_numbers
+from augengine.commands.flags import checked, parse_assignments, parse_numbers
 from augengine.io.labels import parse_labels
 from augengine.io.layouts import LAYOUTS
 from augengine.io.sources import SourceOptions
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.ingest import ingest
-from augengine.pipeline.ingest_report import IngestBar, print_ledger
 from augengine.pipeline.units import Executor
 from augengine.prepare import Preparation
+from augengine.report.console import report_steps, stage
+from augengine.report.ingest_report import print_ledger
 from augengine.splits import DEFAULT_FRACTIONS
 
 Plane = Literal["acquired", "axial", "coronal", "sagittal"]
@@ -62,9 +63,10 @@ def ingest_command(
         uri = output_uri(out, f"ingest-{root.resolve().name}")
         if executor == "ray":
             connect()
-        with IngestBar() as bar:
+        with stage("ingest") as report:
             summary = ingest(
                 root, uri, layout=layout, options=options, preparation=preparation, split_seed=split_seed,
-                fractions=parse_numbers(fractions, "--fractions"), executor=executor, actors=actors, progress=bar,
+                fractions=parse_numbers(fractions, "--fractions"), executor=executor, actors=actors,
+                progress=report_steps(report),
             )  # fmt: skip
         print_ledger(summary, uri)

@@ -49,7 +49,7 @@ class Target(Strict):
         return self
 
 
-class Params(Strict):
+class AcquisitionParams(Strict):
     """Parameters of the edit in a policy file."""
 
     method: Literal["structure", "inversion", "sdedit"] = "structure"
@@ -60,10 +60,12 @@ class AcquisitionEdit:
     """Keeps anatomy, label and geometry; changes contrast, noise and the acquisition record."""
 
     name: ClassVar[str] = "acquisition"
-    Params: ClassVar[type[Strict]] = Params
+    Params: ClassVar[type[Strict]] = AcquisitionParams
     MODELS: ClassVar[Mapping[str, str]] = {"generator": "acquisition"}
 
-    def plan(self, sample: Sample, params: Params, rng: np.random.Generator, context: Context) -> Drawing | Skip:
+    def plan(
+        self, sample: Sample, params: AcquisitionParams, rng: np.random.Generator, context: Context
+    ) -> Drawing | Skip:
         """Draw a whole acquisition that differs from the sample's own.
 
         Explicit targets change the named parameters and keep the others.
@@ -82,7 +84,7 @@ class AcquisitionEdit:
         samples: Sequence[Sample],
         plans: Sequence[Plan],
         models: Mapping[str, Generator],
-        params: Params,
+        params: AcquisitionParams,
         sampler: Sampler,
     ) -> list[Sample]:
         """Render each sample under its plan's acquisition.

@@ -40,7 +40,7 @@ def paint_gland(
         r2 = (u / np.float32(breast.radius_x)) ** 2 + (w / np.float32(breast.radius_z)) ** 2
         cone = 1 - r2 / np.maximum(1.15 - t, 0.1) + 0.25 * (u + w) / np.float32(breast.radius_x)
         score = 1.3 * wrap + np.maximum(0.55 * cone, -2) + clumping * (0.75 * clumps + 0.45 * strands) + 0.22 * lobules
-        share = float(np.clip(1.1 * target * rng.normal(1, 0.08), 0.095, 0.64))  # the lace takes its tenth back
+        share = float(np.clip(1.1 * target * rng.normal(1, 0.08), 0.095, 0.61))  # the lace takes its tenth back
         cut = np.quantile(score, 1 - share)
         dense = 1 / (1 + np.exp((cut - score) / np.float32(softness)))
         # Cooper's ligaments: thin sheets of connective tissue where a texture changes its sign.

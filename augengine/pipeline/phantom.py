@@ -1,4 +1,4 @@
-"""A phantom cohort in, a folder in Duke's layout out, subjects in parallel; the same call again writes what is missing."""
+"""A phantom cohort in, a folder in Duke's layout out, subjects in parallel; called again, it writes what is missing."""
 
 from __future__ import annotations
 

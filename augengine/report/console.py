@@ -53,6 +53,11 @@ def _lines(title: str) -> Iterator[Report]:
     yield report
 
 
+def report_steps(report: Report) -> Callable[[str, int, int, Mapping[str, int]], None]:
+    """A callback for a stage of several named steps, as ingest has."""
+    return lambda step, done, total, counts: report(done, total, {"step": step, **counts})
+
+
 def _text(details: Mapping[str, object]) -> str:
     shown = ((k, f"{v:.4g}" if isinstance(v, float) else v) for k, v in details.items())
     return ", ".join(f"{k} {v}" for k, v in shown)

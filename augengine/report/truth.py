@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter
 
 from augengine.diffusion.checkpoint import load_generator, untrained
-from augengine.edits.acquisition import AcquisitionEdit, Params, Target
+from augengine.edits.acquisition import AcquisitionEdit, AcquisitionParams, Target
 from augengine.edits.base import Plan
 from augengine.gates import body_mask, structure_term
 from augengine.intensity import normalise
@@ -169,7 +169,8 @@ class TruthWorker:
         rng = generator("truth-targets", sample.sample_id)
         drawn = [draw_protocol(rng), draw_protocol(rng)]
         saturated = is_fat_saturated(sample.acquisition)
-        return [a if wanted else without_fat_saturation(a) for a, wanted in zip(drawn, (not saturated, saturated), strict=True)]
+        wanted = (not saturated, saturated)
+        return [a if keep else without_fat_saturation(a) for a, keep in zip(drawn, wanted, strict=True)]
 
     def _methods(self, pairs: Sequence[tuple[Sample, Acquisition]]) -> Iterator[tuple[str, list[np.ndarray | None]]]:
         yield "identity", [normalise(s) for s, _ in pairs]
@@ -182,7 +183,7 @@ class TruthWorker:
     def _edit(
         self, weights: str, method: str, sampler: Sampler, pairs: Sequence[tuple[Sample, Acquisition]]
     ) -> list[np.ndarray | None]:
-        params = Params.model_validate({"method": method, "target": Target(explicit=[{}])})
+        params = AcquisitionParams.model_validate({"method": method, "target": Target(explicit=[{}])})
         models = {"generator": self.generators[weights]}
         images: list[np.ndarray | None] = []
         for start in range(0, len(pairs), MICRO_BATCH):

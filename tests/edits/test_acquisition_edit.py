@@ -9,7 +9,7 @@ import pytest
 from builders import GE, SIEMENS, slice_sample, write_checkpoint
 
 from augengine.diffusion.checkpoint import load_generator
-from augengine.edits.acquisition import AcquisitionEdit, Params
+from augengine.edits.acquisition import AcquisitionEdit, AcquisitionParams
 from augengine.edits.base import Context, Donor, Drawing, Plan, Skip
 from augengine.errors import CheckpointError
 from augengine.intensity import denormalise, normalise
@@ -22,7 +22,7 @@ CONTEXT = Context((Donor("S001", SIEMENS), Donor("D2", GE), Donor("D3", GE.repla
 
 
 def draw(target: dict, seed: int = 0, sample=slice_sample(1)) -> Drawing | Skip:  # noqa: B008
-    return EDIT.plan(sample, Params.model_validate({"target": target}), np.random.default_rng(seed), CONTEXT)
+    return EDIT.plan(sample, AcquisitionParams.model_validate({"target": target}), np.random.default_rng(seed), CONTEXT)
 
 
 def test_targets_are_whole_rows_of_donors_and_never_the_source() -> None:
@@ -59,7 +59,7 @@ def test_explicit_targets_change_the_named_parameters_only() -> None:
 def test_the_new_row_carries_the_new_acquisition_and_whole_numbers(tmp_path: Path) -> None:
     models = {"generator": load_generator(write_checkpoint(tmp_path))}
     plan = Plan("o", "s", 0, 0, 1, {"acquisition": GE.to_dict()})
-    params = Params.model_validate({"target": {"explicit": [{}]}})
+    params = AcquisitionParams.model_validate({"target": {"explicit": [{}]}})
     (after,) = EDIT.apply([slice_sample(1)], [plan], models, params, Sampler(steps=2))
     assert after.acquisition == GE
     assert (after.image == np.round(after.image)).all()

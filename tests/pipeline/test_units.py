@@ -48,7 +48,7 @@ def test_a_second_run_makes_nothing_and_counts_the_same(tmp_path: Path) -> None:
 
 
 def test_a_failed_unit_leaves_the_others_committed_and_is_tried_again(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="1 of 4 work units failed.*broken on purpose"):
+    with pytest.raises(RunError, match=r"1 of 4 work units failed.*broken on purpose"):
         run(tmp_path, broken=(2,))
     assert run(tmp_path).counts["rows"] == 6
     assert calls(tmp_path) == [0, 1, 2, 3, 2]

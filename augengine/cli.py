@@ -1,0 +1,28 @@
+"""The `augengine` command: every job as a subcommand."""
+
+from __future__ import annotations
+
+import typer
+
+from augengine.commands.augment import augment_duke
+from augengine.commands.check import check_command
+from augengine.commands.ingest import ingest_command
+from augengine.commands.phantom import phantom_command
+from augengine.commands.train import train_command
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command("ingest")(ingest_command)
+app.command("phantom")(phantom_command)
+app.command("train")(train_command)
+app.command("augment")(augment_duke)
+app.command("check")(check_command)
+
+
+@app.callback()
+def main_help() -> None:
+    """Ray-distributed generative data augmentation for medical image segmentation."""
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,81 @@
+import torch
+from monai.networks.nets.diffusion_model_unet import SpatialTransformer
+
+from augengine.diffusion.checkpoint import Generator
+from augengine.diffusion.conditions import Condition, Vocabulary
+from augengine.diffusion.networks import AcquisitionUNet, depth_to_space, space_to_depth
+from augengine.diffusion.spec import NetworkSpec
+from augengine.records import Acquisition
+from augengine.train.config import read_recipe
+
+
+def noisy(generator: Generator, rows: int = 2, size: int = 16) -> tuple[torch.Tensor, torch.Tensor, Condition]:
+    x = torch.randn(rows, 1, size, size, generator=torch.Generator().manual_seed(1))
+    vocabulary = generator.spec.vocabulary
+    model = vocabulary.categories["model"][0]
+    return x, torch.full((rows,), 500), vocabulary.encode([Acquisition(model=model, echo_time_ms=2.4)] * rows)
+
+
+def test_space_to_depth_is_lossless_in_2d_and_3d() -> None:
+    for shape in ((2, 3, 8, 12), (2, 3, 4, 8, 12)):
+        x = torch.randn(shape)
+        deep = space_to_depth(x, 2)
+        assert deep.shape == (2, 3 * 2 ** (len(shape) - 2), *(n // 2 for n in shape[2:]))
+        assert torch.equal(depth_to_space(deep, 2), x)
+
+
+def test_paper_network_has_the_papers_layout_and_size() -> None:
+    spec = read_recipe("jobs/recipes/cddgm.yaml").network
+    network = AcquisitionUNet(spec, 1, Vocabulary.fit([Acquisition("GE", "Signa", 1.5, "FS", 10, 2, 2.4, 5.3)]))
+    assert spec.channels == (64, 64, 128, 128, 256, 256)
+    unet = network.unet
+    for level, block in enumerate(unet.down_blocks, start=1):
+        assert len(block.resnets) == 2
+        assert (len(getattr(block, "attentions", [])) > 0) == (level in (3, 5))
+    assert isinstance(unet.middle_block.attention, SpatialTransformer)
+    assert unet.conv_in.conv.in_channels == 1
+    parameters = sum(p.numel() for p in network.parameters())
+    assert abs(parameters / 36.5e6 - 1) < 0.02
+
+
+def test_every_parameter_changes_the_output(generator: Generator) -> None:
+    x, t, condition = noisy(generator)
+    base = generator.denoise(x, t, condition)
+    assert not torch.allclose(base, generator.denoise(x, t, condition.unconditional()), atol=1e-4)
+    structure = torch.rand(2, 1, 16, 16)
+    assert not torch.allclose(base, generator.denoise(x, t, condition, structure), atol=1e-4)
+    assert not torch.allclose(base, generator.denoise(x, t - 300, condition), atol=1e-4)
+
+
+def test_both_ways_of_conditioning_are_live(generator: Generator) -> None:
+    x, t, condition = noisy(generator)
+    network = generator.network
+    tokens = network.tokens(condition)
+    other = tokens + torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0))
+    inputs = space_to_depth(torch.cat([x, torch.zeros(2, 2, 16, 16)], 1), 2)
+    base = network.unet(inputs, t, context=tokens, class_labels=tokens.sum(1))
+    assert not torch.allclose(base, network.unet(inputs, t, context=other, class_labels=tokens.sum(1)), atol=1e-5)
+    assert not torch.allclose(base, network.unet(inputs, t, context=tokens, class_labels=other.sum(1)), atol=1e-5)
+
+
+def test_any_size_is_padded_and_cropped_back(generator: Generator) -> None:
+    _, t, condition = noisy(generator)
+    x = torch.randn(2, 1, 13, 18)
+    assert generator.denoise(x, t, condition, torch.rand(2, 1, 13, 18)).shape == x.shape
+
+
+def test_a_row_without_structure_equals_a_batch_without(generator: Generator) -> None:
+    x, t, condition = noisy(generator)
+    structure = torch.rand(2, 1, 16, 16)
+    structure[0] = torch.nan
+    mixed = generator.denoise(x, t, condition, structure)
+    torch.testing.assert_close(mixed[0], generator.denoise(x, t, condition)[0])
+
+
+def test_network_spec_refuses_what_cannot_be_built() -> None:
+    import pytest
+    from pydantic import ValidationError
+
+    for wrong in ({"attention_levels": (4,)}, {"norm_groups": 24}, {"head_channels": 48}):
+        with pytest.raises(ValidationError):
+            NetworkSpec(**{"channels": (32, 64), "res_blocks": 1, "attention_levels": (2,), "head_channels": 32, **wrong})
