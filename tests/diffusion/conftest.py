@@ -7,19 +7,25 @@ from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.spec import DiffusionSpec, ModelSpec, NetworkSpec
 from augengine.records import Acquisition
 
-GE = Acquisition("GE", "Signa", 1.5, "SAT_GEMS\\FS", 10.0, 2.0, 2.4, 5.3)
-SIEMENS = Acquisition("SIEMENS", "TrioTim", 3.0, "PFP\\SFS", 12.0, 1.1, 1.3, 4.0)
+
+@pytest.fixture(scope="session")
+def acquisitions() -> tuple[Acquisition, Acquisition]:
+    return (
+        Acquisition("GE", "Signa", 1.5, "SAT_GEMS\\FS", 10.0, 2.0, 2.4, 5.3),
+        Acquisition("SIEMENS", "TrioTim", 3.0, "PFP\\SFS", 12.0, 1.1, 1.3, 4.0),
+    )
 
 
-def tiny_spec(**diffusion: object) -> ModelSpec:
+@pytest.fixture(scope="session")
+def spec(acquisitions: tuple[Acquisition, Acquisition]) -> ModelSpec:
     network = NetworkSpec(
         channels=(16, 32), res_blocks=1, attention_levels=(2,), head_channels=16, norm_groups=8, token_dim=16,
         unshuffle=2, structure=True,
     )  # fmt: skip
     return ModelSpec(
         network=network,
-        diffusion=DiffusionSpec(**{"parametrisation": "x0", "schedule": "cosine", **diffusion}),
-        vocabulary=Vocabulary.fit([GE, SIEMENS]),
+        diffusion=DiffusionSpec(parametrisation="x0", schedule="cosine"),
+        vocabulary=Vocabulary.fit(acquisitions),
         channels=("t1",),
         image_size=(16, 16),
         spacing_mm=(1.0, 1.0, 2.0),
@@ -27,5 +33,5 @@ def tiny_spec(**diffusion: object) -> ModelSpec:
 
 
 @pytest.fixture(scope="session")
-def generator() -> Generator:
-    return untrained(tiny_spec(), seed=3)
+def generator(spec: ModelSpec) -> Generator:
+    return untrained(spec, seed=3)

@@ -1,5 +1,7 @@
+import pytest
 import torch
 from monai.networks.nets.diffusion_model_unet import SpatialTransformer
+from pydantic import ValidationError
 
 from augengine.diffusion.checkpoint import Generator
 from augengine.diffusion.conditions import Condition, Vocabulary
@@ -73,9 +75,8 @@ def test_a_row_without_structure_equals_a_batch_without(generator: Generator) ->
 
 
 def test_network_spec_refuses_what_cannot_be_built() -> None:
-    import pytest
-    from pydantic import ValidationError
-
     for wrong in ({"attention_levels": (4,)}, {"norm_groups": 24}, {"head_channels": 48}):
         with pytest.raises(ValidationError):
-            NetworkSpec(**{"channels": (32, 64), "res_blocks": 1, "attention_levels": (2,), "head_channels": 32, **wrong})
+            NetworkSpec(
+                **{"channels": (32, 64), "res_blocks": 1, "attention_levels": (2,), "head_channels": 32, **wrong}
+            )

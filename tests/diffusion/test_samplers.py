@@ -18,9 +18,7 @@ def gaussian(x_t: Tensor, t_B: Tensor) -> Tensor:
     return MEAN + a * SD**2 / (a**2 * SD**2 + b**2) * (x_t - a * MEAN)
 
 
-@pytest.mark.parametrize(
-    ("solver", "steps"), [("ddpm", 1000), ("ddim", 200), ("dpmpp_2m", 20), ("dpmpp_2m_sde", 100)]
-)
+@pytest.mark.parametrize(("solver", "steps"), [("ddpm", 1000), ("ddim", 200), ("dpmpp_2m", 20), ("dpmpp_2m_sde", 100)])
 def test_every_solver_reaches_the_distribution(solver: str, steps: int) -> None:
     generators = row_generators(range(4))
     start = row_noise(torch.empty(4, 1, 64, 64), generators)

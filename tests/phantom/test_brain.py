@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -67,6 +68,18 @@ def test_removal_pair_differs_only_near_the_tumour(ill: BrainAnatomy) -> None:
     assert with_.image[0].max() > 0
     healthy = draw_brain("brain", 4, matrix=96, slices=32, lesion=False)
     assert all(np.array_equal(healthy.fractions[n], f) for n, f in ill.fractions.items())
+    assert healthy.t1_scale == ill.t1_scale
+
+
+def test_a_voxel_full_of_necrosis_holds_nothing_else(ill: BrainAnatomy) -> None:
+    shares = {name: np.full_like(share, name == "necrosis") for name, share in ill.lesion.items()}
+    only = dataclasses.replace(ill, lesion=shares)
+    sample = render(only, SITES["north"], noise_seed=1, bias_seed=2, subject_id="b", noise=False)
+    # Bias is all that is left: the ratio of two channels within a voxel is a smooth field, whatever lies beneath.
+    ratio = sample.image[2][ill.brain_mask] / sample.image[3][ill.brain_mask]
+    tissues = ill.without_lesion().tissue_map()[ill.brain_mask]
+    by_tissue = [np.median(ratio[tissues == code]) for code in (1, 2, 3)]
+    assert max(by_tissue) < 1.1 * min(by_tissue)
 
 
 def test_enhancing_rim_lights_up_after_contrast_and_surrounds_necrosis() -> None:

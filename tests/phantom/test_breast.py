@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from augengine.errors import DataError
-from augengine.phantom import scanner
+from augengine.phantom import physics, scanner
 from augengine.phantom.breast import noiseless_signal, render
 from augengine.phantom.breast_anatomy import BreastAnatomy, draw_breast
 from augengine.phantom.protocols import duke_protocols, without_fat_saturation
@@ -150,6 +151,17 @@ def test_removal_pair_differs_only_near_the_lesion(ill: BreastAnatomy) -> None:
     far = ~ndimage.binary_dilation(touched, np.ones((5, 5, 3)))
     assert np.abs(with_ - without)[far].max() == 0
     assert np.abs(with_ - without)[ill.lesion_mask()].mean() > 0
+
+
+def test_a_voxel_full_of_lesion_holds_nothing_else(ill: BreastAnatomy) -> None:
+    assert ill.lesion is not None
+    assert ill.lesion_kind is not None
+    filled = dataclasses.replace(ill, lesion=np.ones_like(ill.lesion))
+    pure = physics.tissue_gradient_echo(
+        ill.lesion_kind, repetition_time_ms=GE_3T.repetition_time_ms or 0, echo_time_ms=GE_3T.echo_time_ms or 0,
+        flip_angle_deg=GE_3T.flip_angle_deg or 0, field_strength_t=3.0, t1_scale=ill.t1_scale[ill.lesion_kind],
+    )  # fmt: skip
+    assert np.allclose(noiseless_signal(filled, GE_3T), pure, rtol=1e-4)
 
 
 def test_lesion_label_on_request(ill: BreastAnatomy) -> None:
