@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from augengine.pipeline.augment import AugmentSummary, augment
 from augengine.pipeline.cluster import connect
 from augengine.pipeline.ingest import ingest
 from augengine.pipeline.phantom import write_cohort
+from augengine.pipeline.units import Actors
 from augengine.policy.spec import Sampler
 from augengine.prepare import Preparation
 from augengine.records import Sample
@@ -30,23 +31,11 @@ from augengine.train.run import train
 
 
 @dataclass(frozen=True)
-class Hardware:
-    """How a job is spread over the cluster; never changes a row.
-
-    `workers` train; `actors` ingest and augment with `num_cpus` and `num_gpus` each.
-    """
-
-    workers: int = 1
-    actors: int = 2
-    num_cpus: float = 0.5
-    num_gpus: float = 0
-
-
-@dataclass(frozen=True)
 class Job:
     """What to run and where; `out` is absolute or a URI.
 
-    `data` is a folder of images or of shards; `checkpoint` None trains `recipe` on the data's training split.
+    `data` is a folder of images or of shards; `checkpoint` None trains `recipe` on the data's training split with
+    `workers` Ray Train workers.
     """
 
     out: str
@@ -57,7 +46,13 @@ class Job:
     layout: str = "auto"
     options: SourceOptions = field(default_factory=SourceOptions)
     preparation: Preparation = field(default_factory=Preparation)
-    hardware: Hardware = field(default_factory=Hardware)
+    workers: int = 1
+    actors: Actors = field(default_factory=Actors)
+
+    @property
+    def cpu_actors(self) -> Actors:
+        """The same actors without GPUs, for stages that hold no network."""
+        return replace(self.actors, num_gpus=0)
 
     def under(self, name: str) -> str:
         """A folder of the output."""
@@ -79,12 +74,9 @@ def run_on_data(job: Job) -> AugmentSummary:
 def run_on_phantom(job: Job, cohort: Cohort, samplers: Mapping[str, Sampler]) -> AugmentSummary:
     """The same on the embedded phantom, with the error against its true counterfactuals at the end."""
     loaded, recipe = check(job)
-    hardware = job.hardware
     connect()
     with stage("phantom, Duke layout") as progress:
-        write_cohort(
-            cohort, job.under("phantom"), actors=hardware.actors, num_cpus=hardware.num_cpus, progress=progress
-        )
+        write_cohort(cohort, job.under("phantom"), actors=job.cpu_actors, progress=progress)
     data = ingest_stage(job, job.under("phantom"))
     checkpoint = job.checkpoint or train_stage(job, recipe, data)
     summary = augment_stage(job, loaded, data, checkpoint)
@@ -96,7 +88,7 @@ def run_on_phantom(job: Job, cohort: Cohort, samplers: Mapping[str, Sampler]) ->
     with stage("error against the true counterfactual") as progress:
         measured = truth.evaluate(
             data, job.under("truth"), checkpoint, cohort, job.preparation, samplers,
-            actors=hardware.actors, num_cpus=hardware.num_cpus, progress=progress,
+            actors=job.cpu_actors, progress=progress,
         )  # fmt: skip
     print_truth(measured)
     console.print(f"plot: {truth.plot(measured, Store(job.under('truth')))}")
@@ -127,7 +119,7 @@ def ingest_stage(job: Job, root: str) -> str:
     with stage("ingest") as progress:
         summary = ingest(
             Path(root), job.under("data"), layout=job.layout, options=job.options, preparation=preparation,
-            actors=job.hardware.actors, num_cpus=job.hardware.num_cpus,
+            actors=job.cpu_actors,
             progress=report_steps(progress),
         )  # fmt: skip
     print_ledger(summary, job.under("data"))
@@ -138,17 +130,15 @@ def train_stage(job: Job, recipe: Recipe | None, data: str) -> str:
     """Train into `out/model`; returns the checkpoint's URI."""
     assert recipe is not None  # `check` read it, since no checkpoint was given
     with stage("train"):
-        return train(recipe, data, job.under("model"), num_workers=job.hardware.workers, progress=console.print)
+        return train(recipe, data, job.under("model"), num_workers=job.workers, progress=console.print)
 
 
 def augment_stage(job: Job, loaded: LoadedPolicy, data: str, checkpoint: str) -> AugmentSummary:
     """Apply the policy into `out/augmented` and print what became of the rows."""
-    hardware = job.hardware
     checkpoints = dict.fromkeys(loaded.edit.MODELS, checkpoint)
     with stage("augment") as progress:
         summary = augment(
-            loaded, data, job.under("augmented"), checkpoints, actors=hardware.actors,
-            num_cpus=hardware.num_cpus, num_gpus=hardware.num_gpus, progress=progress,
+            loaded, data, job.under("augmented"), checkpoints, actors=job.actors, progress=progress
         )  # fmt: skip
     run = summary.run
     table(

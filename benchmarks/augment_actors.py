@@ -24,6 +24,7 @@ from augengine.io.store import Store
 from augengine.load import LoadedPolicy, load_policy
 from augengine.pipeline.augment import augment
 from augengine.pipeline.cluster import connect
+from augengine.pipeline.units import Actors
 from augengine.records import Sample
 
 Rows = dict[tuple[str, int], Sample]
@@ -65,7 +66,7 @@ def main() -> None:
     runs: dict[int, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for actors in (1, 2):
-            summary = augment(loaded, data, f"{folder}/{actors}", {"generator": checkpoint}, actors=actors)
+            summary = augment(loaded, data, f"{folder}/{actors}", {"generator": checkpoint}, actors=Actors(actors))
             runs[actors] = (rows(f"{folder}/{actors}"), summary.run)
     one, two = runs[1][0], runs[2][0]
     first = {k: s for k, s in one.items() if s.provenance and s.provenance.plan["attempt"] == 0}

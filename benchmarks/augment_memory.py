@@ -35,7 +35,7 @@ def measure(rows: int) -> dict[str, float]:
     from augengine.load import load_policy
     from augengine.pipeline.augment import augment
     from augengine.pipeline.cluster import connect
-    from augengine.pipeline.units import peak_rss_mib
+    from augengine.pipeline.units import Actors, peak_rss_mib
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "policy.yaml").write_text(POLICY)
@@ -49,7 +49,7 @@ def measure(rows: int) -> dict[str, float]:
         connect(num_cpus=2)
         before = peak_rss_mib()
         policy = load_policy(f"{folder}/policy.yaml")
-        summary = augment(policy, f"{folder}/data", f"{folder}/out", {"generator": checkpoint}, actors=1)
+        summary = augment(policy, f"{folder}/data", f"{folder}/out", {"generator": checkpoint}, actors=Actors(1))
         assert summary.counts["accepted"] == rows
         return {
             "rows": rows, "actor_peak_mib": summary.run.peak_rss_mib,

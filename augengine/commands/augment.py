@@ -17,9 +17,10 @@ from augengine.io.sources import SourceOptions
 from augengine.phantom.cohort import Cohort
 from augengine.pipeline.augment import AugmentSummary
 from augengine.pipeline.cluster import output_uri, user_errors
+from augengine.pipeline.units import Actors
 from augengine.policy.spec import Sampler
 from augengine.prepare import Preparation
-from augengine.workflow import Hardware, Job, check_acceptable, run_on_data, run_on_phantom
+from augengine.workflow import Job, check_acceptable, run_on_data, run_on_phantom
 
 DEMO_COHORT = Cohort(subjects=48, seed=17, matrix=128, slices=14, siemens_fraction=0.5)
 DEMO_PREPARATION = Preparation(size=96, drop_end_slices=2)
@@ -69,19 +70,20 @@ def augment_duke(
 ) -> None:
     """Augment Duke-Breast-Cancer-MRI, any other breast MRI, or (without --data) the embedded phantom."""
     with user_errors():
-        hardware = Hardware(workers, actors, cpus_per_actor, gpus_per_actor)
+        spread = Actors(actors, cpus_per_actor, gpus_per_actor)
         if data is None:
+            cohort = checked(Cohort, **{**DEMO_COHORT.model_dump(), "subjects": subjects})
             job = Job(
                 output_uri(out, "duke_phantom"), policy, recipe, None, checkpoint,
-                layout="duke", preparation=DEMO_PREPARATION, hardware=hardware,
+                layout="duke", preparation=DEMO_PREPARATION, workers=workers, actors=spread,
             )  # fmt: skip
-            done = run_on_phantom(
-                job, checked(Cohort, **{**DEMO_COHORT.model_dump(), "subjects": subjects}), DEMO_SAMPLERS
-            )
+            done = run_on_phantom(job, cohort, DEMO_SAMPLERS)
         else:
-            done = _on_data(
-                data, checkpoint, policy, output_uri(out, "duke"), recipe, layout, labels, channels, set_, size,
-                drop_end_slices, hardware,
+            done = run_on_data(
+                Job(
+                    output_uri(out, "duke"), policy, recipe, _existing(data), checkpoint, layout,
+                    _options(labels, channels, set_), _preparation(size, drop_end_slices), workers, spread,
+                )
             )  # fmt: skip
     _exit_code(done)
 
@@ -110,28 +112,34 @@ def augment_brats(
             typer.echo(f"{name}: {(type(edit).__doc__ or '').splitlines()[0]} Models: {models}.")
         return
     with user_errors():
-        done = _on_data(
-            data, checkpoint, policy, output_uri(out, "brats"), recipe, layout, labels, channels, set_, size,
-            drop_end_slices, Hardware(workers, actors, cpus_per_actor, gpus_per_actor),
+        job = Job(
+            output_uri(out, "brats"), policy, recipe, _existing(data), checkpoint, layout,
+            _options(labels, channels, set_), _preparation(size, drop_end_slices), workers,
+            Actors(actors, cpus_per_actor, gpus_per_actor),
         )  # fmt: skip
+        done = run_on_data(job)
     _exit_code(done)
 
 
-def _on_data(
-    data: str, checkpoint: str | None, policy: str, out: str, recipe: str, layout: str, labels: str | None,
-    channels: str, set_: str, size: int | None, drop_end_slices: int, hardware: Hardware,
-) -> AugmentSummary:  # fmt: skip
+def _existing(data: str) -> str:
+    """The data as an absolute path or a URI."""
+    if "://" in data:
+        return data
+    if not Path(data).expanduser().exists():
+        raise ConfigError("no such file or folder", found=data, where="--data", next_step="check the path")
+    return str(Path(data).expanduser().absolute())
+
+
+def _options(labels: str | None, channels: str, set_: str) -> SourceOptions:
     codes, scheme = parse_labels(labels) if labels else (None, None)
-    options = checked(
+    return checked(
         SourceOptions, labels=codes, scheme=scheme, channels=parse_assignments(channels, "--channels", "*"),
         acquisition=parse_assignments(set_, "--set"),
     )  # fmt: skip
-    if "://" not in data:
-        if not Path(data).expanduser().exists():
-            raise ConfigError("no such file or folder", found=data, where="--data", next_step="check the path")
-        data = str(Path(data).expanduser().absolute())
-    preparation = checked(Preparation, size=size, drop_end_slices=drop_end_slices)
-    return run_on_data(Job(out, policy, recipe, data, checkpoint, layout, options, preparation, hardware))
+
+
+def _preparation(size: int | None, drop_end_slices: int) -> Preparation:
+    return checked(Preparation, size=size, drop_end_slices=drop_end_slices)
 
 
 def _exit_code(done: AugmentSummary) -> None:

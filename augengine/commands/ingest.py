@@ -13,7 +13,7 @@ from augengine.io.layouts import LAYOUTS
 from augengine.io.sources import SourceOptions
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.ingest import ingest
-from augengine.pipeline.units import Executor
+from augengine.pipeline.units import Actors
 from augengine.prepare import Preparation
 from augengine.report.console import report_steps, stage
 from augengine.report.ingest_report import print_ledger
@@ -46,7 +46,7 @@ def ingest_command(
     clinical: Annotated[Path | None, typer.Option(help="Duke: clinical table, to cross-check.")] = None,
     boxes: Annotated[Path | None, typer.Option(help="Duke: annotation boxes, to cross-check.")] = None,
     actors: Annotated[int, typer.Option(help="Parallel readers.")] = 2,
-    executor: Annotated[Executor, typer.Option(help="inline: in this process.")] = "ray",
+    inline: Annotated[bool, typer.Option("--inline", help="Work in this process, without Ray.")] = False,
 ) -> None:
     """Ingest a data set; running the same command again does what is missing."""
     with user_errors():
@@ -61,12 +61,12 @@ def ingest_command(
             Preparation, slices=slices, plane=plane, size=size, spacing_mm=spacing_mm, drop_end_slices=drop_end_slices
         )
         uri = output_uri(out, f"ingest-{root.resolve().name}")
-        if executor == "ray":
+        if not inline:
             connect()
         with stage("ingest") as report:
             summary = ingest(
                 root, uri, layout=layout, options=options, preparation=preparation, split_seed=split_seed,
-                fractions=parse_numbers(fractions, "--fractions"), executor=executor, actors=actors,
+                fractions=parse_numbers(fractions, "--fractions"), actors=Actors(actors, inline=inline),
                 progress=report_steps(report),
             )  # fmt: skip
         print_ledger(summary, uri)

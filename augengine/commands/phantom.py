@@ -10,6 +10,7 @@ from augengine.commands.flags import checked
 from augengine.phantom.cohort import Cohort
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.phantom import write_cohort
+from augengine.pipeline.units import Actors
 from augengine.report.console import console, stage
 
 
@@ -27,5 +28,5 @@ def phantom_command(
         folder = output_uri(out, "phantom")
         connect()
         with stage("phantom, Duke layout") as progress:
-            write_cohort(cohort, folder, actors=actors, progress=progress)
+            write_cohort(cohort, folder, actors=Actors(actors), progress=progress)
         console.print(f"written to {folder}")

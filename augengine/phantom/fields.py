@@ -73,14 +73,16 @@ def true_depth(implicit: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
 
 
 class Canvas:
-    """Tissue fractions that always sum to one: each painted tissue covers what lies under it."""
+    """Tissue fractions that never sum to more than one: each painted tissue covers what lies under it."""
 
     def __init__(self, shape: Sequence[int]) -> None:
         self.shape = tuple(shape)
         self.fractions: dict[str, np.ndarray] = {}
 
-    def paint(self, name: str, cover: np.ndarray, where: tuple[slice, ...] = ()) -> None:
-        """Lay `cover` (0 to 1) of one tissue over the canvas, or over the box `where` of it."""
+    def paint(self, name: str, cover: np.ndarray) -> None:
+        """Lay `cover` (0 to 1) of one tissue over the canvas."""
         for fraction in self.fractions.values():
-            fraction[where] *= 1 - cover
-        self.fractions.setdefault(name, np.zeros(self.shape, np.float32))[where] += cover
+            fraction *= 1 - cover
+        if name not in self.fractions:
+            self.fractions[name] = np.zeros(self.shape, np.float32)
+        self.fractions[name] += cover

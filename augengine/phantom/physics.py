@@ -10,10 +10,9 @@ import numpy as np
 from augengine.phantom.tissues import TISSUES
 
 GYROMAGNETIC_MHZ_PER_T = 42.577
-# Hamilton et al. 2011, NMR Biomed 24:784: six proton peaks of human fat, as (ppm from water, share of the signal).
+# Hamilton et al. 2011, NMR Biomed 24:784 [S]: six proton peaks of human fat, as (ppm from water, share of signal).
 # The published shifts are moved by -0.1 ppm so that the main (methylene) peak stands at -3.5 ppm.
 FAT_PEAKS = ((-3.90, 0.087), (-3.50, 0.693), (-2.70, 0.128), (-2.04, 0.004), (-0.49, 0.039), (0.50, 0.048))
-MAIN_FAT_PEAK_PPM = 3.5
 RELAXIVITY_PER_MMOL_S = 4.5  # r1 of gadolinium chelates, 1/(mmol/l)/s [R]
 
 
@@ -32,27 +31,13 @@ def spoiled_gradient_echo(
     return np.asarray(pd * np.sin(alpha) * (1 - e1) / (1 - e1 * np.cos(alpha)) * np.exp(-echo_time_ms / t2_star_ms))
 
 
-def ernst_angle_deg(repetition_time_ms: float, t1_ms: float) -> float:
-    """The flip angle of the greatest spoiled-gradient-echo signal: arccos(exp(-TR/T1))."""
-    return float(np.rad2deg(np.arccos(np.exp(-repetition_time_ms / t1_ms))))
-
-
-def fat_phasor(echo_time_ms: float, field_strength_t: float) -> complex:
+def fat_phasor(
+    echo_time_ms: float, field_strength_t: float, peaks: tuple[tuple[float, float], ...] = FAT_PEAKS
+) -> complex:
     """Sum of the fat peaks at the echo time, relative to water: sum_k a_k exp(i 2 pi df_k TE), |.| <= 1."""
-    ppm, share = np.array(FAT_PEAKS).T
+    ppm, share = np.array(peaks).T
     cycles = ppm * GYROMAGNETIC_MHZ_PER_T * field_strength_t * echo_time_ms * 1e-3
     return complex(np.sum(share / share.sum() * np.exp(2j * np.pi * cycles)))
-
-
-def fat_water_phase_cos(echo_time_ms: float, field_strength_t: float) -> float:
-    """Cosine of the main fat peak's phase against water: +1 in phase, -1 opposed."""
-    cycles = MAIN_FAT_PEAK_PPM * GYROMAGNETIC_MHZ_PER_T * field_strength_t * echo_time_ms * 1e-3
-    return float(np.cos(2 * np.pi * cycles))
-
-
-def opposed_phase_echo_time_ms(field_strength_t: float) -> float:
-    """The first echo time at which the main fat peak opposes water; twice that is in phase."""
-    return 1e3 / (2 * MAIN_FAT_PEAK_PPM * GYROMAGNETIC_MHZ_PER_T * field_strength_t)
 
 
 def fat_water_signal(

@@ -22,6 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from augengine.errors import ConfigError
 from augengine.phantom.breast_anatomy import BreastAnatomy
 from augengine.phantom.cohort import Cohort
+from augengine.phantom.physics import GYROMAGNETIC_MHZ_PER_T
 from augengine.phantom.protocols import SIEMENS, options
 from augengine.records import Acquisition, Sample
 from augengine.rng import digest
@@ -32,7 +33,6 @@ MAPPING = "Breast-Cancer-MRI-filepath_filename-mapping.csv"
 STUDY, SERIES, SERIES_NUMBER = "MRI BREAST BILATERAL WWO", "ax dynamic pre", 26
 MAX_SUBJECTS = 999
 SIEMENS_OFFSET = 32  # stored = intensity + offset: a reader that forgets the rescale is caught
-GYROMAGNETIC_MHZ_PER_T = 42.577
 Layout = Literal["classic", "descriptive"]
 
 

@@ -15,7 +15,7 @@ from augengine.io.shards import METADATA_COLUMNS, check_schema
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy
 from augengine.pipeline.augment_worker import AugmentWorker, selected
-from augengine.pipeline.units import Executor, Progress, Summary, Unit, run_units
+from augengine.pipeline.units import Actors, Progress, Summary, Unit, run_units
 from augengine.policy.spec import Select
 from augengine.records import Acquisition
 from augengine.rng import canonical_json, digest
@@ -133,10 +133,7 @@ def augment(
     out: str,
     checkpoints: Mapping[str, str],
     *,
-    executor: Executor = "ray",
-    actors: int = 2,
-    num_cpus: float = 0.5,
-    num_gpus: float = 0,
+    actors: Actors = Actors(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> AugmentSummary:
     """Apply a policy to a data set; the same call again makes only what is missing.
@@ -161,13 +158,13 @@ def augment(
     run_digest = loaded.run_digest(hashes)
     args = {
         "policy": loaded.to_dict(), "data": data, "models": uris, "hashes": hashes,
-        "donors": [asdict(d) for d in source.donors], "device": "cuda" if num_gpus else "cpu",
+        "donors": [asdict(d) for d in source.donors], "device": "cuda" if actors.num_gpus else "cpu",
     }  # fmt: skip
     fingerprint = {"policy": policy.name, "policy_digest": loaded.digest, "models": hashes, "source": source.digest}
     units = make_units(source, run_digest, policy.output.per_input)
     run = run_units(
         units, AugmentWorker, args, store, fingerprint,
-        executor=executor, actors=actors, num_cpus=num_cpus, num_gpus=num_gpus, progress=progress,
+        actors=actors, progress=progress,
     )  # fmt: skip
     counts = {k: run.counts.get(k, 0) for k in OUTCOMES}
     requested = source.selected * policy.output.per_input

@@ -24,7 +24,7 @@ from augengine.io.layouts import open_layout
 from augengine.io.shards import SCHEMA, to_table
 from augengine.io.sources import Entry, Reader, Source, SourceOptions, pseudonym
 from augengine.io.store import Store
-from augengine.pipeline.units import Executor, Unit, run_units
+from augengine.pipeline.units import Actors, Unit, run_units
 from augengine.prepare import Preparation, prepare
 from augengine.records import Acquisition, Sample
 from augengine.rng import canonical_json, digest
@@ -55,9 +55,7 @@ def ingest(
     preparation: Preparation | None = None,
     split_seed: int = 0,
     fractions: Sequence[float] = DEFAULT_FRACTIONS,
-    executor: Executor = "ray",
-    actors: int = 2,
-    num_cpus: float = 0.5,
+    actors: Actors = Actors(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Ingest a data set; the same call again does only what is missing.
@@ -78,7 +76,7 @@ def ingest(
     """
     options, preparation = options or SourceOptions(), preparation or Preparation()
     reader, entries = open_layout(Path(root).expanduser().resolve(), layout, options)
-    sources = _unique(_scan(reader, entries, executor, progress))
+    sources = _unique(_scan(reader, entries, actors.inline, progress))
     splits = _splits(sources, options, split_seed, fractions)
     store = Store(out)
     settings = {
@@ -94,9 +92,7 @@ def ingest(
         {"reader": reader, "preparation": preparation},
         store,
         fingerprint,
-        executor=executor,
         actors=actors,
-        num_cpus=num_cpus,
         progress=None if progress is None else lambda done, total, counts: progress("volumes", done, total, counts),
     )
     counts = {name: summary.counts.get(name, 0) for name in ("samples", "volumes", "failed")}
@@ -198,17 +194,17 @@ def ledger(store: Store, sources: Sequence[Source]) -> list[dict[str, Any]]:
     return [{"entry": s.entry, **empty, **found[s.volume_id]} for s in sources]
 
 
-def _scan(reader: Reader, entries: Sequence[Entry], executor: Executor, progress: Progress | None) -> list[Source]:
+def _scan(reader: Reader, entries: Sequence[Entry], inline: bool, progress: Progress | None) -> list[Source]:
     sources: list[Source] = []
-    for n, found in enumerate(_scanned(reader, entries, executor), 1):
+    for n, found in enumerate(_scanned(reader, entries, inline), 1):
         sources += found
         if progress:
             progress("headers", n, len(entries), {"volumes": len(sources)})
     return sorted(sources, key=lambda s: (s.volume_id, s.entry))
 
 
-def _scanned(reader: Reader, entries: Sequence[Entry], executor: Executor) -> Iterator[list[Source]]:
-    if executor == "inline":
+def _scanned(reader: Reader, entries: Sequence[Entry], inline: bool) -> Iterator[list[Source]]:
+    if inline:
         for entry in entries:
             yield [Source.from_json(s) for s in scan_entry(reader, entry)]
         return

@@ -11,16 +11,14 @@ from augengine.io.commits import committed_files
 from augengine.io.store import Store
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.write_duke import finish_duke, write_duke_subject
-from augengine.pipeline.units import Executor, Progress, Unit, run_units
+from augengine.pipeline.units import Actors, Progress, Unit, run_units
 
 
 def write_cohort(
     cohort: Cohort,
     folder: str,
     *,
-    executor: Executor = "ray",
-    actors: int = 2,
-    num_cpus: float = 0.5,
+    actors: Actors = Actors(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> None:
     """Write DICOM series, masks, the mapping file and `cohort.json` to a folder that all workers see."""
@@ -30,7 +28,7 @@ def write_cohort(
     args = {"cohort": spec, "folder": folder}
     run_units(
         units, PhantomWorker, args, store, {"cohort": spec},
-        executor=executor, actors=actors, num_cpus=num_cpus, progress=progress,
+        actors=actors, progress=progress,
     )  # fmt: skip
     rows = [row for name in committed_files(store, "files") for row in store.parquet(name).read().to_pylist()]
     finish_duke(cohort, Path(folder), rows)

@@ -8,9 +8,9 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -20,7 +20,6 @@ from augengine.io.shards import to_bytes
 from augengine.io.store import Store
 from augengine.rng import canonical_json
 
-Executor = Literal["ray", "inline"]
 Progress = Callable[[int, int, Mapping[str, int]], None]
 MAX_BLOCKS = 2000
 
@@ -31,6 +30,22 @@ class Unit:
 
     unit_id: str
     spec: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Actors:
+    """How units are spread over the cluster; never changes a row.
+
+    `count` Ray actors with `num_cpus` logical CPUs and `num_gpus` GPUs each; or this process alone (`inline`).
+    """
+
+    count: int = 2
+    num_cpus: float = 0.5
+    num_gpus: float = 0
+    inline: bool = False
+
+
+INLINE = Actors(inline=True)
 
 
 class Worker(Protocol):
@@ -62,10 +77,7 @@ def run_units(
     store: Store,
     fingerprint: Mapping[str, Any],
     *,
-    executor: Executor = "ray",
-    actors: int = 2,
-    num_cpus: float = 0.5,
-    num_gpus: float = 0,
+    actors: Actors = Actors(),
     progress: Progress | None = None,
 ) -> Summary:
     """Do every unit that is not committed yet.
@@ -85,8 +97,8 @@ def run_units(
     peak = 0.0
     if progress:
         progress(skipped, len(units), counts)
-    run = _on_ray(todo, worker_class, worker_args, store, actors, num_cpus, num_gpus) if executor == "ray" else None
-    for n, result in enumerate(run or _inline(todo, worker_class, worker_args, store), 1):
+    run = _inline if actors.inline else _on_ray
+    for n, result in enumerate(run(todo, _Work(worker_class, dict(worker_args), store.uri), actors), 1):
         counts.update(result["counts"])
         pids.add(result["pid"])
         peak = max(peak, result["peak_rss_mib"])
@@ -102,12 +114,21 @@ def run_units(
     return Summary(dict(counts), len(todo), skipped, time.monotonic() - started, tuple(sorted(pids)), peak)
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What an actor needs to make its worker."""
+
+    worker_class: Callable[..., Worker]
+    worker_args: Mapping[str, Any]
+    uri: str
+
+
 class _Committer:
     """Runs units with one worker and commits each: files by temporary name and rename, the commit record last."""
 
-    def __init__(self, worker_class: Callable[..., Worker], worker_args: Mapping[str, Any], uri: str) -> None:
-        self.store = Store(uri)
-        self.worker = worker_class(**worker_args)
+    def __init__(self, work: _Work) -> None:
+        self.store = Store(work.uri)
+        self.worker = work.worker_class(**work.worker_args)
 
     def do(self, unit: Unit) -> dict[str, Any]:
         started = time.monotonic()
@@ -140,44 +161,34 @@ def peak_rss_mib() -> float:
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
-def _inline(
-    todo: Iterable[Unit], worker_class: Callable[..., Worker], worker_args: Mapping[str, Any], store: Store
-) -> Iterator[dict[str, Any]]:
+def _inline(todo: Sequence[Unit], work: _Work, actors: Actors) -> Iterator[dict[str, Any]]:
     committer: _Committer | None = None
     for unit in todo:
-        committer = committer or _Committer(worker_class, worker_args, store.uri)
+        committer = committer or _Committer(work)
         yield committer.do(unit)
 
 
-def _on_ray(
-    todo: Sequence[Unit],
-    worker_class: Callable[..., Worker],
-    worker_args: Mapping[str, Any],
-    store: Store,
-    actors: int,
-    num_cpus: float,
-    num_gpus: float,
-) -> Iterator[dict[str, Any]]:
+def _on_ray(todo: Sequence[Unit], work: _Work, actors: Actors) -> Iterator[dict[str, Any]]:
     if not todo:
         return
     import ray
 
     free = ray.cluster_resources().get("CPU", 0)
-    if actors * num_cpus >= free:
+    if actors.count * actors.num_cpus >= free:
         # Ray Data needs CPU for its own tasks; actors that hold every CPU hang silently.
         raise RunError(
-            f"{actors} actors of {num_cpus} CPU leave nothing for Ray's own tasks", found=f"{free:g} CPUs",
+            f"{actors.count} actors of {actors.num_cpus} CPU leave nothing for Ray's own tasks", found=f"{free:g} CPUs",
             next_step="use fewer --actors or a smaller --cpus-per-actor",
         )  # fmt: skip
     items = [{"unit": canonical_json({"unit_id": u.unit_id, "spec": u.spec})} for u in todo]
-    actors = min(actors, len(items))
+    count = min(actors.count, len(items))
     dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_BLOCKS)).map_batches(
         _Committer,
-        fn_constructor_args=(worker_class, dict(worker_args), store.uri),
+        fn_constructor_args=(work,),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=actors, max_size=actors),
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
+        compute=ray.data.ActorPoolStrategy(min_size=count, max_size=count),
+        num_cpus=actors.num_cpus,
+        num_gpus=actors.num_gpus,
     )
     for row in dataset.iter_rows():
         yield json.loads(row["result"])

@@ -29,7 +29,7 @@ from augengine.io.shards import iter_metadata, iter_samples
 from augengine.io.store import Store
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.protocols import draw_protocol, is_fat_saturated, without_fat_saturation
-from augengine.pipeline.units import Executor, Progress, Unit, run_units
+from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.policy.spec import Sampler
 from augengine.prepare import Preparation, prepare
 from augengine.records import Acquisition, Sample
@@ -73,9 +73,7 @@ def evaluate(
     samplers: Mapping[str, Sampler],
     *,
     slices_per_subject: int = 2,
-    executor: Executor = "ray",
-    actors: int = 2,
-    num_cpus: float = 0.5,
+    actors: Actors = Actors(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure all methods on the test subjects; rows go to `out/truth/`, the summary is returned.
@@ -112,9 +110,7 @@ def evaluate(
         args,
         store,
         fingerprint,
-        executor=executor,
         actors=actors,
-        num_cpus=num_cpus,
         progress=progress,
     )
     return summarise(store)

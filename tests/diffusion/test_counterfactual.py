@@ -15,6 +15,11 @@ def images(rows: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((rows, 1, 16, 16), np.float32)
 
 
+def noise_predicting(spec: ModelSpec) -> ModelSpec:
+    wide = {"parametrisation": "epsilon", "schedule": "cosine", "x0_range": (-1e6, 1e6)}
+    return spec.model_copy(update={"diffusion": spec.diffusion.model_validate(wide)})
+
+
 class Identity:
     """A network that returns its noisy input: what reaches it is what comes out."""
 
@@ -39,8 +44,7 @@ def test_unit_guidance_is_the_conditional_estimate(generator: Generator, acquisi
 
 
 def test_guidance_of_clean_estimates_is_guidance_of_noise(spec: ModelSpec, acquisitions: Pair) -> None:
-    wide = {"parametrisation": "epsilon", "schedule": "cosine", "x0_range": (-1e6, 1e6)}
-    generator = untrained(spec.model_copy(update={"diffusion": spec.diffusion.model_validate(wide)}), seed=1)
+    generator = untrained(noise_predicting(spec), seed=1)
     x, t_B = torch.randn(1, 1, 16, 16), torch.tensor([300])
     condition = spec.vocabulary.encode(acquisitions[:1])
     conditional, free = (generator.network(x, t_B, c) for c in (condition, condition.unconditional()))
@@ -57,15 +61,6 @@ def test_sdedit_starts_at_the_noise_of_its_strength(generator: Generator, acquis
     level = float(generator.schedule.alpha_bar[t])
     assert float(first.mean()) == pytest.approx(0.5 * level**0.5, abs=2e-3)
     assert float(first.std()) == pytest.approx((1 - level) ** 0.5, rel=0.02)
-
-
-def test_weak_sdedit_barely_changes_the_image_and_strong_does(generator: Generator, acquisitions: Pair) -> None:
-    x = images(2)
-    weak, strong = (
-        np.abs(sdedit(generator, x, [acquisitions[1]] * 2, [1, 2], steps=2, strength=s, solver="ddim") - x).mean()
-        for s in (0.002, 0.9)
-    )
-    assert weak < strong
 
 
 @pytest.mark.parametrize("solver", ["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde"])
@@ -101,7 +96,8 @@ def test_structure_needs_a_network_that_takes_one(spec: ModelSpec, acquisitions:
         structure(untrained(plain, 0), images(1), [acquisitions[0]], [0])
 
 
-def test_inversion_to_the_own_acquisition_keeps_the_image(generator: Generator, acquisitions: Pair) -> None:
+def test_inversion_to_the_own_acquisition_keeps_the_image(spec: ModelSpec, acquisitions: Pair) -> None:
+    generator = untrained(noise_predicting(spec), seed=3)
     x, ge = images(1), [acquisitions[0]]
     same = inversion(generator, x, ge, ge, steps=40, strength=0.3)
     other = inversion(generator, x, ge, [acquisitions[1]], steps=40, strength=0.3)

@@ -36,7 +36,7 @@ def test_inversion_then_sampling_returns_the_input() -> None:
     # and the way there leads to where x0 is noised as much as the timestep says
     a, b = SCHEDULE.signal(torch.tensor(timesteps[:1]), x0)
     spread = float((a**2 * SD**2 + b**2).sqrt())
-    assert float((x_t - a * MEAN).std()) == pytest.approx(spread * float((x0 - MEAN).std()) / SD, rel=0.02)
+    assert float((x_t - a * MEAN).std()) == pytest.approx(spread * float((x0 - MEAN).std()) / SD, rel=0.03)
 
 
 def test_a_row_has_its_own_noise() -> None:

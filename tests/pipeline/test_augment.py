@@ -18,6 +18,7 @@ from augengine.io.shards import iter_samples, to_bytes, to_row
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy, load_policy
 from augengine.pipeline.augment import augment
+from augengine.pipeline.units import INLINE
 
 POLICY = """\
 version: 1
@@ -48,7 +49,7 @@ def policy(tmp_path: Path, gate: str = "min: 0.0", **replace: str) -> LoadedPoli
 
 
 def run(tmp_path: Path, checkpoint: str, loaded: LoadedPolicy, data: str, out: str = "out") -> Any:
-    return augment(loaded, data, str(tmp_path / out), {"generator": checkpoint}, executor="inline")
+    return augment(loaded, data, str(tmp_path / out), {"generator": checkpoint}, actors=INLINE)
 
 
 def rows(tmp_path: Path, out: str = "out", folder: str = "accepted") -> dict[str, Any]:
@@ -84,6 +85,14 @@ def test_rows_do_not_depend_on_shard_sizes_or_order(tmp_path: Path, checkpoint: 
     a, b = rows(tmp_path, "out-a"), rows(tmp_path, "out-b")
     assert a.keys() == b.keys()
     assert all(a[k].image.tobytes() == b[k].image.tobytes() for k in a)
+
+
+def test_data_and_output_may_be_uris(tmp_path: Path, checkpoint: str) -> None:
+    data, out = f"memory://{tmp_path.name}/data", f"memory://{tmp_path.name}/out"
+    write_samples(data, SAMPLES)
+    summary = augment(policy(tmp_path), data, out, {"generator": checkpoint}, actors=INLINE)
+    assert summary.counts["accepted"] == 12
+    assert augment(policy(tmp_path), data, out, {"generator": checkpoint}, actors=INLINE).run.made == 0
 
 
 def test_rejected_rows_are_kept_apart_with_value_and_bound(tmp_path: Path, checkpoint: str) -> None:
@@ -154,7 +163,7 @@ def test_a_damaged_row_fails_and_a_row_without_target_is_skipped(tmp_path: Path,
 def test_mistakes_are_one_line_errors(tmp_path: Path, checkpoint: str) -> None:
     data, loaded = write_samples(tmp_path / "data", SAMPLES), policy(tmp_path)
     with pytest.raises(ConfigError, match="needs a checkpoint for the role 'generator'"):
-        augment(loaded, data, str(tmp_path / "out"), {}, executor="inline")
+        augment(loaded, data, str(tmp_path / "out"), {}, actors=INLINE)
     with pytest.raises(CheckpointError, match="a checkpoint folder holds"):
         run(tmp_path, str(tmp_path / "absent"), loaded, data)
     with pytest.raises(DataError, match="no Parquet shards here"):

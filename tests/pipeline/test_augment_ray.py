@@ -19,6 +19,7 @@ from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.load import load_policy
 from augengine.pipeline.augment import augment
+from augengine.pipeline.units import INLINE, Actors
 
 POLICY = """\
 version: 1
@@ -58,9 +59,9 @@ def run(setup: dict[str, str], name: str, **kwargs: Any) -> Any:
 
 
 def test_one_actor_two_actors_and_no_ray_make_the_same_bytes(ray_session: None, setup: dict[str, str]) -> None:
-    inline = run(setup, "inline", executor="inline")
-    one = run(setup, "one", actors=1)
-    two = run(setup, "two", actors=2)
+    inline = run(setup, "inline", actors=INLINE)
+    one = run(setup, "one", actors=Actors(1))
+    two = run(setup, "two", actors=Actors(2))
     assert len(inline.run.pids) == len(one.run.pids) == 1
     assert inline.run.pids[0] == os.getpid() != one.run.pids[0]
     assert len(two.run.pids) == 2
@@ -71,7 +72,7 @@ def test_one_actor_two_actors_and_no_ray_make_the_same_bytes(ray_session: None, 
 
 def test_actors_that_would_starve_ray_are_refused(ray_session: None, setup: dict[str, str]) -> None:
     with pytest.raises(RunError, match="leave nothing for Ray's own tasks"):
-        run(setup, "starved", actors=50, num_cpus=1)
+        run(setup, "starved", actors=Actors(50, num_cpus=1))
 
 
 SCRIPT = """
@@ -79,9 +80,10 @@ import sys
 from augengine.load import load_policy
 from augengine.pipeline.augment import augment
 from augengine.pipeline.cluster import user_errors
+from augengine.pipeline.units import INLINE
 folder, data, checkpoint = sys.argv[1:]
 with user_errors():
-    augment(load_policy(f"{folder}/slow.yaml"), data, f"{folder}/stopped", {"generator": checkpoint}, executor="inline")
+    augment(load_policy(f"{folder}/slow.yaml"), data, f"{folder}/stopped", {"generator": checkpoint}, actors=INLINE)
 """
 
 
@@ -106,6 +108,6 @@ def test_an_interrupted_run_is_resumed_by_the_same_call(setup: dict[str, str], s
     assert not Path(f"{folder}/stopped/_SUCCESS.json").exists()
     if signal_number == signal.SIGKILL:
         policy = load_policy(f"{folder}/slow.yaml")
-        summary = augment(policy, setup["data"], store.uri, {"generator": setup["checkpoint"]}, executor="inline")
+        summary = augment(policy, setup["data"], store.uri, {"generator": setup["checkpoint"]}, actors=INLINE)
         assert (summary.run.skipped, summary.run.made) == (len(done), 16 - len(done))
         assert len(images(store.uri)) == 32

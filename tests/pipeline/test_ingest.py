@@ -14,6 +14,7 @@ from augengine.io.sources import SourceOptions
 from augengine.io.store import Store
 from augengine.pipeline.cluster import connect
 from augengine.pipeline.ingest import ingest
+from augengine.pipeline.units import INLINE
 from augengine.prepare import Preparation
 from augengine.records import Sample
 
@@ -33,7 +34,7 @@ def patients(root: Path, count: int = 9) -> Path:
 
 
 def run(root: Path, out: Path, **options: object) -> dict:
-    return ingest(root, str(out), executor="inline", preparation=Preparation(size=16), options=SourceOptions(**options))
+    return ingest(root, str(out), actors=INLINE, preparation=Preparation(size=16), options=SourceOptions(**options))
 
 
 def rows(out: Path) -> list[Sample]:
@@ -155,9 +156,9 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not clear; found no known file"):
         run(tmp_path / "empty", tmp_path / "out")
     with pytest.raises(DataError, match="no subject of layout 'dicom'"):
-        ingest(tmp_path / "empty", str(tmp_path / "out"), layout="dicom", executor="inline")
+        ingest(tmp_path / "empty", str(tmp_path / "out"), layout="dicom", actors=INLINE)
     with pytest.raises(ConfigError, match="did you mean 'nifti'"):
-        ingest(tmp_path / "empty", str(tmp_path / "out"), layout="nifty", executor="inline")
+        ingest(tmp_path / "empty", str(tmp_path / "out"), layout="nifty", actors=INLINE)
     write_nifti(tmp_path / "both" / "a.nii", block())
     write_series(tmp_path / "both" / "d", block())
     with pytest.raises(ConfigError, match="nifti and dicom"):
@@ -172,8 +173,7 @@ def test_the_job_prints_a_table_and_one_line_on_mistakes(tmp_path: Path) -> None
         str(patients(tmp_path / "in")),
         "--out",
         str(tmp_path / "out"),
-        "--executor",
-        "inline",
+        "--inline",
         "--size",
         "16",
     ]
@@ -208,7 +208,7 @@ def test_the_job_prints_a_table_and_one_line_on_mistakes(tmp_path: Path) -> None
 )  # fmt: skip
 def test_real_data(real_data: Path, tmp_path: Path, folder: str, options: dict, counts: tuple[int, ...]) -> None:
     summary = ingest(
-        real_data / folder, str(tmp_path), executor="inline", options=SourceOptions(**options),
+        real_data / folder, str(tmp_path), actors=INLINE, options=SourceOptions(**options),
         preparation=Preparation(size=32),
     )  # fmt: skip
     assert tuple(summary["counts"].values()) == counts

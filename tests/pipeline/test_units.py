@@ -11,7 +11,7 @@ import pytest
 from augengine.errors import RunError
 from augengine.io.commits import committed_files
 from augengine.io.store import Store
-from augengine.pipeline.units import Unit, run_units
+from augengine.pipeline.units import INLINE, Unit, run_units
 
 UNITS = [Unit(f"u{n}", {"n": n}) for n in range(4)]
 
@@ -33,7 +33,7 @@ class Squares:
 def run(tmp_path: Path, broken: tuple[int, ...] = (), fingerprint: str = "a", **kwargs: Any) -> Any:
     args = {"log": str(tmp_path / "log"), "broken": broken}
     store = Store(str(tmp_path / "out"))
-    return run_units(UNITS, Squares, args, store, {"version": fingerprint}, executor="inline", **kwargs)
+    return run_units(UNITS, Squares, args, store, {"version": fingerprint}, actors=INLINE, **kwargs)
 
 
 def calls(tmp_path: Path) -> list[int]:

@@ -16,6 +16,7 @@ from augengine.io.shards import to_bytes, to_table
 from augengine.io.store import Store
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.protocols import is_fat_saturated, without_fat_saturation
+from augengine.pipeline.units import INLINE
 from augengine.policy.spec import Sampler
 from augengine.prepare import Preparation, prepare
 from augengine.records import Sample
@@ -78,7 +79,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     checkpoint = write_checkpoint(folder / "model", size=48, channels=samples[0].channels)
     samplers = {"structure": Sampler(steps=2), "sdedit": Sampler(solver="ddpm", steps=2, strength=0.05, guidance=3)}
     out = str(folder / "out")
-    summary = evaluate(str(folder / "data"), out, checkpoint, COHORT, PREPARATION, samplers, executor="inline")
+    summary = evaluate(str(folder / "data"), out, checkpoint, COHORT, PREPARATION, samplers, actors=INLINE)
     return summary, Store(out)
 
 

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from augengine.errors import DataError
+from augengine.io.shards import to_bytes, to_table
+from augengine.io.store import Store
+from augengine.records import Acquisition, Sample
+from augengine.train.data import BatchReader, survey
+
+
+def sample(subject: int, index: int, split: str = "train", size: int = 8) -> Sample:
+    """A flat slice whose normalised value is its number, so that a batch tells which rows it holds."""
+    return Sample(
+        image=np.full((1, size, size), 100 + 10 * (subject * 10 + index), np.float32),
+        affine=np.diag([1.0, 1.0, 3.0, 1.0]),
+        channels=("t1",),
+        subject_id=f"S{subject}",
+        volume_id=f"S{subject}",
+        acquisition=Acquisition("GE", "Signa", 1.5, "FS", 10.0, 2.0, 2.0 + subject / 10, 5.0),
+        slice_index=index,
+        split=split,
+        intensity_range=(100.0, 110.0),
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    store = Store(tmp_path / "data")
+    for shard in range(3):
+        rows = [sample(4 * shard + s, k, "val" if s == 3 else "train") for s in range(4) for k in range(10)]
+        store.write(f"samples/part-{shard}.parquet", to_bytes(to_table(rows)))
+    return store.uri
+
+
+def numbers(reader: BatchReader, steps: range, rank: int = 0, world: int = 1) -> list[list[int]]:
+    return [[round(float(x[0, 0, 0])) for x in reader.batch(s, rank, world).images] for s in steps]
+
+
+def test_an_epoch_holds_every_training_row_once_and_no_other(data: str) -> None:
+    seen = [n for batch in numbers(BatchReader(data, "train", 0, 9), range(10)) for n in batch]
+    expected = [10 * s + k for s in range(12) if s % 4 != 3 for k in range(10)]
+    assert sorted(seen) == expected
+    assert seen != expected
+    assert sorted(n for batch in numbers(BatchReader(data, "train", 0, 9), range(10, 20)) for n in batch) == expected
+
+
+def test_a_resumed_reader_goes_on_as_an_undisturbed_one(data: str) -> None:
+    through = numbers(BatchReader(data, "train", 5, 7), range(30))
+    assert numbers(BatchReader(data, "train", 5, 7), range(17, 30)) == through[17:]
+    assert numbers(BatchReader(data, "train", 6, 7), range(30)) != through
+
+
+def test_ranks_share_a_global_batch_without_overlap(data: str) -> None:
+    alone = numbers(BatchReader(data, "train", 5, 8), range(12))
+    ranks = [numbers(BatchReader(data, "train", 5, 8), range(12), rank, 2) for rank in (0, 1)]
+    for whole, first, second in zip(alone, *ranks, strict=True):
+        assert sorted(first + second) == sorted(whole)
+        assert len(first) == len(second) == 4
+
+
+def test_memory_stays_at_the_stated_limit(data: str) -> None:
+    reader = BatchReader(data, "train", 0, 9, window_groups=1)
+    reader.cache_bytes = 30 * 64 * 4  # one decoded row group
+    whole = numbers(BatchReader(data, "train", 0, 9, window_groups=1), range(20))
+    assert numbers(reader, range(20)) == whole
+    assert len(reader._cache) == 1
+
+
+def test_windows_are_read_group_by_group(data: str) -> None:
+    first = numbers(BatchReader(data, "train", 0, 30, window_groups=1), range(1))[0]
+    assert len({n // 40 for n in first}) == 1  # a window of one group: one shard
+
+
+def test_acquisitions_belong_to_their_images(data: str) -> None:
+    batch = BatchReader(data, "train", 0, 16).batch(0)
+    for image, acquisition in zip(batch.images, batch.acquisitions, strict=True):
+        assert acquisition.echo_time_ms == pytest.approx(2.0 + round(float(image[0, 0, 0])) // 10 / 10)
+
+
+def test_survey_reads_the_training_split_only(data: str) -> None:
+    found = survey(data)
+    assert (found.rows, found.channels, found.image_size, found.spacing_mm) == (90, ("t1",), (8, 8), (1.0, 1.0, 3.0))
+    assert found.subjects == tuple(sorted(f"S{s}" for s in range(12) if s % 4 != 3))
+    assert found.vocabulary.maxima["echo_time_ms"] == pytest.approx(3.0)  # subject 10, not 11 of the validation split
+
+
+def test_survey_refuses_mixed_shapes_and_missing_splits(tmp_path: Path, data: str) -> None:
+    with pytest.raises(DataError, match="no rows of split 'test'"):
+        survey(data, "test")
+    Store(tmp_path / "mixed").write("a.parquet", to_bytes(to_table([sample(0, 0), sample(0, 1, size=9)])))
+    with pytest.raises(DataError, match="share one image_shape"):
+        survey(str(tmp_path / "mixed"))
+    with pytest.raises(DataError, match="no Parquet shards"):
+        survey(str(tmp_path / "empty"))

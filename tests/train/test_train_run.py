@@ -1,0 +1,120 @@
+"""Ray Train from shards to a checkpoint, with a worker killed on the way."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from augengine.diffusion.checkpoint import load_generator, subject_hash
+from augengine.diffusion.counterfactual import structure
+from augengine.errors import ConfigError, RunError
+from augengine.io.shards import to_bytes, to_table
+from augengine.io.store import Store
+from augengine.records import Acquisition, Sample
+from augengine.train.config import Recipe, read_recipe
+from augengine.train.run import train
+from augengine.train.state import read_metrics
+
+TINY = {"channels": (8, 16), "res_blocks": 1, "attention_levels": (2,), "head_channels": 8, "norm_groups": 4,
+        "token_dim": 8, "unshuffle": 2, "structure": True}  # fmt: skip
+STEPS = 150
+
+
+def recipe(**changes: object) -> Recipe:
+    values = read_recipe("jobs/recipes/cddgm_small.yaml").model_dump()
+    values |= {"network": TINY, "steps": STEPS, "max_minutes": None, "precision": "float32", "validate_every": 50}
+    values |= {"checkpoint_minutes": 0.02, "optimiser": {"batch_size": 8, "learning_rate": 2e-3, "ema_decay": 0.9}}
+    return Recipe.model_validate({**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    random = np.random.default_rng(0)
+    store = Store(tmp_path_factory.mktemp("data"))
+    rows = [
+        Sample(
+            image=random.integers(0, 500, (1, 16, 16)).astype(np.float32),
+            affine=np.diag([1.0, 1.0, 3.0, 1.0]),
+            channels=("t1",),
+            subject_id=f"S{subject}",
+            volume_id=f"S{subject}",
+            acquisition=Acquisition("GE", "Signa", 1.5, "FS", 10.0, 2.0, 2.0 + subject / 10, 5.0),
+            slice_index=k,
+            split="val" if subject == 5 else "train",
+            intensity_range=(50.0, 450.0),
+        )
+        for subject in range(6)
+        for k in range(8)
+    ]
+    store.write("samples/part-0.parquet", to_bytes(to_table(rows)))
+    return store.uri
+
+
+def training_processes() -> set[int]:
+    found = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                title = (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if title.startswith(b"ray::") and b"Train" in title and b"Controller" not in title:
+                found.add(int(folder.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_a_killed_worker_resumes_from_the_last_checkpoint(data: str, tmp_path: Path) -> None:
+    out = Store(tmp_path / "run")
+    killed: list[tuple[int, int]] = []
+
+    def kill_one() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not killed:
+            time.sleep(0.05)
+            lines = read_metrics(out)
+            saved = list(Path(out.root).glob("state/checkpoint_*/progress.json"))
+            if saved and lines and lines[-1]["step"] < STEPS * 0.8:
+                pid = min(training_processes())
+                killed.append((pid, lines[-1]["step"]))
+                os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    lines: list[str] = []
+    uri = train(recipe(), data, out.uri, num_workers=2, use_gpu=False, threads_per_worker=1, progress=lines.append)
+    killer.join()
+
+    assert killed, "the run ended before a worker could be killed"
+    assert any("2 workers" in line for line in lines)
+    generator = load_generator(uri)
+    assert generator.spec.metrics["steps"] == STEPS
+    assert generator.spec.subject_hashes == tuple(sorted(subject_hash(f"S{s}") for s in range(5)))
+    losses = [m for m in read_metrics(out) if "loss" in m]
+    assert [m["step"] for m in losses] == sorted({m["step"] for m in losses})
+    assert losses[-1]["loss"] < losses[0]["loss"]
+
+    x = np.random.default_rng(1).random((2, 1, 16, 16), np.float32)
+    target = Acquisition("GE", "Signa", 1.5, "FS", 10.0, 2.0, 2.1, 5.0)
+    assert np.isfinite(structure(generator, x, [target] * 2, [1, 2], steps=3)).all()
+
+    again: list[str] = []
+    assert train(recipe(), data, out.uri, progress=again.append) == uri
+    assert "already trained" in again[0]
+    with pytest.raises(RunError, match="another recipe"):
+        train(recipe(seed=1), data, out.uri)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_what_cannot_run_is_refused_before_it_starts(data: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="divide evenly"):
+        train(recipe(), data, str(tmp_path / "a"), num_workers=3)
+    with pytest.raises(RunError, match="need a CPU each"):
+        train(recipe(), data, str(tmp_path / "b"), num_workers=8)
+    with pytest.raises(RunError, match="need a GPU each"):
+        train(recipe(), data, str(tmp_path / "c"), num_workers=1, use_gpu=True)
