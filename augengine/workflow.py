@@ -9,11 +9,13 @@ from typing import Any
 
 from augengine.diffusion.checkpoint import read_spec
 from augengine.errors import RunError
+from augengine.intensity import normalise
 from augengine.io.commits import sample_files
 from augengine.io.sources import SourceOptions
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy, load_policy
 from augengine.phantom.cohort import Cohort
+from augengine.phantom.write import true_counterfactual
 from augengine.pipeline.augment import AugmentSummary, augment
 from augengine.pipeline.cluster import connect
 from augengine.pipeline.ingest import ingest
@@ -76,13 +78,13 @@ def run_on_phantom(job: Job, cohort: Cohort, samplers: Mapping[str, Sampler]) ->
     loaded, recipe = check(job)
     connect()
     with stage("phantom, Duke layout") as progress:
-        write_cohort(cohort, job.under("phantom"), actors=job.cpu_actors, progress=progress)
+        write_cohort(cohort, job.under("phantom"), "duke-classic", actors=job.cpu_actors, progress=progress)
     data = ingest_stage(job, job.under("phantom"))
     checkpoint = job.checkpoint or train_stage(job, recipe, data)
     summary = augment_stage(job, loaded, data, checkpoint)
 
     def true_image(sample: Sample) -> Any:
-        return truth.true_image(cohort, job.preparation, sample, sample.acquisition)
+        return normalise(true_counterfactual(cohort, sample, sample.acquisition, job.preparation))
 
     pictures(data, summary, true_image)
     with stage("error against the true counterfactual") as progress:

@@ -56,6 +56,7 @@ def write_checkpoint(folder: object, *, channels: tuple[str, ...] = ("t1",), see
         diffusion=DiffusionSpec(parametrisation="x0", schedule="cosine"),
         vocabulary=Vocabulary.fit([p.acquisition(0.5) for p in duke_protocols()]),
         channels=channels,
+        labels=("fat",),
         image_size=(size, size),
         spacing_mm=(2.0, 2.0),
     )  # fmt: skip

@@ -52,7 +52,7 @@ class Generator:
 
     @torch.no_grad()
     def denoise(self, x: Tensor, t_B: Tensor, condition: Condition, structure: Tensor | None = None) -> Tensor:
-        """x0 estimate for `x` (B, C, H, W) at timesteps `t_B`, unclamped; `structure` is (B, C, H, W) or None."""
+        """x0 estimate for `x` (B, C, H, W) at timesteps `t_B`, unclamped; `structure` is None or its planes."""
         output = self.network(x, t_B.to(x.device), condition, structure).float()
         return clean_estimate(self.spec.diffusion.parametrisation, self.schedule, output, x, t_B)
 
@@ -123,7 +123,8 @@ def build(spec: ModelSpec, seed: int = 0) -> AcquisitionUNet:
     """A freshly initialised network; the caller's global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AcquisitionUNet(spec.network, len(spec.channels), spec.vocabulary, spatial_dims=len(spec.image_size))
+        sizes = {"tissues": len(spec.labels), "spatial_dims": len(spec.image_size)}
+        return AcquisitionUNet(spec.network, len(spec.channels), spec.vocabulary, **sizes)
 
 
 def _read(store: Store, name: str) -> bytes:

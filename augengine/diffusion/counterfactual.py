@@ -15,6 +15,7 @@ from torch import Tensor
 from augengine.diffusion.checkpoint import Generator
 from augengine.diffusion.conditions import Condition
 from augengine.diffusion.samplers import Denoiser, Solver, ddim, ddim_inverse, row_generators, row_noise, sample
+from augengine.diffusion.structure import KNOTS, planes, recolour
 from augengine.errors import CheckpointError, ConfigError
 from augengine.records import Acquisition
 
@@ -71,16 +72,23 @@ def structure(
     x: np.ndarray,
     target: Sequence[Acquisition],
     seeds: Sequence[int],
+    tissue: np.ndarray,
     *,
     steps: int = 15,
     strength: float = 1.0,
     guidance: float = 1.0,
     solver: Solver = "ddim",
+    views: int = 4,
 ) -> np.ndarray:
-    """Generate under `target` while the network sees the source as a structure image.
+    """Generate under `target` while the network sees the source recoloured and where its tissues are.
 
     `strength` 1 starts from pure noise, so that contrast can come from `target` alone; less starts from the noised
     source. Raises `CheckpointError` for a generator without a structure input.
+
+    Args:
+        tissue: int8 (B, H, W) by `augengine.diffusion.structure.tissue_index` of the generator's labels.
+        views: random recolourings per row; their x0 estimates are averaged at every step, since a single one may
+            map two tissues onto the same value.
     """
     if not generator.spec.network.structure:
         raise CheckpointError(
@@ -94,15 +102,33 @@ def structure(
     x_t = row_noise(x0, generators)
     if strength < 1:
         x_t = generator.schedule.noised(x0, x_t, start_B)
-    denoise = denoiser(generator, target, guidance, structure_image=x0)
+    shown = structure_views(generator, x0, torch.from_numpy(tissue).to(x0.device), generators, views)
+    estimates = [denoiser(generator, target, guidance, structure_planes=view) for view in shown]
+
+    def denoise(x_t: Tensor, t_B: Tensor) -> Tensor:
+        return torch.stack([estimate(x_t, t_B) for estimate in estimates]).mean(0)
+
     return _array(sample(denoise, x_t, timesteps, generator.schedule, solver, generators))
+
+
+def structure_views(
+    generator: Generator, x0: Tensor, tissue: Tensor, generators: Sequence[torch.Generator], views: int
+) -> list[Tensor]:
+    """`views` structure inputs of the same rows, each with its own random curves; row b draws from `generators[b]`."""
+    tissues = len(generator.spec.labels)
+    shown = []
+    for _ in range(views):
+        size = (tissues + 1, x0.shape[1], KNOTS)
+        heights = torch.stack([torch.rand(size, generator=g) for g in generators])
+        shown.append(planes(recolour(x0, tissue, heights), tissue, tissues))
+    return shown
 
 
 def denoiser(
     generator: Generator,
     acquisitions: Sequence[Acquisition],
     guidance: float = 1.0,
-    structure_image: Tensor | None = None,
+    structure_planes: Tensor | None = None,
 ) -> Denoiser:
     """`denoise(x_t, t_B) -> x0` under `acquisitions` with classifier-free guidance of scale `guidance`.
 
@@ -114,9 +140,9 @@ def denoiser(
 
     def denoise(x_t: Tensor, t_B: Tensor) -> Tensor:
         if guidance == 1.0:
-            return generator.denoise(x_t, t_B, wanted, structure_image).clamp(low, high)
+            return generator.denoise(x_t, t_B, wanted, structure_planes).clamp(low, high)
         both: Condition = wanted.unconditional().cat(wanted)
-        twice = None if structure_image is None else torch.cat([structure_image] * 2)
+        twice = None if structure_planes is None else torch.cat([structure_planes] * 2)
         x0 = generator.denoise(torch.cat([x_t] * 2), torch.cat([t_B] * 2), both, twice)
         free, conditional = x0.chunk(2)
         return ((1 - guidance) * free + guidance * conditional).clamp(low, high)

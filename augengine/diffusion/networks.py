@@ -1,4 +1,4 @@
-"""The acquisition denoiser: a MONAI diffusion UNet that takes acquisition tokens in two ways at once.
+"""The acquisition denoiser: a diffusion UNet that takes acquisition tokens in two ways at once.
 
 Hybrid conditioning (paper 004, 2.2 and figure 3): an embedding of all parameters is added to the time embedding,
 and the attention blocks attend to the tokens, one per parameter.
@@ -7,11 +7,15 @@ Legend: B rows, C image channels, H W pixels, P parameters, D token width. `*` s
 
 from __future__ import annotations
 
+from types import EllipsisType
+
 import torch
 from monai.networks.nets import DiffusionModelUNet
+from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from torch import Tensor, nn
 from torch.nn import functional
 
+from augengine.diffusion.compact import CompactUNet
 from augengine.diffusion.conditions import Condition, TokenEmbedding, Vocabulary
 from augengine.diffusion.spec import NetworkSpec
 
@@ -19,62 +23,85 @@ from augengine.diffusion.spec import NetworkSpec
 class AcquisitionUNet(nn.Module):
     """`forward(x, t, condition, structure)` to the raw output, in the shape of `x`.
 
-    With `spec.structure`, two more inputs are concatenated: the structure image and a plane that is 1 where the
-    row has one; rows without one see zeros, which makes the network an ordinary conditional denoiser.
+    With `spec.structure`, the planes of `augengine.diffusion.structure.planes` are concatenated to the input; rows
+    without one see zeros, which makes the network an ordinary conditional denoiser.
     """
 
-    def __init__(self, spec: NetworkSpec, channels: int, vocabulary: Vocabulary, spatial_dims: int = 2) -> None:
+    def __init__(
+        self, spec: NetworkSpec, channels: int, vocabulary: Vocabulary, tissues: int = 0, spatial_dims: int = 2
+    ) -> None:
         super().__init__()
         self.spec = spec
         factor = spec.unshuffle**spatial_dims
-        inputs = channels * 2 + 1 if spec.structure else channels
+        self.structure_planes = channels + 2 + tissues if spec.structure else 0
+        inputs = channels + self.structure_planes
         self.tokens = TokenEmbedding(vocabulary, spec.token_dim)
-        self.unet = DiffusionModelUNet(
-            spatial_dims=spatial_dims,
-            in_channels=inputs * factor,
-            out_channels=channels * factor,
-            num_res_blocks=spec.res_blocks,
-            channels=spec.channels,
-            attention_levels=[level + 1 in spec.attention_levels for level in range(len(spec.channels))],
-            norm_num_groups=spec.norm_groups,
-            num_head_channels=spec.head_channels,
-            with_conditioning=True,
-            cross_attention_dim=spec.token_dim,
-            num_class_embeds=1,
-            use_flash_attention=True,
-        )
-        # MONAI adds `class_embedding(class_labels)` to the time embedding. The acquisition takes that place: the
-        # "label" is the sum of a row's tokens, and its embedding is this perceptron.
-        width = spec.channels[0] * 4
-        self.unet.class_embedding = nn.Sequential(nn.Linear(spec.token_dim, width), nn.SiLU(), nn.Linear(width, width))
+        body = _monai_unet if spec.body == "monai" else _CompactBody
+        self.unet = body(spec, spatial_dims, inputs * factor, channels * factor)
         self.multiple = spec.unshuffle * 2 ** (len(spec.channels) - 1)
 
     def forward(self, x: Tensor, t_B: Tensor, condition: Condition, structure: Tensor | None = None) -> Tensor:
         """Output (B, C, *) for noisy `x` (B, C, *) at timesteps `t_B`; any size, padded to the multiple inside."""
         size = x.shape[2:]
-        inputs = self._pad(torch.cat([x, *self._structure(x, structure)], dim=1))
-        tokens = self.tokens(condition)
-        out = self.unet(space_to_depth(inputs, self.spec.unshuffle), t_B, context=tokens, class_labels=tokens.sum(1))
-        out = depth_to_space(out, self.spec.unshuffle)
-        for axis, n in enumerate(size, start=2):
-            out = out.narrow(axis, 0, n)
-        return out
-
-    def _structure(self, x: Tensor, structure: Tensor | None) -> list[Tensor]:
-        if not self.spec.structure:
-            return []
-        seen = x.new_zeros(len(x), 1, *x.shape[2:])
         if structure is None:
-            return [torch.zeros_like(x), seen]
-        # A row of NaN marks "no structure" within a batch that has some (training drops rows at random).
-        present = ~structure.isnan().flatten(1).any(1)
-        return [structure.nan_to_num(0.0), seen + present.view(-1, *[1] * (x.ndim - 1))]
+            structure = x.new_zeros(len(x), self.structure_planes, *size)
+        inputs = self._pad(torch.cat([x, structure], dim=1))
+        tokens = self.tokens(condition)
+        unshuffled = space_to_depth(inputs, self.spec.unshuffle)
+        out: Tensor = self.unet(unshuffled, t_B, context=tokens, class_labels=tokens.sum(1))
+        kept: tuple[slice | EllipsisType, ...] = (..., *(slice(n) for n in size))
+        return depth_to_space(out, self.spec.unshuffle)[kept]
 
     def _pad(self, x: Tensor) -> Tensor:
         missing = [(-n) % self.multiple for n in x.shape[2:]]
         if not any(missing):
             return x
         return functional.pad(x, [v for n in reversed(missing) for v in (0, n)], mode="replicate")
+
+
+def _monai_unet(spec: NetworkSpec, spatial_dims: int, inputs: int, outputs: int) -> nn.Module:
+    unet: nn.Module = DiffusionModelUNet(
+        spatial_dims=spatial_dims,
+        in_channels=inputs,
+        out_channels=outputs,
+        num_res_blocks=spec.res_blocks,
+        channels=spec.channels,
+        attention_levels=[level + 1 in spec.attention_levels for level in range(len(spec.channels))],
+        norm_num_groups=spec.norm_groups,
+        num_head_channels=spec.head_channels,
+        with_conditioning=True,
+        cross_attention_dim=spec.token_dim,
+        num_class_embeds=1,
+        use_flash_attention=True,
+    )
+    # MONAI adds `class_embedding(class_labels)` to the time embedding. The acquisition takes that place: the "label"
+    # is the sum of a row's tokens, and its embedding is this perceptron.
+    unet.class_embedding = _perceptron(spec.token_dim, spec.channels[0] * 4)
+    return unet
+
+
+class _CompactBody(nn.Module):
+    """A `CompactUNet` behind the same call as MONAI's: time and acquisition embeddings are added."""
+
+    def __init__(self, spec: NetworkSpec, spatial_dims: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.width = spec.channels[0]
+        embedding_dim = self.width * 4
+        self.time, self.acquisition = (_perceptron(d, embedding_dim) for d in (self.width, spec.token_dim))
+        self.unet = CompactUNet(
+            spatial_dims, inputs, outputs, spec.channels, embedding_dim=embedding_dim, token_dim=spec.token_dim,
+            heads=spec.channels[-1] // spec.head_channels, norm_groups=spec.norm_groups,
+        )  # fmt: skip
+
+    def forward(self, x: Tensor, t_B: Tensor, context: Tensor, class_labels: Tensor) -> Tensor:
+        """As MONAI's `DiffusionModelUNet`."""
+        time = get_timestep_embedding(t_B, self.width)
+        out: Tensor = self.unet(x, self.time(time) + self.acquisition(class_labels), context)
+        return out
+
+
+def _perceptron(inputs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
 
 
 def space_to_depth(x: Tensor, factor: int) -> Tensor:

@@ -6,6 +6,8 @@ Legend: B rows, `*` any further axes.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
@@ -23,8 +25,10 @@ class Schedule:
     def __init__(self, spec: DiffusionSpec) -> None:
         self.spec = spec
         scheduler = DDPMScheduler(num_train_timesteps=spec.timesteps, beta_schedule=_NAMES[spec.schedule])
-        self.betas = scheduler.betas.double()
-        self.alpha_bar = torch.cumprod(1 - self.betas, 0)
+        plain = torch.cumprod(1 - scheduler.betas.double(), 0)
+        self.alpha_bar = torch.sigmoid(torch.logit(plain) - 2 * math.log(spec.shift)) if spec.shift != 1 else plain
+        before = torch.cat([torch.ones(1, dtype=torch.float64), self.alpha_bar[:-1]])
+        self.betas = 1 - self.alpha_bar / before
 
     def signal(self, t_B: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """(sqrt(alpha_bar), sqrt(1 - alpha_bar)) at `t_B`, shaped to broadcast over `like` (B, *)."""

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from augengine.diffusion import counterfactual
 from augengine.diffusion.checkpoint import Generator
+from augengine.diffusion.structure import tissue_index
 from augengine.edits.base import Context, Donor, Drawing, Plan, Skip
 from augengine.intensity import denormalise, normalise
 from augengine.phantom.protocols import duke_protocols
@@ -105,7 +106,9 @@ class AcquisitionEdit:
         elif params.method == "sdedit":
             y = counterfactual.sdedit(generator, x, targets, seeds, **settings)
         else:
-            y = counterfactual.structure(generator, x, targets, seeds, **settings)
+            names = generator.spec.labels
+            tissue = np.stack([tissue_index(s.label, s.labels, names, s.image) for s in samples])
+            y = counterfactual.structure(generator, x, targets, seeds, tissue, **settings)
         return [
             s.replace(image=denormalise(image, s), acquisition=target)
             for s, image, target in zip(samples, y, targets, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,8 +12,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from augengine.errors import ConfigError, DataError
 from augengine.phantom.brain_cohort import BrainCohort
 from augengine.phantom.cohort import Cohort
-from augengine.phantom.write_brats import write_brats
-from augengine.phantom.write_duke import write_duke
+from augengine.phantom.write_brats import write_brats_subject
+from augengine.phantom.write_duke import write_duke_subject, write_mapping
 from augengine.prepare import Preparation, prepare
 from augengine.records import Acquisition, Sample
 
@@ -36,21 +36,34 @@ def read_cohort(path: Path) -> Cohort | BrainCohort:
 
 
 def write(cohort: Cohort | BrainCohort, folder: Path, layout: Layout, subjects: Iterable[int] | None = None) -> None:
-    """Write a cohort as a data set of the layout; `cohort.json` comes last and marks a finished folder.
+    """Write a cohort (or some subjects, by index) as a data set of the layout; see `write_subject` and `finish`."""
+    chosen = range(cohort.subjects) if subjects is None else subjects
+    finish(cohort, folder, [row for index in chosen for row in write_subject(cohort, index, folder, layout)])
+
+
+def write_subject(cohort: Cohort | BrainCohort, index: int, folder: Path, layout: Layout) -> list[dict[str, str]]:
+    """Write one subject; returns its rows of Duke's mapping file (none for BraTS). Subjects are independent.
 
     Raises:
         ConfigError: a breast cohort in a BraTS layout, or a brain cohort in a Duke layout.
     """
     if isinstance(cohort, Cohort) and layout in ("duke-classic", "duke-descriptive"):
-        write_duke(cohort, folder, "classic" if layout == "duke-classic" else "descriptive", subjects)
-    elif isinstance(cohort, BrainCohort) and layout in ("brats2021", "brats2023"):
-        write_brats(cohort, folder, 2021 if layout == "brats2021" else 2023, subjects)
-    else:
-        raise ConfigError(
-            f"a {cohort.kind} cohort has no such layout",
-            found=layout,
-            next_step="breast: duke-classic, duke-descriptive; brain: brats2021, brats2023",
-        )
+        return write_duke_subject(cohort, index, folder, "classic" if layout == "duke-classic" else "descriptive")
+    if isinstance(cohort, BrainCohort) and layout in ("brats2021", "brats2023"):
+        write_brats_subject(cohort, index, folder, 2021 if layout == "brats2021" else 2023)
+        return []
+    raise ConfigError(
+        f"a {cohort.kind} cohort has no such layout",
+        found=layout,
+        next_step="breast: duke-classic, duke-descriptive; brain: brats2021, brats2023",
+    )
+
+
+def finish(cohort: Cohort | BrainCohort, folder: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Write Duke's mapping file, if there are rows, and last `cohort.json`: without it a folder is unfinished."""
+    if rows:
+        write_mapping(folder, rows)
+    (folder / "cohort.json").write_text(json.dumps(cohort.model_dump(), indent=1) + "\n", encoding="utf-8")
 
 
 def prepared(cohort: Cohort | BrainCohort, index: int, preparation: Preparation) -> list[Sample]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -29,20 +27,6 @@ CODES: dict[int, dict[str, int]] = {
 def case_name(index: int, year: Year) -> str:
     """`BraTS2021_00000` or `BraTS-GLI-00000-000`."""
     return f"BraTS2021_{index:05d}" if year == 2021 else f"BraTS-GLI-{index:05d}-000"
-
-
-def write_brats(cohort: BrainCohort, folder: Path, year: Year = 2021, subjects: Iterable[int] | None = None) -> None:
-    """Write a whole cohort, then `cohort.json`; a folder without the latter is unfinished.
-
-    Args:
-        cohort: a brain cohort.
-        folder: gets one folder for each case, and `cohort.json`.
-        year: layout and label codes.
-        subjects: indices to write; all by default.
-    """
-    for index in range(cohort.subjects) if subjects is None else subjects:
-        write_brats_subject(cohort, index, folder, year)
-    (folder / "cohort.json").write_text(json.dumps(cohort.model_dump(), indent=1) + "\n", encoding="utf-8")
 
 
 def write_brats_subject(cohort: BrainCohort, index: int, folder: Path, year: Year = 2021) -> None:

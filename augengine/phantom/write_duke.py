@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -34,20 +33,6 @@ STUDY, SERIES, SERIES_NUMBER = "MRI BREAST BILATERAL WWO", "ax dynamic pre", 26
 MAX_SUBJECTS = 999
 SIEMENS_OFFSET = 32  # stored = intensity + offset: a reader that forgets the rescale is caught
 Layout = Literal["classic", "descriptive"]
-
-
-def write_duke(cohort: Cohort, folder: Path, layout: Layout = "classic", subjects: Iterable[int] | None = None) -> None:
-    """Write a whole cohort, then its mapping file and `cohort.json`; a folder without the latter is unfinished.
-
-    Args:
-        cohort: a breast cohort.
-        folder: gets `Duke-Breast-Cancer-MRI/`, `Segmentation_Masks_NRRD/`, the mapping file and `cohort.json`.
-        layout: folder names of UIDs ("classic") or with dates and descriptions ("descriptive").
-        subjects: indices to write; all by default.
-    """
-    chosen = list(range(cohort.subjects) if subjects is None else subjects)
-    rows = [row for index in chosen for row in write_duke_subject(cohort, index, folder, layout)]
-    finish_duke(cohort, folder, rows)
 
 
 def write_duke_subject(cohort: Cohort, index: int, folder: Path, layout: Layout = "classic") -> list[dict[str, str]]:
@@ -77,13 +62,12 @@ def write_duke_subject(cohort: Cohort, index: int, folder: Path, layout: Layout 
     return rows
 
 
-def finish_duke(cohort: Cohort, folder: Path, rows: list[dict[str, str]]) -> None:
-    """Write the mapping file and `cohort.json`, the sign of a finished folder."""
+def write_mapping(folder: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    """Write the collection's mapping file from the rows of all subjects."""
     with (folder / MAPPING).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["original_path_and_filename", "classic_path", "descriptive_path"])
         writer.writeheader()
         writer.writerows(rows)
-    (folder / "cohort.json").write_text(json.dumps(cohort.model_dump(), indent=1) + "\n", encoding="utf-8")
 
 
 def dicom_series(sample: Sample) -> list[Dataset]:

@@ -1,4 +1,4 @@
-"""A phantom cohort in, a folder in Duke's layout out, subjects in parallel; called again, it writes what is missing."""
+"""A phantom cohort in; a data set in a public layout, or shards, out. Called again, both make what is missing."""
 
 from __future__ import annotations
 
@@ -7,39 +7,86 @@ from typing import Any
 
 import pyarrow as pa
 
-from augengine.io.commits import committed_files
+from augengine.io.commits import committed_files, finish
+from augengine.io.shards import to_table
 from augengine.io.store import Store
+from augengine.phantom import write
+from augengine.phantom.brain_cohort import BrainCohort
 from augengine.phantom.cohort import Cohort
-from augengine.phantom.write_duke import finish_duke, write_duke_subject
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
+from augengine.prepare import Preparation
+from augengine.splits import assign_splits, categories
+
+AnyCohort = Cohort | BrainCohort
 
 
 def write_cohort(
-    cohort: Cohort,
+    cohort: AnyCohort,
     folder: str,
+    layout: write.Layout,
     *,
     actors: Actors = Actors(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> None:
-    """Write DICOM series, masks, the mapping file and `cohort.json` to a folder that all workers see."""
+    """Write DICOM or NIfTI with masks to a folder that all workers see, and last `cohort.json`."""
     store = Store(f"{folder}/_progress")
     spec = cohort.model_dump(mode="json")
     units = [Unit(cohort.subject_id(i), {"index": i}) for i in range(cohort.subjects)]
-    args = {"cohort": spec, "folder": folder}
-    run_units(
-        units, PhantomWorker, args, store, {"cohort": spec},
-        actors=actors, progress=progress,
-    )  # fmt: skip
+    args = {"cohort": cohort, "folder": folder, "layout": layout}
+    fingerprint = {"cohort": spec, "layout": layout}
+    run_units(units, LayoutWorker, args, store, fingerprint, actors=actors, progress=progress)
     rows = [row for name in committed_files(store, "files") for row in store.parquet(name).read().to_pylist()]
-    finish_duke(cohort, Path(folder), rows)
+    write.finish(cohort, Path(folder), rows)
 
 
-class PhantomWorker:
+def shard_cohort(
+    cohort: AnyCohort,
+    out: str,
+    preparation: Preparation,
+    *,
+    split_seed: int = 0,
+    actors: Actors = Actors(),  # noqa: B008  (frozen)
+    progress: Progress | None = None,
+) -> None:
+    """Straight to `out/samples`, as ingest of the written data set would, but for the files in between."""
+    store = Store(out)
+    scanned = {cohort.subject_id(i): _scanner(cohort, i) for i in range(cohort.subjects)}
+    splits = assign_splits(scanned, split_seed)
+    units = [Unit(s, {"index": i, "split": splits[s]}) for i, s in enumerate(scanned)]
+    settings = {
+        "stage": "phantom", "cohort": cohort.model_dump(mode="json"),
+        "preparation": preparation.model_dump(), "split_seed": split_seed,
+    }  # fmt: skip
+    args = {"cohort": cohort, "preparation": preparation}
+    summary = run_units(units, ShardWorker, args, store, settings, actors=actors, progress=progress)
+    finish(store, {**settings, "counts": dict(summary.counts)})
+
+
+def _scanner(cohort: AnyCohort, index: int) -> frozenset[str]:
+    """What the split is stratified by: the breast's protocol or the brain's site."""
+    return categories([cohort.acquisition(index)]) if isinstance(cohort, Cohort) else frozenset({cohort.site(index)})
+
+
+class LayoutWorker:
     """Draws, scans and writes one subject."""
 
-    def __init__(self, cohort: dict[str, Any], folder: str) -> None:
-        self.cohort, self.folder = Cohort.model_validate(cohort), Path(folder)
+    def __init__(self, cohort: AnyCohort, folder: str, layout: write.Layout) -> None:
+        self.cohort, self.folder, self.layout = cohort, Path(folder), layout
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
         """The subject's rows of Duke's mapping file."""
-        return {"files": pa.Table.from_pylist(write_duke_subject(self.cohort, int(spec["index"]), self.folder))}
+        return {
+            "files": pa.Table.from_pylist(write.write_subject(self.cohort, spec["index"], self.folder, self.layout))
+        }
+
+
+class ShardWorker:
+    """Draws, scans and prepares one subject."""
+
+    def __init__(self, cohort: AnyCohort, preparation: Preparation) -> None:
+        self.cohort, self.preparation = cohort, preparation
+
+    def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
+        """The subject's samples."""
+        samples = write.prepared(self.cohort, spec["index"], self.preparation)
+        return {"samples": to_table(s.replace(split=spec["split"]) for s in samples)}

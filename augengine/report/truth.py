@@ -29,9 +29,10 @@ from augengine.io.shards import iter_metadata, iter_samples
 from augengine.io.store import Store
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.protocols import draw_protocol, is_fat_saturated, without_fat_saturation
+from augengine.phantom.write import true_counterfactual
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.policy.spec import Sampler
-from augengine.prepare import Preparation, prepare
+from augengine.prepare import Preparation
 from augengine.records import Acquisition, Sample
 from augengine.report.classical import PooledHistograms
 from augengine.rng import derive, digest, generator
@@ -39,13 +40,6 @@ from augengine.rng import derive, digest, generator
 matplotlib.use("Agg")
 MICRO_BATCH = 8
 METRICS = ("psnr_db", "rmse", "structure_ssim", "texture_ratio")
-
-
-def true_image(cohort: Cohort, preparation: Preparation, sample: Sample, acquisition: Acquisition) -> np.ndarray:
-    """The slice of `sample` as `acquisition` would have shown it, normalised; `(C, I, J)`."""
-    volume = cohort.truth(sample.subject_id, acquisition)
-    slices = {s.slice_index: s for s in prepare(volume, preparation)}
-    return normalise(slices[sample.slice_index])
 
 
 def errors(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -152,7 +146,7 @@ class TruthWorker:
         names = sorted({name for name, _ in spec["rows"]})
         samples = [s for s in iter_samples(self.data, names) if s.sample_id in wanted]
         pairs = [(s, t) for s in samples for t in self._targets(s)]
-        truths = [true_image(self.cohort, self.preparation, s, t) for s, t in pairs]
+        truths = [normalise(true_counterfactual(self.cohort, s, t, self.preparation)) for s, t in pairs]
         rows = []
         for method, images in self._methods(pairs):
             for (sample, target), truth, image in zip(pairs, truths, images, strict=True):

@@ -12,15 +12,29 @@ from augengine.yaml_config import Document, Strict
 
 
 class StructureRecipe(Strict):
-    """How the structure image of training is made from the source (see `augengine.diffusion.remap`).
+    """How the structure image of training is made from the source (see `augengine.diffusion.structure`).
 
     Attributes:
-        knots: heights of the random intensity curve; more make it wilder.
-        dropout: share of rows without a structure image, which keeps the network fit for `sdedit` and `inversion`.
+        dropout: share of rows without structure, which keeps the network fit for `sdedit` and `inversion`.
+        mask_dropout: share of rows whose mask is hidden, which keeps it fit for sources without one.
     """
 
-    knots: int = Field(default=8, ge=3, le=64)
-    dropout: float = Field(default=0.2, ge=0, le=1)
+    dropout: float = Field(default=0.15, ge=0, le=1)
+    mask_dropout: float = Field(default=0.15, ge=0, le=1)
+
+
+class WarpRecipe(Strict):
+    """Random rotation, scaling, shift and reflection of training images, so that few subjects are not memorised.
+
+    Attributes:
+        rotation_deg, scale, shift: largest deviation; scale relative to 1, shift relative to the field of view.
+        flip: mirror the first axis (left and right) of half the rows.
+    """
+
+    rotation_deg: float = Field(default=15.0, ge=0, le=180)
+    scale: float = Field(default=0.2, ge=0, lt=1)
+    shift: float = Field(default=0.12, ge=0, lt=1)
+    flip: bool = True
 
 
 class DataRecipe(Strict):
@@ -79,6 +93,7 @@ class Recipe(Strict):
     network: NetworkSpec
     diffusion: DiffusionSpec
     structure: StructureRecipe | None = None
+    warp: WarpRecipe | None = None
     data: DataRecipe = Field(default_factory=DataRecipe)
     optimiser: OptimiserRecipe
     loss: LossRecipe = Field(default_factory=LossRecipe)

@@ -15,24 +15,30 @@ import numpy as np
 
 from augengine import rng
 from augengine.diffusion.conditions import Vocabulary
+from augengine.diffusion.structure import tissue_index
 from augengine.errors import DataError
 from augengine.intensity import normalise
-from augengine.io.shards import check_schema, from_row, shard_names
+from augengine.io.commits import sample_files
+from augengine.io.shards import check_schema, from_row
 from augengine.io.store import Store
 from augengine.records import Acquisition
 
-_SURVEY_COLUMNS = ["sample_id", "subject_id", "split", "channels", "image_shape", "spacing_mm", "acquisition"]
+_SURVEY_COLUMNS = [
+    "sample_id", "subject_id", "split", "channels", "image_shape", "label_names", "spacing_mm", "acquisition",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Survey:
     """What the metadata of one split say: enough to build the network and the vocabulary.
 
-    `subjects` are sorted ids; `image_size` is the spatial shape; `spacing_mm` the median voxel size.
+    `subjects` are sorted ids; `labels` are the names that any row's mask knows, sorted; `image_size` is the spatial
+    shape; `spacing_mm` the median voxel size.
     """
 
     rows: int
     channels: tuple[str, ...]
+    labels: tuple[str, ...]
     image_size: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     vocabulary: Vocabulary
@@ -41,16 +47,16 @@ class Survey:
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised images (B, C, *) float32 and the acquisition of each row."""
+    """Normalised images (B, C, *) float32, tissue maps (B, *) int8 (see `tissue_index`), and acquisitions."""
 
     images: np.ndarray
+    tissue: np.ndarray
     acquisitions: list[Acquisition]
 
-
-def samples_store(uri: str) -> Store:
-    """The folder of shards: `uri` itself, or `samples/` in it where ingest wrote that."""
-    store = Store(uri)
-    return Store(store.uri + "/samples") if store.exists("samples") else store
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        return self.images.nbytes + self.tissue.nbytes
 
 
 def survey(uri: str, split: str = "train") -> Survey:
@@ -59,13 +65,14 @@ def survey(uri: str, split: str = "train") -> Survey:
     Raises:
         DataError: no shards, no rows of the split, or rows that differ in channels or shape.
     """
-    store = samples_store(uri)
+    store = Store(uri)
     first: dict[str, Any] | None = None
     acquisitions: set[Acquisition] = set()
     subjects: set[str] = set()
+    labels: set[str] = set()
     spacings: set[tuple[float, ...]] = set()
     count = 0
-    for name in shard_names(store, ""):
+    for name in sample_files(store):
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for group in range(file.num_row_groups):
@@ -83,6 +90,7 @@ def survey(uri: str, split: str = "train") -> Survey:
                         )
                 count += 1
                 subjects.add(row["subject_id"])
+                labels.update(row["label_names"])
                 acquisitions.add(Acquisition(**row["acquisition"]))
                 spacings.add(tuple(round(v, 4) for v in row["spacing_mm"]))
     if first is None:
@@ -90,6 +98,7 @@ def survey(uri: str, split: str = "train") -> Survey:
     return Survey(
         rows=count,
         channels=tuple(first["channels"]),
+        labels=tuple(sorted(labels)),
         image_size=tuple(first["image_shape"][1:]),
         spacing_mm=tuple(float(v) for v in np.median(sorted(spacings), axis=0)),
         vocabulary=Vocabulary.fit(acquisitions),
@@ -104,12 +113,21 @@ class BatchReader:
     """
 
     def __init__(
-        self, uri: str, split: str, seed: int, batch_size: int, *, window_groups: int = 8, cache_mb: int = 1024
+        self,
+        uri: str,
+        split: str,
+        seed: int,
+        batch_size: int,
+        labels: Sequence[str] = (),
+        *,
+        window_groups: int = 8,
+        cache_mb: int = 1024,
     ) -> None:
-        self.store, self.split, self.seed, self.batch_size = samples_store(uri), split, seed, batch_size
+        self.store, self.split, self.seed, self.batch_size = Store(uri), split, seed, batch_size
+        self.labels = tuple(labels)
         self.window_groups, self.cache_bytes = window_groups, cache_mb * 2**20
         self.groups: list[tuple[str, int, int]] = []  # shard, row group, rows of the split in it
-        for name in shard_names(self.store, ""):
+        for name in sample_files(self.store):
             file = self.store.parquet(name)
             for group in range(file.num_row_groups):
                 rows = file.read_row_group(group, columns=["split"])["split"].to_pylist().count(split)
@@ -117,7 +135,7 @@ class BatchReader:
                     self.groups.append((name, group, rows))
         self.rows = sum(rows for *_, rows in self.groups)
         self._order: tuple[int, np.ndarray] = (-1, np.empty((0, 2), np.int64))
-        self._cache: OrderedDict[int, tuple[np.ndarray, list[Acquisition]]] = OrderedDict()
+        self._cache: OrderedDict[int, Batch] = OrderedDict()
         self._cached_bytes = 0
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
@@ -132,7 +150,11 @@ class BatchReader:
     def take(self, references: Sequence[tuple[int, int]]) -> Batch:
         """Rows given as (group, row in the group's rows of this split)."""
         parts = [(self._group(group), row) for group, row in references]
-        return Batch(np.stack([images[row] for (images, _), row in parts]), [a[row] for (_, a), row in parts])
+        return Batch(
+            np.stack([rows.images[n] for rows, n in parts]),
+            np.stack([rows.tissue[n] for rows, n in parts]),
+            [rows.acquisitions[n] for rows, n in parts],
+        )
 
     def _reference(self, place: int) -> tuple[int, int]:
         group, row = self._epoch(place // self.rows)[place % self.rows]
@@ -151,19 +173,23 @@ class BatchReader:
             self._order = (epoch, np.concatenate(windows))
         return self._order[1]
 
-    def _group(self, index: int) -> tuple[np.ndarray, list[Acquisition]]:
+    def _group(self, index: int) -> Batch:
         if index in self._cache:
             self._cache.move_to_end(index)
             return self._cache[index]
         name, group, _ = self.groups[index]
         rows = self.store.parquet(name).read_row_group(group).to_pylist()
         samples = [from_row(row) for row in rows if row["split"] == self.split]
-        loaded = (np.stack([normalise(s) for s in samples]), [s.acquisition for s in samples])
+        loaded = Batch(
+            np.stack([normalise(s) for s in samples]),
+            np.stack([tissue_index(s.label, s.labels, self.labels, s.image) for s in samples]),
+            [s.acquisition for s in samples],
+        )
         self._cache[index] = loaded
-        self._cached_bytes += loaded[0].nbytes
+        self._cached_bytes += loaded.nbytes
         while self._cached_bytes > self.cache_bytes and len(self._cache) > 1:
-            _, (images, _) = self._cache.popitem(last=False)
-            self._cached_bytes -= images.nbytes
+            _, dropped = self._cache.popitem(last=False)
+            self._cached_bytes -= dropped.nbytes
         return loaded
 
 

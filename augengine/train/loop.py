@@ -25,13 +25,14 @@ from augengine import rng
 from augengine.diffusion.checkpoint import build, save_generator
 from augengine.diffusion.ema import Ema
 from augengine.diffusion.networks import AcquisitionUNet
-from augengine.diffusion.remap import random_remap
 from augengine.diffusion.schedules import Schedule, target
 from augengine.diffusion.spec import ModelSpec
+from augengine.diffusion.structure import KNOTS, NO_MASK, planes, recolour
 from augengine.io.store import Store
 from augengine.train import state
 from augengine.train.config import Recipe
 from augengine.train.data import Batch, BatchReader
+from augengine.train.warp import warp
 
 LOG_SECONDS = 2.0
 
@@ -43,6 +44,7 @@ def train_worker(config: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
     torch.set_num_threads(config["threads"])
+    torch.set_flush_denormal(True)  # moments that fade to denormals slow a CPU down fiftyfold
     out = Store(config["out"])
 
     network = build(spec, recipe.seed).to(device)
@@ -58,10 +60,10 @@ def train_worker(config: dict[str, Any]) -> None:
 
     schedule = Schedule(spec.diffusion)
     reader = BatchReader(
-        config["data"], "train", recipe.seed, recipe.optimiser.batch_size,
+        config["data"], "train", recipe.seed, recipe.optimiser.batch_size, spec.labels,
         window_groups=recipe.data.window_groups, cache_mb=recipe.data.cache_mb,
     )  # fmt: skip
-    validation = _validation_batch(config["data"], recipe) if rank == 0 else None
+    validation = _validation_batch(config["data"], spec, recipe) if rank == 0 else None
     model = ray.train.torch.prepare_model(network)
     clock = _Clock(recipe, progress.elapsed_s, rank, world)
 
@@ -110,16 +112,20 @@ def batch_loss(
 ) -> Tensor:  # fmt: skip
     """Denoising loss of one batch (Ho et al. 2020, eq. 14, in the recipe's parametrisation); all noise from `seed`."""
     generator = torch.Generator().manual_seed(seed)
-    x0 = torch.from_numpy(batch.images)
+    x0, tissue = torch.from_numpy(batch.images), torch.from_numpy(batch.tissue)
     rows = len(x0)
+    if recipe.warp is not None:
+        x0, tissue = warp(x0, tissue, recipe.warp, generator)
     t_B = torch.randint(0, spec.diffusion.timesteps, (rows,), generator=generator)
     noise = torch.randn(x0.shape, generator=generator)
     condition = spec.vocabulary.encode(batch.acquisitions)
     condition = condition.drop(torch.rand(rows, generator=generator) < recipe.condition_dropout)
     structure = None
     if recipe.structure is not None:
-        structure = random_remap(x0, generator, recipe.structure.knots)
-        structure[torch.rand(rows, generator=generator) < recipe.structure.dropout] = torch.nan
+        tissue[torch.rand(rows, generator=generator) < recipe.structure.mask_dropout] = NO_MASK
+        heights = torch.rand(rows, len(spec.labels) + 1, x0.shape[1], KNOTS, generator=generator)
+        structure = planes(recolour(x0, tissue, heights), tissue, len(spec.labels))
+        structure[torch.rand(rows, generator=generator) < recipe.structure.dropout] = 0
         structure = structure.to(device)
     x0, noise = x0.to(device), noise.to(device)
     x_t = schedule.noised(x0, noise, t_B)
@@ -199,8 +205,8 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     return "AVX512" in capabilities and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _validation_batch(data: str, recipe: Recipe) -> Batch | None:
-    reader = BatchReader(data, "val", recipe.seed, 1, cache_mb=recipe.data.cache_mb)
+def _validation_batch(data: str, spec: ModelSpec, recipe: Recipe) -> Batch | None:
+    reader = BatchReader(data, "val", recipe.seed, 1, spec.labels, cache_mb=recipe.data.cache_mb)
     count = min(recipe.data.validation_rows, reader.rows)
     return reader.first(count) if count else None
 

@@ -112,6 +112,7 @@ def model_spec(recipe: Recipe, found: Survey) -> ModelSpec:
         diffusion=recipe.diffusion,
         vocabulary=found.vocabulary,
         channels=found.channels,
+        labels=found.labels if recipe.network.structure else (),
         image_size=found.image_size,
         spacing_mm=found.spacing_mm,
         subject_hashes=tuple(sorted(subject_hash(s) for s in found.subjects)),

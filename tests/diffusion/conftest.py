@@ -27,11 +27,13 @@ def spec(acquisitions: tuple[Acquisition, Acquisition]) -> ModelSpec:
         diffusion=DiffusionSpec(parametrisation="x0", schedule="cosine"),
         vocabulary=Vocabulary.fit(acquisitions),
         channels=("t1",),
+        labels=("fat",),
         image_size=(16, 16),
         spacing_mm=(1.0, 1.0, 2.0),
     )
 
 
-@pytest.fixture(scope="session")
-def generator(spec: ModelSpec) -> Generator:
-    return untrained(spec, seed=3)
+@pytest.fixture(scope="session", params=["monai", "compact"])
+def generator(spec: ModelSpec, request: pytest.FixtureRequest) -> Generator:
+    changes = {"body": request.param, **({"attention_levels": ()} if request.param == "compact" else {})}
+    return untrained(spec.model_copy(update={"network": spec.network.model_copy(update=changes)}), seed=3)

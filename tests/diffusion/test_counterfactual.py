@@ -75,17 +75,20 @@ def test_a_row_does_not_depend_on_its_neighbours(generator: Generator, acquisiti
     assert not np.array_equal(first[0], first[1])
 
 
-def test_structure_depends_on_target_seed_and_source(generator: Generator, acquisitions: Pair) -> None:
+def test_structure_depends_on_target_seed_source_and_mask(generator: Generator, acquisitions: Pair) -> None:
     ge, siemens = acquisitions
-    x = images(1)
-    base = structure(generator, x, [ge], [1], steps=3)
+    x, mask = images(1), np.zeros((1, 16, 16), np.int8)
+    mask[:, 4:9] = 1
+    base = structure(generator, x, [ge], [1], mask, steps=3)
     assert base.shape == x.shape
     assert base.dtype == np.float32
-    np.testing.assert_array_equal(base, structure(generator, x, [ge], [1], steps=3))
+    np.testing.assert_array_equal(base, structure(generator, x, [ge], [1], mask, steps=3))
     for changed in (
-        structure(generator, x, [siemens], [1], steps=3),
-        structure(generator, x, [ge], [2], steps=3),
-        structure(generator, images(1, seed=4), [ge], [1], steps=3),
+        structure(generator, x, [siemens], [1], mask, steps=3),
+        structure(generator, x, [ge], [2], mask, steps=3),
+        structure(generator, images(1, seed=4), [ge], [1], mask, steps=3),
+        structure(generator, x, [ge], [1], mask * 0 - 1, steps=3),
+        structure(generator, x, [ge], [1], mask, steps=3, views=1),
     ):
         assert np.abs(changed - base).max() > 1e-3
 
@@ -93,7 +96,7 @@ def test_structure_depends_on_target_seed_and_source(generator: Generator, acqui
 def test_structure_needs_a_network_that_takes_one(spec: ModelSpec, acquisitions: Pair) -> None:
     plain = spec.model_copy(update={"network": spec.network.model_copy(update={"structure": False})})
     with pytest.raises(CheckpointError, match="structure input"):
-        structure(untrained(plain, 0), images(1), [acquisitions[0]], [0])
+        structure(untrained(plain, 0), images(1), [acquisitions[0]], [0], np.zeros((1, 16, 16), np.int8))
 
 
 def test_inversion_to_the_own_acquisition_keeps_the_image(spec: ModelSpec, acquisitions: Pair) -> None:

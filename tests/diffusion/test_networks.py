@@ -44,7 +44,7 @@ def test_every_parameter_changes_the_output(generator: Generator) -> None:
     x, t, condition = noisy(generator)
     base = generator.denoise(x, t, condition)
     assert not torch.allclose(base, generator.denoise(x, t, condition.unconditional()), atol=1e-4)
-    structure = torch.rand(2, 1, 16, 16)
+    structure = torch.rand(2, 4, 16, 16)
     assert not torch.allclose(base, generator.denoise(x, t, condition, structure), atol=1e-4)
     assert not torch.allclose(base, generator.denoise(x, t - 300, condition), atol=1e-4)
 
@@ -54,7 +54,7 @@ def test_both_ways_of_conditioning_are_live(generator: Generator) -> None:
     network = generator.network
     tokens = network.tokens(condition)
     other = tokens + torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0))
-    inputs = space_to_depth(torch.cat([x, torch.zeros(2, 2, 16, 16)], 1), 2)
+    inputs = space_to_depth(torch.cat([x, torch.zeros(2, 4, 16, 16)], 1), 2)
     base = network.unet(inputs, t, context=tokens, class_labels=tokens.sum(1))
     assert not torch.allclose(base, network.unet(inputs, t, context=other, class_labels=tokens.sum(1)), atol=1e-5)
     assert not torch.allclose(base, network.unet(inputs, t, context=tokens, class_labels=other.sum(1)), atol=1e-5)
@@ -63,19 +63,19 @@ def test_both_ways_of_conditioning_are_live(generator: Generator) -> None:
 def test_any_size_is_padded_and_cropped_back(generator: Generator) -> None:
     _, t, condition = noisy(generator)
     x = torch.randn(2, 1, 13, 18)
-    assert generator.denoise(x, t, condition, torch.rand(2, 1, 13, 18)).shape == x.shape
+    assert generator.denoise(x, t, condition, torch.rand(2, 4, 13, 18)).shape == x.shape
 
 
 def test_a_row_without_structure_equals_a_batch_without(generator: Generator) -> None:
     x, t, condition = noisy(generator)
-    structure = torch.rand(2, 1, 16, 16)
-    structure[0] = torch.nan
+    structure = torch.rand(2, 4, 16, 16)
+    structure[0] = 0
     mixed = generator.denoise(x, t, condition, structure)
     torch.testing.assert_close(mixed[0], generator.denoise(x, t, condition)[0])
 
 
 def test_network_spec_refuses_what_cannot_be_built() -> None:
-    for wrong in ({"attention_levels": (4,)}, {"norm_groups": 24}, {"head_channels": 48}):
+    for wrong in ({"attention_levels": (4,)}, {"norm_groups": 24}, {"head_channels": 48}, {"body": "compact"}):
         with pytest.raises(ValidationError):
             NetworkSpec(
                 **{"channels": (32, 64), "res_blocks": 1, "attention_levels": (2,), "head_channels": 32, **wrong}

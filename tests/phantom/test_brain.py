@@ -15,7 +15,8 @@ from augengine.errors import DataError
 from augengine.phantom.brain import SITES, render
 from augengine.phantom.brain_anatomy import TISSUE_LABELS, BrainAnatomy, draw_brain
 from augengine.phantom.brain_cohort import BrainCohort
-from augengine.phantom.write_brats import case_name, write_brats
+from augengine.phantom.write import write
+from augengine.phantom.write_brats import case_name
 
 COHORT = BrainCohort(subjects=6, seed=2, matrix=64, slices=16, sites=("north", "south", "west"))
 
@@ -136,7 +137,7 @@ def test_cohort_truths() -> None:
     (2023, ("-t1n", "-t1c", "-t2w", "-t2f", "-seg"), 3),
 ])  # fmt: skip
 def test_brats_files(tmp_path: Path, year: int, suffixes: tuple[str, ...], enhancing: int) -> None:
-    write_brats(COHORT, tmp_path, year, subjects=[0, 1])  # type: ignore[arg-type]
+    write(COHORT, tmp_path, f"brats{year}", subjects=[0, 1])  # type: ignore[arg-type]
     assert (tmp_path / "cohort.json").is_file()
     codes = set()
     for index in (0, 1):

@@ -11,7 +11,8 @@ import pydicom
 import pytest
 
 from augengine.phantom.cohort import Cohort
-from augengine.phantom.write_duke import dicom_series, write_duke
+from augengine.phantom.write import write
+from augengine.phantom.write_duke import dicom_series
 from augengine.records import Sample
 
 COHORT = Cohort(subjects=10, seed=3, matrix=64, slices=4, siemens_fraction=0.5, lesion_fraction=0.5)
@@ -20,7 +21,7 @@ COHORT = Cohort(subjects=10, seed=3, matrix=64, slices=4, siemens_fraction=0.5, 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("duke")
-    write_duke(COHORT, path)
+    write(COHORT, path, "duke-classic")
     return path
 
 
@@ -85,7 +86,7 @@ def test_uids_follow_from_the_content() -> None:
 
 
 def test_descriptive_layout_holds_the_same_files(folder: Path, tmp_path: Path) -> None:
-    write_duke(COHORT, tmp_path, "descriptive", subjects=[0])
+    write(COHORT, tmp_path, "duke-descriptive", subjects=[0])
     found = sorted((tmp_path / "Duke-Breast-Cancer-MRI" / "Breast_MRI_001").rglob("*.dcm"))
     assert [p.name for p in found] == [f"1-{n:03d}.dcm" for n in range(1, 5)]
     assert found[0].parent.name.startswith("26.000000-ax dynamic pre-")

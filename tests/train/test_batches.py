@@ -94,3 +94,19 @@ def test_survey_refuses_mixed_shapes_and_missing_splits(tmp_path: Path, data: st
         survey(str(tmp_path / "mixed"))
     with pytest.raises(DataError, match="no Parquet shards"):
         survey(str(tmp_path / "empty"))
+
+
+def test_masks_come_as_tissue_maps_by_name(tmp_path: Path) -> None:
+    label = np.zeros((8, 8), np.uint8)
+    label[:4] = 5
+    rows = [
+        sample(0, 0).replace(label=label, labels={"fat": 5}),
+        sample(0, 1).replace(label=(label > 0).astype(np.uint8), labels={"fat": 1}),
+        sample(1, 0),
+    ]
+    store = Store(tmp_path / "masks")
+    store.write("part-0.parquet", to_bytes(to_table(rows)))
+    found = survey(store.uri)
+    assert found.labels == ("fat",)
+    tissue = BatchReader(store.uri, "train", 0, 3, found.labels).batch(0).tissue
+    assert sorted((int(t[0, 0]), int(t[7, 7])) for t in tissue) == [(-1, -1), (1, 0), (1, 0)]

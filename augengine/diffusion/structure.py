@@ -1,0 +1,68 @@
+"""What the method `structure` shows the network: the source with its contrast destroyed, and where its tissues are.
+
+Every labelled tissue, and the rest of the image, passes through a random intensity curve of its own. The network
+must then take contrast from the acquisition tokens and anatomy from this picture; no pair of the same anatomy at two
+acquisitions is needed. The curves are NOT monotone, and differ between tissues: a single curve for the whole image
+can be inferred from what it leaves untouched (skin, noise, shading) and undone, and the order of the tissues would
+follow the source instead of the target. Rows without a mask get a single curve.
+Legend: B rows, C channels, L labelled tissues, `*` spatial axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# Normalised intensities that the knots span; values beyond take the last knot's.
+LOW, HIGH = -0.2, 1.6
+KNOTS = 6
+NO_MASK = -1
+
+
+def tissue_index(
+    label: np.ndarray | None, codes: Mapping[str, int], names: Sequence[str], like: np.ndarray
+) -> np.ndarray:
+    """int8 map (*) of one row: 0 for the rest, n for `names[n - 1]`, -1 everywhere without a mask.
+
+    Args:
+        label: uint8 (*) in the row's own `codes`, or None.
+        names: tissues in the order of the checkpoint's `labels`; other codes count as the rest.
+        like: image (C, *) of the row.
+    """
+    if label is None:
+        return np.full(like.shape[1:], NO_MASK, np.int8)
+    index = np.zeros(like.shape[1:], np.int8)
+    for n, name in enumerate(names, 1):
+        if name in codes:
+            index[label == codes[name]] = n
+    return index
+
+
+def recolour(x: Tensor, tissue: Tensor, heights: Tensor) -> Tensor:
+    """`x` (B, C, *) with each tissue through its own piecewise linear curve, to values of 0 to 1.
+
+    Args:
+        tissue: int (B, *) as of `tissue_index`; -1 counts as the rest.
+        heights: (B, L + 1, C, knots) in [0, 1]; uniform random numbers make random curves.
+    """
+    b, c, knots = len(x), x.shape[1], heights.shape[-1]
+    place = ((x.flatten(2) - LOW) / (HIGH - LOW)).clamp(0, 1) * (knots - 1)
+    left = place.floor().clamp(max=knots - 2)
+    # One flat table per row and channel, the tissues' curves end to end.
+    table = heights.to(x).transpose(1, 2).reshape(b, c, -1)
+    start = left.long() + knots * tissue.clamp(min=0).view(b, 1, -1).long()
+    return torch.lerp(table.gather(2, start), table.gather(2, start + 1), place - left).view_as(x)
+
+
+def planes(image: Tensor, tissue: Tensor, tissues: int) -> Tensor:
+    """Network input (B, C + 2 + L, *): image, a plane of ones, "has a mask", and one plane per tissue.
+
+    A row of zeros instead means "no structure" and makes the network an ordinary conditional denoiser.
+    """
+    one_hot = functional.one_hot(tissue.clamp(min=0).long(), tissues + 1).movedim(-1, 1)[:, 1:]
+    flags = torch.stack([torch.ones_like(tissue), tissue != NO_MASK], dim=1)
+    return torch.cat([image, flags.to(image), one_hot.to(image)], dim=1)
