@@ -22,12 +22,12 @@ from augengine.policy.spec import Sampler
 from augengine.prepare import Preparation
 from augengine.workflow import Job, check_acceptable, run_on_data, run_on_phantom
 
-DEMO_COHORT = Cohort(subjects=48, seed=17, matrix=128, slices=14, siemens_fraction=0.5)
-DEMO_PREPARATION = Preparation(size=96, drop_end_slices=2)
+DEMO_COHORT = Cohort(subjects=96, seed=17, matrix=128, slices=8, slice_spacing_mm=6, siemens_fraction=0.5)
+DEMO_PREPARATION = Preparation(size=96, drop_end_slices=1)
 # What the summary compares: the default method, deterministic inversion, and the paper's operating point.
 DEMO_SAMPLERS = {
-    "structure": Sampler(solver="ddim", steps=15, strength=1.0, guidance=1.0),
-    "inversion": Sampler(solver="ddim", steps=15, strength=0.9, guidance=1.0),
+    "structure": Sampler(solver="ddim", steps=8, strength=1.0, guidance=1.0),
+    "inversion": Sampler(solver="ddim", steps=10, strength=0.9, guidance=1.0),
     "sdedit": Sampler(solver="ddpm", steps=50, strength=0.05, guidance=3.0),
 }
 TOO_MANY_REJECTED = 3

@@ -15,7 +15,7 @@ from torch import Tensor
 from augengine.diffusion.checkpoint import Generator
 from augengine.diffusion.conditions import Condition
 from augengine.diffusion.samplers import Denoiser, Solver, ddim, ddim_inverse, row_generators, row_noise, sample
-from augengine.diffusion.structure import KNOTS, planes, recolour
+from augengine.diffusion.structure import draw_heights, planes, recolour
 from augengine.errors import CheckpointError, ConfigError
 from augengine.records import Acquisition
 
@@ -118,8 +118,7 @@ def structure_views(
     tissues = len(generator.spec.labels)
     shown = []
     for _ in range(views):
-        size = (tissues + 1, x0.shape[1], KNOTS)
-        heights = torch.stack([torch.rand(size, generator=g) for g in generators])
+        heights = torch.cat([draw_heights(1, tissues, x0.shape[1], g) for g in generators])
         shown.append(planes(recolour(x0, tissue, heights), tissue, tissues))
     return shown
 

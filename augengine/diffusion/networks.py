@@ -36,8 +36,9 @@ class AcquisitionUNet(nn.Module):
         self.structure_planes = channels + 2 + tissues if spec.structure else 0
         inputs = channels + self.structure_planes
         self.tokens = TokenEmbedding(vocabulary, spec.token_dim)
+        self.curves = channels * (spec.local_curves + 1) if spec.local_curves else 0
         body = _monai_unet if spec.body == "monai" else _CompactBody
-        self.unet = body(spec, spatial_dims, inputs * factor, channels * factor)
+        self.unet = body(spec, spatial_dims, inputs * factor, channels * factor + self.curves)
         self.multiple = spec.unshuffle * 2 ** (len(spec.channels) - 1)
 
     def forward(self, x: Tensor, t_B: Tensor, condition: Condition, structure: Tensor | None = None) -> Tensor:
@@ -47,10 +48,24 @@ class AcquisitionUNet(nn.Module):
             structure = x.new_zeros(len(x), self.structure_planes, *size)
         inputs = self._pad(torch.cat([x, structure], dim=1))
         tokens = self.tokens(condition)
-        unshuffled = space_to_depth(inputs, self.spec.unshuffle)
-        out: Tensor = self.unet(unshuffled, t_B, context=tokens, class_labels=tokens.sum(1))
+        coarse = space_to_depth(inputs, self.spec.unshuffle)
+        out: Tensor = self.unet(coarse, t_B, context=tokens, class_labels=tokens.sum(1))
+        image = depth_to_space(out[:, self.curves :], self.spec.unshuffle)
+        if self.curves:
+            image = image + self._curved(out[:, : self.curves].float(), inputs, x.shape[1])
         kept: tuple[slice | EllipsisType, ...] = (..., *(slice(n) for n in size))
-        return depth_to_space(out, self.spec.unshuffle)[kept]
+        return image[kept]
+
+    def _curved(self, coefficients: Tensor, inputs: Tensor, channels: int) -> Tensor:
+        """Local look-up table of the structure image plus a local gain of the noisy one; `coefficients` are coarse."""
+        mode = "bilinear" if inputs.ndim == 4 else "trilinear"
+        fine = functional.interpolate(coefficients, size=inputs.shape[2:], mode=mode)
+        fine = fine.unflatten(1, (channels, -1))
+        noisy, shown = inputs[:, :channels], inputs[:, channels : 2 * channels]
+        knots = self.spec.local_curves
+        centres = torch.arange(knots, device=inputs.device).view(1, 1, -1, *[1] * (inputs.ndim - 2))
+        hats = (1 - (shown.unsqueeze(2) * (knots - 1) - centres).abs()).clamp(min=0)
+        return (fine[:, :, :-1] * hats).sum(2) + fine[:, :, -1] * noisy
 
     def _pad(self, x: Tensor) -> Tensor:
         missing = [(-n) % self.multiple for n in x.shape[2:]]

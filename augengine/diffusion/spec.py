@@ -26,6 +26,9 @@ class NetworkSpec(Strict):
         norm_groups: groups of every group normalisation.
         token_dim: width of one acquisition token.
         unshuffle: space-to-depth factor before the first convolution (1 = none); lossless, and cheaper by its square.
+        local_curves: hat functions of a local look-up table (0 = none): the network then also draws, for every
+            coarse cell, a curve from the structure image's value to the output, so that detail at full resolution
+            need not pass through it. Needs `structure`.
         structure: True if the network also sees a structure image (method `structure`).
     """
 
@@ -38,6 +41,7 @@ class NetworkSpec(Strict):
     token_dim: int = Field(default=128, ge=1)
     unshuffle: int = Field(default=1, ge=1)
     structure: bool = False
+    local_curves: int = Field(default=0, ge=0, le=64)
 
     @model_validator(mode="after")
     def _fits(self) -> NetworkSpec:
@@ -48,6 +52,8 @@ class NetworkSpec(Strict):
             raise ValueError(f"attention_levels count from 1 to {len(self.channels)}, the number of channels")
         if any(self.channels[a - 1] % self.head_channels for a in (*self.attention_levels, len(self.channels))):
             raise ValueError(f"channels of attention levels must be multiples of head_channels {self.head_channels}")
+        if self.local_curves == 1 or (self.local_curves and not self.structure):
+            raise ValueError("local_curves is 0, or at least 2 together with structure")
         if self.body == "compact" and (self.res_blocks != 1 or self.attention_levels):
             raise ValueError("body compact has one residual block per level and no attention_levels")
         return self

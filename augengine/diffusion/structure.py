@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 # Normalised intensities that the knots span; values beyond take the last knot's.
-LOW, HIGH = -0.2, 1.6
+LOW, HIGH = 0.0, 1.2
 KNOTS = 6
 NO_MASK = -1
 
@@ -42,12 +42,19 @@ def tissue_index(
     return index
 
 
+def draw_heights(rows: int, tissues: int, channels: int, generator: torch.Generator) -> Tensor:
+    """Random curves (rows, L + 1, C, knots) for `recolour`: uniform heights, but the first is 0, so air stays dark."""
+    heights = torch.rand(rows, tissues + 1, channels, KNOTS, generator=generator)
+    heights[..., 0] = 0
+    return heights
+
+
 def recolour(x: Tensor, tissue: Tensor, heights: Tensor) -> Tensor:
     """`x` (B, C, *) with each tissue through its own piecewise linear curve, to values of 0 to 1.
 
     Args:
         tissue: int (B, *) as of `tissue_index`; -1 counts as the rest.
-        heights: (B, L + 1, C, knots) in [0, 1]; uniform random numbers make random curves.
+        heights: (B, L + 1, C, knots) in [0, 1] of `draw_heights`.
     """
     b, c, knots = len(x), x.shape[1], heights.shape[-1]
     place = ((x.flatten(2) - LOW) / (HIGH - LOW)).clamp(0, 1) * (knots - 1)

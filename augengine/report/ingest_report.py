@@ -10,7 +10,7 @@ from rich.table import Table
 
 from augengine.report.console import console
 
-LINES = 60
+LINES = 12
 
 
 def ledger_table(summary: Mapping[str, Any]) -> Table:

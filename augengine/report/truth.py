@@ -66,7 +66,7 @@ def evaluate(
     preparation: Preparation,
     samplers: Mapping[str, Sampler],
     *,
-    slices_per_subject: int = 2,
+    slices_per_subject: int = 1,
     actors: Actors = Actors(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> dict[str, Any]:

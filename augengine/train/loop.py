@@ -27,14 +27,12 @@ from augengine.diffusion.ema import Ema
 from augengine.diffusion.networks import AcquisitionUNet
 from augengine.diffusion.schedules import Schedule, target
 from augengine.diffusion.spec import ModelSpec
-from augengine.diffusion.structure import KNOTS, NO_MASK, planes, recolour
+from augengine.diffusion.structure import NO_MASK, draw_heights, planes, recolour
 from augengine.io.store import Store
 from augengine.train import state
 from augengine.train.config import Recipe
 from augengine.train.data import Batch, BatchReader
 from augengine.train.warp import warp
-
-LOG_SECONDS = 2.0
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -123,7 +121,7 @@ def batch_loss(
     structure = None
     if recipe.structure is not None:
         tissue[torch.rand(rows, generator=generator) < recipe.structure.mask_dropout] = NO_MASK
-        heights = torch.rand(rows, len(spec.labels) + 1, x0.shape[1], KNOTS, generator=generator)
+        heights = draw_heights(rows, len(spec.labels), x0.shape[1], generator)
         structure = planes(recolour(x0, tissue, heights), tissue, len(spec.labels))
         structure[torch.rand(rows, generator=generator) < recipe.structure.dropout] = 0
         structure = structure.to(device)

@@ -35,5 +35,6 @@ def spec(acquisitions: tuple[Acquisition, Acquisition]) -> ModelSpec:
 
 @pytest.fixture(scope="session", params=["monai", "compact"])
 def generator(spec: ModelSpec, request: pytest.FixtureRequest) -> Generator:
-    changes = {"body": request.param, **({"attention_levels": ()} if request.param == "compact" else {})}
+    compact = {"attention_levels": (), "local_curves": 4}
+    changes = {"body": request.param, **(compact if request.param == "compact" else {})}
     return untrained(spec.model_copy(update={"network": spec.network.model_copy(update=changes)}), seed=3)
