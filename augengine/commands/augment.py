@@ -26,7 +26,7 @@ DEMO_COHORT = Cohort(subjects=96, seed=17, matrix=128, slices=8, slice_spacing_m
 DEMO_PREPARATION = Preparation(size=96, drop_end_slices=1)
 # What the summary compares: the default method, deterministic inversion, and the paper's operating point.
 DEMO_SAMPLERS = {
-    "structure": Sampler(solver="ddim", steps=8, strength=1.0, guidance=1.0),
+    "structure": Sampler(solver="ddim", steps=4, strength=1.0, guidance=1.0),
     "inversion": Sampler(solver="ddim", steps=10, strength=0.9, guidance=1.0),
     "sdedit": Sampler(solver="ddpm", steps=50, strength=0.05, guidance=3.0),
 }

@@ -47,7 +47,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
     network = build(spec, recipe.seed).to(device)
     optimiser = torch.optim.AdamW(
-        network.parameters(), lr=recipe.optimiser.learning_rate, weight_decay=recipe.optimiser.weight_decay
+        network.parameters(), lr=recipe.optimiser.learning_rate, weight_decay=recipe.optimiser.weight_decay, fused=True
     )
     ema, progress = Ema(network, recipe.optimiser.ema_decay), state.Progress()
     last = ray.train.get_checkpoint()
