@@ -2,8 +2,8 @@
 
     python benchmarks/real_input.py --data REAL_DATA --run runs/duke_phantom
 
-REAL_DATA holds A1 (glioma NIfTI), A5 (breast lesion NRRD) and A7 (spoiled gradient echo DICOM). Header values that the files
-do not carry are stated by flag. Contact sheets are kept in `runs/real_input/`.
+REAL_DATA holds A1 (glioma NIfTI), A5 (breast lesion NRRD) and A7 (spoiled gradient echo DICOM). Header values that the
+files do not carry are stated by flag. Contact sheets are kept in `runs/real_input/`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from _record import record
 
-STATED = "manufacturer=SIEMENS,field_strength_t=1.5,scan_options=PFP,flip_angle_deg=10,echo_time_ms=1.4,repetition_time_ms=4.3"
+STATED = "manufacturer=SIEMENS,field_strength_t=1.5,scan_options=PFP,flip_angle_deg=10,echo_time_ms=1.4"
+STATED += ",repetition_time_ms=4.3"
 # name: (files to copy, flags)
 INPUTS = {
     "A5 breast lesion, NRRD": (

@@ -60,12 +60,13 @@ class AcquisitionUNet(nn.Module):
         """Local look-up table of the structure image plus a local gain of the noisy one; `coefficients` are coarse."""
         mode = "bilinear" if inputs.ndim == 4 else "trilinear"
         fine = functional.interpolate(coefficients, size=inputs.shape[2:], mode=mode)
-        fine = fine.unflatten(1, (channels, -1))
+        fine = fine.view(len(fine), channels, -1, *inputs.shape[2:])
         noisy, shown = inputs[:, :channels], inputs[:, channels : 2 * channels]
         knots = self.spec.local_curves
         centres = torch.arange(knots, device=inputs.device).view(1, 1, -1, *[1] * (inputs.ndim - 2))
         hats = (1 - (shown.unsqueeze(2) * (knots - 1) - centres).abs()).clamp(min=0)
-        return (fine[:, :, :-1] * hats).sum(2) + fine[:, :, -1] * noisy
+        curved: Tensor = (fine[:, :, :-1] * hats).sum(2) + fine[:, :, -1] * noisy
+        return curved
 
     def _pad(self, x: Tensor) -> Tensor:
         missing = [(-n) % self.multiple for n in x.shape[2:]]

@@ -37,7 +37,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("ray-augment")
     samples = [slice_sample(s, i) for s in range(4) for i in range(8)]
     (folder / "policy.yaml").write_text(POLICY.replace("STEPS", "3"))
-    (folder / "slow.yaml").write_text(POLICY.replace("STEPS", "150"))
+    (folder / "slow.yaml").write_text(POLICY.replace("STEPS", "60"))
     return {
         "folder": str(folder),
         "data": write_samples(folder / "data", samples, per_file=2),

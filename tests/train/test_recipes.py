@@ -27,7 +27,7 @@ def test_paper_recipe_holds_the_papers_settings() -> None:
     ("old", "new", "message"),
     [
         ("warmup_steps:", "warmup_stepz:", r"recipe\.yaml:\d+: unknown key 'warmup_stepz'.*mean 'warmup_steps'"),
-        ("structure: true", "structure: false", "go together"),
+        ("  structure: true\n  local_curves: 8", "  structure: false", "go together"),
         ("learning_rate: ", "learning_rate: -", r"recipe\.yaml:\d+.*greater than 0"),
         ("parametrisation: x0", "parametrisation: x1", "diffusion.parametrisation"),
         ("norm_groups: ", "norm_groups: 7", "multiple of norm_groups"),
