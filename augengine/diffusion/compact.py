@@ -1,9 +1,9 @@
 """A compact UNet for two cores: noisy image, time and acquisition embedding, and tokens in; raw output out.
 
 Its training step takes 1 / 1.7 of that of a `DiffusionModelUNet` of the same width on two cores
-(`benchmarks/network_speed.py`): one residual block per level on both ways, scale-and-shift conditioning (Dhariwal and Nichol 2021, AdaGN), cross-attention
-over the tokens in the middle only, and the input once more before the last convolution, so that fine detail need not
-pass through the bottleneck.
+(`benchmarks/network_speed.py`): one residual block per level on both ways, scale-and-shift conditioning (Dhariwal and
+Nichol 2021, AdaGN), cross-attention over the tokens in the middle only, and the input once more before the last
+convolution, so that fine detail need not pass through the bottleneck.
 """
 
 from __future__ import annotations

@@ -14,8 +14,10 @@ from pydantic import Field, field_validator, model_validator
 
 from augengine.diffusion import counterfactual
 from augengine.diffusion.checkpoint import Generator
+from augengine.diffusion.spec import ModelSpec
 from augengine.diffusion.structure import tissue_index
 from augengine.edits.base import Context, Donor, Drawing, Plan, Skip
+from augengine.errors import CheckpointError, ConfigError
 from augengine.intensity import denormalise, normalise
 from augengine.phantom.protocols import duke_protocols
 from augengine.policy.spec import Sampler, Where, check_where, matches
@@ -64,6 +66,19 @@ class AcquisitionEdit:
     name: ClassVar[str] = "acquisition"
     Params: ClassVar[type[Strict]] = AcquisitionParams
     MODELS: ClassVar[Mapping[str, str]] = {"generator": "acquisition"}
+
+    def check(self, params: AcquisitionParams, sampler: Sampler, specs: Mapping[str, ModelSpec]) -> None:
+        """`structure` needs a generator with a structure input, `inversion` the solver ddim."""
+        if params.method == "structure" and not specs["generator"].network.structure:
+            raise CheckpointError(
+                "method 'structure' needs a generator with a structure input",
+                found=f"recipe {specs['generator'].recipe or 'unknown'}",
+                next_step="train a recipe with network.structure true, or use method sdedit or inversion",
+            )
+        if params.method == "inversion" and sampler.solver != "ddim":
+            raise ConfigError(
+                "method 'inversion' needs solver ddim", found=sampler.solver, next_step="set sampler.solver: ddim"
+            )
 
     def plan(
         self, sample: Sample, params: AcquisitionParams, rng: np.random.Generator, context: Context

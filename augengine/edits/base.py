@@ -76,6 +76,9 @@ class Edit(Protocol):
     MODELS: ClassVar[Mapping[str, str]]
     """Role to model kind, e.g. `{"generator": "acquisition"}`."""
 
+    def check(self, params: Any, sampler: Sampler, specs: Mapping[str, Any]) -> None:
+        """Refuse settings and models (role → what its `model.json` says) that cannot work, before any row is made."""
+
     def plan(self, sample: Sample, params: Any, rng: np.random.Generator, context: Context) -> Drawing | Skip:
         """Draw the parameters of one output row, or say why there is none."""
 

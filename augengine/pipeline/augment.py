@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from augengine import __version__
 from augengine.diffusion.checkpoint import read_spec
+from augengine.diffusion.spec import ModelSpec
 from augengine.edits.base import Donor
 from augengine.errors import CheckpointError, ConfigError, DataError
 from augengine.io.commits import committed_files, finish, sample_files
@@ -92,6 +93,7 @@ def resolve_models(
     """
     uris: dict[str, str] = {}
     hashes: dict[str, str] = {}
+    specs: dict[str, ModelSpec] = {}
     for role, kind in loaded.edit.MODELS.items():
         asked = loaded.policy.models.get(role)
         uri = checkpoints.get(role) or (asked.ref if asked else None)
@@ -111,7 +113,8 @@ def resolve_models(
                 )  # fmt: skip
         if asked and asked.sha256 and asked.sha256 != spec.sha256:
             raise CheckpointError(f"the policy asks for weights {asked.sha256}", found=spec.sha256, where=uri)
-        uris[role], hashes[role] = uri, spec.sha256
+        uris[role], hashes[role], specs[role] = uri, spec.sha256, spec
+    loaded.edit.check(loaded.params, loaded.policy.sampler, specs)
     return uris, hashes
 
 

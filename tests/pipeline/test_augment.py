@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,20 @@ def test_a_checkpoint_for_other_channels_is_one_error_not_a_thousand_rows(tmp_pa
     other = write_checkpoint(tmp_path / "model", channels=("flair",))
     with pytest.raises(CheckpointError, match="trained on channels flair; found t1"):
         run(tmp_path, other, policy(tmp_path), write_samples(tmp_path / "data", SAMPLES))
+
+
+def test_settings_that_cannot_work_are_refused_before_any_row(tmp_path: Path, checkpoint: str) -> None:
+    data, wrong = write_samples(tmp_path / "data", SAMPLES), {"params: {": "params: {method: inversion, "}
+    loaded = policy(tmp_path, **wrong, **{"steps: 2": "steps: 2, solver: ddpm"})
+    with pytest.raises(ConfigError, match="needs solver ddim; found ddpm"):
+        run(tmp_path, checkpoint, loaded, data)
+    spec = json.loads((Path(checkpoint) / "model.json").read_text())
+    spec["network"]["structure"] = False
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain/model.json").write_text(json.dumps(spec))
+    with pytest.raises(CheckpointError, match="needs a generator with a structure input"):
+        run(tmp_path, str(tmp_path / "plain"), policy(tmp_path), data)
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_policy_in_the_same_folder_is_refused(tmp_path: Path, checkpoint: str) -> None:
