@@ -103,7 +103,7 @@ class AugmentWorker:
                 batch = same[start : start + size]
                 try:
                     yield from self._padded(batch, size)
-                except Exception:
+                except Exception:  # which row it was is found by trying each alone
                     for item in batch:
                         try:
                             yield from self._padded([item], size)
