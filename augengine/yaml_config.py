@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -65,6 +65,22 @@ class Document:
             return [self._build(child, (*path, i)) for i, child in enumerate(node.value)]
         return yaml.SafeLoader("").construct_object(node)
 
+    def override(self, assignment: str) -> None:
+        """Set one value by `path.to.key=YAML`; what comes of it is checked like the file itself.
+
+        >>> document = Document("network: {width: 8}", "recipe.yaml")
+        >>> document.override("network.width=16")
+        >>> document.data
+        {'network': {'width': 16}}
+        """
+        path, found, text = assignment.partition("=")
+        keys, section = path.strip().split("."), self.data
+        for key in keys[:-1]:
+            section = section.setdefault(key, {}) if isinstance(section, dict) else None
+        if not found or not isinstance(section, dict):
+            raise ConfigError("an override is path.to.key=value", found=assignment, next_step="for example steps=100")
+        section[keys[-1]] = Document(f"value: {text}", f"override {path}").data["value"]
+
     def where(self, path: Sequence[str | int]) -> str:
         """`file:line` of the deepest part of `path` that stands in the file."""
         known = tuple(path)
@@ -82,14 +98,28 @@ class Document:
             raise self._explain(model, problems[0], at) from None
 
     def _explain(self, model: type[BaseModel], problem: Any, at: Path_) -> ConfigError:
-        loc: Path_ = tuple(problem["loc"])
+        loc = self._keys(problem["loc"], at)
         where, dotted = self.where((*at, *loc)), ".".join(str(p) for p in (*at, *loc))
         if problem["type"] == "extra_forbidden":
-            return unknown_name("key", str(loc[-1]), known_keys(model, loc[:-1]), where)
+            return unknown_name("key", str(loc[-1]), known_keys(model, problem["loc"][:-1]), where)
         if problem["type"] == "missing":
             return ConfigError(f"'{dotted}' is required", where=where, next_step="add the key")
         message = problem["msg"].removeprefix("Value error, ")
         return ConfigError(f"'{dotted}': {message[0].lower()}{message[1:]}", found=repr(problem["input"]), where=where)
+
+    def _keys(self, loc: Path_, at: Path_) -> Path_:
+        """`loc` without the tags that pydantic puts between the keys where a section is one of several kinds."""
+        node: Any = self.data
+        keys: list[str | int] = []
+        for part in at:
+            node = node[part]
+        for part in loc:
+            if isinstance(node, dict) and part not in node and part in node.values():
+                continue
+            keys.append(part)
+            inside = part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int)
+            node = node[part] if inside else None
+        return tuple(keys)
 
 
 def unknown_name(kind: str, name: str, valid: Sequence[str], where: str | None) -> ConfigError:
@@ -101,15 +131,14 @@ def unknown_name(kind: str, name: str, valid: Sequence[str], where: str | None) 
 
 def known_keys(model: type[BaseModel], path: Path_) -> list[str]:
     """Field names of the section of `model` that `path` leads to."""
-    section: Any = model
+    sections: list[type[BaseModel]] = [model]
     for part in path:
         if isinstance(part, int):
             continue
-        annotation = section.model_fields[part].annotation if part in getattr(section, "model_fields", {}) else None
-        section = next((m for m in _models(annotation)), None)
-        if section is None:
-            return []
-    return [f.alias or name for name, f in section.model_fields.items()]
+        tagged = [s for s in sections if any(part in get_args(f.annotation) for f in s.model_fields.values())]
+        fields = [s.model_fields[part] for s in sections if part in s.model_fields]
+        sections = [m for f in fields for m in _models(f.annotation)] if fields else tagged
+    return [f.alias or name for section in sections for name, f in section.model_fields.items()]
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -11,9 +11,11 @@ import time
 import torch
 from _record import record
 
-from augengine.diffusion.checkpoint import build
+from augengine.diffusion.build import build
+from augengine.diffusion.conditioning import Conditioning
 from augengine.diffusion.conditions import Vocabulary
-from augengine.diffusion.spec import ModelSpec, NetworkSpec
+from augengine.diffusion.spec import ModelSpec
+from augengine.diffusion.unet import UNetSpec
 from augengine.phantom.protocols import duke_protocols
 from augengine.train.config import read_recipe
 
@@ -26,22 +28,23 @@ def main() -> None:
     acquisitions = [p.acquisition(0.5) for p in duke_protocols()]
     vocabulary = Vocabulary.fit(acquisitions)
     same = recipe.network.model_dump(exclude={"body"})
-    bodies = {"compact": recipe.network, "monai": NetworkSpec(**{**same, "body": "monai", "attention_levels": (4,)})}
+    bodies = {"compact": recipe.network, "monai": UNetSpec(**{**same, "body": "monai", "attention_levels": (4,)})}
     generator = torch.Generator().manual_seed(0)
     x, t = torch.randn(BATCH, 1, SIZE, SIZE, generator=generator), torch.full((BATCH,), 500)
-    condition, networks, seconds = vocabulary.encode(acquisitions[:BATCH]), {}, {name: [] for name in bodies}
+    networks, seconds = {}, {name: [] for name in bodies}
     for name, network in bodies.items():
         spec = ModelSpec(
             network=network, diffusion=recipe.diffusion, vocabulary=vocabulary, channels=("t1",),
             labels=("fat", "fibroglandular"), image_size=(SIZE, SIZE), spacing_mm=(3.3, 3.3),
         )  # fmt: skip
         networks[name] = build(spec)
-    planes = torch.rand(BATCH, networks["compact"].structure_planes, SIZE, SIZE, generator=generator)
+    planes = torch.rand(BATCH, spec.planes, SIZE, SIZE, generator=generator)
+    conditioning = Conditioning(planes, acquisition=vocabulary.encode(acquisitions[:BATCH]))
     for _ in range(ROUNDS + 1):
         for name, network in networks.items():
             started = time.monotonic()
             with torch.autocast("cpu", torch.bfloat16):
-                out = network(x, t, condition, planes)
+                out = network(x, t, conditioning)
             (out.float() - x).square().mean().backward()
             seconds[name].append(time.monotonic() - started)
     median = {name: round(statistics.median(values[1:]), 4) for name, values in seconds.items()}

@@ -6,7 +6,8 @@ import numpy as np
 
 from augengine.diffusion.checkpoint import save_generator, untrained
 from augengine.diffusion.conditions import Vocabulary
-from augengine.diffusion.spec import DiffusionSpec, ModelSpec, NetworkSpec
+from augengine.diffusion.spec import DiffusionSpec, ModelSpec
+from augengine.diffusion.unet import UNetSpec
 from augengine.io.shards import to_bytes, to_table
 from augengine.io.store import Store
 from augengine.phantom.protocols import duke_protocols
@@ -49,7 +50,7 @@ def write_samples(folder: object, samples: list[Sample], per_file: int = 8) -> s
 def write_checkpoint(folder: object, *, channels: tuple[str, ...] = ("t1",), seed: int = 0, size: int = 32) -> str:
     """A very small generator with random weights; returns its URI."""
     spec = ModelSpec(
-        network=NetworkSpec(
+        network=UNetSpec(
             channels=(8, 16), res_blocks=1, attention_levels=(2,), head_channels=8, norm_groups=8, token_dim=16,
             unshuffle=2, structure=True,
         ),

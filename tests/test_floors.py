@@ -18,7 +18,7 @@ FLOORS = [
 ]
 # The report looks at committed runs and phantoms, and training is driven by the cluster's connection.
 SAME_FLOOR = {("report", "pipeline"), ("io", "prepare"), ("phantom", "io"), ("phantom", "prepare"), ("prepare", "io"),
-              ("diffusion", "io")}  # fmt: skip
+              ("diffusion", "io"), ("train", "report")}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from augengine.errors import ConfigError
 from augengine.pipeline.cluster import connect, output_uri, user_errors
-from augengine.report.console import console, stage
+from augengine.report.console import console, stage, table
 from augengine.train.config import read_recipe
+from augengine.train.preview import preview
 from augengine.train.run import train
 
 
@@ -19,14 +21,30 @@ def train_command(
     workers: Annotated[int, typer.Option(help="Ray Train workers; they share the batch.")] = 1,
     gpu: Annotated[bool | None, typer.Option("--gpu/--cpu", help="Default: GPUs if the cluster has them.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a worker; default: cores / workers.")] = None,
+    part: Annotated[list[str] | None, typer.Option(help="ROLE=FOLDER of a trained model that this one needs.")] = None,
+    override: Annotated[list[str] | None, typer.Option("--set", help="key.of.recipe=value, e.g. steps=100.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Size, memory and steps; trains nothing.")] = False,
 ) -> None:
     """Train a model; running the same command again goes on from the last checkpoint."""
     with user_errors():
-        asked = read_recipe(recipe)
+        asked, parts = read_recipe(recipe, override or []), dict(_pair(text) for text in part or [])
+        if dry_run:
+            table(f"{asked.name}, dry run", ["", ""], preview(asked, data, workers, parts))
+            return
         uri = output_uri(out, asked.name)
         connect()
         with stage("train"):
             checkpoint = train(
-                asked, data, uri, num_workers=workers, use_gpu=gpu, threads_per_worker=threads, progress=console.print
-            )
+                asked, data, uri, parts=parts, num_workers=workers, use_gpu=gpu, threads_per_worker=threads,
+                progress=console.print,
+            )  # fmt: skip
         console.print(f"checkpoint: {checkpoint}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    role, found, folder = text.partition("=")
+    if not found or not role or not folder:
+        raise ConfigError(
+            "--part is ROLE=FOLDER", found=text, next_step="for example --part autoencoder=runs/vae/checkpoint"
+        )
+    return role, folder

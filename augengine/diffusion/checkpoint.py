@@ -1,4 +1,4 @@
-"""A generator to and from a folder: `model.safetensors` (EMA weights) and `model.json` (everything else)."""
+"""A model to and from a folder: `model.safetensors` (EMA weights) and `model.json` (everything else)."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import safetensors.torch
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from augengine import __version__, rng
-from augengine.diffusion.conditions import Condition
-from augengine.diffusion.networks import AcquisitionUNet
+from augengine.diffusion.build import build
+from augengine.diffusion.conditioning import Conditioning
+from augengine.diffusion.denoisers import GenerativeNetwork
 from augengine.diffusion.schedules import Schedule, clean_estimate
-from augengine.diffusion.spec import FORMAT_VERSION, ModelSpec
+from augengine.diffusion.spec import FORMAT_VERSION, GENERATORS, ModelSpec
 from augengine.errors import CheckpointError
 from augengine.io.store import Store
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
 
 
-class Generator:
-    """A trained (or, for control arms, untrained) acquisition model, ready for sampling.
+class Model:
+    """A network with its description.
 
     Attributes:
         spec: what `model.json` says.
-        schedule: signal levels.
         sha256: hex digest of the weights file; of an untrained model, of its serialised weights.
     """
 
-    def __init__(self, spec: ModelSpec, network: AcquisitionUNet, device: str | torch.device = "cpu") -> None:
-        self.spec, self.schedule, self.device = spec, Schedule(spec.diffusion), torch.device(device)
+    def __init__(self, spec: ModelSpec, network: nn.Module, device: str | torch.device = "cpu") -> None:
+        self.spec, self.device = spec, torch.device(device)
         self.network = network.eval().requires_grad_(False).to(self.device)
 
     @property
@@ -45,16 +45,27 @@ class Generator:
         """Refuse data whose channels are not those of training, in that order."""
         if tuple(channels) != self.spec.channels:
             raise CheckpointError(
-                f"this generator was trained on channels {', '.join(self.spec.channels)}",
+                f"this model was trained on channels {', '.join(self.spec.channels)}",
                 found=", ".join(channels),
-                next_step="train one on these channels, or select samples that have the generator's",
+                next_step="train one on these channels, or select samples that have the model's",
             )
 
+
+class Generator(Model):
+    """A diffusion model, trained or (for control arms) untrained, ready for sampling; `schedule` has its levels."""
+
+    network: GenerativeNetwork
+
+    def __init__(self, spec: ModelSpec, network: nn.Module, device: str | torch.device = "cpu") -> None:
+        super().__init__(spec, network, device)
+        assert spec.diffusion is not None  # `load_generator` and the recipe see to it
+        self.schedule = Schedule(spec.diffusion)
+
     @torch.no_grad()
-    def denoise(self, x: Tensor, t_B: Tensor, condition: Condition, structure: Tensor | None = None) -> Tensor:
-        """x0 estimate for `x` (B, C, H, W) at timesteps `t_B`, unclamped; `structure` is None or its planes."""
-        output = self.network(x, t_B.to(x.device), condition, structure).float()
-        return clean_estimate(self.spec.diffusion.parametrisation, self.schedule, output, x, t_B)
+    def denoise(self, x: Tensor, t_B: Tensor, conditioning: Conditioning) -> Tensor:
+        """x0 estimate for `x` (B, C, *), or latents, at timesteps `t_B`; unclamped."""
+        output = self.network(x, t_B.to(x.device), conditioning).float()
+        return clean_estimate(self.schedule.spec.parametrisation, self.schedule, output, x, t_B)
 
 
 def subject_hash(subject_id: str) -> str:
@@ -76,38 +87,41 @@ def read_spec(uri: str) -> ModelSpec:
     return _read_spec(Store(uri))
 
 
-def load_generator(uri: str, device: str | torch.device = "cpu") -> Generator:
-    """The generator in folder `uri`; anything missing, damaged or unfitting is a `CheckpointError`."""
+def load_model(uri: str, device: str | torch.device = "cpu") -> Model:
+    """The model in folder `uri`, a `Generator` if it diffuses; anything missing, damaged or unfitting is an error.
+
+    Raises:
+        CheckpointError: with the rule, the file and the next step.
+    """
     store = Store(uri)
     spec = _read_spec(store)
-    content = _read(store, WEIGHTS)
-    found = hashlib.sha256(content).hexdigest()
-    if found != spec.sha256:
-        raise CheckpointError(
-            f"the weights must be those that {SPEC} names (sha256 {spec.sha256[:12]}…)",
-            found=f"{found[:12]}…",
-            where=store.path(WEIGHTS),
-            next_step="copy the checkpoint folder again, or train anew",
-        )
     network = build(spec)
     try:
-        network.load_state_dict(safetensors.torch.load(content), strict=True)
+        network.load_state_dict(_weights(store, spec), strict=True)
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"the weights do not fit the network that {SPEC} describes",
             found=str(error).splitlines()[-1].strip(),
             where=store.path(WEIGHTS),
         ) from None
-    return Generator(spec, network, device)
+    return Model(spec, network, device) if spec.diffusion is None else Generator(spec, network, device)
 
 
-def untrained(like: Generator | ModelSpec, seed: int, device: str | torch.device = "cpu") -> Generator:
+def load_generator(uri: str, device: str | torch.device = "cpu") -> Generator:
+    """As `load_model`; a model that does not diffuse is a `CheckpointError`."""
+    model = load_model(uri, device)
+    if not isinstance(model, Generator):
+        raise CheckpointError(f"a generator is needed: {', '.join(GENERATORS)}", found=model.spec.kind, where=uri)
+    return model
+
+
+def untrained(like: Model | ModelSpec, seed: int, device: str | torch.device = "cpu") -> Generator:
     """The same architecture with random weights: the control arm of every experiment.
 
-    MONAI sets the last convolution of each block to zero; those too are drawn at random here, or the control
-    would be the constant image 0 and no model at all.
+    Where a last convolution starts at zero it is drawn at random here, or the control would be the constant image 0
+    and no model at all. A latent generator keeps the autoencoder's random weights, too.
     """
-    spec = like.spec if isinstance(like, Generator) else like
+    spec = like.spec if isinstance(like, Model) else like
     network = build(spec, seed)
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
@@ -119,12 +133,18 @@ def untrained(like: Generator | ModelSpec, seed: int, device: str | torch.device
     return Generator(spec.model_copy(update={"sha256": sha256, "metrics": {}, "subject_hashes": ()}), network, device)
 
 
-def build(spec: ModelSpec, seed: int = 0) -> AcquisitionUNet:
-    """A freshly initialised network; the caller's global random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        sizes = {"tissues": len(spec.labels), "spatial_dims": len(spec.image_size)}
-        return AcquisitionUNet(spec.network, len(spec.channels), spec.vocabulary, **sizes)
+def _weights(store: Store, spec: ModelSpec) -> dict[str, Tensor]:
+    content = _read(store, WEIGHTS)
+    found = hashlib.sha256(content).hexdigest()
+    if found != spec.sha256:
+        raise CheckpointError(
+            f"the weights must be those that {SPEC} names (sha256 {spec.sha256[:12]}…)",
+            found=f"{found[:12]}…",
+            where=store.path(WEIGHTS),
+            next_step="copy the checkpoint folder again, or train anew",
+        )
+    weights: dict[str, Tensor] = safetensors.torch.load(content)
+    return weights
 
 
 def _read(store: Store, name: str) -> bytes:

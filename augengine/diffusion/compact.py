@@ -2,8 +2,8 @@
 
 Its training step takes 1 / 1.7 of that of a `DiffusionModelUNet` of the same width on two cores
 (`benchmarks/network_speed.py`): one residual block per level on both ways, scale-and-shift conditioning (Dhariwal and
-Nichol 2021, AdaGN), cross-attention over the tokens in the middle only, and the input once more before the last
-convolution, so that fine detail need not pass through the bottleneck.
+Nichol 2021, AdaGN), attention in the middle only (over the tokens, or the image itself where there are none), and the
+input once more before the last convolution, so that fine detail need not pass through the bottleneck.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from torch.nn import functional
 
 
 class CompactUNet(nn.Module):
-    """`forward(x, embedding, tokens)`: x (B, inputs, *), embedding (B, E), tokens (B, P, D) to (B, outputs, *)."""
+    """`forward(x, embedding, tokens)`: x (B, inputs, *), embedding (B, E), tokens (B, P, D) to (B, outputs, *).
+
+    With `token_dim` None there are no tokens and the middle attends to its own image.
+    """
 
     def __init__(
         self,
@@ -27,7 +30,7 @@ class CompactUNet(nn.Module):
         channels: Sequence[int],
         *,
         embedding_dim: int,
-        token_dim: int,
+        token_dim: int | None,
         heads: int,
         norm_groups: int,
     ) -> None:
@@ -49,7 +52,7 @@ class CompactUNet(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None) -> Tensor:
         """Raw output; spatial sizes must be multiples of 2 to the number of levels less one."""
         h, skips = self.first(x), []
         for level, block in enumerate(self.down):
@@ -62,9 +65,10 @@ class CompactUNet(nn.Module):
         out: Tensor = self.last(torch.cat([h, x], dim=1))
         return out
 
-    def _attend(self, h: Tensor, tokens: Tensor) -> Tensor:
+    def _attend(self, h: Tensor, tokens: Tensor | None) -> Tensor:
         query = self.norm(h).flatten(2).transpose(1, 2)
-        found: Tensor = self.attention(query, tokens, tokens, need_weights=False)[0]
+        context = query if tokens is None else tokens
+        found: Tensor = self.attention(query, context, context, need_weights=False)[0]
         return h + found.transpose(1, 2).reshape(h.shape)
 
 

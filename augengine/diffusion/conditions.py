@@ -104,6 +104,22 @@ class Vocabulary(Strict):
                 start += width
         return Condition(features, present)
 
+    def decode(self, features: Tensor) -> list[Acquisition]:
+        """The acquisitions that rows (B, F) of features, or logits of them, stand for: an inverse of `encode`."""
+        found = []
+        for parts in zip(*torch.split(features, list(self.widths.values()), dim=1), strict=True):
+            values: dict[str, str | float | None] = {}
+            for (name, width), part in zip(self.widths.items(), parts, strict=True):
+                if name in NUMERIC:
+                    values[name] = float(part) * self.maxima[name] if self.maxima[name] else None
+                elif name == MULTI_LABEL:
+                    values[name] = "\\".join(o for o, value in zip(self.options, part, strict=True) if value > 0.5)
+                else:
+                    text = self.categories[name][int(part.argmax())] if width else None
+                    values[name] = float(text) if text is not None and name == "field_strength_t" else text
+            found.append(Acquisition(**values))  # type: ignore[arg-type]
+        return found
+
     def _features(self, name: str, acquisition: Acquisition) -> list[float] | None:
         value = getattr(acquisition, name)
         if name == MULTI_LABEL:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from augengine.diffusion.checkpoint import Generator
-from augengine.diffusion.conditions import Condition
+from augengine.diffusion.conditioning import Conditioning
+from augengine.diffusion.guidance import Guidance, guided
 from augengine.diffusion.samplers import Denoiser, Solver, ddim, ddim_inverse, row_generators, row_noise, sample
 from augengine.diffusion.structure import draw_heights, planes, recolour
 from augengine.errors import CheckpointError, ConfigError
@@ -28,18 +29,18 @@ def sdedit(
     *,
     steps: int,
     strength: float,
-    guidance: float = 1.0,
+    guidance: Guidance = Guidance(),  # noqa: B008  (frozen)
     solver: Solver = "ddpm",
 ) -> np.ndarray:
     """Noise the source to strength * T, then denoise it under `target` (paper 004, algorithm 1).
 
-    The paper's setting is `steps=50, strength=0.05, guidance=3.0, solver="ddpm"` with T = 1000.
+    The paper's setting is `steps=50, strength=0.05, guidance=Guidance(3.0), solver="ddpm"` with T = 1000.
     """
     x0, generators = _tensor(generator, x), row_generators(seeds)
     timesteps = generator.schedule.timesteps(strength, steps)
     start_B = torch.full((len(x0),), timesteps[0], dtype=torch.long)
     x_t = generator.schedule.noised(x0, row_noise(x0, generators), start_B)
-    denoise = denoiser(generator, target, guidance)
+    denoise = denoiser(generator, acquired(generator, target), guidance)
     return _array(sample(denoise, x_t, timesteps, generator.schedule, solver, generators))
 
 
@@ -51,7 +52,7 @@ def inversion(
     *,
     steps: int,
     strength: float,
-    guidance: float = 1.0,
+    guidance: Guidance = Guidance(),  # noqa: B008  (frozen)
     solver: Solver = "ddim",
 ) -> np.ndarray:
     """Run DDIM backwards to strength * T under `source`, then forwards under `target`; deterministic.
@@ -63,8 +64,10 @@ def inversion(
         raise ConfigError("method 'inversion' needs solver ddim", found=solver, next_step="set sampler.solver: ddim")
     x0 = _tensor(generator, x)
     timesteps = generator.schedule.timesteps(strength, steps)
-    x_t = ddim_inverse(denoiser(generator, source), x0, timesteps, generator.schedule)
-    return _array(ddim(denoiser(generator, target, guidance), x_t, [*timesteps, -1], generator.schedule))
+    x_t = ddim_inverse(denoiser(generator, acquired(generator, source)), x0, timesteps, generator.schedule)
+    return _array(
+        ddim(denoiser(generator, acquired(generator, target), guidance), x_t, [*timesteps, -1], generator.schedule)
+    )
 
 
 def structure(
@@ -76,7 +79,7 @@ def structure(
     *,
     steps: int = 15,
     strength: float = 1.0,
-    guidance: float = 1.0,
+    guidance: Guidance = Guidance(),  # noqa: B008  (frozen)
     solver: Solver = "ddim",
     views: int = 4,
 ) -> np.ndarray:
@@ -86,11 +89,11 @@ def structure(
     source. Raises `CheckpointError` for a generator without a structure input.
 
     Args:
-        tissue: int8 (B, H, W) by `augengine.diffusion.structure.tissue_index` of the generator's labels.
+        tissue: int8 (B, H, W) by `augengine.diffusion.tissue.tissue_index` of the generator's labels.
         views: random recolourings per row; their x0 estimates are averaged at every step, since a single one may
             map two tissues onto the same value.
     """
-    if not generator.spec.network.structure:
+    if not generator.spec.takes_structure:
         raise CheckpointError(
             "method 'structure' needs a generator with a structure input",
             found="network.structure false",
@@ -103,7 +106,7 @@ def structure(
     if strength < 1:
         x_t = generator.schedule.noised(x0, x_t, start_B)
     shown = structure_views(generator, x0, torch.from_numpy(tissue).to(x0.device), generators, views)
-    estimates = [denoiser(generator, target, guidance, structure_planes=view) for view in shown]
+    estimates = [denoiser(generator, acquired(generator, target, planes=view), guidance) for view in shown]
 
     def denoise(x_t: Tensor, t_B: Tensor) -> Tensor:
         return torch.stack([estimate(x_t, t_B) for estimate in estimates]).mean(0)
@@ -123,30 +126,22 @@ def structure_views(
     return shown
 
 
-def denoiser(
-    generator: Generator,
-    acquisitions: Sequence[Acquisition],
-    guidance: float = 1.0,
-    structure_planes: Tensor | None = None,
-) -> Denoiser:
-    """`denoise(x_t, t_B) -> x0` under `acquisitions` with classifier-free guidance of scale `guidance`.
+def acquired(generator: Generator, acquisitions: Sequence[Acquisition], planes: Tensor | None = None) -> Conditioning:
+    """Conditioning on `acquisitions`, on the generator's device."""
+    assert generator.spec.vocabulary is not None  # every acquisition model has one
+    return Conditioning(planes, acquisition=generator.spec.vocabulary.encode(acquisitions)).to(generator.device)
 
-    (1 - w) eps_uncond + w eps_cond (paper 004, algorithm 1) is the same combination of the x0 estimates, since at a
-    given x_t x0 is affine in eps and the weights sum to 1. Both estimates come from one batch; w = 1 needs only one.
-    """
-    low, high = generator.spec.diffusion.x0_range
-    wanted = generator.spec.vocabulary.encode(acquisitions).to(generator.device)
 
-    def denoise(x_t: Tensor, t_B: Tensor) -> Tensor:
-        if guidance == 1.0:
-            return generator.denoise(x_t, t_B, wanted, structure_planes).clamp(low, high)
-        both: Condition = wanted.unconditional().cat(wanted)
-        twice = None if structure_planes is None else torch.cat([structure_planes] * 2)
-        x0 = generator.denoise(torch.cat([x_t] * 2), torch.cat([t_B] * 2), both, twice)
-        free, conditional = x0.chunk(2)
-        return ((1 - guidance) * free + guidance * conditional).clamp(low, high)
+def denoiser(generator: Generator, wanted: Conditioning, guidance: Guidance = Guidance()) -> Denoiser:  # noqa: B008
+    """`denoise(x_t, t_B) -> x0` under `wanted`, guided (paper 004, algorithm 1) and clamped to the range of images."""
+    low, high = generator.schedule.spec.x0_range
+    both = wanted.unconditional().cat(wanted)
 
-    return denoise
+    def estimate(x_t: Tensor, t_B: Tensor, doubled: bool) -> Tensor:
+        return generator.denoise(x_t, t_B, both if doubled else wanted)
+
+    free = guided(estimate, guidance, generator.schedule)
+    return lambda x_t, t_B: free(x_t, t_B).clamp(low, high)
 
 
 def _tensor(generator: Generator, x: np.ndarray) -> Tensor:

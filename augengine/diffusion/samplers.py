@@ -1,4 +1,4 @@
-"""From a noisy image to a clean one: DDPM, DDIM and DPM-Solver++ over one denoiser, and DDIM run backwards.
+"""From a noisy image to a clean one: DDPM, DDIM, DPM-Solver++ and UniPC over one denoiser, and DDIM run backwards.
 
 A denoiser is any `denoise(x_t, t_B) -> x0`; guidance and conditions are already inside it.
 Noise comes from one generator per row, so a row does not depend on its neighbours.
@@ -12,13 +12,16 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from augengine.diffusion.schedules import Schedule, noise_estimate
+from augengine.diffusion.schedules import Schedule, noise_estimate, posterior
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-Solver = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde"]
+Solver = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
+
+# b / a where no signal is left: diffusers' solvers need its logarithm.
+_NO_SIGNAL = 2.0**12
 
 
 def row_generators(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -29,6 +32,11 @@ def row_generators(seeds: Sequence[int]) -> list[torch.Generator]:
 def row_noise(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """Standard normal noise (B, *) in the shape of `like`, row b from `generators[b]`."""
     return torch.stack([torch.randn(like.shape[1:], generator=g) for g in generators]).to(like)
+
+
+def at(t: int, like: Tensor) -> Tensor:
+    """Timestep `t` for every row of `like`: (B,) int64."""
+    return torch.full((len(like),), t, dtype=torch.long)
 
 
 def sample(
@@ -42,21 +50,50 @@ def sample(
     """The clean image (B, *) reached from `x_t`, noisy at `timesteps[0]`, by descending `timesteps`."""
     if solver == "ddim":
         return ddim(denoise, x_t, [*timesteps, -1], schedule)
-    stepper = _stepper(solver, schedule)
-    stepper.set_timesteps(timesteps=list(timesteps))
+    if solver == "ddpm":
+        return ddpm(denoise, x_t, [*timesteps, -1], schedule, generators)
+    stepper, noise = _stepper(solver, timesteps, schedule), {}
+    # The solvers know variance-preserving images alone; any other process is one after division by its norm.
+    norm = (schedule.a**2 + schedule.b**2).sqrt()
+    x = x_t / float(norm[timesteps[0]])
     for t in timesteps:
-        x0 = denoise(x_t, torch.full((len(x_t),), t, dtype=torch.long))
-        x_t = stepper.step(x0, t, x_t, generator=list(generators)).prev_sample
+        x0 = denoise(x * float(norm[t]), at(t, x))
+        if solver == "dpmpp_2m_sde":
+            noise["variance_noise"] = row_noise(x, generators)
+        x = stepper.step(x0, t, x, **noise).prev_sample
+    return x
+
+
+def ddpm(
+    denoise: Denoiser, x_t: Tensor, timesteps: Sequence[int], schedule: Schedule, generators: Sequence[torch.Generator]
+) -> Tensor:
+    """Ancestral sampling (Ho et al. 2020, algorithm 2) along `timesteps`; -1 is the clean image."""
+    for now, then in pairwise(timesteps):
+        x0 = denoise(x_t, at(now, x_t))
+        x_t = reverse_step(schedule, x0, x_t, now, then, row_noise(x_t, generators))
     return x_t
 
 
 def ddim(denoise: Denoiser, x_t: Tensor, timesteps: Sequence[int], schedule: Schedule) -> Tensor:
-    """Deterministic DDIM (Song et al. 2021, eq. 12 with sigma = 0) along `timesteps`; -1 is the clean image."""
+    """Deterministic DDIM along `timesteps`; -1 is the clean image."""
     for now, then in pairwise(timesteps):
-        t_B, next_B = (torch.full((len(x_t),), v, dtype=torch.long) for v in (now, then))
-        x0 = denoise(x_t, t_B)
-        x_t = schedule.noised(x0, noise_estimate(schedule, x0, x_t, t_B), next_B)
+        x_t = reverse_step(schedule, denoise(x_t, at(now, x_t)), x_t, now, then)
     return x_t
+
+
+def reverse_step(
+    schedule: Schedule, x0: Tensor, x_t: Tensor, now: int, then: int, noise: Tensor | None = None
+) -> Tensor:
+    """x at timestep `then` from `x_t` at `now` and the estimate `x0`; -1 is the clean image.
+
+    With `noise` a draw from the posterior (DDPM, and DDIM with eta = 1), without it the deterministic step (Song et
+    al. 2021, eq. 12 with sigma = 0).
+    """
+    t_B, then_B = at(now, x_t), at(then, x_t)
+    if noise is None:
+        return schedule.noised(x0, noise_estimate(schedule, x0, x_t, t_B), then_B)
+    mean, variance = posterior(schedule, x0, x_t, t_B, then_B)
+    return mean + variance.sqrt() * noise
 
 
 def ddim_inverse(denoise: Denoiser, x0: Tensor, timesteps: Sequence[int], schedule: Schedule) -> Tensor:
@@ -67,24 +104,29 @@ def ddim_inverse(denoise: Denoiser, x0: Tensor, timesteps: Sequence[int], schedu
     """
     x_t, level = x0, -1
     for t in reversed(timesteps):
-        from_B, to_B = (torch.full((len(x0),), v, dtype=torch.long) for v in (level, t))
-        a, b = schedule.signal(from_B, x0)
-        up_a, up_b = schedule.signal(to_B, x0)
+        a, b = schedule.signal(at(level, x0), x0)
+        up_a, up_b = schedule.signal(at(t, x0), x0)
         guess = x_t
         for _ in range(2):
-            noise = noise_estimate(schedule, denoise(guess, to_B), guess, to_B)
+            noise = noise_estimate(schedule, denoise(guess, at(t, x0)), guess, at(t, x0))
             guess = up_a * (x_t - b * noise) / a + up_b * noise
         x_t, level = guess, t
     return x_t
 
 
-def _stepper(solver: Solver, schedule: Schedule) -> DDPMScheduler | DPMSolverMultistepScheduler:
-    common = {
-        "num_train_timesteps": schedule.spec.timesteps,
-        "trained_betas": schedule.betas.numpy(),
-        "prediction_type": "sample",
-    }
-    if solver == "ddpm":
-        return DDPMScheduler(**common, clip_sample=False)
-    kind = "sde-dpmsolver++" if solver == "dpmpp_2m_sde" else "dpmsolver++"
-    return DPMSolverMultistepScheduler(**common, algorithm_type=kind, solver_order=2, lower_order_final=True)
+def _stepper(
+    solver: Solver, timesteps: Sequence[int], schedule: Schedule
+) -> DPMSolverMultistepScheduler | UniPCMultistepScheduler:
+    common = {"num_train_timesteps": schedule.spec.timesteps, "prediction_type": "sample", "solver_order": 2}
+    if solver == "unipc":
+        stepper = UniPCMultistepScheduler(**common)
+    else:
+        kind = "sde-dpmsolver++" if solver == "dpmpp_2m_sde" else "dpmsolver++"
+        stepper = DPMSolverMultistepScheduler(**common, algorithm_type=kind)
+    stepper.set_timesteps(len(timesteps))
+    # UniPC takes no timesteps of the caller's, and neither takes a schedule other than betas in float32, which lose
+    # the low noise levels of shifted ones; timesteps and sigmas are all that a step reads, so they are set here.
+    stepper.timesteps = torch.tensor(timesteps)
+    sigmas = (schedule.b / schedule.a)[torch.tensor([*timesteps, -1])]
+    stepper.sigmas = sigmas.clamp(max=_NO_SIGNAL).float()
+    return stepper

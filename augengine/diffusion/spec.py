@@ -1,98 +1,105 @@
-"""The typed description of a trained generator: what `model.json` holds besides the weights' bytes."""
+"""The typed description of a trained model: what `model.json` holds besides the weights' bytes."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from augengine.diffusion.autoencoder import AutoencoderSpec
 from augengine.diffusion.conditions import Vocabulary
+from augengine.diffusion.control import ControlSpec
+from augengine.diffusion.discriminative import PredictorSpec, SegmenterSpec
+from augengine.diffusion.dit import DiTSpec
+from augengine.diffusion.unet import UNetSpec
 from augengine.yaml_config import Strict
 
 FORMAT_VERSION = 1
-Parametrisation = Literal["x0", "epsilon", "v"]
-
-
-class NetworkSpec(Strict):
-    """A denoiser with acquisition tokens.
-
-    Attributes:
-        body: MONAI's `DiffusionModelUNet`, or `compact` (see `augengine.diffusion.compact`): one residual block per
-            level and attention in the middle only.
-        channels: feature channels of each level.
-        res_blocks: residual blocks per level.
-        attention_levels: levels (1 is the finest) with cross-attention over the tokens; the middle always has it.
-        head_channels: channels of one attention head.
-        norm_groups: groups of every group normalisation.
-        token_dim: width of one acquisition token.
-        unshuffle: space-to-depth factor before the first convolution (1 = none); lossless, and cheaper by its square.
-        local_curves: hat functions of a local look-up table (0 = none): the network then also draws, for every
-            coarse cell, a curve from the structure image's value to the output, so that detail at full resolution
-            need not pass through it. Needs `structure`.
-        structure: True if the network also sees a structure image (method `structure`).
-    """
-
-    body: Literal["monai", "compact"] = "monai"
-    channels: tuple[int, ...] = Field(min_length=2)
-    res_blocks: int = Field(default=1, ge=1)
-    attention_levels: tuple[int, ...] = ()
-    head_channels: int = Field(ge=1)
-    norm_groups: int = Field(default=32, ge=1)
-    token_dim: int = Field(default=128, ge=1)
-    unshuffle: int = Field(default=1, ge=1)
-    structure: bool = False
-    local_curves: int = Field(default=0, ge=0, le=64)
-
-    @model_validator(mode="after")
-    def _fits(self) -> NetworkSpec:
-        if any(c % self.norm_groups for c in self.channels):
-            raise ValueError(f"every entry of channels must be a multiple of norm_groups {self.norm_groups}")
-        wrong = [a for a in self.attention_levels if not 1 <= a <= len(self.channels)]
-        if wrong:
-            raise ValueError(f"attention_levels count from 1 to {len(self.channels)}, the number of channels")
-        if any(self.channels[a - 1] % self.head_channels for a in (*self.attention_levels, len(self.channels))):
-            raise ValueError(f"channels of attention levels must be multiples of head_channels {self.head_channels}")
-        if self.local_curves == 1 or (self.local_curves and not self.structure):
-            raise ValueError("local_curves is 0, or at least 2 together with structure")
-        if self.body == "compact" and (self.res_blocks != 1 or self.attention_levels):
-            raise ValueError("body compact has one residual block per level and no attention_levels")
-        return self
+GENERATORS = ("acquisition", "counterfactual", "painter", "label_prior", "label_segmenter", "error_corrector")
+Kind = Literal[
+    "acquisition",  # image under acquisition parameters (paper 004)
+    "counterfactual",  # image, healthy or not (paper 000)
+    "painter",  # image on a label map, or on none (paper 001)
+    "label_prior",  # label map (paper 002)
+    "label_segmenter",  # label map of an image (paper 002)
+    "error_corrector",  # error of a segmenter on an image (paper 003)
+    "autoencoder",
+    "segmenter",
+    "acquisition_predictor",
+]
+NetworkSpec = Annotated[
+    UNetSpec | DiTSpec | ControlSpec | AutoencoderSpec | SegmenterSpec | PredictorSpec, Field(discriminator="body")
+]
+Parametrisation = Literal["x0", "epsilon", "v", "flow"]
 
 
 class DiffusionSpec(Strict):
     """The forward process and what the network's output means.
 
     Attributes:
-        parametrisation: the network predicts the clean image (`x0`), the noise (`epsilon`) or the velocity (`v`).
-        schedule: variance schedule over `timesteps` steps.
-        shift: moves the schedule towards noise, alpha_bar' with logit(alpha_bar) - 2 ln(shift) (Hoogeboom et al. 2023,
-            eq. 4): a denoiser that sees the structure has little to learn where little noise is left.
+        parametrisation: the network predicts the clean image (`x0`), the noise (`epsilon`), the velocity (`v`) or,
+            along the straight path of rectified flow, noise less image (`flow`).
+        schedule: variance schedule over `timesteps` steps; `rectified`, (1 - s) x0 + s noise, belongs to `flow`.
+        shift: moves the schedule towards noise: the ratio of noise to signal is `shift` times what it was at every
+            timestep (Hoogeboom et al. 2023, eq. 4; for `rectified` Esser et al. 2024, eq. 23). A denoiser that sees
+            the structure has little to learn where little noise is left.
+        zero_terminal_snr: the last timestep holds no signal (Lin et al. 2024), so that sampling from pure noise
+            starts where training ended; `rectified` ends there anyway.
         x0_range: normalised intensities that a clean image can have; estimates are clamped to it, which keeps
             `epsilon` networks finite where almost no signal is left.
     """
 
     parametrisation: Parametrisation
-    schedule: Literal["linear", "scaled_linear", "cosine"]
+    schedule: Literal["linear", "scaled_linear", "cosine", "rectified"]
     timesteps: int = Field(default=1000, ge=2)
     shift: float = Field(default=1.0, gt=0, le=64)
+    zero_terminal_snr: bool = False
     x0_range: tuple[float, float] = (-1.0, 6.0)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> DiffusionSpec:
+        if (self.parametrisation == "flow") != (self.schedule == "rectified"):
+            raise ValueError("parametrisation flow and schedule rectified belong together")
+        if self.zero_terminal_snr and self.parametrisation == "epsilon":
+            raise ValueError("zero_terminal_snr needs x0 or v: without signal, no image follows from epsilon")
+        return self
 
 
 class ModelSpec(Strict):
-    """Everything that `load_generator` needs besides the weights.
+    """Everything that loading a model needs besides the weights.
 
-    `labels` names the tissues that the structure input shows, in the order of its planes. `percentiles` are those
-    of a whole volume that normalisation maps to 0 and 1; `subject_hashes` name the training subjects (see
-    `checkpoint.subject_hash`); `sha256` is that of `model.safetensors`.
+    Attributes:
+        kind: what the model is for; decides its inputs and outputs (see `content_channels`, `planes`).
+        vocabulary: acquisition parameters seen in training, of kinds that take or predict them.
+        classes: names of the classes that it is conditioned on; class n is `classes[n - 1]`.
+        channels: image channels, in order.
+        content: what an autoencoder encodes.
+        labels: label names that the tissue planes show, in order.
+        regions: named unions of labels that the model draws or segments, outermost first where they nest.
+        lesion: labels that make a lesion.
+        mask: what a painter is shown: `none`, `labels` (one plane per label), or `labels_unknown` (and one plane for
+            "anything healthy may be here").
+        context: offsets of neighbouring slices that are shown as further planes (2.5D).
+        parts: models that this one is built on and holds frozen, by role.
+        percentiles: those of a whole volume that normalisation maps to 0 and 1.
+        subject_hashes: the training subjects (see `checkpoint.subject_hash`), those of the parts included.
+        sha256: that of `model.safetensors`.
     """
 
     format_version: Literal[1] = 1
-    kind: Literal["acquisition"] = "acquisition"
+    kind: Kind = "acquisition"
     network: NetworkSpec
-    diffusion: DiffusionSpec
-    vocabulary: Vocabulary
+    diffusion: DiffusionSpec | None = None
+    vocabulary: Vocabulary | None = None
+    classes: tuple[str, ...] = ()
     channels: tuple[str, ...] = Field(min_length=1)
+    content: Literal["image", "labels"] = "image"
     labels: tuple[str, ...] = ()
+    regions: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    lesion: tuple[str, ...] = ()
+    mask: Literal["none", "labels", "labels_unknown"] = "none"
+    context: tuple[int, ...] = ()
+    parts: dict[str, ModelSpec] = Field(default_factory=dict)
     image_size: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     percentiles: tuple[float, float] = (10.0, 99.0)
@@ -101,3 +108,47 @@ class ModelSpec(Strict):
     recipe: str = ""
     engine_version: str = ""
     sha256: str = ""
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 or 3."""
+        return len(self.image_size)
+
+    @property
+    def content_channels(self) -> int:
+        """Channels, at full resolution, of what a generator or autoencoder makes."""
+        of_labels = self.kind in ("label_prior", "label_segmenter", "error_corrector") or self.content == "labels"
+        return len(self.regions) if of_labels else len(self.channels)
+
+    @property
+    def takes_structure(self) -> bool:
+        """True for an acquisition model that is also shown a structure image."""
+        return self.kind == "acquisition" and isinstance(self.network, UNetSpec) and self.network.structure
+
+    @property
+    def planes(self) -> int:
+        """Spatial maps that a generator is shown besides the noisy content."""
+        shown = len(self.context) * len(self.channels)
+        if self.takes_structure:
+            return shown + len(self.channels) + 2 + len(self.labels)
+        if self.kind == "painter":
+            return shown + {"none": 0, "labels": len(self.labels), "labels_unknown": len(self.labels) + 1}[self.mask]
+        if self.kind == "label_segmenter":
+            return shown + len(self.channels)
+        if self.kind == "error_corrector":
+            return shown + len(self.channels) + len(self.regions)
+        return shown
+
+    @property
+    def exclusive(self) -> bool:
+        """True if no label lies in two regions: a segmenter then chooses among them and the background."""
+        names = [name for labels in self.regions.values() for name in labels]
+        return len(names) == len(set(names))
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a segmenter (the background first where regions exclude each other) or predictor."""
+        if self.kind == "acquisition_predictor":
+            assert self.vocabulary is not None  # the recipe's kind sees to it
+            return sum(self.vocabulary.widths.values())
+        return len(self.regions) + self.exclusive

@@ -10,36 +10,14 @@ Legend: B rows, C channels, L labelled tissues, `*` spatial axes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from augengine.diffusion.tissue import NO_MASK, one_hot
 
 # Normalised intensities that the knots span; values beyond take the last knot's.
 LOW, HIGH = 0.0, 1.2
 KNOTS = 6
-NO_MASK = -1
-
-
-def tissue_index(
-    label: np.ndarray | None, codes: Mapping[str, int], names: Sequence[str], like: np.ndarray
-) -> np.ndarray:
-    """int8 map (*) of one row: 0 for the rest, n for `names[n - 1]`, -1 everywhere without a mask.
-
-    Args:
-        label: uint8 (*) in the row's own `codes`, or None.
-        names: tissues in the order of the checkpoint's `labels`; other codes count as the rest.
-        like: image (C, *) of the row.
-    """
-    if label is None:
-        return np.full(like.shape[1:], NO_MASK, np.int8)
-    index = np.zeros(like.shape[1:], np.int8)
-    for n, name in enumerate(names, 1):
-        if name in codes:
-            index[label == codes[name]] = n
-    return index
 
 
 def draw_heights(rows: int, tissues: int, channels: int, generator: torch.Generator) -> Tensor:
@@ -53,7 +31,7 @@ def recolour(x: Tensor, tissue: Tensor, heights: Tensor) -> Tensor:
     """`x` (B, C, *) with each tissue through its own piecewise linear curve, to values of 0 to 1.
 
     Args:
-        tissue: int (B, *) as of `tissue_index`; -1 counts as the rest.
+        tissue: int (B, *) as of `tissue.tissue_index`; -1 counts as the rest.
         heights: (B, L + 1, C, knots) in [0, 1] of `draw_heights`.
     """
     b, c, knots = len(x), x.shape[1], heights.shape[-1]
@@ -70,6 +48,5 @@ def planes(image: Tensor, tissue: Tensor, tissues: int) -> Tensor:
 
     A row of zeros instead means "no structure" and makes the network an ordinary conditional denoiser.
     """
-    one_hot = functional.one_hot(tissue.clamp(min=0).long(), tissues + 1).movedim(-1, 1)[:, 1:]
     flags = torch.stack([torch.ones_like(tissue), tissue != NO_MASK], dim=1)
-    return torch.cat([image, flags.to(image), one_hot.to(image)], dim=1)
+    return torch.cat([image, flags.to(image), one_hot(tissue, tissues).to(image)], dim=1)

@@ -7,15 +7,16 @@ Source: "Counterfactual Simulation of Acquisition Parameters via Conditional Dif
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from augengine.diffusion import counterfactual
 from augengine.diffusion.checkpoint import Generator
+from augengine.diffusion.guidance import Guidance
 from augengine.diffusion.spec import ModelSpec
-from augengine.diffusion.structure import tissue_index
+from augengine.diffusion.tissue import tissue_index
 from augengine.edits.base import Context, Donor, Drawing, Plan, Skip
 from augengine.errors import CheckpointError, ConfigError
 from augengine.intensity import denormalise, normalise
@@ -69,7 +70,7 @@ class AcquisitionEdit:
 
     def check(self, params: AcquisitionParams, sampler: Sampler, specs: Mapping[str, ModelSpec]) -> None:
         """`structure` needs a generator with a structure input, `inversion` the solver ddim."""
-        if params.method == "structure" and not specs["generator"].network.structure:
+        if params.method == "structure" and not specs["generator"].takes_structure:
             raise CheckpointError(
                 "method 'structure' needs a generator with a structure input",
                 found=f"recipe {specs['generator'].recipe or 'unknown'}",
@@ -115,7 +116,10 @@ class AcquisitionEdit:
         targets = [Acquisition(**p.params["acquisition"]) for p in plans]
         x = np.stack([normalise(s) for s in samples])
         seeds = [p.seed for p in plans]
-        settings = sampler.model_dump()
+        guidance = Guidance(sampler.guidance, sampler.guidance_interval, sampler.guidance_rescale)
+        settings: dict[str, Any] = {
+            "solver": sampler.solver, "steps": sampler.steps, "strength": sampler.strength, "guidance": guidance,
+        }  # fmt: skip
         if params.method == "inversion":
             sources = [s.acquisition for s in samples]
             y = counterfactual.inversion(generator, x, sources, targets, **settings)

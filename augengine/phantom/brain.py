@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from augengine.phantom import physics
-from augengine.phantom.brain_anatomy import LESION_LABELS, BrainAnatomy
+from augengine.phantom.brain_anatomy import LESION_LABELS, TISSUE_LABELS, BrainAnatomy, Labels
 from augengine.phantom.fields import smooth_field
 from augengine.phantom.tissues import TISSUES
 from augengine.records import Acquisition, Sample
@@ -115,6 +115,7 @@ def render(
     volume_id: str | None = None,
     lesion: bool = True,
     noise: bool = True,
+    labels: Labels = "lesion",
 ) -> Sample:
     """Scan a subject.
 
@@ -125,10 +126,12 @@ def render(
         subject_id, volume_id: written to the sample; the volume takes the subject's id by default.
         lesion: False renders the same subject without the tumour.
         noise: False gives the noiseless truth.
+        labels: what the label map holds: parts of the tumour in BraTS-2021 codes, or these over CSF, grey and white
+            matter (`TISSUE_LABELS`). The image does not depend on it.
 
     Returns:
-        A volume (4, I, J, K) of whole numbers, channels t1, t1c, t2, flair, 0 outside the brain; label in
-        BraTS-2021 codes by name. Acquisition holds the fields that all channels share.
+        A volume (4, I, J, K) of whole numbers, channels t1, t1c, t2, flair, 0 outside the brain, with its label map.
+        Acquisition holds the fields that all channels share.
     """
     shown = anatomy if lesion else anatomy.without_lesion()
     voxel = anatomy.affine[0, 0]
@@ -152,8 +155,8 @@ def render(
         channels=CHANNELS,
         subject_id=subject_id,
         volume_id=volume_id or subject_id,
-        label=shown.label(),
-        labels=LESION_LABELS,
+        label=shown.label() if labels == "lesion" else shown.tissue_map(),
+        labels=LESION_LABELS if labels == "lesion" else TISSUE_LABELS,
         acquisition=site.acquisition,
         site=site.name,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -17,8 +18,10 @@ from augengine.rng import generator
 
 FIELD_OF_VIEW_MM = 192.0
 BOTTOM_MM, TOP_MM = -56.0, 74.0
-TISSUE_LABELS = {"csf": 1, "grey_matter": 2, "white_matter": 3, "tumour": 4}
 LESION_LABELS = {"necrosis": 1, "oedema": 2, "enhancing": 4}  # BraTS 2020 and 2021: NCR, ED, ET
+# Tissue codes lie above every year's BraTS codes, so that none is mistaken for a part of the tumour.
+TISSUE_LABELS = {**LESION_LABELS, "csf": 5, "grey_matter": 6, "white_matter": 7}
+Labels = Literal["lesion", "tissue"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +72,15 @@ class BrainAnatomy:
         return np.where((self.lesion_share() >= 0.4) & self.brain_mask, out, np.uint8(0))
 
     def tissue_map(self) -> np.ndarray:
-        """uint8 (I, J, K): background 0, CSF 1, grey matter 2, white matter 3, tumour 4 (`TISSUE_LABELS`)."""
+        """uint8 (I, J, K) in `TISSUE_LABELS`: the tumour's parts over the tissue that fills most of the voxel.
+
+        Every voxel of the brain mask has a label, and no voxel outside; vessels count as the tissue beside them.
+        """
         names = ("csf", "grey_matter", "white_matter")
-        healthy = np.argmax(np.stack([self.fractions[n] for n in names]), axis=0).astype(np.uint8) + 1
-        healthy = np.where(self.brain_mask, healthy, np.uint8(0))
-        return np.where(self.label() > 0, np.uint8(TISSUE_LABELS["tumour"]), healthy)
+        codes = np.array([TISSUE_LABELS[n] for n in names], np.uint8)
+        healthy = codes[np.argmax(np.stack([self.fractions[n] for n in names]), axis=0)]
+        lesion = self.label()
+        return np.where(lesion > 0, lesion, np.where(self.brain_mask, healthy, np.uint8(0)))
 
 
 def draw_brain(

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from augengine.errors import DataError
 from augengine.phantom.brain import SITES, render
-from augengine.phantom.brain_anatomy import BrainAnatomy, draw_brain
+from augengine.phantom.brain_anatomy import BrainAnatomy, Labels, draw_brain
 from augengine.records import Sample
 from augengine.rng import derive, generator
 from augengine.yaml_config import Strict
@@ -18,7 +18,8 @@ from augengine.yaml_config import Strict
 class BrainCohort(Strict):
     """A cohort of phantom brains, as JSON-able as it is small.
 
-    Subject i depends on `seed` and i alone (and on the list of sites, for where it is scanned).
+    Subject i depends on `seed` and i alone (and on the list of sites, for where it is scanned); `labels` changes its
+    label map, never its images.
     """
 
     kind: Literal["brain"] = "brain"
@@ -28,6 +29,7 @@ class BrainCohort(Strict):
     slices: int = Field(48, ge=1, le=256)
     slice_spacing_mm: float | None = Field(None, gt=0, le=25, description="None: cover the whole brain")
     lesion_fraction: float = Field(1.0, ge=0, le=1, description="share of subjects with a tumour")
+    labels: Labels = Field("lesion", description="label maps: parts of the tumour; or these over the brain's tissues")
     sites: tuple[str, ...] = Field(("north", "south"), min_length=1, description="scanned in turn at random")
 
     @field_validator("sites")
@@ -100,6 +102,7 @@ class BrainCohort(Strict):
             volume_id=subject if scan else f"{subject}-truth-{site}-{'lesion' if lesion else 'healthy'}",
             lesion=lesion,
             noise=noise,
+            labels=self.labels,
         )
 
     def _check(self, index: int) -> None:

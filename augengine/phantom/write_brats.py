@@ -9,6 +9,7 @@ from typing import Literal
 import nibabel as nib
 import numpy as np
 
+from augengine.errors import ConfigError
 from augengine.phantom.brain_cohort import BrainCohort
 from augengine.records import Sample
 
@@ -30,7 +31,16 @@ def case_name(index: int, year: Year) -> str:
 
 
 def write_brats_subject(cohort: BrainCohort, index: int, folder: Path, year: Year = 2021) -> None:
-    """Write the four channels and the mask of one subject. Subjects are independent."""
+    """Write the four channels and the mask of one subject. Subjects are independent.
+
+    Raises:
+        ConfigError: the cohort labels tissues; a BraTS mask holds the parts of the tumour alone.
+    """
+    if cohort.labels != "lesion":
+        raise ConfigError(
+            "BraTS masks hold lesion labels", found=cohort.labels,
+            next_step="use labels 'lesion', or write shards",
+        )  # fmt: skip
     sample, name = cohort.scan(index), case_name(index, year)
     (folder / name).mkdir(parents=True, exist_ok=True)
     suffixes = SUFFIXES[year]

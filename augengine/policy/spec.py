@@ -48,13 +48,23 @@ class Sampler(Strict):
     """How the reverse process is run.
 
     `strength` is the fraction of the chain that is noised and denoised again (1 = from pure noise);
-    `guidance` is the classifier-free scale w (1 = conditional only, no second evaluation).
+    `guidance` is the classifier-free scale w (1 = conditional only, no second evaluation), on in `guidance_interval`
+    of the chain (0 clean, 1 noise); `guidance_rescale` pulls the contrast that it inflates back.
     """
 
-    solver: Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde"] = "ddim"
+    solver: Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "unipc"] = "ddim"
     steps: int = Field(default=15, ge=1, le=1000)
     strength: float = Field(default=1.0, gt=0, le=1)
     guidance: float = Field(default=1.0, ge=0, le=20)
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _rising(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= interval[0] < interval[1] <= 1:
+            raise ValueError("guidance_interval must be two rising fractions of the chain")
+        return interval
 
 
 class GateSpec(Strict):

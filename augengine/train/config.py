@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from augengine import rng
-from augengine.diffusion.spec import DiffusionSpec, NetworkSpec
+from augengine.diffusion.autoencoding_loss import AutoencodingLossSpec
+from augengine.diffusion.spec import GENERATORS, DiffusionSpec, Kind, NetworkSpec
 from augengine.yaml_config import Document, Strict
 
 
@@ -37,27 +39,63 @@ class WarpRecipe(Strict):
     flip: bool = True
 
 
-class DataRecipe(Strict):
-    """How shards are read.
+class MaskRecipe(Strict):
+    """What a painter is shown of the label map, and mask-ablated training (paper 001, 4.6), drawn per row.
 
     Attributes:
+        ablation: `none`; `paper`: the lesion's labels become background while the image keeps the lesion;
+            `unknown`: the region gets a plane of its own, lesion pixels drop out of the loss, and random blobs of
+            healthy tissue train the same plane with their pixels in the loss.
+        probability: share of rows that are ablated; never in validation.
+        blob: smallest and largest radius of a blob, relative to the field of view.
+    """
+
+    ablation: Literal["none", "paper", "unknown"] = "none"
+    probability: float = Field(default=0.3, ge=0, le=1)
+    blob: tuple[float, float] = (0.05, 0.2)
+
+
+class DataRecipe(Strict):
+    """How shards are read and what their labels mean.
+
+    Attributes:
+        content: what an autoencoder encodes: the image or the label map (the planes of `regions`).
+        regions: named unions of labels, outermost first where they nest.
+        lesion: labels that make a lesion.
+        context: offsets of neighbouring slices shown as further inputs (2.5D), such as `[-1, 1]`.
+        fold: `[k, n]` leaves out the subjects of fold k (from 0) of n, for out-of-fold predictions.
         validation_rows: at most so many rows of split `val` make the validation loss.
         window_groups: row groups whose rows are shuffled together.
         cache_mb: decoded row groups that a worker keeps in memory; must hold one window.
     """
 
+    content: Literal["image", "labels"] = "image"
+    regions: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    lesion: tuple[str, ...] = ()
+    context: tuple[int, ...] = ()
+    fold: tuple[int, int] | None = None
     validation_rows: int = Field(default=32, ge=0)
     window_groups: int = Field(default=8, ge=1)
     cache_mb: int = Field(default=1024, ge=16)
+
+    @model_validator(mode="after")
+    def _fits(self) -> DataRecipe:
+        if self.fold is not None and not 0 <= self.fold[0] < self.fold[1]:
+            raise ValueError("fold is [k, n] with k from 0 to n - 1")
+        return self
 
 
 class OptimiserRecipe(Strict):
     """AdamW with linear warm-up, then a cosine to zero or a constant rate.
 
-    `batch_size` is that of one step over all workers; `decay_by` the wall clock too when `max_minutes` is set.
+    Attributes:
+        batch_size: rows of one step over all workers and accumulated parts.
+        accumulation: parts that a worker's share of the batch is computed in, one after the other.
+        clip_norm: largest norm of the gradient.
     """
 
     batch_size: int = Field(ge=1)
+    accumulation: int = Field(default=1, ge=1)
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup_steps: int = Field(default=0, ge=0)
@@ -67,10 +105,32 @@ class OptimiserRecipe(Strict):
 
 
 class LossRecipe(Strict):
-    """Mean squared error, weighted over timesteps: `simple` (1) or min-SNR-gamma (Hang et al. 2023)."""
+    """Mean squared error of a diffusion model.
+
+    Attributes:
+        weighting: over timesteps, `simple` (1) or min-SNR-gamma (Hang et al. 2023).
+        lesion_weight: pixels of the lesion count 1 + this much (LeFusion, Zhang et al. 2025).
+    """
 
     weighting: Literal["simple", "min_snr"] = "simple"
     min_snr_gamma: float = Field(default=5.0, gt=0)
+    lesion_weight: float = Field(default=0.0, ge=0)
+
+
+class HardwareRecipe(Strict):
+    """Switches that change speed and memory, and of the result only the last bits.
+
+    Attributes:
+        precision: `auto` is bfloat16 where the hardware multiplies it, float32 elsewhere.
+        compile: `torch.compile` the network.
+        channels_last: memory format of 2D and 3D convolutions.
+        shard: spread weights, gradients and moments over the workers (FSDP2) instead of copying them.
+    """
+
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: bool = False
+    channels_last: bool = False
+    shard: bool = False
 
 
 class Recipe(Strict):
@@ -80,19 +140,25 @@ class Recipe(Strict):
     the learning rate follows whichever limit is nearer, so the result then depends on the machine's speed.
 
     Attributes:
+        parts: models that this one is built on and keeps frozen, by role: folder of the checkpoint, or null where
+            the command line gives it.
         condition_dropout: share of rows trained without a condition, for classifier-free guidance.
-        precision: `auto` is bfloat16 where the hardware multiplies it, float32 elsewhere.
-        validate_every: steps between validations.
+        validate_every, pictures_every: steps between validations and between sample pictures (0: none).
         checkpoint_minutes: time between checkpoints for resuming.
+        keep_checkpoints: how many of these are kept.
+        trackers: where metrics and pictures go besides the console and `metrics.jsonl`.
     """
 
     version: Literal[1]
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    kind: Literal["acquisition"]
+    kind: Kind
     seed: int = Field(default=0, ge=0)
     network: NetworkSpec
-    diffusion: DiffusionSpec
+    parts: dict[str, str | None] = Field(default_factory=dict)
+    diffusion: DiffusionSpec | None = None
     structure: StructureRecipe | None = None
+    mask: MaskRecipe | None = None
+    autoencoding: AutoencodingLossSpec | None = None
     warp: WarpRecipe | None = None
     data: DataRecipe = Field(default_factory=DataRecipe)
     optimiser: OptimiserRecipe
@@ -100,22 +166,79 @@ class Recipe(Strict):
     condition_dropout: float = Field(default=0.15, ge=0, lt=1)
     steps: int = Field(ge=1)
     max_minutes: float | None = Field(default=None, gt=0)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    hardware: HardwareRecipe = Field(default_factory=HardwareRecipe)
     validate_every: int = Field(default=200, ge=1)
+    pictures_every: int = Field(default=0, ge=0)
     checkpoint_minutes: float = Field(default=5.0, gt=0)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if self.network.structure != (self.structure is not None):
-            raise ValueError("network.structure true and the section 'structure' go together")
+        check(self)
         return self
 
     @property
     def digest(self) -> str:
-        """Identity of everything in the recipe."""
-        return rng.digest(self.model_dump(mode="json"))
+        """Identity of everything in the recipe but where its parts lie."""
+        return rng.digest(self.model_dump(mode="json", exclude={"parts": True}))
 
 
-def read_recipe(path: str) -> Recipe:
-    """The recipe in a YAML file; mistakes are `ConfigError`s with `file:line`."""
-    return Document.read(path).validate(Recipe)
+# Network bodies and parts of each kind; a part in brackets may be left out.
+_RULES: dict[str, tuple[set[str], set[str]]] = {
+    "acquisition": ({"monai", "compact"}, set()),
+    "counterfactual": ({"monai", "compact", "dit"}, {"[autoencoder]"}),
+    "painter": ({"monai", "compact"}, set()),
+    "label_prior": ({"monai", "compact", "dit"}, {"[autoencoder]"}),
+    "label_segmenter": ({"control"}, {"prior"}),
+    "error_corrector": ({"monai", "compact"}, {"fold_0", "fold_1"}),
+    "autoencoder": ({"autoencoder_kl"}, set()),
+    "segmenter": ({"residual_unet"}, set()),
+    "acquisition_predictor": ({"resnet18"}, set()),
+}
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse sections that do not go together; a `ValueError` with rule and value."""
+    kind, network, data = recipe.kind, recipe.network, recipe.data
+    bodies, roles = _RULES[kind]
+    structure = getattr(network, "structure", False)
+    needed = {role for role in roles if not role.startswith("[")}
+    allowed = {role.strip("[]") for role in roles}
+    labels = kind in ("label_prior", "label_segmenter", "error_corrector", "segmenter") or data.content == "labels"
+    rules = [
+        (network.body in bodies, f"kind {kind} takes network.body {' or '.join(sorted(bodies))}, not {network.body}"),
+        (needed <= set(recipe.parts), f"kind {kind} needs parts: {', '.join(sorted(needed))}"),
+        (set(recipe.parts) <= allowed or kind == "error_corrector",
+         f"kind {kind} takes parts: {', '.join(sorted(allowed)) or 'none'}, not {', '.join(sorted(recipe.parts))}"),
+        ((recipe.diffusion is not None) == (kind in GENERATORS), "generators, and only they, have a section diffusion"),
+        (structure == (recipe.structure is not None), "network.structure true and the section structure go together"),
+        (not structure or kind == "acquisition", "only kind acquisition takes network.structure true"),
+        (recipe.mask is None or kind == "painter", "only kind painter takes the section mask"),
+        ((recipe.autoencoding is not None) == (kind == "autoencoder"),
+         "kind autoencoder, and only it, has a section autoencoding"),
+        (bool(data.regions) == labels, "data.regions goes with label content, segmenters and correctors"),
+        (data.content == "image" or kind == "autoencoder", "data.content labels goes with kind autoencoder"),
+        ((kind == "counterfactual") <= bool(data.lesion), "kind counterfactual needs data.lesion"),
+        ((recipe.mask is not None and recipe.mask.ablation != "none") <= bool(data.lesion),
+         "mask-ablated training needs data.lesion"),
+        (not recipe.loss.lesion_weight or (bool(data.lesion) and not recipe.parts),
+         "loss.lesion_weight needs data.lesion and a model of pixels"),
+        (not data.context or kind in ("acquisition", "painter", "counterfactual"),
+         f"kind {kind} takes no data.context"),
+        (not (recipe.hardware.shard and recipe.hardware.channels_last),
+         "hardware.shard and hardware.channels_last exclude each other"),
+        (recipe.optimiser.batch_size % recipe.optimiser.accumulation == 0,
+         f"optimiser.batch_size {recipe.optimiser.batch_size} must be a multiple of accumulation"),
+    ]  # fmt: skip
+    for holds, rule in rules:
+        if not holds:
+            raise ValueError(rule)
+
+
+def read_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, after `overrides` (`path.to.key=YAML`); mistakes are `ConfigError`s with `file:line`."""
+    document = Document.read(path)
+    for assignment in overrides:
+        document.override(assignment)
+    return document.validate(Recipe)

@@ -15,7 +15,8 @@ import numpy as np
 
 from augengine import rng
 from augengine.diffusion.conditions import Vocabulary
-from augengine.diffusion.structure import tissue_index
+from augengine.diffusion.tissue import tissue_index
+from augengine.diffusion.volume_context import neighbour_index
 from augengine.errors import DataError
 from augengine.intensity import normalise
 from augengine.io.commits import sample_files
@@ -47,20 +48,52 @@ class Survey:
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised images (B, C, *) float32, tissue maps (B, *) int8 (see `tissue_index`), and acquisitions."""
+    """Rows as training sees them.
+
+    Attributes:
+        images: normalised, (B, C, *) float32.
+        tissue: (B, *) int8, see `tissue_index`.
+        context: neighbouring slices of the same volume, (B, offsets * C, *) float32; no channels without offsets.
+        acquisitions, subjects: one of each row.
+    """
 
     images: np.ndarray
     tissue: np.ndarray
+    context: np.ndarray
     acquisitions: list[Acquisition]
+    subjects: list[str]
+
+    def part(self, rows: slice) -> Batch:
+        """Some of the rows."""
+        return Batch(
+            self.images[rows], self.tissue[rows], self.context[rows], self.acquisitions[rows], self.subjects[rows]
+        )
 
     @property
     def nbytes(self) -> int:
         """Memory of the arrays."""
-        return self.images.nbytes + self.tissue.nbytes
+        return self.images.nbytes + self.tissue.nbytes + self.context.nbytes
 
 
-def survey(uri: str, split: str = "train") -> Survey:
-    """Read the metadata of one split, row group by row group.
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of a data set: those of `split`, less the subjects of fold `fold[0]` of `fold[1]`."""
+
+    split: str
+    fold: tuple[int, int] | None = None
+
+    def holds(self, split: str | None, subject_id: str) -> bool:
+        """True if a row belongs to it."""
+        return split == self.split and (self.fold is None or fold_of(subject_id, self.fold[1]) != self.fold[0])
+
+
+def fold_of(subject_id: str, folds: int) -> int:
+    """The fold (from 0) of a subject; follows from its id alone."""
+    return rng.derive("fold", subject_id) % folds
+
+
+def survey(uri: str, rows: Rows) -> Survey:
+    """Read the metadata of `rows`, row group by row group.
 
     Raises:
         DataError: no shards, no rows of the split, or rows that differ in channels or shape.
@@ -77,7 +110,7 @@ def survey(uri: str, split: str = "train") -> Survey:
         check_schema(file, store.path(name))
         for group in range(file.num_row_groups):
             for row in file.read_row_group(group, columns=_SURVEY_COLUMNS).to_pylist():
-                if row["split"] != split:
+                if not rows.holds(row["split"], row["subject_id"]):
                     continue
                 first = first or row
                 for key in ("channels", "image_shape"):
@@ -94,7 +127,7 @@ def survey(uri: str, split: str = "train") -> Survey:
                 acquisitions.add(Acquisition(**row["acquisition"]))
                 spacings.add(tuple(round(v, 4) for v in row["spacing_mm"]))
     if first is None:
-        raise DataError(f"no rows of split '{split}' here", where=store.uri, next_step="ingest data with a split")
+        raise DataError(f"no rows of split '{rows.split}' here", where=store.uri, next_step="ingest data with a split")
     return Survey(
         rows=count,
         channels=tuple(first["channels"]),
@@ -107,7 +140,7 @@ def survey(uri: str, split: str = "train") -> Survey:
 
 
 class BatchReader:
-    """Random access to the endless stream of one split's batches.
+    """Random access to the endless stream of the batches of some `rows`.
 
     An epoch visits every row once: row groups in random order, rows shuffled within windows of `window_groups`.
     """
@@ -115,25 +148,27 @@ class BatchReader:
     def __init__(
         self,
         uri: str,
-        split: str,
+        rows: Rows,
         seed: int,
         batch_size: int,
         labels: Sequence[str] = (),
         *,
+        context: Sequence[int] = (),
         window_groups: int = 8,
         cache_mb: int = 1024,
     ) -> None:
-        self.store, self.split, self.seed, self.batch_size = Store(uri), split, seed, batch_size
-        self.labels = tuple(labels)
+        self.store, self.wanted, self.seed, self.batch_size = Store(uri), rows, seed, batch_size
+        self.labels, self.context = tuple(labels), tuple(context)
         self.window_groups, self.cache_bytes = window_groups, cache_mb * 2**20
-        self.groups: list[tuple[str, int, int]] = []  # shard, row group, rows of the split in it
+        self.groups: list[tuple[str, int, int]] = []  # shard, row group, wanted rows in it
         for name in sample_files(self.store):
             file = self.store.parquet(name)
             for group in range(file.num_row_groups):
-                rows = file.read_row_group(group, columns=["split"])["split"].to_pylist().count(split)
-                if rows:
-                    self.groups.append((name, group, rows))
-        self.rows = sum(rows for *_, rows in self.groups)
+                found = file.read_row_group(group, columns=["split", "subject_id"]).to_pylist()
+                count = sum(rows.holds(row["split"], row["subject_id"]) for row in found)
+                if count:
+                    self.groups.append((name, group, count))
+        self.rows = sum(count for *_, count in self.groups)
         self._order: tuple[int, np.ndarray] = (-1, np.empty((0, 2), np.int64))
         self._cache: OrderedDict[int, Batch] = OrderedDict()
         self._cached_bytes = 0
@@ -144,16 +179,18 @@ class BatchReader:
         return self.take([self._reference(int(place)) for place in places])
 
     def first(self, count: int) -> Batch:
-        """The first `count` rows of the split in shuffled order, for validation."""
+        """The first `count` rows in shuffled order, for validation."""
         return self.take([tuple(ref) for ref in self._epoch(0)[:count].tolist()])
 
     def take(self, references: Sequence[tuple[int, int]]) -> Batch:
-        """Rows given as (group, row in the group's rows of this split)."""
+        """Rows given as (group, place among the group's wanted rows)."""
         parts = [(self._group(group), row) for group, row in references]
         return Batch(
             np.stack([rows.images[n] for rows, n in parts]),
             np.stack([rows.tissue[n] for rows, n in parts]),
+            np.stack([rows.context[n] for rows, n in parts]),
             [rows.acquisitions[n] for rows, n in parts],
+            [rows.subjects[n] for rows, n in parts],
         )
 
     def _reference(self, place: int) -> tuple[int, int]:
@@ -179,11 +216,17 @@ class BatchReader:
             return self._cache[index]
         name, group, _ = self.groups[index]
         rows = self.store.parquet(name).read_row_group(group).to_pylist()
-        samples = [from_row(row) for row in rows if row["split"] == self.split]
+        samples = [from_row(row) for row in rows if self.wanted.holds(row["split"], row["subject_id"])]
+        images = np.stack([normalise(s) for s in samples])
+        volumes, slices = [s.volume_id for s in samples], [s.slice_index or 0 for s in samples]
+        # Neighbours beyond the row group are not read: the nearest slice within it stands for them.
+        neighbours = neighbour_index(volumes, slices, self.context)
         loaded = Batch(
-            np.stack([normalise(s) for s in samples]),
+            images,
             np.stack([tissue_index(s.label, s.labels, self.labels, s.image) for s in samples]),
+            images[neighbours].reshape(len(images), len(self.context) * images.shape[1], *images.shape[2:]),
             [s.acquisition for s in samples],
+            [s.subject_id for s in samples],
         )
         self._cache[index] = loaded
         self._cached_bytes += loaded.nbytes

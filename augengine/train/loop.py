@@ -6,15 +6,15 @@ To resume, run the same command again; Ray restarts killed workers from the last
 
 from __future__ import annotations
 
-import contextlib
-import json
+import dataclasses
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import ray.train
 import ray.train.torch
@@ -22,48 +22,84 @@ import torch
 from torch import Tensor, nn
 
 from augengine import rng
-from augengine.diffusion.checkpoint import build, save_generator
+from augengine.diffusion.build import build
+from augengine.diffusion.checkpoint import load_model, save_generator
 from augengine.diffusion.ema import Ema
-from augengine.diffusion.networks import AcquisitionUNet
-from augengine.diffusion.schedules import Schedule, target
 from augengine.diffusion.spec import ModelSpec
-from augengine.diffusion.structure import NO_MASK, draw_heights, planes, recolour
 from augengine.io.store import Store
+from augengine.report.image_grid import image_grid
 from augengine.train import state
 from augengine.train.config import Recipe
-from augengine.train.data import Batch, BatchReader
-from augengine.train.warp import warp
+from augengine.train.data import Batch, BatchReader, Rows
+from augengine.train.objectives import objective as make_objective
+from augengine.train.objectives.base import Objective, Picture
+from augengine.train.precision import Precision
+from augengine.train.sharding import exchange, shard, whole
+from augengine.train.trackers import Tracker, trackers
+
+FINISH_BATCHES = 32
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """Train `config["recipe"]` as the network of `config["spec"]` on `config["data"]` into `config["out"]`."""
+    """Train `config["recipe"]` as the model of `config["spec"]` on `config["data"]` into `config["out"]`."""
     recipe, spec = Recipe.model_validate(config["recipe"]), ModelSpec.model_validate(config["spec"])
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
     torch.set_num_threads(config["threads"])
     torch.set_flush_denormal(True)  # moments that fade to denormals slow a CPU down fiftyfold
-    out = Store(config["out"])
+    out, hardware, lead = Store(config["out"]), recipe.hardware, rank == 0
 
-    network = build(spec, recipe.seed).to(device)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=recipe.optimiser.learning_rate, weight_decay=recipe.optimiser.weight_decay, fused=True
+    parts = {role: load_model(uri).network for role, uri in config["parts"].items()}
+    objective = make_objective(recipe, spec, build(spec, recipe.seed, parts or None)).to(device).train()
+    if hardware.channels_last:
+        layout = torch.channels_last if spec.spatial_dims == 2 else torch.channels_last_3d
+        objective.to(memory_format=layout)  # type: ignore[call-overload]
+    model: nn.Module = (
+        shard(objective, device, methods=("pictures", "finish"))
+        if hardware.shard
+        else ray.train.torch.prepare_model(objective)
     )
-    ema, progress = Ema(network, recipe.optimiser.ema_decay), state.Progress()
+    if hardware.compile:
+        objective.network.compile()
+    trained = [p for p in objective.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(
+        trained, lr=recipe.optimiser.learning_rate, weight_decay=recipe.optimiser.weight_decay,
+        fused=True,
+    )  # fmt: skip
+    ema, precision = Ema(objective.network, recipe.optimiser.ema_decay), Precision(hardware.precision, device)
+    progress = state.Progress()
     last = ray.train.get_checkpoint()
     if last is not None:
         with last.as_directory() as folder:
-            progress = state.load(Path(folder), network, optimiser, ema)
-    metrics = state.Metrics(out, progress.step) if rank == 0 else None
-
-    schedule = Schedule(spec.diffusion)
-    reader = BatchReader(
-        config["data"], "train", recipe.seed, recipe.optimiser.batch_size, spec.labels,
-        window_groups=recipe.data.window_groups, cache_mb=recipe.data.cache_mb,
-    )  # fmt: skip
-    validation = _validation_batch(config["data"], spec, recipe) if rank == 0 else None
-    model = ray.train.torch.prepare_model(network)
+            progress = state.load(Path(folder), objective, optimiser, ema, precision)
+    reader = make_reader(config["data"], Rows("train", recipe.data.fold), recipe, spec, recipe.optimiser.batch_size)
+    validation = _validation_batch(config["data"], recipe, spec)
+    log = _Log(out, recipe, progress) if lead else None
     clock = _Clock(recipe, progress.elapsed_s, rank, world)
+
+    watching = lead or hardware.shard  # sharded, every forward pass is everybody's
+
+    def validate() -> float | None:
+        """Loss of the averaged weights, with the same noise and timesteps every time."""
+        if validation is None or not watching:
+            return None
+        with ema.applied(objective.network), torch.no_grad(), precision.autocast():
+            objective.eval()
+            called = model if hardware.shard else objective
+            losses = called(validation, rng.derive(recipe.seed, "validation"), progress.step)
+        objective.train()
+        return float(losses["total"])
+
+    def draw() -> None:
+        """Pictures of what was learnt, of the same rows and noise every time."""
+        if validation is None or not watching:
+            return
+        with ema.applied(objective.network):
+            rows = objective.eval().pictures(validation, rng.derive(recipe.seed, "pictures"))
+        objective.train()
+        if log is not None:
+            log.pictures(progress, rows)
 
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(reader.batch, progress.step, rank, world)
@@ -72,77 +108,57 @@ def train_worker(config: dict[str, Any]) -> None:
             coming = pool.submit(reader.batch, progress.step + 1, rank, world)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.optimiser.learning_rate * rate_factor(recipe, progress.step, fraction)
-            seed = rng.derive(recipe.seed, "step", progress.step, rank)
-            with _autocast(recipe, device):
-                loss = batch_loss(model, spec, recipe, schedule, batch, seed, device)
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.optimiser.clip_norm)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            ema.update(network, progress.step)
+            losses: dict[str, Tensor] = {}
+            for n, rows in enumerate(micro_batches(len(batch.images), recipe.optimiser.accumulation)):
+                seed = rng.derive(recipe.seed, "step", progress.step, rank, n)
+                share = (rows.stop - rows.start) / len(batch.images)
+                with exchange(model, rows.stop == len(batch.images)), precision.autocast():
+                    found = model(batch.part(rows), seed, progress.step)
+                    precision.backward(found["total"] * share)
+                losses = {k: losses.get(k, 0) + v.detach() * share for k, v in found.items()}
+            norm = precision.step(optimiser, trained, recipe.optimiser.clip_norm)
+            ema.update(objective.network, progress.step)
             progress.step += 1
             progress.elapsed_s = clock.elapsed_s
 
-            if metrics is not None:
-                metrics.add(progress, float(loss), float(norm), clock.fraction_local(progress.step))
-            if progress.step % recipe.validate_every == 0 and metrics is not None and validation is not None:
-                value = _validation_loss(network, ema, spec, recipe, schedule, validation, device)
-                metrics.add_validation(progress, value)
+            if log is not None:
+                log.step(progress, losses, norm, clock.fraction_local(progress.step))
+            if progress.step % recipe.validate_every == 0 and (value := validate()) is not None and log is not None:
+                log.validation(progress, value)
+            if recipe.pictures_every and progress.step % recipe.pictures_every == 0:
+                draw()
             if clock.checkpoint_due():
-                _report(progress, network, optimiser, ema, rank)
+                _report(progress, objective, optimiser, ema, precision, lead)
 
-    if metrics is not None:
-        final = {"steps": float(progress.step), "train_seconds": progress.elapsed_s, "loss": metrics.recent_loss}
-        if validation is not None:
-            value = _validation_loss(network, ema, spec, recipe, schedule, validation, device)
-            metrics.add_validation(progress, value)
+    value = validate()
+    if recipe.pictures_every:
+        draw()
+    with ema.applied(objective.network):
+        objective.eval().finish(_some_batches(reader))
+        weights = whole(objective.network.state_dict(), keep=lead)
+    if log is not None:
+        final = {"steps": float(progress.step), "train_seconds": progress.elapsed_s, "loss": log.metrics.loss}
+        if value is not None:
+            log.validation(progress, value)
             final["validation_loss"] = value
-        metrics.flush()
-        weights = {name: value.cpu() for name, value in ema.weights.items()}
+        log.close()
         save_generator(Store(out.path("checkpoint")) if out.local else Store(f"{out.uri}/checkpoint"),
                        spec.model_copy(update={"metrics": final}), weights)  # fmt: skip
-    _report(progress, network, optimiser, ema, rank)
+    _report(progress, objective, optimiser, ema, precision, lead)
 
 
-def batch_loss(
-    model: nn.Module, spec: ModelSpec, recipe: Recipe, schedule: Schedule, batch: Batch, seed: int,
-    device: torch.device,
-) -> Tensor:  # fmt: skip
-    """Denoising loss of one batch (Ho et al. 2020, eq. 14, in the recipe's parametrisation); all noise from `seed`."""
-    generator = torch.Generator().manual_seed(seed)
-    x0, tissue = torch.from_numpy(batch.images), torch.from_numpy(batch.tissue)
-    rows = len(x0)
-    if recipe.warp is not None:
-        x0, tissue = warp(x0, tissue, recipe.warp, generator)
-    t_B = torch.randint(0, spec.diffusion.timesteps, (rows,), generator=generator)
-    noise = torch.randn(x0.shape, generator=generator)
-    condition = spec.vocabulary.encode(batch.acquisitions)
-    condition = condition.drop(torch.rand(rows, generator=generator) < recipe.condition_dropout)
-    structure = None
-    if recipe.structure is not None:
-        tissue[torch.rand(rows, generator=generator) < recipe.structure.mask_dropout] = NO_MASK
-        heights = draw_heights(rows, len(spec.labels), x0.shape[1], generator)
-        structure = planes(recolour(x0, tissue, heights), tissue, len(spec.labels))
-        structure[torch.rand(rows, generator=generator) < recipe.structure.dropout] = 0
-        structure = structure.to(device)
-    x0, noise = x0.to(device), noise.to(device)
-    x_t = schedule.noised(x0, noise, t_B)
-    output = model(x_t, t_B.to(device), condition.to(device), structure)
-    wanted = target(spec.diffusion.parametrisation, schedule, x0, noise, t_B)
-    error_B = (output.float() - wanted).square().flatten(1).mean(1)
-    weighted: Tensor = error_B * loss_weight(spec, recipe, schedule, t_B).to(device)
-    return weighted.mean()
+def make_reader(data: str, rows: Rows, recipe: Recipe, spec: ModelSpec, batch_size: int) -> BatchReader:
+    """The reader of some rows as `spec` sees them."""
+    return BatchReader(
+        data, rows, recipe.seed, batch_size, spec.labels, context=spec.context,
+        window_groups=recipe.data.window_groups, cache_mb=recipe.data.cache_mb,
+    )  # fmt: skip
 
 
-def loss_weight(spec: ModelSpec, recipe: Recipe, schedule: Schedule, t_B: Tensor) -> Tensor:
-    """Weight of each row; min-SNR-gamma in the form that belongs to the parametrisation (Hang et al. 2023, eq. 7)."""
-    if recipe.loss.weighting == "simple":
-        return torch.ones(len(t_B))
-    level = schedule.alpha_bar[t_B]
-    snr = level / (1 - level)
-    clipped = snr.clamp(max=recipe.loss.min_snr_gamma)
-    divisor = {"x0": torch.ones_like(snr), "epsilon": snr, "v": snr + 1}[spec.diffusion.parametrisation]
-    return (clipped / divisor).float()
+def micro_batches(rows: int, parts: int) -> Iterator[slice]:
+    """`rows` in at most `parts` slices of nearly equal length."""
+    edges = sorted({round(n * rows / parts) for n in range(parts + 1)})
+    yield from (slice(a, b) for a, b in pairwise(edges))
 
 
 def rate_factor(recipe: Recipe, step: int, fraction: float) -> float:
@@ -190,55 +206,60 @@ class _Clock:
         return False
 
 
-def _autocast(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    if recipe.precision == "float32" or (recipe.precision == "auto" and not _multiplies_bfloat16(device)):
-        return contextlib.nullcontext()
-    return cast(contextlib.AbstractContextManager[Any], torch.autocast(device.type, torch.bfloat16))
+class _Log:
+    """What rank 0 tells the world: `metrics.jsonl`, `pictures/`, trackers."""
+
+    def __init__(self, out: Store, recipe: Recipe, progress: state.Progress) -> None:
+        self.out = out
+        self.metrics = state.Metrics(out, progress.step)
+        self.trackers: list[Tracker] = trackers(recipe.name, out, recipe.trackers, progress.step)
+
+    def step(self, progress: state.Progress, losses: dict[str, Tensor], norm: float, fraction: float) -> None:
+        """Take note of a step."""
+        values = {name: float(value) for name, value in losses.items()}
+        if self.metrics.add(progress, values, norm, fraction):
+            self._track(progress, {name: value for name, value in self.metrics.lines[-1].items() if name != "step"})
+
+    def validation(self, progress: state.Progress, value: float) -> None:
+        """Take note of a validation."""
+        self.metrics.add_validation(progress, value)
+        self._track(progress, {"validation_loss": value})
+
+    def pictures(self, progress: state.Progress, rows: Sequence[Picture]) -> None:
+        """Write a sample grid."""
+        png = image_grid(rows)
+        self.out.write(f"pictures/step-{progress.step:07d}.png", png)
+        for tracker in self.trackers:
+            tracker.picture(progress.step, "samples", png)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.metrics.flush()
+        for tracker in self.trackers:
+            tracker.close()
+
+    def _track(self, progress: state.Progress, values: dict[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker.scalars(progress.step, values)
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else ""
-    return "AVX512" in capabilities and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def _some_batches(reader: BatchReader) -> Iterator[Batch]:
+    count = min(FINISH_BATCHES, -(-reader.rows // reader.batch_size))
+    return (reader.batch(step) for step in range(count))
 
 
-def _validation_batch(data: str, spec: ModelSpec, recipe: Recipe) -> Batch | None:
-    reader = BatchReader(data, "val", recipe.seed, 1, spec.labels, cache_mb=recipe.data.cache_mb)
+def _validation_batch(data: str, recipe: Recipe, spec: ModelSpec) -> Batch | None:
+    reader = make_reader(data, Rows("val"), recipe, spec, 1)
     count = min(recipe.data.validation_rows, reader.rows)
     return reader.first(count) if count else None
 
 
-@torch.no_grad()
-def _validation_loss(
-    network: AcquisitionUNet, ema: Ema, spec: ModelSpec, recipe: Recipe, schedule: Schedule, batch: Batch,
-    device: torch.device,
-) -> float:  # fmt: skip
-    """Loss of the averaged weights with the same noise and timesteps every time."""
-    with _weights(network, ema), _autocast(recipe, device):
-        seed = rng.derive(recipe.seed, "validation")
-        return float(batch_loss(network, spec, recipe, schedule, batch, seed, device))
-
-
-@contextlib.contextmanager
-def _weights(network: nn.Module, ema: Ema) -> Iterator[None]:
-    own = {name: value.clone() for name, value in network.state_dict().items()}
-    network.load_state_dict(ema.weights)
-    network.eval()
-    try:
-        yield
-    finally:
-        network.load_state_dict(own)
-        network.train()
-
-
 def _report(
-    progress: state.Progress, network: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, rank: int
-) -> None:
+    progress: state.Progress, objective: Objective, optimiser: torch.optim.Optimizer, ema: Ema, precision: Precision,
+    lead: bool,
+) -> None:  # fmt: skip
     """Hand rank 0's state to Ray as the checkpoint to restart from; every rank must report."""
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = None
-        if rank == 0:
-            state.save(Path(folder), progress, network, optimiser, ema)
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-        ray.train.report(json.loads(progress.to_json()), checkpoint=checkpoint)
+        state.save(Path(folder), progress, objective, optimiser, ema, precision, write=lead)
+        checkpoint = ray.train.Checkpoint.from_directory(folder) if lead else None
+        ray.train.report(dataclasses.asdict(progress), checkpoint=checkpoint)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow.fs as pafs
 import ray
+import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from augengine.diffusion.checkpoint import SPEC, build, subject_hash
+from augengine.diffusion.build import build
+from augengine.diffusion.checkpoint import SPEC, read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import AugengineError, ConfigError, RunError
 from augengine.io.store import Store
 from augengine.rng import digest
 from augengine.train.config import Recipe
-from augengine.train.data import Survey, survey
+from augengine.train.data import Rows, Survey, survey
 from augengine.train.loop import train_worker
+from augengine.train.model import model_spec, resolve_parts
 from augengine.train.state import read_metrics
+from augengine.train.trackers import check as check_trackers
 
 MAX_FAILURES = 2
 Progress = Callable[[str], None]
@@ -31,6 +35,7 @@ def train(
     data_uri: str,
     out_uri: str,
     *,
+    parts: Mapping[str, str] | None = None,
     num_workers: int = 1,
     use_gpu: bool | None = None,
     threads_per_worker: int | None = None,
@@ -41,7 +46,8 @@ def train(
     Args:
         recipe: what to train.
         data_uri: an ingested data set (holding `samples/`) or a folder of shards.
-        out_uri: folder of the run: `checkpoint/` (the result), `state/` (for resuming), `metrics.jsonl`.
+        out_uri: folder of the run: `checkpoint/` (the result), `state/` (for resuming), `metrics.jsonl`, `pictures/`.
+        parts: folder of the checkpoint of each part, where the recipe does not say or another is wanted.
         num_workers: Ray Train workers; the batch is shared among them.
         use_gpu: one GPU per worker; None takes GPUs if the cluster has enough.
         threads_per_worker: CPU threads of each worker; None shares this machine's cores out.
@@ -62,19 +68,23 @@ def train(
             "optimiser.batch_size must divide evenly among the workers",
             found=f"{recipe.optimiser.batch_size} rows for {num_workers} workers",
         )
+    check_trackers(recipe.trackers)
     data_uri = Store(data_uri).uri
-    found = survey(data_uri)
-    _claim(out, recipe, found)
+    found = survey(data_uri, Rows("train", recipe.data.fold))
+    part_uris = resolve_parts(recipe, parts or {})
+    spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in part_uris.items()})
+    _claim(out, recipe, found, spec)
     if out.exists(f"checkpoint/{SPEC}"):
         progress(f"{recipe.name}: already trained, {checkpoint_uri}")
         return checkpoint_uri
     gpus = int(ray.cluster_resources().get("GPU", 0))
     use_gpu = gpus >= num_workers if use_gpu is None else use_gpu
     _check_room(num_workers, use_gpu, gpus)
-    spec = model_spec(recipe, found)
-    parameters = sum(p.numel() for p in build(spec).parameters())
+    with torch.device("meta"):
+        network = build(spec)
+    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     progress(
-        f"{recipe.name}: {parameters / 1e6:.1f} M parameters, {found.rows} training rows of {len(found.subjects)} "
+        f"{recipe.name}: {parameters / 1e6:.1f} M parameters to train, {found.rows} rows of {len(found.subjects)} "
         f"subjects, {num_workers} worker{'s' if num_workers > 1 else ''}"
     )
     threads = threads_per_worker or max(1, (os.cpu_count() or 1) // num_workers)
@@ -82,7 +92,7 @@ def train(
         train_worker,
         train_loop_config={
             "recipe": recipe.model_dump(mode="json"), "spec": spec.model_dump(mode="json"),
-            "data": data_uri, "out": out.uri, "threads": threads,
+            "data": data_uri, "out": out.uri, "threads": threads, "parts": part_uris,
         },
         scaling_config=ScalingConfig(
             num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1, "GPU": int(use_gpu)}
@@ -92,7 +102,7 @@ def train(
             storage_path=out.root,
             storage_filesystem=None if out.local else pafs.PyFileSystem(pafs.FSSpecHandler(out.fs)),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=recipe.keep_checkpoints),
         ),
     )  # fmt: skip
     with _Follower(out, recipe, progress):
@@ -105,30 +115,16 @@ def train(
     return checkpoint_uri
 
 
-def model_spec(recipe: Recipe, found: Survey) -> ModelSpec:
-    """What `model.json` will say, before training."""
-    return ModelSpec(
-        network=recipe.network,
-        diffusion=recipe.diffusion,
-        vocabulary=found.vocabulary,
-        channels=found.channels,
-        labels=found.labels if recipe.network.structure else (),
-        image_size=found.image_size,
-        spacing_mm=found.spacing_mm,
-        subject_hashes=tuple(sorted(subject_hash(s) for s in found.subjects)),
-        recipe=recipe.name,
-    )
-
-
-def _claim(out: Store, recipe: Recipe, found: Survey) -> None:
+def _claim(out: Store, recipe: Recipe, found: Survey, spec: ModelSpec) -> None:
     """Refuse a folder that another recipe or other data began: its state would be continued silently."""
     wanted: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"), "recipe_digest": recipe.digest,
         "data_digest": digest(found.rows, found.subjects, found.channels, found.image_size),
+        "parts": {role: part.sha256 for role, part in spec.parts.items()},
     }  # fmt: skip
     if out.exists("run.json"):
         before = out.read_json("run.json")
-        for key, what in (("recipe_digest", "recipe"), ("data_digest", "data")):
+        for key, what in (("recipe_digest", "recipe"), ("data_digest", "data"), ("parts", "parts")):
             if before.get(key) != wanted[key]:
                 raise RunError(
                     f"this folder holds a run with another {what}", where=out.uri,

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from augengine.diffusion.ema import Ema
 from augengine.io.store import Store
+from augengine.train.precision import Precision
+from augengine.train.sharding import load_moments, load_network, moments, share, whole
 
 METRICS = "metrics.jsonl"
 
@@ -26,38 +29,39 @@ class Progress:
     step: int = 0
     elapsed_s: float = 0.0
 
-    def to_json(self) -> str:
-        """JSON text."""
-        return json.dumps(dataclasses.asdict(self))
+
+def save(
+    folder: Path, progress: Progress, objective: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema,
+    precision: Precision, *, write: bool,
+) -> None:  # fmt: skip
+    """Write weights, averaged weights, optimiser moments and progress.
+
+    Every worker calls it, since shards are gathered; those without `write` leave nothing in `folder`.
+    """
+    files = {
+        "objective": objective.state_dict(), "ema": ema.weights, "optimiser": moments(objective, optimiser)
+    }  # fmt: skip
+    for name, tensors in files.items():
+        gathered = whole(tensors, keep=write)
+        if write:
+            safetensors.torch.save_file(gathered, folder / f"{name}.safetensors")
+    if write:
+        text = json.dumps({"progress": dataclasses.asdict(progress), "precision": precision.state_dict()})
+        (folder / "progress.json").write_text(text, encoding="utf-8")
 
 
-def save(folder: Path, progress: Progress, network: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema) -> None:
-    """Write weights, averaged weights, optimiser moments and progress."""
-    _write(folder / "network.safetensors", network.state_dict())
-    _write(folder / "ema.safetensors", ema.weights)
-    moments: dict[str, Tensor] = {}
-    for index, entry in optimiser.state_dict()["state"].items():
-        moments.update({f"{index}.{name}": torch.as_tensor(value) for name, value in entry.items()})
-    _write(folder / "optimiser.safetensors", moments)
-    (folder / "progress.json").write_text(progress.to_json(), encoding="utf-8")
-
-
-def load(folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema) -> Progress:
-    """Inverse of `save`, into objects that were built the same way."""
-    network.load_state_dict(safetensors.torch.load_file(folder / "network.safetensors"))
-    device = next(network.parameters()).device
-    for name, value in safetensors.torch.load_file(folder / "ema.safetensors").items():
-        ema.weights[name] = value.to(device)
-    entries: dict[int, dict[str, Tensor]] = {}
-    for name, value in safetensors.torch.load_file(folder / "optimiser.safetensors").items():
-        index, key = name.split(".", 1)
-        entries.setdefault(int(index), {})[key] = value
-    optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
-    return Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
-
-
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    safetensors.torch.save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+def load(
+    folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, precision: Precision
+) -> Progress:
+    """Inverse of `save`, into objects that were built the same way, for any number of workers, sharded or not."""
+    read = {name: safetensors.torch.load_file(folder / f"{name}.safetensors") for name in ("objective", "ema")}
+    load_network(objective, read["objective"])
+    for name, value in read["ema"].items():
+        ema.weights[name] = share(value, ema.weights[name])
+    load_moments(objective, optimiser, safetensors.torch.load_file(folder / "optimiser.safetensors"))
+    values = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    precision.load_state_dict(values["precision"])
+    return Progress(**values["progress"])
 
 
 class Metrics:
@@ -70,22 +74,31 @@ class Metrics:
     def __init__(self, store: Store, resumed_step: int, every_s: float = 2.0) -> None:
         self.store, self.every_s = store, every_s
         self.lines = [line for line in read_metrics(store) if line["step"] <= resumed_step]
-        self.recent_loss = float("nan")
+        self.recent: dict[str, float] = {}
         self._wrote, self._since = time.monotonic(), (resumed_step, time.monotonic())
 
-    def add(self, progress: Progress, loss: float, grad_norm: float, fraction: float) -> None:
-        """Take note of a step; write when it is time."""
-        decay = 0.98 if self.recent_loss == self.recent_loss else 0.0
-        self.recent_loss = decay * (self.recent_loss if decay else 0.0) + (1 - decay) * loss
+    def add(self, progress: Progress, losses: Mapping[str, float], grad_norm: float, fraction: float) -> bool:
+        """Take note of a step; write, and return True, when it is time."""
+        for name, value in losses.items():
+            self.recent[name] = 0.98 * self.recent.get(name, value) + 0.02 * value
         now = time.monotonic()
         if now - self._wrote < self.every_s:
-            return
+            return False
         step, when = self._since
         rate = (progress.step - step) / (now - when)
         left = progress.elapsed_s * (1 - fraction) / fraction if fraction else None
-        self._line(progress, loss=self.recent_loss, grad_norm=grad_norm, steps_per_s=rate, eta_s=left)
+        self._line(progress, loss=self.loss, grad_norm=grad_norm, steps_per_s=rate, eta_s=left, **self._terms())
         self._since = (progress.step, now)
         self.flush()
+        return True
+
+    @property
+    def loss(self) -> float:
+        """Moving average of the total."""
+        return self.recent.get("total", float("nan"))
+
+    def _terms(self) -> dict[str, float]:
+        return {f"loss_{name}": value for name, value in self.recent.items() if name != "total"}
 
     def add_validation(self, progress: Progress, value: float) -> None:
         """Take note of a validation."""

@@ -4,7 +4,8 @@ import pytest
 
 from augengine.diffusion.checkpoint import Generator, untrained
 from augengine.diffusion.conditions import Vocabulary
-from augengine.diffusion.spec import DiffusionSpec, ModelSpec, NetworkSpec
+from augengine.diffusion.spec import DiffusionSpec, ModelSpec
+from augengine.diffusion.unet import UNetSpec
 from augengine.records import Acquisition
 
 
@@ -18,7 +19,7 @@ def acquisitions() -> tuple[Acquisition, Acquisition]:
 
 @pytest.fixture(scope="session")
 def spec(acquisitions: tuple[Acquisition, Acquisition]) -> ModelSpec:
-    network = NetworkSpec(
+    network = UNetSpec(
         channels=(16, 32), res_blocks=1, attention_levels=(2,), head_channels=16, norm_groups=8, token_dim=16,
         unshuffle=2, structure=True,
     )  # fmt: skip

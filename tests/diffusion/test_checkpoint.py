@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 
 from augengine.diffusion.checkpoint import Generator, load_generator, save_generator, subject_hash, untrained
+from augengine.diffusion.counterfactual import acquired
 from augengine.errors import CheckpointError
 from augengine.io.store import Store
 from augengine.records import Acquisition
@@ -74,7 +75,7 @@ def test_weights_of_another_network(folder: Path) -> None:
     ("changes", "message"),
     [
         ({"format_version": 2}, "format version 1"),
-        ({"kind": "painter"}, "kind"),
+        ({"kind": "poet"}, "kind"),
         ({"surprise": 1}, "surprise"),
         ({"channels": []}, "channels"),
     ],
@@ -102,7 +103,7 @@ def test_untrained_differs_by_seed_and_is_not_the_zero_image(generator: Generato
     assert first.sha256 == again.sha256 != other.sha256
     assert first.spec.network == generator.spec.network
     x = torch.randn(2, 1, 16, 16)
-    condition = generator.spec.vocabulary.encode([Acquisition(), Acquisition()])
+    condition = acquired(generator, [Acquisition(), Acquisition()])
     assert float(first.denoise(x, torch.tensor([500, 500]), condition).std()) > 0.01
 
 

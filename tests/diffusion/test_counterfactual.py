@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from augengine.diffusion.checkpoint import Generator, untrained
-from augengine.diffusion.counterfactual import denoiser, inversion, sdedit, structure
+from augengine.diffusion.counterfactual import acquired, denoiser, inversion, sdedit, structure
+from augengine.diffusion.guidance import Guidance
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import CheckpointError, ConfigError
 from augengine.records import Acquisition
@@ -34,23 +35,23 @@ class Identity:
 
 def test_unit_guidance_is_the_conditional_estimate(generator: Generator, acquisitions: Pair) -> None:
     x, t_B = torch.randn(1, 1, 16, 16), torch.tensor([400])
-    condition = generator.spec.vocabulary.encode(acquisitions[:1])
+    condition = acquired(generator, acquisitions[:1])
     low, high = generator.spec.diffusion.x0_range
     conditional = generator.denoise(x, t_B, condition)
     free = generator.denoise(x, t_B, condition.unconditional())
-    torch.testing.assert_close(denoiser(generator, acquisitions[:1], 1.0)(x, t_B), conditional.clamp(low, high))
-    guided = denoiser(generator, acquisitions[:1], 3.0)(x, t_B)
+    torch.testing.assert_close(denoiser(generator, condition)(x, t_B), conditional.clamp(low, high))
+    guided = denoiser(generator, condition, Guidance(3.0))(x, t_B)
     torch.testing.assert_close(guided, (-2 * free + 3 * conditional).clamp(low, high), rtol=1e-4, atol=1e-4)
 
 
 def test_guidance_of_clean_estimates_is_guidance_of_noise(spec: ModelSpec, acquisitions: Pair) -> None:
     generator = untrained(noise_predicting(spec), seed=1)
     x, t_B = torch.randn(1, 1, 16, 16), torch.tensor([300])
-    condition = spec.vocabulary.encode(acquisitions[:1])
+    condition = acquired(generator, acquisitions[:1])
     conditional, free = (generator.network(x, t_B, c) for c in (condition, condition.unconditional()))
     a, b = generator.schedule.signal(t_B, x)
     wanted = (x - b * ((1 - 3.0) * free + 3.0 * conditional)) / a  # paper 004, algorithm 1
-    torch.testing.assert_close(denoiser(generator, acquisitions[:1], 3.0)(x, t_B), wanted, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(denoiser(generator, condition, Guidance(3.0))(x, t_B), wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_sdedit_starts_at_the_noise_of_its_strength(generator: Generator, acquisitions: Pair) -> None:
@@ -68,7 +69,7 @@ def test_a_row_does_not_depend_on_its_neighbours(generator: Generator, acquisiti
     ge, siemens = acquisitions
     x, other = images(4), images(4, seed=9)
     other[2] = x[0]
-    settings = {"steps": 4, "strength": 0.6, "guidance": 2.0, "solver": solver}
+    settings = {"steps": 4, "strength": 0.6, "guidance": Guidance(2.0), "solver": solver}
     first = sdedit(generator, x, [ge] * 4, [11, 12, 13, 14], **settings)
     second = sdedit(generator, other, [siemens, siemens, ge, siemens], [5, 6, 11, 7], **settings)
     np.testing.assert_array_equal(first[0], second[2])

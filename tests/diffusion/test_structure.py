@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from augengine.diffusion.structure import NO_MASK, draw_heights, planes, recolour, tissue_index
+from augengine.diffusion.structure import draw_heights, planes, recolour
+from augengine.diffusion.tissue import NO_MASK, tissue_index
 
 RAMP = torch.linspace(-0.5, 2.0, 2001).view(1, 1, 1, -1)
 

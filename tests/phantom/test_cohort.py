@@ -10,11 +10,17 @@ import pytest
 from pydantic import ValidationError
 from scipy import ndimage
 
+from augengine.commands.phantom import Layout, phantom_command
 from augengine.errors import ConfigError, DataError
+from augengine.io.commits import sample_files
+from augengine.io.shards import iter_samples
+from augengine.io.store import Store
 from augengine.phantom.brain_cohort import BrainCohort
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.protocols import GE, SIEMENS, is_fat_saturated
 from augengine.phantom.write import prepared, read_cohort, true_counterfactual, write
+from augengine.pipeline.phantom import shard_cohort
+from augengine.pipeline.units import INLINE
 from augengine.prepare import Preparation
 
 COHORT = Cohort(subjects=12, seed=5, matrix=64, slices=4)
@@ -83,6 +89,30 @@ def test_prepared_slices_and_their_counterfactual() -> None:
     assert np.array_equal(truth.label, slices[1].label)
     with pytest.raises(DataError, match="no such slice"):
         true_counterfactual(COHORT, slices[1].replace(slice_index=3), target, preparation)
+
+
+def test_small_brain_volumes_shard_as_isotropic_blocks(tmp_path: Path) -> None:
+    cohort = BrainCohort(subjects=3, seed=5, matrix=48, slices=32, labels="tissue")
+    shard_cohort(cohort, str(tmp_path), Preparation(slices=False), actors=INLINE)
+    store = Store(str(tmp_path))
+    samples = list(iter_samples(store, sample_files(store)))
+    assert {s.subject_id for s in samples} == {cohort.subject_id(i) for i in range(3)}
+    for sample in samples:
+        assert sample.image.shape == (4, 48, 48, 32)
+        assert sample.slice_index is None
+        assert max(sample.spacing_mm) < 1.05 * min(sample.spacing_mm)
+        whole = cohort.scan(cohort.index_of(sample.subject_id))
+        assert np.array_equal(sample.image, whole.image)
+        assert np.array_equal(sample.label, whole.label)
+        assert dict(sample.labels) == dict(whole.labels)
+
+
+@pytest.mark.parametrize("layout", ["breast-shards", "brats2021"])
+def test_tissue_labels_are_for_brain_shards(layout: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        phantom_command(layout, out=str(tmp_path / "out"), labels="tissue")
+    assert "--labels: only brain-shards have tissue labels" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_cohort_files_and_wrong_layouts(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from augengine.errors import DataError
 from augengine.io.shards import to_bytes, to_table
 from augengine.io.store import Store
 from augengine.records import Acquisition, Sample
-from augengine.train.data import BatchReader, survey
+from augengine.train.data import BatchReader, Rows, survey
 
 
 def sample(subject: int, index: int, split: str = "train", size: int = 8) -> Sample:
@@ -39,48 +39,48 @@ def numbers(reader: BatchReader, steps: range, rank: int = 0, world: int = 1) ->
 
 
 def test_an_epoch_holds_every_training_row_once_and_no_other(data: str) -> None:
-    seen = [n for batch in numbers(BatchReader(data, "train", 0, 9), range(10)) for n in batch]
+    seen = [n for batch in numbers(BatchReader(data, Rows("train"), 0, 9), range(10)) for n in batch]
     expected = [10 * s + k for s in range(12) if s % 4 != 3 for k in range(10)]
     assert sorted(seen) == expected
     assert seen != expected
-    assert sorted(n for batch in numbers(BatchReader(data, "train", 0, 9), range(10, 20)) for n in batch) == expected
+    assert sorted(n for batch in numbers(BatchReader(data, Rows("train"), 0, 9), range(10, 20)) for n in batch) == expected
 
 
 def test_a_resumed_reader_goes_on_as_an_undisturbed_one(data: str) -> None:
-    through = numbers(BatchReader(data, "train", 5, 7), range(30))
-    assert numbers(BatchReader(data, "train", 5, 7), range(17, 30)) == through[17:]
-    assert numbers(BatchReader(data, "train", 6, 7), range(30)) != through
+    through = numbers(BatchReader(data, Rows("train"), 5, 7), range(30))
+    assert numbers(BatchReader(data, Rows("train"), 5, 7), range(17, 30)) == through[17:]
+    assert numbers(BatchReader(data, Rows("train"), 6, 7), range(30)) != through
 
 
 def test_ranks_share_a_global_batch_without_overlap(data: str) -> None:
-    alone = numbers(BatchReader(data, "train", 5, 8), range(12))
-    ranks = [numbers(BatchReader(data, "train", 5, 8), range(12), rank, 2) for rank in (0, 1)]
+    alone = numbers(BatchReader(data, Rows("train"), 5, 8), range(12))
+    ranks = [numbers(BatchReader(data, Rows("train"), 5, 8), range(12), rank, 2) for rank in (0, 1)]
     for whole, first, second in zip(alone, *ranks, strict=True):
         assert sorted(first + second) == sorted(whole)
         assert len(first) == len(second) == 4
 
 
 def test_memory_stays_at_the_stated_limit(data: str) -> None:
-    reader = BatchReader(data, "train", 0, 9, window_groups=1)
+    reader = BatchReader(data, Rows("train"), 0, 9, window_groups=1)
     reader.cache_bytes = 30 * 64 * 4  # one decoded row group
-    whole = numbers(BatchReader(data, "train", 0, 9, window_groups=1), range(20))
+    whole = numbers(BatchReader(data, Rows("train"), 0, 9, window_groups=1), range(20))
     assert numbers(reader, range(20)) == whole
     assert len(reader._cache) == 1
 
 
 def test_windows_are_read_group_by_group(data: str) -> None:
-    first = numbers(BatchReader(data, "train", 0, 30, window_groups=1), range(1))[0]
+    first = numbers(BatchReader(data, Rows("train"), 0, 30, window_groups=1), range(1))[0]
     assert len({n // 40 for n in first}) == 1  # a window of one group: one shard
 
 
 def test_acquisitions_belong_to_their_images(data: str) -> None:
-    batch = BatchReader(data, "train", 0, 16).batch(0)
+    batch = BatchReader(data, Rows("train"), 0, 16).batch(0)
     for image, acquisition in zip(batch.images, batch.acquisitions, strict=True):
         assert acquisition.echo_time_ms == pytest.approx(2.0 + round(float(image[0, 0, 0])) // 10 / 10)
 
 
 def test_survey_reads_the_training_split_only(data: str) -> None:
-    found = survey(data)
+    found = survey(data, Rows("train"))
     assert (found.rows, found.channels, found.image_size, found.spacing_mm) == (90, ("t1",), (8, 8), (1.0, 1.0, 3.0))
     assert found.subjects == tuple(sorted(f"S{s}" for s in range(12) if s % 4 != 3))
     assert found.vocabulary.maxima["echo_time_ms"] == pytest.approx(3.0)  # subject 10, not 11 of the validation split
@@ -88,12 +88,12 @@ def test_survey_reads_the_training_split_only(data: str) -> None:
 
 def test_survey_refuses_mixed_shapes_and_missing_splits(tmp_path: Path, data: str) -> None:
     with pytest.raises(DataError, match="no rows of split 'test'"):
-        survey(data, "test")
+        survey(data, Rows("test"))
     Store(tmp_path / "mixed").write("a.parquet", to_bytes(to_table([sample(0, 0), sample(0, 1, size=9)])))
     with pytest.raises(DataError, match="share one image_shape"):
-        survey(str(tmp_path / "mixed"))
+        survey(str(tmp_path / "mixed"), Rows("train"))
     with pytest.raises(DataError, match="no Parquet shards"):
-        survey(str(tmp_path / "empty"))
+        survey(str(tmp_path / "empty"), Rows("train"))
 
 
 def test_masks_come_as_tissue_maps_by_name(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_masks_come_as_tissue_maps_by_name(tmp_path: Path) -> None:
     ]
     store = Store(tmp_path / "masks")
     store.write("part-0.parquet", to_bytes(to_table(rows)))
-    found = survey(store.uri)
+    found = survey(store.uri, Rows("train"))
     assert found.labels == ("fat",)
     tissue = BatchReader(store.uri, "train", 0, 3, found.labels).batch(0).tissue
     assert sorted((int(t[0, 0]), int(t[7, 7])) for t in tissue) == [(-1, -1), (1, 0), (1, 0)]

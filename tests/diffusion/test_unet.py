@@ -1,21 +1,24 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from monai.networks.nets.diffusion_model_unet import SpatialTransformer
 from pydantic import ValidationError
 
 from augengine.diffusion.checkpoint import Generator
-from augengine.diffusion.conditions import Condition, Vocabulary
-from augengine.diffusion.networks import AcquisitionUNet, depth_to_space, space_to_depth
-from augengine.diffusion.spec import NetworkSpec
+from augengine.diffusion.conditioning import Conditioning
+from augengine.diffusion.conditions import Vocabulary
+from augengine.diffusion.unet import DenoisingUNet, UNetSpec, depth_to_space, space_to_depth
 from augengine.records import Acquisition
 from augengine.train.config import read_recipe
 
 
-def noisy(generator: Generator, rows: int = 2, size: int = 16) -> tuple[torch.Tensor, torch.Tensor, Condition]:
+def noisy(generator: Generator, rows: int = 2, size: int = 16) -> tuple[torch.Tensor, torch.Tensor, Conditioning]:
     x = torch.randn(rows, 1, size, size, generator=torch.Generator().manual_seed(1))
     vocabulary = generator.spec.vocabulary
     model = vocabulary.categories["model"][0]
-    return x, torch.full((rows,), 500), vocabulary.encode([Acquisition(model=model, echo_time_ms=2.4)] * rows)
+    acquisition = vocabulary.encode([Acquisition(model=model, echo_time_ms=2.4)] * rows)
+    return x, torch.full((rows,), 500), Conditioning(acquisition=acquisition)
 
 
 def test_space_to_depth_is_lossless_in_2d_and_3d() -> None:
@@ -28,7 +31,9 @@ def test_space_to_depth_is_lossless_in_2d_and_3d() -> None:
 
 def test_paper_network_has_the_papers_layout_and_size() -> None:
     spec = read_recipe("jobs/recipes/cddgm.yaml").network
-    network = AcquisitionUNet(spec, 1, Vocabulary.fit([Acquisition("GE", "Signa", 1.5, "FS", 10, 2, 2.4, 5.3)]))
+    network = DenoisingUNet(
+        spec, 1, vocabulary=Vocabulary.fit([Acquisition("GE", "Signa", 1.5, "FS", 10, 2, 2.4, 5.3)])
+    )
     assert spec.channels == (64, 64, 128, 128, 256, 256)
     unet = network.unet
     for level, block in enumerate(unet.down_blocks, start=1):
@@ -45,14 +50,14 @@ def test_every_parameter_changes_the_output(generator: Generator) -> None:
     base = generator.denoise(x, t, condition)
     assert not torch.allclose(base, generator.denoise(x, t, condition.unconditional()), atol=1e-4)
     structure = torch.rand(2, 4, 16, 16)
-    assert not torch.allclose(base, generator.denoise(x, t, condition, structure), atol=1e-4)
+    assert not torch.allclose(base, generator.denoise(x, t, replace(condition, planes=structure)), atol=1e-4)
     assert not torch.allclose(base, generator.denoise(x, t - 300, condition), atol=1e-4)
 
 
 def test_both_ways_of_conditioning_are_live(generator: Generator) -> None:
     x, t, condition = noisy(generator)
-    network = generator.network
-    tokens = network.tokens(condition)
+    network = generator.network.body
+    tokens = network.tokens(condition.acquisition)
     other = tokens + torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0))
     inputs = space_to_depth(torch.cat([x, torch.zeros(2, 4, 16, 16)], 1), 2)
     base = network.unet(inputs, t, context=tokens, class_labels=tokens.sum(1))
@@ -63,20 +68,20 @@ def test_both_ways_of_conditioning_are_live(generator: Generator) -> None:
 def test_any_size_is_padded_and_cropped_back(generator: Generator) -> None:
     _, t, condition = noisy(generator)
     x = torch.randn(2, 1, 13, 18)
-    assert generator.denoise(x, t, condition, torch.rand(2, 4, 13, 18)).shape == x.shape
+    assert generator.denoise(x, t, replace(condition, planes=torch.rand(2, 4, 13, 18))).shape == x.shape
 
 
 def test_a_row_without_structure_equals_a_batch_without(generator: Generator) -> None:
     x, t, condition = noisy(generator)
     structure = torch.rand(2, 4, 16, 16)
     structure[0] = 0
-    mixed = generator.denoise(x, t, condition, structure)
+    mixed = generator.denoise(x, t, replace(condition, planes=structure))
     torch.testing.assert_close(mixed[0], generator.denoise(x, t, condition)[0])
 
 
 def test_network_spec_refuses_what_cannot_be_built() -> None:
     for wrong in ({"attention_levels": (4,)}, {"norm_groups": 24}, {"head_channels": 48}, {"body": "compact"}):
         with pytest.raises(ValidationError):
-            NetworkSpec(
+            UNetSpec(
                 **{"channels": (32, 64), "res_blocks": 1, "attention_levels": (2,), "head_channels": 32, **wrong}
             )

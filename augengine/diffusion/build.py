@@ -1,0 +1,56 @@
+"""A `ModelSpec` in, a freshly initialised network out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from augengine.diffusion.autoencoder import Autoencoder, AutoencoderSpec
+from augengine.diffusion.control import ControlSpec
+from augengine.diffusion.denoisers import ControlDenoiser, DiTDenoiser, GenerativeNetwork
+from augengine.diffusion.discriminative import Predictor, PredictorSpec, Segmenter, SegmenterSpec
+from augengine.diffusion.dit import DiTSpec
+from augengine.diffusion.spec import ModelSpec
+from augengine.diffusion.unet import DenoisingUNet
+
+
+def build(spec: ModelSpec, seed: int = 0, parts: Mapping[str, nn.Module] | None = None) -> nn.Module:
+    """Random weights of `seed`; the caller's global random state is left as it was.
+
+    Args:
+        spec: the model.
+        seed: of all random weights.
+        parts: trained networks of `spec.parts`, by role; None draws them at random, to be loaded over.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _build(spec, parts)
+
+
+def _build(spec: ModelSpec, parts: Mapping[str, nn.Module] | None = None) -> nn.Module:
+    network, dims = spec.network, spec.spatial_dims
+    if isinstance(network, AutoencoderSpec):
+        return Autoencoder(network, spec.content_channels, dims)
+    if isinstance(network, SegmenterSpec):
+        return Segmenter(network, len(spec.channels), spec.outputs, dims)
+    if isinstance(network, PredictorSpec):
+        return Predictor(network, len(spec.channels), spec.outputs, dims)
+    parts = parts or {role: _build(part) for role, part in spec.parts.items()}
+    if isinstance(network, ControlSpec):
+        prior = parts["prior"]
+        assert isinstance(prior, GenerativeNetwork)
+        assert isinstance(prior.body, DenoisingUNet)
+        steered = ControlDenoiser(network, prior.body, image_channels=spec.planes, spatial_dims=dims)
+        return GenerativeNetwork(steered, dict(prior.parts.items()))
+    channels, size = spec.content_channels, spec.image_size
+    if (autoencoder := parts.get("autoencoder")) is not None:
+        assert isinstance(autoencoder, Autoencoder)
+        channels, size = autoencoder.spec.latent_channels, autoencoder.latent_size(size)
+    inputs = {"planes": spec.planes, "classes": len(spec.classes)}
+    if isinstance(network, DiTSpec):
+        return GenerativeNetwork(DiTDenoiser(network, channels, **inputs, image_size=size), parts)
+    return GenerativeNetwork(
+        DenoisingUNet(network, channels, **inputs, vocabulary=spec.vocabulary, spatial_dims=dims), parts
+    )

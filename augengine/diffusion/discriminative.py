@@ -1,0 +1,134 @@
+"""The networks that judge: an image in; region logits (segmenter) or a flat vector (acquisition predictor) out.
+
+Normalisation is by group or instance everywhere, so that a row's result does not depend on its batch.
+Legend: B rows, C image channels, R regions, `*` spatial axes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from monai.networks.layers.factories import Conv
+from monai.networks.nets import UNet, resnet18
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from augengine.diffusion.padding import crop, pad
+from augengine.errors import ConfigError
+from augengine.yaml_config import Strict
+
+
+class SegmenterSpec(Strict):
+    """A residual U-Net (Kerfoot et al. 2019).
+
+    Attributes:
+        channels: feature channels of each level.
+        strides: downsampling between levels; empty is 2 everywhere.
+        res_units: convolutions of each residual unit.
+        norm: normalisation of every unit, affine.
+        norm_groups: groups of norm `group`.
+        dropout: probability in every unit.
+    """
+
+    body: Literal["residual_unet"] = "residual_unet"
+    channels: tuple[int, ...] = Field(min_length=2)
+    strides: tuple[int, ...] = ()
+    res_units: int = Field(default=2, ge=1)
+    norm: Literal["instance", "group"] = "instance"
+    norm_groups: int = Field(default=8, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> SegmenterSpec:
+        if self.strides and len(self.strides) != len(self.channels) - 1:
+            raise ValueError(f"{len(self.channels)} levels have {len(self.channels) - 1} strides")
+        if any(stride < 1 for stride in self.strides):
+            raise ValueError("strides are at least 1")
+        if self.norm == "group" and any(c % self.norm_groups for c in self.channels):
+            raise ValueError(f"every entry of channels must be a multiple of norm_groups {self.norm_groups}")
+        return self
+
+
+class PredictorSpec(Strict):
+    """A ResNet-18 (He et al. 2016) with group normalisation (Wu and He 2018) and random weights.
+
+    Attributes:
+        width: features of the first stage, 64 in the paper; they double three times.
+        norm_groups: groups of every normalisation.
+    """
+
+    body: Literal["resnet18"] = "resnet18"
+    width: int = Field(default=64, ge=1)
+    norm_groups: int = Field(default=32, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> PredictorSpec:
+        if self.width % self.norm_groups:
+            raise ValueError(f"width must be a multiple of norm_groups {self.norm_groups}")
+        return self
+
+
+class Segmenter(nn.Module):
+    """`forward(x)`: image (B, channels, *) of any size to logits (B, regions, *)."""
+
+    def __init__(self, spec: SegmenterSpec, channels: int, regions: int, spatial_dims: int) -> None:
+        super().__init__()
+        self.spec = spec
+        strides = spec.strides or (2,) * (len(spec.channels) - 1)
+        self.multiple = math.prod(strides)
+        options: dict[str, Any] = {"affine": True} if spec.norm == "instance" else {"num_groups": spec.norm_groups}
+        # MONAI's UNet normalises its last features. As logits these would say nothing of how much of a region an
+        # image holds; a linear head on full features is free to.
+        self.body = UNet(
+            spatial_dims=spatial_dims,
+            in_channels=channels,
+            out_channels=spec.channels[0],
+            channels=spec.channels,
+            strides=strides,
+            num_res_units=spec.res_units,
+            norm=(spec.norm, options),
+            dropout=spec.dropout,
+        )
+        self.head = Conv[Conv.CONV, spatial_dims](spec.channels[0], regions, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, R, *); norm `instance` needs more than one cell at the coarsest level, or `ConfigError`."""
+        padded = pad(x, self.multiple)
+        if self.spec.norm == "instance" and all(n == self.multiple for n in padded.shape[2:]):
+            raise ConfigError(
+                f"with norm instance an image is larger than {self.multiple} along one axis",
+                found=tuple(x.shape[2:]), next_step="take fewer levels, or norm: group",
+            )  # fmt: skip
+        logits: Tensor = self.head(self.body(padded))
+        return crop(logits, x.shape[2:])
+
+
+class Predictor(nn.Module):
+    """`forward(x)`: image (B, channels, *) of any size to a vector (B, outputs)."""
+
+    def __init__(self, spec: PredictorSpec, channels: int, outputs: int, spatial_dims: int) -> None:
+        super().__init__()
+        self.body = resnet18(
+            spatial_dims=spatial_dims,
+            n_input_channels=channels,
+            num_classes=outputs,
+            conv1_t_stride=2,
+            widen_factor=spec.width / 64,
+        )
+        # MONAI's `norm` argument reaches the first layer only, so the norms are exchanged here.
+        _group_norms(self.body, spec.norm_groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, outputs)."""
+        out: Tensor = self.body(x)
+        return out
+
+
+def _group_norms(module: nn.Module, groups: int) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, _BatchNorm):
+            setattr(module, name, nn.GroupNorm(groups, child.num_features))
+        else:
+            _group_norms(child, groups)

@@ -1,0 +1,117 @@
+"""A recipe and what the data hold in; the description of the model to be trained out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from augengine.diffusion.autoencoder import AutoencoderSpec
+from augengine.diffusion.checkpoint import subject_hash
+from augengine.diffusion.control import ControlSpec
+from augengine.diffusion.spec import Kind, ModelSpec
+from augengine.errors import CheckpointError, ConfigError
+from augengine.train.config import Recipe
+from augengine.train.data import Survey
+from augengine.yaml_config import unknown_name
+
+# The kind of model that stands in each role; out-of-fold segmenters are named fold_0, fold_1, …
+_KINDS: dict[str, Kind] = {"autoencoder": "autoencoder", "prior": "label_prior"}
+
+
+def resolve_parts(recipe: Recipe, given: Mapping[str, str]) -> dict[str, str]:
+    """Folder of each part's checkpoint: the one `given`, or the recipe's.
+
+    Raises:
+        ConfigError: a role that the recipe does not have, or one without a folder.
+    """
+    for role in given:
+        if role not in recipe.parts:
+            raise unknown_name("part", role, sorted(recipe.parts), recipe.name)
+    found = {role: given.get(role) or uri for role, uri in recipe.parts.items()}
+    for role, uri in found.items():
+        if uri is None:
+            raise ConfigError(
+                f"recipe {recipe.name} is built on a trained model in the role '{role}'",
+                found="no folder", next_step=f"give its checkpoint folder: --part {role}=FOLDER",
+            )  # fmt: skip
+    return {role: uri for role, uri in found.items() if uri is not None}
+
+
+def model_spec(recipe: Recipe, found: Survey, parts: Mapping[str, ModelSpec]) -> ModelSpec:
+    """What `model.json` will say, before training.
+
+    Raises:
+        ConfigError: labels that the data do not hold, or a slice context for volumes.
+        CheckpointError: parts that do not fit the recipe or the data.
+    """
+    data, mask = recipe.data, recipe.mask
+    regions = {name: tuple(labels) for name, labels in data.regions.items()}
+    for label in (*data.lesion, *(name for names in regions.values() for name in names)):
+        if label not in found.labels:
+            raise unknown_name("label", label, found.labels, recipe.name)
+    if data.context and len(found.image_size) == 3:
+        raise ConfigError("data.context is for slices, and these rows are volumes", found=list(data.context))
+    uses_labels = regions or data.lesion or mask or recipe.structure
+    spec = ModelSpec(
+        kind=recipe.kind,
+        network=recipe.network,
+        diffusion=recipe.diffusion,
+        vocabulary=found.vocabulary if recipe.kind in ("acquisition", "acquisition_predictor") else None,
+        classes=("healthy", "unhealthy") if recipe.kind == "counterfactual" else (),
+        channels=found.channels,
+        content=data.content,
+        labels=found.labels if uses_labels else (),
+        regions=regions,
+        lesion=data.lesion,
+        mask="none" if mask is None else "labels_unknown" if mask.ablation == "unknown" else "labels",
+        context=data.context,
+        parts=dict(parts),
+        image_size=found.image_size,
+        spacing_mm=found.spacing_mm,
+        subject_hashes=tuple(
+            sorted({subject_hash(s) for s in found.subjects}.union(*(p.subject_hashes for p in parts.values())))
+        ),
+        recipe=recipe.name,
+    )
+    for role, part in parts.items():
+        _check_part(spec, role, part)
+    _check_folds(recipe, spec)
+    return spec
+
+
+def _check_part(spec: ModelSpec, role: str, part: ModelSpec) -> None:
+    kind = _KINDS.get(role, "segmenter")
+    # An autoencoder's content is what the generator makes of it: planes of regions, or image channels.
+    content = ("labels" if spec.kind == "label_prior" else "image") if role == "autoencoder" else part.content
+    of_labels = role != "autoencoder" or content == "labels"
+    rules: list[tuple[str, object, object]] = [
+        ("kind", kind, part.kind),
+        ("content", content, part.content),
+        ("image channels", spec.channels, part.channels),
+        ("image size", spec.image_size, part.image_size),
+        ("regions", spec.regions if of_labels else part.regions, part.regions),
+    ]
+    if isinstance(spec.network, ControlSpec):
+        autoencoder = part.parts.get("autoencoder")
+        network = None if autoencoder is None else autoencoder.network
+        factor = network.factor if isinstance(network, AutoencoderSpec) else 1
+        rules.append(("downsampling factor", spec.network.factor, factor))
+    for name, wanted, there in rules:
+        if wanted != there:
+            raise CheckpointError(
+                f"the part '{role}' of recipe {spec.recipe} must have {name} {wanted}",
+                found=there, next_step="train that part on the same data, or give another checkpoint",
+            )  # fmt: skip
+
+
+def _check_folds(recipe: Recipe, spec: ModelSpec) -> None:
+    """Every training subject of a corrector needs a segmenter that did not see it."""
+    if recipe.kind != "error_corrector":
+        return
+    everywhere = set.intersection(*(set(part.subject_hashes) for part in spec.parts.values()))
+    if everywhere:
+        raise CheckpointError(
+            "the segmenters of a corrector leave out different subjects, so that each subject has one that "
+            "did not see it",
+            found=f"{len(everywhere)} subjects seen by all",
+            next_step="train one with data.fold [0, 2] and one with [1, 2]",
+        )

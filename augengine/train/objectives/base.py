@@ -1,0 +1,60 @@
+"""What training minimises: a batch in; named losses with their `total`, and pictures of what was learnt, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from augengine.diffusion.spec import ModelSpec
+from augengine.train.config import Recipe
+from augengine.train.data import Batch
+from augengine.train.warp import warp
+
+Picture = tuple[str, list[np.ndarray]]
+PICTURE_ROWS = 4
+
+
+class Objective(nn.Module):
+    """One kind of training. `network` is what a checkpoint holds; other submodules only train along.
+
+    The whole objective is one module, so that one backward pass over `total`, one optimiser and one gradient
+    exchange between workers serve every kind.
+    """
+
+    network: Any  # an `nn.Module` of the kind's own type
+
+    def __init__(self, recipe: Recipe, spec: ModelSpec, network: nn.Module) -> None:
+        super().__init__()
+        self.recipe, self.spec, self.network = recipe, spec, network
+
+    def forward(self, batch: Batch, seed: int, step: int) -> dict[str, Tensor]:
+        """Scalars by name, `total` among them; all random numbers come from `seed`.
+
+        In evaluation mode nothing is dropped, ablated or warped: the loss of the validation rows.
+        """
+        raise NotImplementedError
+
+    def pictures(self, batch: Batch, seed: int) -> list[Picture]:
+        """A title and images (C, *) for each of a few rows: what went in, what came out."""
+        raise NotImplementedError
+
+    def finish(self, batches: Iterable[Batch]) -> None:
+        """After the last step, on the averaged weights: measure what gradients do not teach."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        parameter: Tensor = next(self.network.parameters())
+        return parameter.device
+
+    def tensors(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Images with their context (B, C + context, *) and tissue maps (B, *), warped together in training."""
+        images = torch.from_numpy(np.concatenate([batch.images, batch.context], axis=1))
+        tissue = torch.from_numpy(batch.tissue)
+        if self.recipe.warp is None or not self.training:
+            return images, tissue.clone()
+        return warp(images, tissue, self.recipe.warp, generator)

@@ -1,0 +1,50 @@
+"""Segmenting: images in, Dice and cross-entropy of the regions out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from augengine.diffusion.segmentation import probabilities
+from augengine.train.data import Batch
+from augengine.train.objectives.base import PICTURE_ROWS, Objective, Picture
+from augengine.train.objectives.examples import regions
+
+
+class Segmenting(Objective):
+    """A segmenter of regions that exclude each other (softmax with the background) or not (sigmoids)."""
+
+    def forward(self, batch: Batch, seed: int, step: int) -> dict[str, Tensor]:
+        """`dice` (1 - soft Dice over the batch, mean of regions), `cross_entropy` and their sum."""
+        images, tissue = self.tensors(batch, torch.Generator().manual_seed(seed))
+        truth = regions(self, tissue).to(self.device)
+        logits = self.network(images.to(self.device)).float()
+        if self.spec.exclusive:
+            background = ~truth.any(1, keepdim=True)
+            entropy = functional.cross_entropy(logits, torch.cat([background, truth], dim=1).float())
+        else:
+            entropy = functional.binary_cross_entropy_with_logits(logits, truth.float())
+        dice = soft_dice_loss(probabilities(self.spec, logits), truth.float())
+        return {"dice": dice, "cross_entropy": entropy, "total": dice + entropy}
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch, seed: int) -> list[Picture]:
+        """Of each row: the image, the truth and the prediction, regions in colours."""
+        images, tissue = self.tensors(batch.part(slice(PICTURE_ROWS)), torch.Generator().manual_seed(seed))
+        truth = regions(self, tissue)
+        found = probabilities(self.spec, self.network(images.to(self.device)).float()).cpu() > 0.5
+        numbers = torch.arange(1, truth.shape[1] + 1).view(-1, *[1] * (tissue.ndim - 1))
+        maps = [(planes * numbers).amax(1, keepdim=True) for planes in (truth, found)]
+        columns = [images[:, :1], *maps]
+        return [(f"row {n}: image | truth | found", [c[n].numpy() for c in columns]) for n in range(len(images))]
+
+
+def soft_dice_loss(found: Tensor, truth: Tensor) -> Tensor:
+    """1 - Dice of probabilities (B, R, *) with masks, summed over rows and space, then the mean of regions.
+
+    Summing over the rows first keeps rows without a region from teaching that a trace of it is as wrong as a lot.
+    """
+    axes = (0, *range(2, truth.ndim))
+    overlap, size = (found * truth).sum(axes), found.sum(axes) + truth.sum(axes)
+    return 1 - ((2 * overlap + 1) / (size + 1)).mean()

@@ -1,0 +1,49 @@
+"""A recipe and shards in; size, memory, arithmetic and batches of the training out, before any of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from augengine.diffusion.build import build
+from augengine.diffusion.checkpoint import read_spec
+from augengine.train.config import Recipe
+from augengine.train.data import Rows, survey
+from augengine.train.estimate import describe, estimate
+from augengine.train.loop import make_reader
+from augengine.train.model import model_spec, resolve_parts
+from augengine.train.objectives import objective
+from augengine.train.precision import Precision
+
+
+def preview(recipe: Recipe, data: str, workers: int, parts: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Rows of a table. One micro-batch of real rows passes through the objective on tensors without memory.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: as training would.
+    """
+    rows = Rows("train", recipe.data.fold)
+    found = survey(data, rows)
+    spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in resolve_parts(recipe, parts).items()})
+    optimiser = recipe.optimiser
+    micro = max(1, optimiser.batch_size // workers // optimiser.accumulation)
+    batch = make_reader(data, rows, recipe, spec, micro).batch(0)
+    measured = estimate(
+        objective(recipe, spec, build(spec)).train(), (batch, recipe.seed, 0), rows=micro,
+        precision=Precision(recipe.hardware.precision, torch.device("cpu")), world=workers,
+        sharded=recipe.hardware.shard,
+    )  # fmt: skip
+    epochs = recipe.steps * optimiser.batch_size / found.rows
+    limit = f", or {recipe.max_minutes:g} min" if recipe.max_minutes is not None else ""
+    return [
+        ("kind, network", f"{recipe.kind}, {recipe.network.body}"),
+        ("rows", f"{found.rows} of {len(found.subjects)} subjects, {len(found.channels)} x {_size(found.image_size)}"),
+        ("steps", f"{recipe.steps} ({epochs:.1f} epochs){limit}"),
+        ("batch", f"{optimiser.batch_size} rows: {workers} workers x {optimiser.accumulation} x {micro}"),
+        *describe(measured),
+    ]
+
+
+def _size(size: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in size)

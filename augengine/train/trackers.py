@@ -1,0 +1,174 @@
+"""Scalars and pictures of a run in; TensorBoard, MLflow and Weights & Biases out, each only if it is asked for.
+
+A tracker needs its package and, to reach a server, its own environment variables. Restarts continue the run that
+the folder began.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import matplotlib.image
+import numpy as np
+
+from augengine.errors import ConfigError
+from augengine.io.store import Store
+from augengine.rng import digest
+
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+UPLOAD_EVERY_S = 60.0
+
+
+class Tracker(Protocol):
+    """Where a run is watched."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers by name after optimiser step `step`."""
+
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        """A PNG file after optimiser step `step`."""
+
+    def close(self) -> None:
+        """Send what is left; the tracker is of no use afterwards."""
+
+
+def trackers(run_name: str, out: Store, wanted: Sequence[TrackerName], resumed_step: int = 0) -> list[Tracker]:
+    """Open the trackers of the run in folder `out`, which goes on after step `resumed_step`.
+
+    Raises:
+        ConfigError: a tracker whose package is not installed, or that does not know its server.
+    """
+    check(wanted)
+    return [_TRACKERS[name](run_name, out, resumed_step) for name in dict.fromkeys(wanted)]
+
+
+def check(wanted: Sequence[TrackerName]) -> None:
+    """Refuse what `trackers` could not open on this machine, without opening anything.
+
+    Raises:
+        ConfigError: as `trackers`.
+    """
+    for name in wanted:
+        try:
+            importlib.import_module(_MODULES[name])
+        except ImportError as error:
+            raise ConfigError(
+                f"tracker {name} needs its package", found=str(error),
+                next_step=f"pip install {name}, or leave {name} out of trackers",
+            ) from None  # fmt: skip
+        variables = _VARIABLES[name]
+        if variables and not any(os.environ.get(variable) for variable in variables):
+            raise ConfigError(
+                f"tracker {name} must know where to send", found=f"{' and '.join(variables)} unset",
+                next_step=f"set {' or '.join(variables)}, or leave {name} out of trackers",
+            )  # fmt: skip
+
+
+class TensorBoard:
+    """Event files in `<run>/tensorboard`; for an object store, which cannot append, copied there once a minute."""
+
+    def __init__(self, run_name: str, out: Store, resumed_step: int) -> None:
+        self.out = out
+        self._scratch = None if out.local else tempfile.TemporaryDirectory()
+        self.folder = Path(out.path("tensorboard") if self._scratch is None else self._scratch.name)
+        module = importlib.import_module(_MODULES["tensorboard"])
+        # Steps that a restart repeats are hidden where an earlier file holds them.
+        self.writer = module.SummaryWriter(str(self.folder), purge_step=resumed_step + 1)
+        self._uploaded = time.monotonic()
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """See `Tracker`."""
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+        if time.monotonic() - self._uploaded > UPLOAD_EVERY_S:
+            self._upload()
+
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        """See `Tracker`."""
+        self.writer.add_image(name, _pixels(png), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """See `Tracker`."""
+        self._upload()
+        self.writer.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+    def _upload(self) -> None:
+        self._uploaded = time.monotonic()
+        self.writer.flush()
+        if self._scratch is not None:
+            for file in self.folder.iterdir():
+                self.out.write(f"tensorboard/{file.name}", file.read_bytes())
+
+
+class MLflow:
+    """A run of the experiment that MLFLOW_EXPERIMENT_NAME names, on the server of MLFLOW_TRACKING_URI."""
+
+    def __init__(self, run_name: str, out: Store, resumed_step: int) -> None:
+        self.mlflow: Any = importlib.import_module(_MODULES["mlflow"])
+        server = os.environ["MLFLOW_TRACKING_URI"]
+        begun = out.read_json("mlflow.json") if out.exists("mlflow.json") else {}
+        run_id = begun.get("run_id") if begun.get("server") == server else None
+        run = self.mlflow.start_run(run_id=run_id, run_name=run_name)
+        out.write_json("mlflow.json", {"run_id": run.info.run_id, "server": server})
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """See `Tracker`."""
+        self.mlflow.log_metrics(dict(values), step=step)
+
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        """See `Tracker`."""
+        self.mlflow.log_image(_pixels(png), artifact_file=f"{name}/step-{step:07d}.png")
+
+    def close(self) -> None:
+        """See `Tracker`."""
+        self.mlflow.end_run()
+
+
+class WandB:
+    """A run of the project that WANDB_PROJECT names, or `augengine`; WANDB_MODE=offline needs no server."""
+
+    def __init__(self, run_name: str, out: Store, resumed_step: int) -> None:
+        self.wandb: Any = importlib.import_module(_MODULES["wandb"])
+        self.run = self.wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "augengine"),
+            name=run_name,
+            id=digest("wandb", run_name, out.uri)[:16],
+            resume="allow",
+            dir=out.root if out.local else tempfile.gettempdir(),
+        )
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """See `Tracker`."""
+        self.run.log(dict(values), step=step)
+
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        """See `Tracker`."""
+        self.run.log({name: self.wandb.Image(_pixels(png))}, step=step)
+
+    def close(self) -> None:
+        """See `Tracker`."""
+        self.run.finish()
+
+
+_TRACKERS: dict[TrackerName, Callable[[str, Store, int], Tracker]] = {
+    "tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB
+}  # fmt: skip
+_MODULES: dict[TrackerName, str] = {"tensorboard": "torch.utils.tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
+# One of them must be set.
+_VARIABLES: dict[TrackerName, tuple[str, ...]] = {
+    "tensorboard": (), "mlflow": ("MLFLOW_TRACKING_URI",), "wandb": ("WANDB_API_KEY", "WANDB_MODE")
+}  # fmt: skip
+
+
+def _pixels(png: bytes) -> np.ndarray:
+    """Colours (I, J, 3) uint8 of a PNG file."""
+    return np.round(255 * matplotlib.image.imread(io.BytesIO(png), format="png")[..., :3]).astype(np.uint8)
