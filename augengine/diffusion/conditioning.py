@@ -50,6 +50,15 @@ class Conditioning:
             else self.acquisition.cat(other.acquisition),
         )
 
+    def rows(self, chosen: slice) -> Conditioning:
+        """Some of the rows."""
+        acquired = self.acquisition
+        return Conditioning(
+            planes=None if self.planes is None else self.planes[chosen],
+            classes=None if self.classes is None else self.classes[chosen],
+            acquisition=None if acquired is None else Condition(acquired.features[chosen], acquired.present[chosen]),
+        )
+
     def to(self, device: torch.device | str) -> Conditioning:
         """A copy on `device`."""
         return Conditioning(

@@ -15,7 +15,16 @@ from torch import Tensor
 from augengine.diffusion.checkpoint import Generator
 from augengine.diffusion.conditioning import Conditioning
 from augengine.diffusion.guidance import Guidance, guided
-from augengine.diffusion.samplers import Denoiser, Solver, ddim, ddim_inverse, row_generators, row_noise, sample
+from augengine.diffusion.samplers import (
+    Denoiser,
+    Solver,
+    ddim,
+    ddim_inverse,
+    row_generators,
+    row_noise,
+    sample,
+    spacing_of,
+)
 from augengine.diffusion.structure import draw_heights, planes, recolour
 from augengine.errors import CheckpointError, ConfigError
 from augengine.records import Acquisition
@@ -37,7 +46,7 @@ def sdedit(
     The paper's setting is `steps=50, strength=0.05, guidance=Guidance(3.0), solver="ddpm"` with T = 1000.
     """
     x0, generators = _tensor(generator, x), row_generators(seeds)
-    timesteps = generator.schedule.timesteps(strength, steps)
+    timesteps = generator.schedule.timesteps(strength, steps, spacing_of(solver))
     start_B = torch.full((len(x0),), timesteps[0], dtype=torch.long)
     x_t = generator.schedule.noised(x0, row_noise(x0, generators), start_B)
     denoise = denoiser(generator, acquired(generator, target), guidance)
@@ -63,7 +72,7 @@ def inversion(
     if solver != "ddim":
         raise ConfigError("method 'inversion' needs solver ddim", found=solver, next_step="set sampler.solver: ddim")
     x0 = _tensor(generator, x)
-    timesteps = generator.schedule.timesteps(strength, steps)
+    timesteps = generator.schedule.timesteps(strength, steps, spacing_of(solver))
     x_t = ddim_inverse(denoiser(generator, acquired(generator, source)), x0, timesteps, generator.schedule)
     return _array(
         ddim(denoiser(generator, acquired(generator, target), guidance), x_t, [*timesteps, -1], generator.schedule)
@@ -100,7 +109,7 @@ def structure(
             next_step="train a recipe with network.structure true, or use method sdedit or inversion",
         )
     x0, generators = _tensor(generator, x), row_generators(seeds)
-    timesteps = generator.schedule.timesteps(strength, steps)
+    timesteps = generator.schedule.timesteps(strength, steps, spacing_of(solver))
     start_B = torch.full((len(x0),), timesteps[0], dtype=torch.long)
     x_t = row_noise(x0, generators)
     if strength < 1:

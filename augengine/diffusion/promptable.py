@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from augengine.diffusion.samplers import Denoiser, Solver, at, reverse_step, row_noise, sample
+from augengine.diffusion.samplers import Denoiser, Noise, Solver, at, reverse_step, row_noise, sample
 from augengine.diffusion.schedules import Schedule
 from augengine.errors import ConfigError, DataError
 
@@ -99,7 +99,7 @@ def inpaint(
     edit: Tensor,
     timesteps: Sequence[int],
     schedule: Schedule,
-    generators: Sequence[torch.Generator],
+    generators: Noise,
     solver: Solver = "ddpm",
     prompting: Prompting = Prompting(),
     roi: Roi | None = None,
@@ -108,7 +108,8 @@ def inpaint(
 
     Timesteps that start at T - 1 generate from noise alone; a later start (`Schedule.timesteps` of strength < 1)
     begins at the noised source. With `roi`, which must hold all of `edit`, `denoise` sees that box only, under the
-    same noise that the full frame would have had.
+    same noise that the full frame would have had (`dpmpp_2m_sde` apart): a margin as wide as the network's reach
+    gives the full frame's result.
 
     Raises `ConfigError` for a multistep solver with `repaint` or jumps: both change x_t behind the solver's back,
     which then extrapolates from estimates of another path.
@@ -159,7 +160,7 @@ def prompted(denoise: Denoiser, x0: Tensor, edit: Tensor) -> Denoiser:
 
 
 def moves(steps: int, prompting: Prompting) -> Iterator[int]:
-    """Steps still to go after each move, from `steps` to 0: a fall denoises, a rise adds noise (RePaint, figure 9).
+    """Steps still to go after each move, from `steps` to 0: a fall denoises, a rise adds noise (RePaint, appendix).
 
     >>> list(moves(4, Prompting(jump_length=2, resamples=2)))
     [4, 3, 2, 1, 3, 2, 1, 0]

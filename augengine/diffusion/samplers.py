@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from augengine.diffusion.schedules import Schedule, noise_estimate, posterior
+from augengine.diffusion.schedules import Schedule, Spacing, noise_estimate, posterior
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 Solver = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
@@ -29,9 +29,26 @@ def row_generators(seeds: Sequence[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def row_noise(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    """Standard normal noise (B, *) in the shape of `like`, row b from `generators[b]`."""
-    return torch.stack([torch.randn(like.shape[1:], generator=g) for g in generators]).to(like)
+class NoiseSource(Protocol):
+    """Noise that is more than one stream per row, such as slices of one field (`volume_noise.VolumeNoise`)."""
+
+    def draw(self, like: Tensor) -> Tensor:
+        """Standard normal noise (B, *) in the shape of `like`; every call draws anew."""
+
+
+Noise = Sequence[torch.Generator] | NoiseSource
+
+
+def row_noise(like: Tensor, noise: Noise) -> Tensor:
+    """Standard normal noise (B, *) in the shape of `like`, row b from its own generator or all from a source."""
+    if isinstance(noise, Sequence):
+        return torch.stack([torch.randn(like.shape[1:], generator=g) for g in noise]).to(like)
+    return noise.draw(like)
+
+
+def spacing_of(solver: Solver) -> Spacing:
+    """The spacing of timesteps that a solver is made for."""
+    return "log_snr" if solver in ("dpmpp_2m", "dpmpp_2m_sde", "unipc") else "even"
 
 
 def at(t: int, like: Tensor) -> Tensor:
@@ -45,7 +62,7 @@ def sample(
     timesteps: Sequence[int],
     schedule: Schedule,
     solver: Solver,
-    generators: Sequence[torch.Generator],
+    generators: Noise,
 ) -> Tensor:
     """The clean image (B, *) reached from `x_t`, noisy at `timesteps[0]`, by descending `timesteps`."""
     if solver == "ddim":
@@ -64,9 +81,7 @@ def sample(
     return x
 
 
-def ddpm(
-    denoise: Denoiser, x_t: Tensor, timesteps: Sequence[int], schedule: Schedule, generators: Sequence[torch.Generator]
-) -> Tensor:
+def ddpm(denoise: Denoiser, x_t: Tensor, timesteps: Sequence[int], schedule: Schedule, generators: Noise) -> Tensor:
     """Ancestral sampling (Ho et al. 2020, algorithm 2) along `timesteps`; -1 is the clean image."""
     for now, then in pairwise(timesteps):
         x0 = denoise(x_t, at(now, x_t))

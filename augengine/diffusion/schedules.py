@@ -65,7 +65,8 @@ class Schedule:
 
         `even` spaces them evenly in t. `steps = strength * T` gives every timestep of the chain: the paper's 50 of
         1000 is (0.05, 50). `log_snr` spaces them evenly in log(b / a) instead (Lu et al. 2022, DPM-Solver, section
-        3.4), for which the multistep solvers are made: with 10 steps their errors are a tenth of those of `even`.
+        3.3), for which the multistep solvers are made: with 10 steps from noise they lose 5 to 50 % of a tissue's
+        standard deviation with `even`, and get it right within 1 to 3 % with `log_snr`.
         """
         start = max(1, round(strength * self.spec.timesteps))
         steps = min(steps, start)

@@ -1,14 +1,14 @@
 """A volume's seed and slice positions in; each slice's start noise out, cut from one 3D field of the volume.
 
 Slices that start from independent noise flicker along z. Here the noise is white in-plane and correlated through the
-planes, so that neighbours start alike. Further noise of a stochastic sampler comes from the same function with a seed
-of its own per step.
+planes, so that neighbours start alike; further noise of a stochastic sampler likewise, from a field per step.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -20,6 +20,32 @@ from augengine.rng import derive
 # Knots stand half a correlation length apart and reach three: the correlation is then Gaussian to within 1e-4.
 KNOTS_PER_LENGTH = 2
 REACH_LENGTHS = 3
+
+
+@dataclass
+class VolumeNoise:
+    """A source of noise for slices (`samplers.NoiseSource`): one field per volume and draw.
+
+    Attributes:
+        seeds: one per row, equal for the slices of a volume.
+        positions_mm: of each row along the through-plane axis.
+        correlation_mm: see `volume_noise`.
+    """
+
+    seeds: Sequence[int]
+    positions_mm: Sequence[float]
+    correlation_mm: float
+    drawn: int = 0
+
+    def draw(self, like: Tensor) -> Tensor:
+        """Noise (B, *) in the shape of `like`; a row depends on its own seed, its position and the number of the draw."""
+        noise = torch.empty(like.shape)
+        for seed in dict.fromkeys(self.seeds):
+            rows = [n for n, own in enumerate(self.seeds) if own == seed]
+            positions = [self.positions_mm[n] for n in rows]
+            noise[rows] = volume_noise(derive(seed, self.drawn), positions, tuple(like.shape[1:]), self.correlation_mm)
+        self.drawn += 1
+        return noise.to(like)
 
 
 def volume_noise(seed: int, positions_mm: Sequence[float], shape: tuple[int, ...], correlation_mm: float) -> Tensor:

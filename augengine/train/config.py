@@ -237,7 +237,7 @@ def check(recipe: Recipe) -> None:
 
 
 def read_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a YAML file, after `overrides` (`path.to.key=YAML`); mistakes are `ConfigError`s with `file:line`."""
+    """The recipe in a YAML file, after `overrides` (`key.of.it=YAML`); mistakes are `ConfigError`s with `file:line`."""
     document = Document.read(path)
     for assignment in overrides:
         document.override(assignment)

@@ -151,6 +151,27 @@ def test_errors_fall_with_the_order_of_the_solver(name: str, solver: str, order:
         assert fine < coarse / (1.5 if order == 1 else 1.8)
 
 
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "unipc"])
+def test_multistep_solvers_need_timesteps_even_in_log_snr(name: str, solver: str) -> None:
+    s = SCHEDULES[name]
+    even, log_snr = (sd_error(s, solver, s.timesteps(1.0, 10, spacing)) for spacing in ("even", "log_snr"))
+    assert -0.55 < even < -0.04
+    assert abs(log_snr) < 0.03
+
+
+@pytest.mark.parametrize("name", ["cosine", "flow"])
+@pytest.mark.parametrize("solver", ["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "unipc"])
+def test_a_chain_may_start_half_way(name: str, solver: str) -> None:
+    s, generators = SCHEDULES[name], row_generators(range(8))
+    timesteps = s.timesteps(0.5, 400, "log_snr")
+    x0 = MEAN + SD * row_noise(torch.empty(8, 1, 32, 64), generators)
+    start = s.noised(x0, row_noise(x0, generators), torch.full((8,), timesteps[0]))
+    end = sample(gaussian(s), start, timesteps, s, solver, generators)
+    assert float(end.mean()) == pytest.approx(MEAN, abs=0.009)
+    assert float(end.std()) == pytest.approx(SD, rel=0.03)
+
+
 @pytest.mark.parametrize("sd", [0.2, 0.3])
 def test_ten_steps_of_dpmpp_are_within_the_error_of_a_thousand_of_ddpm(sd: float) -> None:
     s = SCHEDULES["linear"]
