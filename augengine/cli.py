@@ -5,9 +5,13 @@ from __future__ import annotations
 import typer
 
 from augengine.commands.augment import augment_duke
+from augengine.commands.calibrate import calibrate_command
 from augengine.commands.check import check_command
+from augengine.commands.explain import explain_command
 from augengine.commands.ingest import ingest_command
 from augengine.commands.phantom import phantom_command
+from augengine.commands.plan import plan_command
+from augengine.commands.replay import replay_command
 from augengine.commands.train import train_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -16,6 +20,10 @@ app.command("phantom")(phantom_command)
 app.command("train")(train_command)
 app.command("augment")(augment_duke)
 app.command("check")(check_command)
+app.command("calibrate")(calibrate_command)
+app.command("plan")(plan_command)
+app.command("replay")(replay_command)
+app.command("explain")(explain_command)
 
 
 @app.callback()

@@ -9,7 +9,7 @@ from typing import Any
 from augengine.edits import EDITS
 from augengine.edits.base import Edit
 from augengine.errors import ConfigError
-from augengine.gates import MEASURES
+from augengine.gates import MEASURES, complete
 from augengine.policy.spec import Policy, policy_digest
 from augengine.rng import digest
 from augengine.yaml_config import Document, Strict, unknown_name
@@ -45,8 +45,9 @@ class LoadedPolicy:
     @classmethod
     def of(cls, policy: Policy, params: Strict) -> LoadedPolicy:
         """Policy and parameters with defaults filled in, so that equal behaviour is equal text."""
-        complete = policy.model_copy(update={"params": params.model_dump(mode="json", by_alias=True)})
-        return cls(complete, params, policy_digest(complete))
+        gates = [complete(gate) for gate in policy.gates]
+        filled = policy.model_copy(update={"params": params.model_dump(mode="json", by_alias=True), "gates": gates})
+        return cls(filled, params, policy_digest(filled))
 
 
 def load_policy(path: str | Path) -> LoadedPolicy:
@@ -63,6 +64,7 @@ def load_policy(path: str | Path) -> LoadedPolicy:
     for i, gate in enumerate(policy.gates):
         if gate.name not in MEASURES:
             raise unknown_name("gate", gate.name, list(MEASURES), document.where(["gates", i, "name"]))
+        document.validate(MEASURES[gate.name], gate.options, ("gates", i, "options"))
     for role in policy.models:
         if role not in edit.MODELS:
             raise unknown_name("model role", role, list(edit.MODELS), document.where(["models", role]))

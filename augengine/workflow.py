@@ -37,7 +37,7 @@ class Job:
     """What to run and where; `out` is absolute or a URI.
 
     `data` is a folder of images or of shards; `checkpoint` None trains `recipe` on the data's training split with
-    `workers` Ray Train workers.
+    `workers` Ray Train workers; `new_version` augments anew beside rows of another policy, model or source.
     """
 
     out: str
@@ -50,6 +50,7 @@ class Job:
     preparation: Preparation = field(default_factory=Preparation)
     workers: int = 1
     actors: Actors = field(default_factory=Actors)
+    new_version: bool = False
 
     @property
     def cpu_actors(self) -> Actors:
@@ -140,7 +141,8 @@ def augment_stage(job: Job, loaded: LoadedPolicy, data: str, checkpoint: str) ->
     checkpoints = dict.fromkeys(loaded.edit.MODELS, checkpoint)
     with stage("augment") as progress:
         summary = augment(
-            loaded, data, job.under("augmented"), checkpoints, actors=job.actors, progress=progress
+            loaded, data, job.under("augmented"), checkpoints,
+            actors=job.actors, progress=progress, new_version=job.new_version,
         )  # fmt: skip
     run = summary.run
     table(
@@ -170,14 +172,13 @@ def print_truth(measured: Mapping[str, Any]) -> None:
 
 
 def check_acceptable(summary: AugmentSummary) -> None:
-    """Refuse to call a run a success that rejected more than its policy allows.
+    """Refuse to call a run a success that rejected or lost more than its policy allows.
 
     Raises:
         RunError: with the rate and where to look.
     """
     if not summary.acceptable:
         raise RunError(
-            f"at most {summary.max_reject_rate:.0%} of the rows may be rejected, and some must be accepted",
-            found=f"{summary.counts}", where=summary.out,
+            summary.shortcoming or "", found=f"{summary.counts}", where=summary.out,
             next_step="read `reason` in rejected/ and failed/, then mend the policy or the model",
         )  # fmt: skip

@@ -23,7 +23,7 @@ class Strict(BaseModel):
 
 
 class Document:
-    """A parsed YAML file that remembers the line of every key and value."""
+    """A parsed YAML file that remembers the place, `file:line`, of every key and value."""
 
     def __init__(self, text: str, name: str) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class Document:
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ConfigError("this is not valid YAML", found=error.problem, where=f"{name}:{line}") from None
-        self.lines: dict[Path_, int] = {(): 1}
+        self.places: dict[Path_, str] = {(): f"{name}:1"}
         self.data = self._build(node, ()) if node is not None else {}
         if not isinstance(self.data, dict):
             raise ConfigError("a configuration is a mapping of keys to values", where=f"{name}:1")
@@ -50,15 +50,15 @@ class Document:
             raise ConfigError("cannot read the configuration file", found=str(error), where=str(path)) from None
 
     def _build(self, node: yaml.Node, path: Path_) -> Any:
-        self.lines.setdefault(path, node.start_mark.line + 1)
+        self.places.setdefault(path, f"{self.name}:{node.start_mark.line + 1}")
         if isinstance(node, yaml.MappingNode):
             out: dict[Any, Any] = {}
             for key_node, value_node in node.value:
                 key = yaml.SafeLoader("").construct_object(key_node)
-                line = key_node.start_mark.line + 1
+                place = f"{self.name}:{key_node.start_mark.line + 1}"
                 if key in out:
-                    raise ConfigError("a key may stand once", found=str(key), where=f"{self.name}:{line}")
-                self.lines[(*path, key)] = line
+                    raise ConfigError("a key may stand once", found=str(key), where=place)
+                self.places[(*path, key)] = place
                 out[key] = self._build(value_node, (*path, key))
             return out
         if isinstance(node, yaml.SequenceNode):
@@ -80,52 +80,69 @@ class Document:
         if not found or not isinstance(section, dict):
             raise ConfigError("an override is path.to.key=value", found=assignment, next_step="for example steps=100")
         section[keys[-1]] = Document(f"value: {text}", f"override {path}").data["value"]
+        under = tuple(keys)
+        self.places = {at: place for at, place in self.places.items() if at[: len(under)] != under}
+        for depth in range(1, len(keys) + 1):  # sections on the way may be the override's own, too
+            self.places.setdefault(under[:depth], f"override {assignment}")
 
     def where(self, path: Sequence[str | int]) -> str:
-        """`file:line` of the deepest part of `path` that stands in the file."""
+        """`file:line` of the deepest part of `path` that stands in the file, or the override that set it."""
         known = tuple(path)
-        while known not in self.lines:
+        while known not in self.places:
             known = known[:-1]
-        return f"{self.name}:{self.lines[known]}"
+        return self.places[known]
 
     def validate(self, model: type[Model], data: Any = None, at: Path_ = ()) -> Model:
         """Build `model` from `data` (default: the whole document) that stands at `at` in the file."""
         try:
             return model.model_validate(self.data if data is None else data)
         except ValidationError as error:
-            # A misspelt key is both unknown and missing: name the one that stands in the file.
-            problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+            # A misspelt key is both unknown and missing: name the one that stands in the file. Of a section that may
+            # be one of several kinds, the deepest mistake is that of the kind that was meant.
+            problems = sorted(error.errors(), key=lambda p: (p["type"] != "extra_forbidden", -len(p["loc"])))
             raise self._explain(model, problems[0], at) from None
 
     def _explain(self, model: type[BaseModel], problem: Any, at: Path_) -> ConfigError:
-        loc = self._keys(problem["loc"], at)
-        where, dotted = self.where((*at, *loc)), ".".join(str(p) for p in (*at, *loc))
-        if problem["type"] == "extra_forbidden":
-            return unknown_name("key", str(loc[-1]), known_keys(model, problem["loc"][:-1]), where)
-        if problem["type"] == "missing":
+        kind, context = problem["type"], problem.get("ctx", {})
+        keys = self._keys(problem["loc"], at, missing=kind == "missing")
+        if kind.startswith("union_tag"):
+            keys = (*keys, context["discriminator"].strip("'"))
+        where, dotted = self.where((*at, *keys)), ".".join(str(p) for p in (*at, *keys))
+        if kind == "extra_forbidden":
+            return unknown_name("key", str(keys[-1]), known_keys(model, problem["loc"][:-1]), where)
+        if kind == "union_tag_invalid":
+            valid = context["expected_tags"].replace("'", "").split(", ")
+            return unknown_name(f"value of {dotted}:", context["tag"], valid, where)
+        if kind in ("missing", "union_tag_not_found"):
             return ConfigError(f"'{dotted}' is required", where=where, next_step="add the key")
+        if problem["type"].startswith("union_tag"):
+            key = problem["ctx"]["discriminator"].strip("'")
+            step = f"one of {problem['ctx']['expected_tags']}" if "expected_tags" in problem["ctx"] else "add the key"
+            rule = f"'{dotted}.{key}' says which kind of section this is"
+            return ConfigError(rule, found=problem["ctx"].get("tag"), next_step=step, where=where)
         message = problem["msg"].removeprefix("Value error, ")
+        if isinstance(problem["input"], dict):  # a rule of a whole section, which says what it found
+            return ConfigError(f"{dotted}: {message}" if dotted else message, where=where)
         return ConfigError(f"'{dotted}': {message[0].lower()}{message[1:]}", found=repr(problem["input"]), where=where)
 
-    def _keys(self, loc: Path_, at: Path_) -> Path_:
-        """`loc` without the tags that pydantic puts between the keys where a section is one of several kinds."""
+    def _keys(self, loc: Path_, at: Path_, *, missing: bool) -> Path_:
+        """`loc` without the tags that pydantic puts between the keys where a value is one of several kinds."""
         node: Any = self.data
         keys: list[str | int] = []
         for part in at:
             node = node[part]
-        for part in loc:
-            if isinstance(node, dict) and part not in node and part in node.values():
-                continue
-            keys.append(part)
+        for n, part in enumerate(loc):
             inside = part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int)
-            node = node[part] if inside else None
+            if inside or (missing and n == len(loc) - 1):
+                keys.append(part)
+                node = node[part] if inside else None
         return tuple(keys)
 
 
 def unknown_name(kind: str, name: str, valid: Sequence[str], where: str | None) -> ConfigError:
     """The error for a name that does not exist, with the nearest valid one."""
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    step = f"did you mean '{close[0]}'?" if close else f"valid: {', '.join(sorted(valid))}"
+    step = f"did you mean '{close[0]}'?" if close else f"valid: {', '.join(sorted(valid)) or 'none'}"
     return ConfigError(f"unknown {kind} '{name}'", where=where, next_step=step)
 
 
@@ -137,7 +154,7 @@ def known_keys(model: type[BaseModel], path: Path_) -> list[str]:
             continue
         tagged = [s for s in sections if any(part in get_args(f.annotation) for f in s.model_fields.values())]
         fields = [s.model_fields[part] for s in sections if part in s.model_fields]
-        sections = [m for f in fields for m in _models(f.annotation)] if fields else tagged
+        sections = [m for f in fields for m in _models(f.annotation)] if fields else tagged or sections
     return [f.alias or name for section in sections for name, f in section.model_fields.items()]
 
 

@@ -1,4 +1,4 @@
-"""The cohorts and models of the generators' tables: made where they are missing, found where an earlier command left them.
+"""The cohorts and models of the generators' tables: made where missing, found where an earlier command left them.
 
 Everything lies below one folder: `brain/` (slices, tissue labels), `held_out/` (other subjects), `volumes/`, and
 `models/<name>/checkpoint`.
@@ -55,6 +55,7 @@ MODELS = {
     "m2": Trained("seg_m2_small"),
     "m3_paper": Trained("seg_m3_paper_small"),
     "m3": Trained("seg_m3_small"),
+    "m3_context": Trained("seg_m3_small", overrides=("data.context=[-1, 1]",)),
     "pcf_unet": Trained("pcf_unet_small"),
     "pcf_vae": Trained("pcf_vae_small"),
     "pcf_dit": Trained("pcf_dit_small", parts={"autoencoder": "pcf_vae"}),
@@ -127,7 +128,7 @@ class Row:
 
 
 def rows(root: str, name: str, split: str, *, with_truth: bool, per_subject: int, min_lesion: int = 0) -> Iterator[Row]:
-    """At most `per_subject` evenly spaced slices of each subject of a split, with at least `min_lesion` lesion pixels."""
+    """At most `per_subject` evenly spaced slices per subject of a split, with at least `min_lesion` lesion pixels."""
     cohort, store = COHORTS[name], Store(data(root, name))
     by_subject: dict[str, list[Sample]] = {}
     for sample in iter_samples(store, sample_files(store)):

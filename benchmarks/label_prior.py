@@ -27,7 +27,7 @@ from augengine.report.image_grid import image_grid
 from augengine.train.config import read_recipe
 
 TARGET_RATIO, TARGET_MEMORISED = 1.0, 0.01
-SAMPLING = Sampling(solver="ddpm", steps=100)
+SAMPLING = Sampling(solver="ddpm", steps=50)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from augengine.report.console import console, stage, table
 from downstream.segmenters.pcf import PAPER, PromptKind, Vote, copy_the_prompt, prompt, segment
 
 MARGIN_MM = 6.0
-STRENGTH, STEPS, GUIDANCE = 0.75, 50, 3.0
+STRENGTH, STEPS, GUIDANCE = 0.75, 25, 3.0
 PROMPTS: tuple[PromptKind, ...] = ("box", "dilated")
 TARGET_RATIO = 1.5
 
@@ -107,7 +107,9 @@ def _counterfactuals(generator: Generator, test: list[Row], prompts: list[np.nda
         x = torch.from_numpy(np.stack([r.image for r in part]))
         seeds = [zlib.crc32(r.sample.sample_id.encode()) for r in part]
         tissue = torch.from_numpy(np.stack([r.tissue for r in part]))
-        edit = torch.from_numpy(np.stack([r.brain if prompts is None else prompts[n] for r, n in zip(part, places)]))
+        edit = torch.from_numpy(
+            np.stack([r.brain if prompts is None else prompts[n] for r, n in zip(part, places, strict=True)])
+        )
         wanted = healthy(generator, tissue, edit[:, None])
         if prompts is None:
             drawn = counterfactual(generator, x, wanted, seeds, sampling)

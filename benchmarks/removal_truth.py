@@ -42,7 +42,7 @@ from augengine.metrics.removal import (
 from augengine.report.console import console, stage, table
 
 MARGIN = 1  # pixels of 3 mm around the lesion that are filled, too
-SAMPLING = Sampling(solver="ddpm", steps=50)
+SAMPLING = Sampling(solver="ddpm", steps=25)
 GENERATORS = ("m1", "m2", "m3_paper", "m3", "pcf_unet", "pcf_dit")
 TARGET_ORDER = ("m3", "m3_paper", "m2")
 CLASSES = ("csf", "grey_matter", "white_matter", "tumour")
@@ -66,8 +66,9 @@ def main() -> None:
         "truth": lambda chosen: np.stack([r.truth for r in chosen]),
     }
     test = list(rows(given.root, "brain", "test", with_truth=True, per_subject=given.per_subject, min_lesion=20))
-    validation = list(rows(given.root, "brain", "val", with_truth=False, per_subject=1, min_lesion=20))
+    validation = list(rows(given.root, "brain", "val", with_truth=True, per_subject=1, min_lesion=20))
     subjects = [r.sample.subject_id for r in test]
+    dark = _void_level(validation)
     figures: dict[str, dict[str, object]] = {}
     residual: dict[str, dict[str, float]] = {}
     shown: dict[str, np.ndarray] = {}
@@ -76,7 +77,7 @@ def main() -> None:
             report(n, len(fills), {"method": name})
             after = np.concatenate([fill(part) for part in batches(test)])
             before = [Edited(r.image, x, r.lesion) for r, x in zip(validation, _all(fill, validation), strict=True)]
-            values = _measured(referee, test, after, choose_threshold(before))
+            values = _measured(referee, test, after, choose_threshold(before), dark)
             if name in generators:
                 values["gen_dice"] = _gen_dice(referee, generators[name], test)
             means = {measure: per_subject(found, subjects) for measure, found in values.items()}
@@ -90,18 +91,34 @@ def main() -> None:
     for less, more in itertools.pairwise(TARGET_ORDER):
         interval = paired_interval(residual[less], residual[more], rng=rng.generator("removal", less, more))
         pairs[f"{less} - {more}"] = {**dataclasses.asdict(interval), "below_zero": interval.high < 0}
-    columns = ["tumor_residual", "void_fraction", "rmse", "diffmap_iou", "variance_ratio", "gen_dice"]
+    columns = {"tumor_residual": "residual", "void_fraction": "void", "rmse": "RMSE", "diffmap_iou": "DiffMap IoU",
+               "variance_ratio": "variance", "gen_dice": "GenDice"}  # fmt: skip
     table(
-        f"Removal on {len(test)} slices of {len(set(subjects))} test subjects, mean [95 %]", ["method", *columns],
+        f"Removal on {len(test)} slices of {len(set(subjects))} test subjects, mean and 95 % interval",
+        ["method", *columns.values()],
         [[name, *(_text(found.get(c)) for c in columns)] for name, found in figures.items()],
     )  # fmt: skip
     for pair, found in pairs.items():
-        console.print(f"residual, {pair}: {_text(found)}{'' if found['below_zero'] else '  (not below 0)'}")
+        verdict = "" if found["below_zero"] else "  (not below 0)"
+        console.print(f"residual, {pair}: {found['estimate']:.3f} [{found['low']:.3f}, {found['high']:.3f}]{verdict}")
     _draw(test, shown, figures)
-    console.print(record("removal_truth", {"slices": len(test), "methods": figures, "residual_differences": pairs}))
+    console.print(
+        record(
+            "removal_truth",
+            {"slices": len(test), "void_below": dark, "methods": figures, "residual_differences": pairs},
+        )
+    )
 
 
-def _measured(referee: Generator, test: list[Row], after: np.ndarray, threshold: float) -> dict[str, list[float]]:
+def _void_level(validation: list[Row]) -> float:
+    """The intensity that one in a thousand healthy brain pixels stays below in all channels: less is a void."""
+    brightest = [r.truth.max(axis=0)[r.brain] for r in validation]
+    return float(np.quantile(np.concatenate(brightest), 0.001))
+
+
+def _measured(
+    referee: Generator, test: list[Row], after: np.ndarray, threshold: float, dark: float
+) -> dict[str, list[float]]:
     """Every measure, one value per row."""
     values: dict[str, list[float]] = {}
     found = np.concatenate([_segmented(referee, part) for part in batches(list(after))])
@@ -110,8 +127,8 @@ def _measured(referee: Generator, test: list[Row], after: np.ndarray, threshold:
         assert row.truth is not None
         healthy_side = row.brain & ~ndimage.binary_dilation(row.lesion, iterations=3)
         measured = {
-            "tumor_residual": tumor_residual(labels == tumour, row.lesion, voids(image, row.brain)),
-            "void_fraction": void_fraction(image, row.lesion),
+            "tumor_residual": tumor_residual(labels == tumour, row.lesion, voids(image, row.brain, dark)),
+            "void_fraction": void_fraction(image, row.lesion, dark),
             "rmse": rmse(image, row.truth, row.lesion),
             "diffmap_iou": diffmap_iou(row.image, image, row.lesion, threshold),
             "variance_ratio": local_variance_ratio(image, row.lesion, healthy_side),
@@ -191,7 +208,7 @@ def _all(fill: Fill, chosen: list[Row]) -> np.ndarray:
 def _text(found: object) -> str:
     if not isinstance(found, dict):
         return "–"
-    return f"{found['estimate']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    return f"{found['estimate']:.3f}\n{found['low']:.2f}–{found['high']:.2f}"
 
 
 def _draw(test: list[Row], shown: dict[str, np.ndarray], figures: dict[str, dict[str, object]]) -> None:

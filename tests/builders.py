@@ -6,7 +6,7 @@ import numpy as np
 
 from augengine.diffusion.checkpoint import save_generator, untrained
 from augengine.diffusion.conditions import Vocabulary
-from augengine.diffusion.spec import DiffusionSpec, ModelSpec
+from augengine.diffusion.spec import DiffusionSpec, Kind, ModelSpec
 from augengine.diffusion.unet import UNetSpec
 from augengine.io.shards import to_bytes, to_table
 from augengine.io.store import Store
@@ -47,19 +47,69 @@ def write_samples(folder: object, samples: list[Sample], per_file: int = 8) -> s
     return store.uri
 
 
-def write_checkpoint(folder: object, *, channels: tuple[str, ...] = ("t1",), seed: int = 0, size: int = 32) -> str:
-    """A very small generator with random weights; returns its URI."""
-    spec = ModelSpec(
+LESION_CODES = {"necrosis": 1, "oedema": 2, "enhancing": 4, "csf": 5, "white_matter": 6}
+
+
+def lesion_sample(
+    subject: int, *, at_mm: tuple[float, ...] = (-20.0, 0.0), size: int = 32, voxel_mm: float = 4.0, **changes: object
+) -> Sample:
+    """A skull-stripped head 100 mm wide, of tissue with a central ventricle, and a nested lesion 28 mm wide.
+
+    `at_mm` is the lesion's centre from that of the head, along each axis of a slice or a volume. Channels t1 and flair.
+    """
+    axes, rng = len(at_mm), np.random.default_rng([7, subject])
+    grid_mm = voxel_mm * (np.stack(np.meshgrid(*[np.arange(size)] * axes, indexing="ij")) - size // 2)
+    column = (-1, *[1] * axes)
+    depth = np.linalg.norm(grid_mm, axis=0)
+    away = np.linalg.norm(grid_mm - np.reshape(at_mm, column), axis=0)
+    label = np.zeros(depth.shape, np.uint8)
+    for name, inside in {"white_matter": depth < 50, "csf": depth < 8, "oedema": away < 14, "enhancing": away < 10,
+                         "necrosis": away < 5}.items():  # fmt: skip
+        label[inside] = LESION_CODES[name]
+    bright = np.array([[0, 300, 250, 0, 600, 100, 400], [0, 450, 700, 0, 500, 80, 350]], np.float32)[:, label]
+    image = np.round((bright + rng.normal(0, 10, bright.shape)).clip(min=1)) * (label > 0)
+    values: dict = {
+        "image": image.astype(np.float32),
+        "affine": np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0]),
+        "channels": ("t1", "flair"),
+        "subject_id": f"L{subject:03d}",
+        "volume_id": f"L{subject:03d}",
+        "slice_index": 0 if axes == 2 else None,
+        "label": label,
+        "labels": LESION_CODES,
+        "acquisition": SIEMENS if subject % 2 else GE,
+        "split": "train",
+        "intensity_range": (0.0, 620.0),
+    }
+    return Sample(**{**values, **changes})
+
+
+def tiny_spec(kind: Kind, *, channels: tuple[str, ...] = ("t1",), size: int = 32, axes: int = 2) -> ModelSpec:
+    """A very small generator that needs no other model; painters are M3 (paper 001)."""
+    acquisition, whole = kind == "acquisition", ("necrosis", "enhancing", "oedema")
+    return ModelSpec(
+        kind=kind,
         network=UNetSpec(
             channels=(8, 16), res_blocks=1, attention_levels=(2,), head_channels=8, norm_groups=8, token_dim=16,
-            unshuffle=2, structure=True,
+            unshuffle=2, structure=acquisition,
         ),
         diffusion=DiffusionSpec(parametrisation="x0", schedule="cosine"),
-        vocabulary=Vocabulary.fit([p.acquisition(0.5) for p in duke_protocols()]),
+        vocabulary=Vocabulary.fit([p.acquisition(0.5) for p in duke_protocols()]) if acquisition else None,
+        classes=("healthy", "unhealthy") if kind == "counterfactual" else (),
         channels=channels,
-        labels=("fat",),
-        image_size=(size, size),
-        spacing_mm=(2.0, 2.0),
+        labels=("fat",) if acquisition else tuple(LESION_CODES),
+        lesion=() if acquisition else whole,
+        regions={"whole": whole, "core": whole[:2], "enhancing": whole[1:2]} if kind == "label_prior" else {},
+        mask="labels_unknown" if kind == "painter" else "none",
+        image_size=(size,) * axes,
+        spacing_mm=(2.0,) * axes,
     )  # fmt: skip
+
+
+def write_checkpoint(
+    folder: object, *, channels: tuple[str, ...] = ("t1",), seed: int = 0, size: int = 32, kind: Kind = "acquisition"
+) -> str:
+    """A very small generator with random weights; returns its URI."""
+    spec = tiny_spec(kind, channels=channels, size=size)
     save_generator(Store(str(folder)), spec, untrained(spec, seed).network.state_dict())
     return str(folder)

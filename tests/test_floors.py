@@ -8,8 +8,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "augengine"
 FLOORS = [
     {"records", "rng", "errors", "geometry", "yaml_config"},
-    {"io", "intensity", "prepare", "splits", "phantom", "diffusion", "policy"},
-    {"edits", "gates", "metrics"},
+    {"io", "intensity", "masks", "prepare", "splits", "phantom", "diffusion", "policy"},
+    {"edits", "gates", "leakage", "metrics"},
     {"load"},
     {"pipeline", "train", "report"},
     {"workflow"},
@@ -18,7 +18,7 @@ FLOORS = [
 ]
 # The report looks at committed runs and phantoms, and training is driven by the cluster's connection.
 SAME_FLOOR = {("report", "pipeline"), ("io", "prepare"), ("phantom", "io"), ("phantom", "prepare"), ("prepare", "io"),
-              ("diffusion", "io"), ("train", "report")}  # fmt: skip
+              ("diffusion", "io"), ("train", "report"), ("gates", "metrics")}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

@@ -86,7 +86,11 @@ _CASES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
          "parts": _FOLDS},
         {"fold_0": "segmenter_nested", "fold_1": "segmenter_nested"},
     ),
-    "autoencoder": ("autoencoder", {"network": _VAE, "autoencoding": {}}, {}),
+    "autoencoder": (
+        "autoencoder",
+        {"network": _VAE, "autoencoding": {"perceptual_weight": 0.1}, "parts": {"features": None}},
+        {"features": "segmenter_nested"},
+    ),
     "label_autoencoder": (
         "autoencoder",
         {"network": _VAE, "autoencoding": {"adversarial_weight": 0.05, "discriminator_channels": 4,
@@ -100,7 +104,8 @@ _CASES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
                               {}),
 }  # fmt: skip
 CASES = tuple(_CASES)
-CASES_3D = tuple(name for name in CASES if name != "counterfactual_dit")
+CASES_3D = ("structure", "counterfactual", "m3", "label_ldm", "label_segmenter", "error_corrector",
+            "label_autoencoder", "segmenter_nested", "acquisition_predictor")  # fmt: skip
 
 
 def recipe(case: str, **changes: Any) -> Recipe:
@@ -180,7 +185,7 @@ def objective_of(case: str, dims: int = 2, **changes: Any) -> Objective:
     """What trains a case, its parts drawn at random, in training mode."""
     spec = spec_of(case, dims, **changes)
     parts = {role: drawn(part, 7 + n) for n, (role, part) in enumerate(spec.parts.items())}
-    return objective(recipe(case, **changes), spec, build(spec, 0, parts)).train()
+    return objective(recipe(case, **changes), spec, build(spec, 0, parts), parts).train()
 
 
 def write_parts(folder: object, specs: Mapping[str, ModelSpec]) -> dict[str, str]:

@@ -47,6 +47,10 @@ WorkersFlag = Annotated[int, typer.Option(help="Training workers.")]
 ActorsFlag = Annotated[int, typer.Option(help="Actors that ingest and augment.")]
 CpusFlag = Annotated[float, typer.Option(help="Logical CPUs of an actor; their sum must stay below the cluster's.")]
 GpusFlag = Annotated[float, typer.Option(help="GPUs of an augmenting actor.")]
+TimeoutFlag = Annotated[float | None, typer.Option(help="Seconds after which a unit's actor is killed; see docs.")]
+VersionFlag = Annotated[
+    bool, typer.Option("--new-version", help="If --out holds rows of another policy, model or source: add v2, v3, …")
+]
 SubjectsFlag = Annotated[int, typer.Option(help="Phantom subjects, without --data.")]
 
 
@@ -66,23 +70,25 @@ def augment_duke(
     actors: ActorsFlag = 2,
     cpus_per_actor: CpusFlag = 0.5,
     gpus_per_actor: GpusFlag = 0,
+    unit_timeout_s: TimeoutFlag = None,
+    new_version: VersionFlag = False,
     subjects: SubjectsFlag = DEMO_COHORT.subjects,
 ) -> None:
     """Augment Duke-Breast-Cancer-MRI, any other breast MRI, or (without --data) the embedded phantom."""
     with user_errors():
-        spread = Actors(actors, cpus_per_actor, gpus_per_actor)
+        spread = Actors(actors, cpus_per_actor, gpus_per_actor, unit_timeout_s=unit_timeout_s)
         if data is None:
             cohort = checked(Cohort, **{**DEMO_COHORT.model_dump(), "subjects": subjects})
             job = Job(
                 output_uri(out, "duke_phantom"), policy, recipe, None, checkpoint,
-                layout="duke", preparation=DEMO_PREPARATION, workers=workers, actors=spread,
+                layout="duke", preparation=DEMO_PREPARATION, workers=workers, actors=spread, new_version=new_version,
             )  # fmt: skip
             done = run_on_phantom(job, cohort, DEMO_SAMPLERS)
         else:
             done = run_on_data(
                 Job(
                     output_uri(out, "duke"), policy, recipe, _existing(data), checkpoint, layout,
-                    _options(labels, channels, set_), _preparation(size, drop_end_slices), workers, spread,
+                    _options(labels, channels, set_), _preparation(size, drop_end_slices), workers, spread, new_version,
                 )
             )  # fmt: skip
     _exit_code(done)
@@ -104,18 +110,20 @@ def augment_brats(
     actors: ActorsFlag = 2,
     cpus_per_actor: CpusFlag = 0.5,
     gpus_per_actor: GpusFlag = 0,
+    unit_timeout_s: TimeoutFlag = None,
+    new_version: VersionFlag = False,
 ) -> None:
     """Augment a BraTS folder (state its year by --labels); without --data, list the edits that can run."""
     if data is None:
         for name, edit in EDITS.items():
-            models = ", ".join(f"{role} ({kind})" for role, kind in edit.MODELS.items())
+            models = ", ".join(f"{role} ({' or '.join(kinds)})" for role, kinds in edit.MODELS.items())
             typer.echo(f"{name}: {(type(edit).__doc__ or '').splitlines()[0]} Models: {models}.")
         return
     with user_errors():
         job = Job(
             output_uri(out, "brats"), policy, recipe, _existing(data), checkpoint, layout,
             _options(labels, channels, set_), _preparation(size, drop_end_slices), workers,
-            Actors(actors, cpus_per_actor, gpus_per_actor),
+            Actors(actors, cpus_per_actor, gpus_per_actor, unit_timeout_s=unit_timeout_s), new_version,
         )  # fmt: skip
         done = run_on_data(job)
     _exit_code(done)
@@ -143,7 +151,7 @@ def _preparation(size: int | None, drop_end_slices: int) -> Preparation:
 
 
 def _exit_code(done: AugmentSummary) -> None:
-    """Exit with 3 where more was rejected than the policy allows; everything is committed all the same."""
+    """Exit with 3 where more was rejected or failed than the policy allows; everything is committed all the same."""
     try:
         check_acceptable(done)
     except RunError as error:

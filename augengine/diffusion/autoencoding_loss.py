@@ -24,6 +24,8 @@ class AutoencodingLossSpec(Strict):
 
     Attributes:
         kl_weight: of the divergence from the unit normal, summed over a row's latent.
+        overlap_weight: of 1 - Dice, for label planes: a lesion of a hundredth of the image is worth 2 % of L1, so that
+            L1 alone is content with empty maps for long.
         perceptual_weight: of the distance of features; more than 0 needs an extractor.
         adversarial_weight: of the discriminator's verdict; 0 builds no discriminator.
         adversarial_start: step from which the discriminator learns and is heard.
@@ -32,6 +34,7 @@ class AutoencodingLossSpec(Strict):
     """
 
     kl_weight: float = Field(default=1e-6, ge=0)
+    overlap_weight: float = Field(default=0.0, ge=0)
     perceptual_weight: float = Field(default=0.0, ge=0)
     adversarial_weight: float = Field(default=0.0, ge=0)
     adversarial_start: int = Field(default=0, ge=0)
@@ -95,12 +98,15 @@ class AutoencodingLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """Unweighted terms and `total`.
 
-        Keys: `reconstruction`, `kl`, `total`; `perceptual`, and `adversarial` and `discriminator`, where their weight
-        is above 0. Before `adversarial_start` the last two count 0 in `total` but stay in its graph, so that every
-        parameter has a gradient in every step, which gradient synchronisation between workers relies on.
+        Keys: `reconstruction`, `kl`, `total`; `overlap`, `perceptual`, `adversarial` and `discriminator` where
+        their weight is above 0. Before `adversarial_start` the last two count 0 in `total` but stay in its graph, so
+        that every parameter has a gradient in every step, which gradient synchronisation between workers relies on.
         """
         terms = {"reconstruction": functional.l1_loss(reconstruction, x), "kl": _divergence(mean, log_variance)}
         total = terms["reconstruction"] + self.spec.kl_weight * terms["kl"]
+        if self.spec.overlap_weight > 0:
+            terms["overlap"] = soft_dice_loss(((reconstruction + 1) / 2).clamp(0, 1), (x + 1) / 2)
+            total = total + self.spec.overlap_weight * terms["overlap"]
         if self.features is not None and self.spec.perceptual_weight > 0:
             terms["perceptual"] = self._perceptual(x, reconstruction)
             total = total + self.spec.perceptual_weight * terms["perceptual"]
@@ -132,6 +138,16 @@ class AutoencodingLoss(nn.Module):
         judged = functional_call(discriminator, constants, (reconstruction,))[-1]
         real, drawn = discriminator(x)[-1], discriminator(reconstruction.detach())[-1]
         return ((judged - 1) ** 2).mean(), 0.5 * (((real - 1) ** 2).mean() + (drawn**2).mean())
+
+
+def soft_dice_loss(found: Tensor, truth: Tensor) -> Tensor:
+    """1 - Dice of probabilities (B, R, *) with masks, summed over rows and space, then the mean of regions.
+
+    Summing over the rows first keeps rows without a region from teaching that a trace of it is as wrong as a lot.
+    """
+    axes = (0, *range(2, truth.ndim))
+    overlap, size = (found * truth).sum(axes), found.sum(axes) + truth.sum(axes)
+    return 1 - ((2 * overlap + 1) / (size + 1)).mean()
 
 
 def _divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

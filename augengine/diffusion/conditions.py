@@ -153,6 +153,12 @@ class TokenEmbedding(nn.Module):
         self.maps = nn.ModuleList([nn.Linear(max(width, 1), token_dim) for width in self.widths])
         self.null = nn.Parameter(torch.randn(len(self.widths), token_dim) * 0.02)
 
+    def nothing(self, rows: int) -> Condition:
+        """Rows with every parameter absent, on this module's device."""
+        device = self.null.device
+        present = torch.zeros(rows, len(self.widths), dtype=torch.bool, device=device)
+        return Condition(torch.zeros(rows, sum(self.widths), device=device), present)
+
     def forward(self, condition: Condition) -> Tensor:
         """Tokens (B, P, D)."""
         parts = torch.split(condition.features, self.widths, dim=1)

@@ -93,6 +93,10 @@ class Segmenter(nn.Module):
         )
         self.head = Conv[Conv.CONV, spatial_dims](spec.channels[0], regions, 1)
 
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What the head reads (B, F, *), as one layer: an extractor for perceptual distances."""
+        return [self.body(pad(x, self.multiple))]
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, R, *); norm `instance` needs more than one cell at the coarsest level, or `ConfigError`."""
         padded = pad(x, self.multiple)

@@ -47,32 +47,41 @@ class Sampling:
     roi_margin: int | None = None
 
 
-def healthy(generator: Generator, tissue: Tensor, edit: Tensor) -> Conditioning:
+def healthy(generator: Generator, tissue: Tensor, edit: Tensor, context: Tensor | None = None) -> Conditioning:
     """No lesion: the class "healthy", or the label map with whatever `edit` covers made unknown.
 
-    A painter without the plane for "unknown" is told background there, as in paper 001, 4.8.
+    A painter without the plane for "unknown" is told background there, as in paper 001, 4.8. A model of slices in
+    their `context` (2.5D) is shown the neighbouring slices (B, offsets * C, *), in the order of training.
     """
     hidden = torch.where(edit[:, 0].bool(), torch.zeros_like(tissue), tissue)
-    return _wanted(generator, hidden, HEALTHY, edit)
+    return _wanted(generator, hidden, HEALTHY, edit, context)
 
 
-def unhealthy(generator: Generator, tissue: Tensor) -> Conditioning:
-    """With a lesion: the class "unhealthy", or the label map that holds it."""
-    return _wanted(generator, tissue, UNHEALTHY, torch.zeros_like(tissue[:, None]))
+def unhealthy(generator: Generator, tissue: Tensor, context: Tensor | None = None) -> Conditioning:
+    """With a lesion: the class "unhealthy", or the label map that holds it; `context` as for `healthy`."""
+    return _wanted(generator, tissue, UNHEALTHY, torch.zeros_like(tissue[:, None]), context)
 
 
-def _wanted(generator: Generator, tissue: Tensor, class_index: int, unknown: Tensor) -> Conditioning:
+def _wanted(
+    generator: Generator, tissue: Tensor, class_index: int, unknown: Tensor, context: Tensor | None
+) -> Conditioning:
     spec = generator.spec
-    if spec.kind == "counterfactual":
-        return Conditioning(classes=torch.full((len(tissue),), class_index)).to(generator.device)
-    if spec.kind != "painter":
+    if spec.kind not in ("counterfactual", "painter"):
         raise CheckpointError("a generator of kind counterfactual or painter is needed", found=spec.kind)
-    if spec.mask == "none":
-        return Conditioning()
-    planes = [one_hot(tissue, len(spec.labels))]
+    if (context is None) == bool(spec.context):
+        raise CheckpointError(
+            "a generator is shown the neighbouring slices that it was trained with, and only these",
+            found="none" if context is None else tuple(context.shape), next_step=f"its offsets are {spec.context}",
+        )  # fmt: skip
+    planes = []
+    if spec.mask != "none":
+        planes.append(one_hot(tissue, len(spec.labels)))
     if spec.mask == "labels_unknown":
-        planes.append(unknown.to(planes[0]))
-    return Conditioning(torch.cat(planes, dim=1)).to(generator.device)
+        planes.append(unknown.float())
+    if context is not None:
+        planes.append(context)
+    classes = torch.full((len(tissue),), class_index) if spec.kind == "counterfactual" else None
+    return Conditioning(torch.cat(planes, dim=1) if planes else None, classes).to(generator.device)
 
 
 def paint(
@@ -101,16 +110,19 @@ def _paint_boxes(
     """`paint` on a box around each row's prompt, row by row, since every row has a box of its own."""
     if not isinstance(seeds, Sequence):
         raise ConfigError("slices that match along z are drawn on whole frames", next_step="leave out roi_margin")
-    whole, painted = replace(sampling, roi_margin=None), x.clone()
+    x, edit = x.to(generator.device), edit.to(generator.device)
+    timesteps, painted = _timesteps(generator, sampling), x.clone()
     for n, seed in enumerate(seeds):
         if not edit[n].any():
             continue
-        row, shown = slice(n, n + 1), wanted.rows(slice(n, n + 1))
-        roi = Roi.of(edit[row], margin, getattr(generator.network.body, "multiple", 1))
+        row = slice(n, n + 1)
+        roi, shown = Roi.of(edit[row], margin, getattr(generator.network.body, "multiple", 1)), wanted.rows(row)
         shown = shown if shown.planes is None else replace(shown, planes=roi.crop(shown.planes))
-        part = paint(generator, roi.crop(x[row]), roi.crop(edit[row]), shown, [seed], whole)
-        painted[row] = roi.paste(x[row], part)
-    return painted
+        painted[row] = inpaint(
+            denoiser(generator, shown, sampling.guidance), x[row], edit[row], timesteps, generator.schedule,
+            row_generators([seed]), sampling.solver, sampling.prompting, roi,
+        )  # fmt: skip
+    return painted.cpu()
 
 
 def counterfactual(generator: Generator, x: Tensor, wanted: Conditioning, seeds: Seeds, sampling: Sampling) -> Tensor:

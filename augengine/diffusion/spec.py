@@ -83,6 +83,7 @@ class ModelSpec(Strict):
         parts: models that this one is built on and holds frozen, by role.
         percentiles: those of a whole volume that normalisation maps to 0 and 1.
         subject_hashes: the training subjects (see `checkpoint.subject_hash`), those of the parts included.
+        manufacturers: whose scans trained it or its parts; None if that was not recorded.
         sha256: that of `model.safetensors`.
     """
 
@@ -104,6 +105,7 @@ class ModelSpec(Strict):
     spacing_mm: tuple[float, ...]
     percentiles: tuple[float, float] = (10.0, 99.0)
     subject_hashes: tuple[str, ...] = ()
+    manufacturers: tuple[str, ...] | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     recipe: str = ""
     engine_version: str = ""

@@ -110,7 +110,7 @@ class DenoisingUNet(nn.Module):
         size = x.shape[2:]
         planes = x.new_zeros(len(x), self.planes, *size) if conditioning.planes is None else conditioning.planes
         inputs = pad(torch.cat([x, planes.to(x)], dim=1), self.multiple)
-        tokens = self._tokens(conditioning)
+        tokens = self._tokens(conditioning, len(x))
         coarse = space_to_depth(inputs, self.spec.unshuffle)
         labels = None if tokens is None else tokens.sum(1)
         out: Tensor = self.unet(coarse, t_B, context=tokens, class_labels=labels)
@@ -119,12 +119,14 @@ class DenoisingUNet(nn.Module):
             image = image + self._curved(out[:, : self.curves].float(), inputs, x.shape[1])
         return crop(image, size)
 
-    def _tokens(self, conditioning: Conditioning) -> Tensor | None:
+    def _tokens(self, conditioning: Conditioning, rows: int) -> Tensor | None:
         tokens = []
-        if self.tokens is not None and conditioning.acquisition is not None:
-            tokens.append(self.tokens(conditioning.acquisition))
-        if self.classes is not None and conditioning.classes is not None:
-            tokens.append(self.classes(conditioning.classes)[:, None])
+        if self.tokens is not None:
+            tokens.append(self.tokens(conditioning.acquisition or self.tokens.nothing(rows)))
+        if self.classes is not None:
+            classes = conditioning.classes
+            none = torch.zeros(rows, dtype=torch.long, device=self.classes.weight.device)
+            tokens.append(self.classes(none if classes is None else classes)[:, None])
         return torch.cat(tokens, dim=1) if tokens else None
 
     def _curved(self, coefficients: Tensor, inputs: Tensor, channels: int) -> Tensor:

@@ -38,7 +38,7 @@ class VolumeNoise:
     drawn: int = 0
 
     def draw(self, like: Tensor) -> Tensor:
-        """Noise (B, *) in the shape of `like`; a row depends on its own seed, its position and the number of the draw."""
+        """Noise (B, *) in the shape of `like`; a row follows from its own seed and position and the draw's number."""
         noise = torch.empty(like.shape)
         for seed in dict.fromkeys(self.seeds):
             rows = [n for n, own in enumerate(self.seeds) if own == seed]

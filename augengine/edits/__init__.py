@@ -2,5 +2,7 @@
 
 from augengine.edits.acquisition import AcquisitionEdit
 from augengine.edits.base import Edit
+from augengine.edits.tumor_relocation import TumorRelocationEdit
+from augengine.edits.tumor_removal import TumorRemovalEdit
 
-EDITS: dict[str, Edit] = {edit.name: edit for edit in (AcquisitionEdit(),)}
+EDITS: dict[str, Edit] = {edit.name: edit for edit in (AcquisitionEdit(), TumorRemovalEdit(), TumorRelocationEdit())}

@@ -66,7 +66,7 @@ class AcquisitionEdit:
 
     name: ClassVar[str] = "acquisition"
     Params: ClassVar[type[Strict]] = AcquisitionParams
-    MODELS: ClassVar[Mapping[str, str]] = {"generator": "acquisition"}
+    MODELS: ClassVar[Mapping[str, tuple[str, ...]]] = {"generator": ("acquisition",)}
 
     def check(self, params: AcquisitionParams, sampler: Sampler, specs: Mapping[str, ModelSpec]) -> None:
         """`structure` needs a generator with a structure input, `inversion` the solver ddim."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from augengine.diffusion.spec import ModelSpec
 from augengine.policy.spec import Sampler
 from augengine.records import Acquisition, Sample
 from augengine.yaml_config import Strict
@@ -63,9 +64,15 @@ class Donor:
 
 @dataclass(frozen=True)
 class Context:
-    """Facts about the whole data set that planning may use; from training subjects only."""
+    """Facts beyond the sample that planning may use.
+
+    Attributes:
+        donors: of the data set; training subjects only.
+        specs: role → what the model's `model.json` says.
+    """
 
     donors: tuple[Donor, ...] = field(default_factory=tuple)
+    specs: Mapping[str, ModelSpec] = field(default_factory=dict)
 
 
 class Edit(Protocol):
@@ -73,8 +80,8 @@ class Edit(Protocol):
 
     name: ClassVar[str]
     Params: ClassVar[type[Strict]]
-    MODELS: ClassVar[Mapping[str, str]]
-    """Role to model kind, e.g. `{"generator": "acquisition"}`."""
+    MODELS: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Role to the kinds of model that serve, e.g. `{"generator": ("acquisition",)}`."""
 
     def check(self, params: Any, sampler: Sampler, specs: Mapping[str, Any]) -> None:
         """Refuse settings and models (role → what its `model.json` says) that cannot work, before any row is made."""

@@ -12,9 +12,9 @@ import torch
 
 from augengine import __version__
 from augengine.diffusion.checkpoint import load_generator
-from augengine.edits.base import Context, Donor, Plan, Skip
+from augengine.edits.base import Context, Donor, Drawing, Plan, Skip
 from augengine.errors import AugengineError, DataError
-from augengine.gates import GateResult, run_gates
+from augengine.gates import GateResult, Gates, image_digest
 from augengine.io.shards import SCHEMA, from_row, to_table
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy
@@ -22,6 +22,7 @@ from augengine.policy.spec import Select, matches
 from augengine.records import Acquisition, Provenance, Sample
 from augengine.rng import derive, digest
 
+ID_COLUMNS = ["sample_id", "subject_id", "split", "acquisition"]
 REASON = pa.field("reason", pa.string())
 LOST = pa.schema([(n, pa.string()) for n in ("output_id", "sample_id", "subject_id", "stage", "kind")] + [REASON])
 
@@ -29,6 +30,37 @@ LOST = pa.schema([(n, pa.string()) for n in ("output_id", "sample_id", "subject_
 def selected(select: Select, split: str | None, acquisition: Acquisition) -> bool:
     """True if a policy's `select` takes a row of this split and acquisition."""
     return (select.split is None or split == select.split) and matches(select.where, acquisition)
+
+
+Planned = Sequence[tuple[Sample, Plan]]
+
+
+def draw(
+    loaded: LoadedPolicy, context: Context, sample: Sample, replicate: int, attempt: int
+) -> tuple[int, Drawing | Skip]:
+    """A row's seed and the parameters that the edit draws from it, or why it cannot serve the row."""
+    seed = derive(loaded.digest, sample.sample_id, replicate, attempt)
+    rng = np.random.Generator(np.random.Philox(seed))
+    return seed, loaded.edit.plan(sample, loaded.params, rng, context)
+
+
+def apply_padded(loaded: LoadedPolicy, models: Mapping[str, Any], batch: Planned, size: int) -> list[Sample]:
+    """Edit a batch of at most `size` rows of equal shape.
+
+    At a fixed batch size a row's bits depend on no neighbour, so short batches repeat their last row.
+    """
+    padded = [*batch, *[batch[-1]] * (size - len(batch))]
+    samples, plans = [s for s, _ in padded], [p for _, p in padded]
+    return loaded.edit.apply(samples, plans, models, loaded.params, loaded.policy.sampler)[: len(batch)]
+
+
+def out_of_memory(error: Exception) -> bool:
+    """True if a smaller batch may succeed; PyTorch's CPU allocator has no class of its own for it."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _chunks(rows: Planned, size: int) -> list[Planned]:
+    return [rows[n : n + size] for n in range(0, len(rows), size)]
 
 
 class AugmentWorker:
@@ -50,13 +82,15 @@ class AugmentWorker:
         self.models = {role: load_generator(uri, device=device) for role, uri in models.items()}
         self.hashes = dict(hashes)
         self.run_digest = self.loaded.run_digest(self.hashes)
-        self.context = Context(tuple(Donor(d["subject_id"], Acquisition(**d["acquisition"])) for d in donors))
+        found = tuple(Donor(d["subject_id"], Acquisition(**d["acquisition"])) for d in donors)
+        self.context = Context(found, {role: model.spec for role, model in self.models.items()})
+        self.gates = Gates(self.loaded.policy.gates, device)
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
         """Tables by outcome; every selected row of the group ends in exactly one of them."""
         rows = Rows()
         replicate = int(spec["replicate"])
-        pending = list(self._read(spec["name"], int(spec["group"]), replicate, rows))
+        pending = list(self._read(spec, replicate, rows))
         for attempt in range(self.loaded.policy.output.retries + 1):
             last = attempt == self.loaded.policy.output.retries
             planned = [(s, p) for s in pending if (p := self._plan(s, replicate, attempt, rows)) is not None]
@@ -69,22 +103,38 @@ class AugmentWorker:
     def _output_id(self, sample_id: str, replicate: int) -> str:
         return digest(self.run_digest, sample_id, replicate, length=24)
 
-    def _read(self, name: str, group: int, replicate: int, rows: Rows) -> Iterator[Sample]:
-        select = self.loaded.policy.select
-        for row in self.data.parquet(name).read_row_group(group).to_pylist():
-            if selected(select, row["split"], Acquisition(**row["acquisition"])):
-                try:
-                    yield from_row(row)
-                except DataError as error:
-                    output_id = self._output_id(row["sample_id"], replicate)
-                    rows.lost("failed", output_id, row["sample_id"], row["subject_id"], "read", error)
+    def divide(self, spec: dict[str, Any]) -> list[dict[str, Any]]:
+        """One row each; alone in its padded batch a row has the same bits."""
+        return [{**spec, "row": n} for n, _ in self._selected(spec, ID_COLUMNS)]
+
+    def quarantine(self, spec: dict[str, Any], why: AugengineError) -> dict[str, pa.Table]:
+        """The rows of the unit as failed, without touching them."""
+        rows = Rows()
+        for _, row in self._selected(spec, ID_COLUMNS):
+            output_id = self._output_id(row["sample_id"], int(spec["replicate"]))
+            rows.lost("failed", output_id, row["sample_id"], row["subject_id"], "process", why)
+        return rows.tables()
+
+    def _selected(self, spec: dict[str, Any], columns: list[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Place in the row group and values of the unit's rows that the policy takes."""
+        table = self.data.parquet(spec["name"]).read_row_group(int(spec["group"]), columns=columns)
+        start, length = (int(spec["row"]), 1) if "row" in spec else (0, None)
+        for n, row in enumerate(table.slice(start, length).to_pylist(), start):
+            if selected(self.loaded.policy.select, row["split"], Acquisition(**row["acquisition"])):
+                yield n, row
+
+    def _read(self, spec: dict[str, Any], replicate: int, rows: Rows) -> Iterator[Sample]:
+        for _, row in self._selected(spec):
+            try:
+                yield from_row(row)
+            except DataError as error:
+                output_id = self._output_id(row["sample_id"], replicate)
+                rows.lost("failed", output_id, row["sample_id"], row["subject_id"], "read", error)
 
     def _plan(self, sample: Sample, replicate: int, attempt: int, rows: Rows) -> Plan | None:
         output_id = self._output_id(sample.sample_id, replicate)
-        seed = derive(self.loaded.digest, sample.sample_id, replicate, attempt)
         try:
-            rng = np.random.Generator(np.random.Philox(seed))
-            drawing = self.loaded.edit.plan(sample, self.loaded.params, rng, self.context)
+            seed, drawing = draw(self.loaded, self.context, sample, replicate, attempt)
         except Exception as error:  # one row's failure is that row's outcome
             rows.lost("failed", output_id, sample.sample_id, sample.subject_id, "plan", error)
             return None
@@ -94,39 +144,48 @@ class AugmentWorker:
         return Plan(output_id, sample.sample_id, replicate, attempt, seed, drawing.params, drawing.donors)
 
     def _apply(self, planned: Sequence[tuple[Sample, Plan]], rows: Rows) -> Iterator[tuple[Sample, Plan, Sample]]:
-        """Run padded micro-batches of equal shape; where a batch fails, each of its rows is tried alone."""
+        """Run padded micro-batches of equal shape."""
         size = self.loaded.policy.output.micro_batch
         shapes = Counter(s.image.shape for s, _ in planned)
         for shape in shapes:
             same = [(s, p) for s, p in planned if s.image.shape == shape]
-            for start in range(0, len(same), size):
-                batch = same[start : start + size]
-                try:
-                    yield from self._padded(batch, size)
-                except Exception:  # which row it was is found by trying each alone
-                    for item in batch:
-                        try:
-                            yield from self._padded([item], size)
-                        except Exception as error:  # one row's failure is that row's outcome
-                            rows.lost(
-                                "failed", item[1].output_id, item[0].sample_id, item[0].subject_id, "apply", error
-                            )
+            for batch in _chunks(same, size):
+                yield from self._batch(batch, size, rows)
 
-    def _padded(self, batch: Sequence[tuple[Sample, Plan]], size: int) -> list[tuple[Sample, Plan, Sample]]:
-        """At a fixed batch size a row's bits depend on no neighbour, so short batches repeat their last row."""
-        padded = [*batch, *[batch[-1]] * (size - len(batch))]
-        samples, plans = [s for s, _ in padded], [p for _, p in padded]
-        edited = self.loaded.edit.apply(samples, plans, self.models, self.loaded.params, self.loaded.policy.sampler)
-        return [(s, p, after) for (s, p), after in zip(batch, edited, strict=False)]
+    def _batch(self, batch: Planned, size: int, rows: Rows) -> Iterator[tuple[Sample, Plan, Sample]]:
+        """Where memory runs out the padded size is halved; where a batch fails otherwise, its rows are tried alone."""
+        try:
+            made = apply_padded(self.loaded, self.models, batch, size)
+        except Exception as error:  # which row it was is found by trying each alone
+            if out_of_memory(error) and size > 1:
+                # Not before this block ends: the error's traceback still holds the tensors.
+                size, parts = size // 2, _chunks(batch, size // 2)
+            elif len(batch) > 1:
+                parts = _chunks(batch, 1)
+            else:
+                sample, plan = batch[0]
+                rows.lost("failed", plan.output_id, sample.sample_id, sample.subject_id, "apply", error)
+                return
+        else:
+            yield from zip(*zip(*batch, strict=True), made, strict=True)
+            return
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        for part in parts:
+            yield from self._batch(part, size, rows)
 
     def _judge(self, before: Sample, plan: Plan, after: Sample, rows: Rows, last: bool) -> bool:
         """File the row; False if it shall be tried again."""
+        if not np.isfinite(after.image).all():
+            error = DataError("the edit made values that are no numbers", found=int((~np.isfinite(after.image)).sum()))
+            rows.lost("failed", plan.output_id, before.sample_id, before.subject_id, "apply", error)
+            return True
         region = self.loaded.edit.region(before, plan)
         if region is not None and (before.image != after.image)[:, ~region].any():
             error = DataError("the edit changed voxels outside its declared region")
             rows.lost("failed", plan.output_id, before.sample_id, before.subject_id, "locality", error)
             return True
-        gates = run_gates(self.loaded.policy.gates, before, after)
+        gates = self.gates(before, after, region, rows.kept)
         broken = [g for g in gates if not g.passed]
         if broken and not last:
             return False
@@ -140,9 +199,14 @@ class AugmentWorker:
 
 
 class Rows:
-    """The outcome of one unit, filed by kind."""
+    """The outcome of one unit, filed by kind.
+
+    Attributes:
+        kept: digests of the accepted images, for the gate `duplicate`.
+    """
 
     def __init__(self) -> None:
+        self.kept: set[str] = set()
         self._accepted: list[Sample] = []
         self._rejected: list[tuple[Sample, str]] = []
         self._lost: dict[str, list[dict[str, str]]] = {"failed": [], "skipped": []}
@@ -153,6 +217,7 @@ class Rows:
             self._rejected.append((sample, "; ".join(str(g) for g in broken)))
         else:
             self._accepted.append(sample)
+            self.kept.add(image_digest(sample))
 
     def lost(
         self, outcome: str, output_id: str, sample_id: str, subject_id: str, stage: str, why: Exception | Skip

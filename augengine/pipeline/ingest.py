@@ -164,6 +164,15 @@ class IngestWorker:
             "failed": pa.Table.from_pylist(failed, schema=FAILED_SCHEMA),
         }
 
+    def divide(self, spec: dict[str, Any]) -> list[dict[str, Any]]:
+        """One volume each."""
+        return [{"items": [item]} for item in spec["items"]]
+
+    def quarantine(self, spec: dict[str, Any], why: AugengineError) -> dict[str, pa.Table]:
+        """Rows of `failed` for volumes that were not read."""
+        items = [{**item, "source": {**item["source"], "error": str(why)}} for item in spec["items"]]
+        return self({"items": items})
+
     def _stated(self, volume: Sample, split: str | None) -> Sample:
         options = self.reader.options
         acquisition = volume.acquisition.replace(**options.acquisition)

@@ -68,11 +68,12 @@ class Sampler(Strict):
 
 
 class GateSpec(Strict):
-    """A quality gate: a measure by name and the bounds that the value must keep."""
+    """A quality gate: a measure by name, the bounds that the value must keep, and the measure's own options."""
 
     name: str
     min: float | None = None
     max: float | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _bounded(self) -> GateSpec:
@@ -84,11 +85,16 @@ class GateSpec(Strict):
 
 
 class Output(Strict):
-    """How many rows per input, how often a rejected one is tried again, and how many may be rejected."""
+    """How many rows per input, how often a rejected one is tried again, and how many may be rejected or fail.
+
+    The two rates judge the run and decide no row, so they do not enter the digest: a run that exceeds one ends with
+    exit code 3, and the same command with a higher rate accepts it as it is.
+    """
 
     per_input: int = Field(default=1, ge=1, le=1000)
     retries: int = Field(default=2, ge=0, le=10)
     max_reject_rate: float = Field(default=0.4, ge=0, le=1)
+    max_fail_rate: float = Field(default=0.05, ge=0, le=1)
     micro_batch: int = Field(default=8, ge=1, le=512)
 
 
@@ -117,8 +123,13 @@ class Policy(Strict):
 
 
 def policy_digest(policy: Policy) -> str:
-    """Digest of everything that decides the rows; model paths, comments and layout of the file do not.
+    """Digest of everything that decides the rows; paths of models, comments and layout of the file do not.
 
     The padded micro-batch decides the last bits of a row on a given machine (batched kernels), so it counts.
     """
-    return digest(policy.model_dump(mode="json", exclude={"models": {"__all__": {"ref"}}}))
+    not_behaviour: Any = {
+        "models": {"__all__": {"ref"}},
+        "gates": {"__all__": {"options": {"model": {"ref"}, "reference": {"ref"}}}},
+        "output": {"max_reject_rate", "max_fail_rate"},
+    }
+    return digest(policy.model_dump(mode="json", exclude=not_behaviour))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -53,6 +54,12 @@ class MaskRecipe(Strict):
     ablation: Literal["none", "paper", "unknown"] = "none"
     probability: float = Field(default=0.3, ge=0, le=1)
     blob: tuple[float, float] = (0.05, 0.2)
+
+    @model_validator(mode="after")
+    def _fits(self) -> MaskRecipe:
+        if not 0 < self.blob[0] <= self.blob[1] <= 1:
+            raise ValueError("blob is two rising shares of the field of view, above 0 and at most 1")
+        return self
 
 
 class DataRecipe(Strict):
@@ -192,7 +199,7 @@ _RULES: dict[str, tuple[set[str], set[str]]] = {
     "label_prior": ({"monai", "compact", "dit"}, {"[autoencoder]"}),
     "label_segmenter": ({"control"}, {"prior"}),
     "error_corrector": ({"monai", "compact"}, {"fold_0", "fold_1"}),
-    "autoencoder": ({"autoencoder_kl"}, set()),
+    "autoencoder": ({"autoencoder_kl"}, {"[features]"}),
     "segmenter": ({"residual_unet"}, set()),
     "acquisition_predictor": ({"resnet18"}, set()),
 }
@@ -205,27 +212,32 @@ def check(recipe: Recipe) -> None:
     structure = getattr(network, "structure", False)
     needed = {role for role in roles if not role.startswith("[")}
     allowed = {role.strip("[]") for role in roles}
+    folds = kind == "error_corrector"  # as many as there are
+    strange = sorted(r for r in recipe.parts if r not in allowed and not (folds and re.fullmatch(r"fold_\d+", r)))
+    of_pixels = kind in ("acquisition", "painter", "counterfactual") and not recipe.parts
     labels = kind in ("label_prior", "label_segmenter", "error_corrector", "segmenter") or data.content == "labels"
     rules = [
         (network.body in bodies, f"kind {kind} takes network.body {' or '.join(sorted(bodies))}, not {network.body}"),
         (needed <= set(recipe.parts), f"kind {kind} needs parts: {', '.join(sorted(needed))}"),
-        (set(recipe.parts) <= allowed or kind == "error_corrector",
-         f"kind {kind} takes parts: {', '.join(sorted(allowed)) or 'none'}, not {', '.join(sorted(recipe.parts))}"),
+        (not strange, f"kind {kind} takes parts: {', '.join(sorted(allowed)) or 'none'}, not {', '.join(strange)}"),
         ((recipe.diffusion is not None) == (kind in GENERATORS), "generators, and only they, have a section diffusion"),
         (structure == (recipe.structure is not None), "network.structure true and the section structure go together"),
         (not structure or kind == "acquisition", "only kind acquisition takes network.structure true"),
         (recipe.mask is None or kind == "painter", "only kind painter takes the section mask"),
         ((recipe.autoencoding is not None) == (kind == "autoencoder"),
          "kind autoencoder, and only it, has a section autoencoding"),
+        ("features" not in recipe.parts or data.content == "image", "the part features sees images, not label maps"),
+        (recipe.autoencoding is None or (recipe.autoencoding.perceptual_weight > 0) == ("features" in recipe.parts),
+         "autoencoding.perceptual_weight and the part features (a segmenter) go together"),
         (bool(data.regions) == labels, "data.regions goes with label content, segmenters and correctors"),
         (data.content == "image" or kind == "autoencoder", "data.content labels goes with kind autoencoder"),
         ((kind == "counterfactual") <= bool(data.lesion), "kind counterfactual needs data.lesion"),
         ((recipe.mask is not None and recipe.mask.ablation != "none") <= bool(data.lesion),
          "mask-ablated training needs data.lesion"),
-        (not recipe.loss.lesion_weight or (bool(data.lesion) and not recipe.parts),
-         "loss.lesion_weight needs data.lesion and a model of pixels"),
-        (not data.context or kind in ("acquisition", "painter", "counterfactual"),
-         f"kind {kind} takes no data.context"),
+        (not recipe.loss.lesion_weight or (bool(data.lesion) and of_pixels),
+         "loss.lesion_weight needs data.lesion and a generator of images, without an autoencoder"),
+        (not data.context or (of_pixels and kind != "acquisition"),
+         f"data.context needs a painter or counterfactual generator of pixels; this is kind {kind}"),
         (not (recipe.hardware.shard and recipe.hardware.channels_last),
          "hardware.shard and hardware.channels_last exclude each other"),
         (recipe.optimiser.batch_size % recipe.optimiser.accumulation == 0,

@@ -219,8 +219,10 @@ class BatchReader:
         samples = [from_row(row) for row in rows if self.wanted.holds(row["split"], row["subject_id"])]
         images = np.stack([normalise(s) for s in samples])
         volumes, slices = [s.volume_id for s in samples], [s.slice_index or 0 for s in samples]
-        # Neighbours beyond the row group are not read: the nearest slice within it stands for them.
-        neighbours = neighbour_index(volumes, slices, self.context)
+        neighbours = np.empty((len(samples), 0), np.int64)
+        if self.context:  # without it, copies and augmented rows of one slice may stand side by side
+            # Neighbours beyond the row group are not read: the nearest slice within it stands for them.
+            neighbours = neighbour_index(volumes, slices, self.context)
         loaded = Batch(
             images,
             np.stack([tissue_index(s.label, s.labels, self.labels, s.image) for s in samples]),

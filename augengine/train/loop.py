@@ -51,7 +51,7 @@ def train_worker(config: dict[str, Any]) -> None:
     out, hardware, lead = Store(config["out"]), recipe.hardware, rank == 0
 
     parts = {role: load_model(uri).network for role, uri in config["parts"].items()}
-    objective = make_objective(recipe, spec, build(spec, recipe.seed, parts or None)).to(device).train()
+    objective = make_objective(recipe, spec, build(spec, recipe.seed, parts or None), parts).to(device).train()
     if hardware.channels_last:
         layout = torch.channels_last if spec.spatial_dims == 2 else torch.channels_last_3d
         objective.to(memory_format=layout)  # type: ignore[call-overload]
@@ -141,6 +141,8 @@ def train_worker(config: dict[str, Any]) -> None:
         if value is not None:
             log.validation(progress, value)
             final["validation_loss"] = value
+        if device.type == "cuda":
+            final["peak_gpu_bytes"] = float(torch.cuda.max_memory_allocated(device))
         log.close()
         save_generator(Store(out.path("checkpoint")) if out.local else Store(f"{out.uri}/checkpoint"),
                        spec.model_copy(update={"metrics": final}), weights)  # fmt: skip

@@ -70,6 +70,7 @@ def model_spec(recipe: Recipe, found: Survey, parts: Mapping[str, ModelSpec]) ->
         subject_hashes=tuple(
             sorted({subject_hash(s) for s in found.subjects}.union(*(p.subject_hashes for p in parts.values())))
         ),
+        manufacturers=_manufacturers(found, parts),
         recipe=recipe.name,
     )
     for role, part in parts.items():
@@ -78,23 +79,30 @@ def model_spec(recipe: Recipe, found: Survey, parts: Mapping[str, ModelSpec]) ->
     return spec
 
 
+def _manufacturers(found: Survey, parts: Mapping[str, ModelSpec]) -> tuple[str, ...] | None:
+    own = found.vocabulary.categories["manufacturer"]
+    theirs = [part.manufacturers for part in parts.values()]
+    return None if None in theirs else tuple(sorted({*own, *(name for names in theirs for name in names or ())}))
+
+
 def _check_part(spec: ModelSpec, role: str, part: ModelSpec) -> None:
     kind = _KINDS.get(role, "segmenter")
     # An autoencoder's content is what the generator makes of it: planes of regions, or image channels.
     content = ("labels" if spec.kind == "label_prior" else "image") if role == "autoencoder" else part.content
-    of_labels = role != "autoencoder" or content == "labels"
+    of_labels = role not in ("autoencoder", "features") or content == "labels"
     rules: list[tuple[str, object, object]] = [
         ("kind", kind, part.kind),
         ("content", content, part.content),
         ("image channels", spec.channels, part.channels),
         ("image size", spec.image_size, part.image_size),
-        ("regions", spec.regions if of_labels else part.regions, part.regions),
+        ("regions", list(spec.regions.items() if of_labels else part.regions.items()), list(part.regions.items())),
     ]
     if isinstance(spec.network, ControlSpec):
         autoencoder = part.parts.get("autoencoder")
         network = None if autoencoder is None else autoencoder.network
         factor = network.factor if isinstance(network, AutoencoderSpec) else 1
         rules.append(("downsampling factor", spec.network.factor, factor))
+        rules.append(("diffusion", str(spec.diffusion), str(part.diffusion)))
     for name, wanted, there in rules:
         if wanted != there:
             raise CheckpointError(

@@ -82,6 +82,4 @@ def test_a_row_without_structure_equals_a_batch_without(generator: Generator) ->
 def test_network_spec_refuses_what_cannot_be_built() -> None:
     for wrong in ({"attention_levels": (4,)}, {"norm_groups": 24}, {"head_channels": 48}, {"body": "compact"}):
         with pytest.raises(ValidationError):
-            UNetSpec(
-                **{"channels": (32, 64), "res_blocks": 1, "attention_levels": (2,), "head_channels": 32, **wrong}
-            )
+            UNetSpec(**{"channels": (32, 64), "res_blocks": 1, "attention_levels": (2,), "head_channels": 32, **wrong})

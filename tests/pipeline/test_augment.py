@@ -113,11 +113,13 @@ def test_a_retry_draws_a_fresh_seed_and_can_pass(
 ) -> None:
     calls: dict[str, int] = {}
 
-    def second_time(before: Any, after: Any) -> float:
-        calls[before.sample_id] = calls.get(before.sample_id, 0) + 1
-        return float(calls[before.sample_id] % 2 == 0)
+    class SecondTime(gates.Gate):
+        def value(self, case: gates.Case, tools: gates.Tools) -> float:
+            name = case.before.sample_id
+            calls[name] = calls.get(name, 0) + 1
+            return float(calls[name] % 2 == 0)
 
-    monkeypatch.setitem(gates.MEASURES, "changed", second_time)
+    monkeypatch.setitem(gates.MEASURES, "changed", SecondTime)
     summary = run(tmp_path, checkpoint, policy(tmp_path, "min: 1"), write_samples(tmp_path / "data", SAMPLES))
     assert summary.counts["accepted"] == 12
     plans = [s.provenance.plan for s in rows(tmp_path).values()]

@@ -2,12 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from training_cases import batch_of, samples_of, survey_of, write_rows
 
 from augengine.errors import DataError
 from augengine.io.shards import to_bytes, to_table
 from augengine.io.store import Store
 from augengine.records import Acquisition, Sample
-from augengine.train.data import BatchReader, Rows, survey
+from augengine.train.data import BatchReader, Rows, fold_of, survey
 
 
 def sample(subject: int, index: int, split: str = "train", size: int = 8) -> Sample:
@@ -43,7 +44,9 @@ def test_an_epoch_holds_every_training_row_once_and_no_other(data: str) -> None:
     expected = [10 * s + k for s in range(12) if s % 4 != 3 for k in range(10)]
     assert sorted(seen) == expected
     assert seen != expected
-    assert sorted(n for batch in numbers(BatchReader(data, Rows("train"), 0, 9), range(10, 20)) for n in batch) == expected
+    assert (
+        sorted(n for batch in numbers(BatchReader(data, Rows("train"), 0, 9), range(10, 20)) for n in batch) == expected
+    )
 
 
 def test_a_resumed_reader_goes_on_as_an_undisturbed_one(data: str) -> None:
@@ -108,5 +111,66 @@ def test_masks_come_as_tissue_maps_by_name(tmp_path: Path) -> None:
     store.write("part-0.parquet", to_bytes(to_table(rows)))
     found = survey(store.uri, Rows("train"))
     assert found.labels == ("fat",)
-    tissue = BatchReader(store.uri, "train", 0, 3, found.labels).batch(0).tissue
+    tissue = BatchReader(store.uri, Rows("train"), 0, 3, found.labels).batch(0).tissue
     assert sorted((int(t[0, 0]), int(t[7, 7])) for t in tissue) == [(-1, -1), (1, 0), (1, 0)]
+
+
+def test_each_fold_lacks_its_own_subjects_and_together_they_lack_each_once(data: str) -> None:
+    whole = survey(data, Rows("train"))
+    kept = [survey(data, Rows("train", (k, 3))) for k in range(3)]
+    for k, fold in enumerate(kept):
+        assert set(fold.subjects) == {s for s in whole.subjects if fold_of(s, 3) != k} != set(whole.subjects)
+        assert fold.rows == 10 * len(fold.subjects)
+        seen = [n for batch in numbers(BatchReader(data, Rows("train", (k, 3)), 0, fold.rows), range(1)) for n in batch]
+        assert sorted({f"S{n // 10}" for n in seen}) == sorted(fold.subjects)
+        assert len(set(seen)) == fold.rows
+    left_out = [set(whole.subjects) - set(fold.subjects) for fold in kept]
+    assert sorted(s for fold in left_out for s in fold) == list(whole.subjects)
+
+
+def test_a_fold_follows_from_the_id_alone_and_folds_are_even() -> None:
+    assert [fold_of(f"S{n}", 2) for n in range(8)] == [0, 1, 0, 0, 1, 0, 0, 1]  # must never change: checkpoints know it
+    shares = np.bincount([fold_of(f"subject-{n}", 5) for n in range(2000)]) / 2000
+    assert np.abs(shares - 0.2).max() < 0.04
+
+
+def test_context_shows_the_neighbouring_slices_and_the_edge_repeats(data: str) -> None:
+    batch = BatchReader(data, Rows("train"), 0, 90, context=(-1, 1, 3)).batch(0)
+    assert batch.context.shape == (90, 3, 8, 8)
+    for image, shown in zip(batch.images, batch.context, strict=True):
+        number = round(float(image[0, 0, 0]))
+        volume, index = divmod(number, 10)
+        wanted = [10 * volume + min(max(index + offset, 0), 9) for offset in (-1, 1, 3)]
+        assert [round(float(plane[0, 0])) for plane in shown] == wanted
+        assert (shown == shown[:, :1, :1]).all()
+
+
+def test_context_of_several_channels_goes_offset_by_offset(tmp_path: Path) -> None:
+    images = [np.full((2, 4, 4), 10 * k, np.float32) + np.array([[[0]], [[5]]], np.float32) for k in range(3)]
+    rows = [
+        sample(0, k).replace(image=image, channels=("a", "b"), intensity_range=(0.0, 10.0))
+        for k, image in enumerate(images)
+    ]
+    batch = BatchReader(write_rows(tmp_path, rows), Rows("train"), 0, 3, context=(-1, 1)).batch(0)
+    middle = next(n for n in range(3) if batch.images[n, 0, 0, 0] == 1)
+    assert batch.context[middle, :, 0, 0].tolist() == [0.0, 0.5, 2.0, 2.5]
+
+
+def test_copies_of_a_slice_train_together_but_have_no_neighbours(tmp_path: Path) -> None:
+    uri = write_rows(tmp_path, [sample(0, 0), sample(0, 0), sample(0, 1)])
+    assert sorted(numbers(BatchReader(uri, Rows("train"), 0, 3), range(1))[0]) == [0, 0, 1]
+    with pytest.raises(DataError, match="each slice of a volume must stand in one row"):
+        BatchReader(uri, Rows("train"), 0, 3, context=(1,)).batch(0)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_slices_and_volumes_come_back_as_they_were_written(tmp_path: Path, dims: int) -> None:
+    uri = write_rows(tmp_path, samples_of(dims))
+    found, written = survey(uri, Rows("train")), batch_of(dims)
+    assert found == survey_of(dims)
+    batch = BatchReader(uri, Rows("train"), 0, 4, found.labels).batch(0)
+    order = [written.subjects.index(subject) for subject in batch.subjects]
+    np.testing.assert_array_equal(batch.images, written.images[order])
+    np.testing.assert_array_equal(batch.tissue, written.tissue[order])
+    assert batch.acquisitions == [written.acquisitions[n] for n in order]
+    assert batch.context.shape == (4, 0, *found.image_size)

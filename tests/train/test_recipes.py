@@ -53,3 +53,90 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert rate_factor(recipe, warm, 0.0) == 1.0
     assert rate_factor(recipe, 10 * warm, 0.5) == pytest.approx(0.5)
     assert rate_factor(recipe, 10 * warm, 1.0) == pytest.approx(0.0)
+
+
+RECIPES = {path.stem: path for path in sorted(Path("jobs/recipes").glob("*.yaml"))}
+# Kind, parts and what else makes each model what it is, by the name that its small recipes begin with.
+MODELS = {
+    "cddgm": ("acquisition", set()),
+    "pcf_unet": ("counterfactual", set()),
+    "pcf_dit": ("counterfactual", {"autoencoder"}),
+    "pcf_vae": ("autoencoder", set()),
+    "seg_m1": ("painter", set()),
+    "seg_m2": ("painter", set()),
+    "seg_m3": ("painter", set()),
+    "seg_m3_paper": ("painter", set()),
+    "label_autoencoder": ("autoencoder", set()),
+    "label_ldm": ("label_prior", {"autoencoder"}),
+    "ldm_seg_controlnet": ("label_segmenter", {"prior"}),
+    "dmcie_error": ("error_corrector", {"fold_0", "fold_1"}),
+    "iap_predictor": ("acquisition_predictor", set()),
+    "referee": ("segmenter", set()),
+    "unet3d": ("segmenter", set()),
+    "unet": ("segmenter", set()),
+}
+
+
+def base(stem: str) -> str:
+    return stem.removesuffix("_small").removesuffix("_3d")
+
+
+def test_every_model_has_a_paper_size_and_a_phantom_size() -> None:
+    assert {base(stem) for stem in RECIPES} == set(MODELS)
+    paper = {stem for stem in RECIPES if not stem.endswith("_small")}
+    assert paper == set(MODELS) - {"unet"}  # the slices' stand-in for unet3d, which has no paper
+    assert {f"{stem}_small" for stem in paper} <= set(RECIPES)
+    assert {"label_ldm_3d_small", "ldm_seg_controlnet_3d_small", "label_autoencoder_3d_small"} <= set(RECIPES)
+
+
+@pytest.mark.parametrize("stem", RECIPES)
+def test_kinds_and_parts_are_those_of_the_model(stem: str) -> None:
+    recipe = read_recipe(str(RECIPES[stem]))
+    assert (recipe.kind, set(recipe.parts)) == MODELS[base(stem)]
+    assert all(uri is None for uri in recipe.parts.values()), "folders of parts come from the command line"
+    ablation = {"seg_m1": None, "seg_m2": "none", "seg_m3": "unknown", "seg_m3_paper": "paper"}
+    assert (recipe.mask.ablation if recipe.mask else None) == ablation.get(base(stem))
+    if stem.endswith("_small"):
+        assert recipe.max_minutes is not None
+        assert recipe.max_minutes <= 10
+
+
+@pytest.mark.parametrize(
+    ("stem", "override", "message"),
+    [
+        ("seg_m2", "network.body=autoencoder_kl", "unknown key|autoencoder_kl"),
+        ("referee", "diffusion={parametrisation: x0, schedule: cosine}", "generators, and only they"),
+        ("pcf_unet", "diffusion=null", "generators, and only they"),
+        ("label_ldm", "parts.prior=null", "takes parts: autoencoder, not prior"),
+        ("ldm_seg_controlnet", "parts={}", "needs parts: prior"),
+        ("dmcie_error", "parts.autoencoder=null", "takes parts: fold_0, fold_1, not autoencoder"),
+        ("referee", "parts.prior=null", "takes parts: none"),
+        ("pcf_unet", "mask={}", "only kind painter"),
+        ("cddgm", "autoencoding={}", "only it, has a section autoencoding"),
+        ("seg_m1", "data.regions={x: [core]}", "data.regions goes with"),
+        ("referee", "data.regions={}", "data.regions goes with"),
+        ("seg_m3", "data.lesion=[]", "mask-ablated training needs data.lesion"),
+        ("seg_m3", "mask.blob=[0.0, 0.2]", "blob is two rising shares"),
+        ("seg_m1", "loss.lesion_weight=1", "loss.lesion_weight needs"),
+        ("pcf_dit", "loss.lesion_weight=1", "loss.lesion_weight needs"),
+        ("referee", "loss.lesion_weight=1", "loss.lesion_weight needs"),
+        ("pcf_dit", "data.context=[-1]", "data.context needs"),
+        ("label_ldm", "data.context=[-1]", "data.context needs"),
+        ("cddgm", "data.fold=[2, 2]", "k from 0 to n - 1"),
+        ("cddgm", "hardware={shard: true, channels_last: true}", "exclude each other"),
+        ("cddgm", "optimiser.accumulation=5", "multiple of accumulation"),
+    ],
+)
+def test_sections_that_do_not_go_together_are_refused(stem: str, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(str(RECIPES[stem]), [override])
+
+
+def test_a_corrector_takes_more_than_two_folds_and_a_painter_takes_context() -> None:
+    assert len(read_recipe(str(RECIPES["dmcie_error"]), ["parts.fold_2=null"]).parts) == 3
+    assert read_recipe(str(RECIPES["seg_m2"]), ["data.context=[-1, 1]"]).data.context == (-1, 1)
+
+
+def test_the_digest_leaves_out_where_parts_lie() -> None:
+    path = str(RECIPES["pcf_dit"])
+    assert read_recipe(path).digest == read_recipe(path, ["parts.autoencoder=/elsewhere"]).digest

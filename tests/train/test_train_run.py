@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from augengine.diffusion.checkpoint import load_generator, subject_hash
@@ -20,14 +21,20 @@ from augengine.train.config import Recipe, read_recipe
 from augengine.train.run import train
 from augengine.train.state import read_metrics
 
-TINY = {"channels": (8, 16), "res_blocks": 1, "attention_levels": (2,), "head_channels": 8, "norm_groups": 4,
-        "token_dim": 8, "unshuffle": 2, "structure": True}  # fmt: skip
+TINY = {"body": "monai", "channels": (8, 16), "res_blocks": 1, "attention_levels": (2,), "head_channels": 8,
+        "norm_groups": 4, "token_dim": 8, "unshuffle": 2, "structure": True}  # fmt: skip
 STEPS = 400
 
 
 def recipe(**changes: object) -> Recipe:
     values = read_recipe("jobs/recipes/cddgm_small.yaml").model_dump()
-    values |= {"network": TINY, "steps": STEPS, "max_minutes": None, "precision": "float32", "validate_every": 50}
+    values |= {
+        "network": TINY,
+        "steps": STEPS,
+        "max_minutes": None,
+        "hardware": {"precision": "float32"},
+        "validate_every": 50,
+    }
     values |= {"checkpoint_minutes": 0.08, "optimiser": {"batch_size": 8, "learning_rate": 2e-3, "ema_decay": 0.9}}
     return Recipe.model_validate({**values, **changes})
 
@@ -55,20 +62,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return store.uri
 
 
-def training_processes() -> set[int]:
+def training_processes() -> list[int]:
     """Ray Train workers that descend from this process; another run on the machine is not ours to kill."""
-    parents, titles = {}, {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            try:
-                titles[int(folder.name)] = (folder / "cmdline").read_bytes()
-                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-    ours = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
-        ours |= more
-    return {p for p in ours if titles[p].startswith(b"ray::") and b"Train" in titles[p] and b"Control" not in titles[p]}
+    found = [p for p in psutil.Process().children(recursive=True) if p.is_running()]
+    return [p.pid for p in found if p.cmdline() and p.cmdline()[0].startswith("ray::RayTrainWorker")]
 
 
 @pytest.mark.slow
@@ -83,7 +80,7 @@ def test_a_killed_worker_resumes_from_the_last_checkpoint(data: str, tmp_path: P
             time.sleep(0.05)
             # The newest folder may be unfinished, the one before it is a checkpoint that Ray knows.
             texts = [p.read_text() for p in Path(out.root).glob("state/checkpoint_*/progress.json")]
-            steps = sorted(json.loads(text)["step"] for text in texts if text.endswith("}"))[:-1]
+            steps = sorted(json.loads(text)["progress"]["step"] for text in texts if text.endswith("}"))[:-1]
             lines = read_metrics(out)
             if steps and lines and lines[-1]["step"] < STEPS * 0.8:
                 written_before.extend(line for line in lines if line["step"] <= steps[-1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from augengine.diffusion.spec import GENERATORS, ModelSpec
@@ -20,6 +22,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
 }
 
 
-def objective(recipe: Recipe, spec: ModelSpec, network: nn.Module) -> Objective:
-    """What trains `network`, which `build(spec)` made."""
-    return OBJECTIVES[spec.kind](recipe, spec, network)
+def objective(
+    recipe: Recipe, spec: ModelSpec, network: nn.Module, parts: Mapping[str, nn.Module] | None = None
+) -> Objective:
+    """What trains `network`, which `build(spec, seed, parts)` made."""
+    return OBJECTIVES[spec.kind](recipe, spec, network, parts)

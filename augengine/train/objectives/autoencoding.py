@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from augengine.diffusion.autoencoding_loss import AutoencodingLoss
+from augengine.diffusion.discriminative import Segmenter
 from augengine.diffusion.label_planes import planes
 from augengine.diffusion.samplers import row_generators
 from augengine.diffusion.spec import ModelSpec
@@ -21,10 +22,17 @@ from augengine.train.objectives.examples import regions
 class Autoencoding(Objective):
     """An autoencoder and, where its loss asks for one, a discriminator, which stays out of the checkpoint."""
 
-    def __init__(self, recipe: Recipe, spec: ModelSpec, network: nn.Module) -> None:
+    def __init__(
+        self, recipe: Recipe, spec: ModelSpec, network: nn.Module, parts: Mapping[str, nn.Module] | None = None
+    ) -> None:
         super().__init__(recipe, spec, network)
         assert recipe.autoencoding is not None  # `Recipe` sees to it
-        self.loss = AutoencodingLoss(recipe.autoencoding, spec.content_channels, spec.spatial_dims)
+        features = (parts or {}).get("features")
+        extractor = None
+        if isinstance(features, Segmenter):
+            self.segmenter = features.requires_grad_(False)  # a submodule, so that it moves to the network's device
+            extractor = features.features
+        self.loss = AutoencodingLoss(recipe.autoencoding, spec.content_channels, spec.spatial_dims, extractor)
 
     def forward(self, batch: Batch, seed: int, step: int) -> dict[str, Tensor]:
         """The terms of `AutoencodingLoss`; in evaluation mode latents are means."""

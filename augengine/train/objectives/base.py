@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,9 @@ class Objective(nn.Module):
 
     network: Any  # an `nn.Module` of the kind's own type
 
-    def __init__(self, recipe: Recipe, spec: ModelSpec, network: nn.Module) -> None:
+    def __init__(
+        self, recipe: Recipe, spec: ModelSpec, network: nn.Module, parts: Mapping[str, nn.Module] | None = None
+    ) -> None:
         super().__init__()
         self.recipe, self.spec, self.network = recipe, spec, network
 

@@ -41,6 +41,7 @@ def _acquisition(objective: Objective, batch: Batch, generator: torch.Generator)
     spec, recipe = objective.spec, objective.recipe.structure
     images, tissue = objective.tensors(batch, generator)
     image, shown = _split(objective, images)
+    weight = _lesion_weight(objective, tissue)
     assert spec.vocabulary is not None  # the recipe's kind sees to it
     if recipe is not None:
         rows = len(image)
@@ -52,7 +53,7 @@ def _acquisition(objective: Objective, batch: Batch, generator: torch.Generator)
             structure[torch.rand(rows, generator=generator) < recipe.dropout] = 0
         shown = [structure, *shown]
     conditioning = Conditioning(_cat(shown), acquisition=spec.vocabulary.encode(batch.acquisitions))
-    return Example(image, conditioning, _lesion_weight(objective, tissue))
+    return Example(image, conditioning, weight)
 
 
 def _counterfactual(objective: Objective, batch: Batch, generator: torch.Generator) -> Example:

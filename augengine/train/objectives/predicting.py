@@ -45,7 +45,8 @@ def _loss(name: str, found: Tensor, truth: Tensor, present_B: Tensor) -> Tensor:
     """Mean over the rows that state the parameter; classes weigh by the inverse of their share of the batch."""
     if name in CATEGORICAL:
         index = truth.argmax(1)
-        share = truth[present_B].mean(0).clamp(min=1 / (2 * len(truth)))
+        # An absent row's truth is all zero, so that a batch without the parameter has shares of 0, not 0 / 0.
+        share = (truth.sum(0) / present_B.sum().clamp(min=1)).clamp(min=1 / (2 * len(truth)))
         each = functional.cross_entropy(found, index, weight=1 / share, reduction="none") / (1 / share).mean()
     elif name == MULTI_LABEL:
         each = functional.binary_cross_entropy_with_logits(found, truth, reduction="none").mean(1)

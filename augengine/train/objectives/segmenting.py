@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from augengine.diffusion.autoencoding_loss import soft_dice_loss
 from augengine.diffusion.segmentation import probabilities
 from augengine.train.data import Batch
 from augengine.train.objectives.base import PICTURE_ROWS, Objective, Picture
@@ -38,13 +39,3 @@ class Segmenting(Objective):
         maps = [(planes * numbers).amax(1, keepdim=True) for planes in (truth, found)]
         columns = [images[:, :1], *maps]
         return [(f"row {n}: image | truth | found", [c[n].numpy() for c in columns]) for n in range(len(images))]
-
-
-def soft_dice_loss(found: Tensor, truth: Tensor) -> Tensor:
-    """1 - Dice of probabilities (B, R, *) with masks, summed over rows and space, then the mean of regions.
-
-    Summing over the rows first keeps rows without a region from teaching that a trace of it is as wrong as a lot.
-    """
-    axes = (0, *range(2, truth.ndim))
-    overlap, size = (found * truth).sum(axes), found.sum(axes) + truth.sum(axes)
-    return 1 - ((2 * overlap + 1) / (size + 1)).mean()

@@ -1,0 +1,86 @@
+"""The flags of `augengine calibrate`: a policy and shards in; what its gates reject on real rows and on defects out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from augengine.errors import DataError
+from augengine.gates import Gates
+from augengine.gates.calibration import FALSE_REJECTS, Calibration, calibrate
+from augengine.gates.defects import DEFECTS
+from augengine.gates.real_rows import read_real_rows
+from augengine.load import load_policy
+from augengine.pipeline.cluster import user_errors
+from augengine.policy.spec import GateSpec
+from augengine.report.console import console, table
+
+
+def calibrate_command(
+    policy: Annotated[str, typer.Argument(help="Policy file; its gates are measured, nothing is edited.")],
+    data: Annotated[str, typer.Argument(help="Ingested data set or folder of shards (path or URI).")],
+    rows: Annotated[
+        int, typer.Option(min=8, help="Real rows, evenly spread over those that the policy selects.")
+    ] = 200,
+    per_defect: Annotated[int, typer.Option(min=1, help="Rows that each defect is planted in.")] = 20,
+    rate: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Real rows that proposed bounds may reject.")
+    ] = FALSE_REJECTS,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Report false rejects, recall of planted defects and proposed bounds of a policy's gates."""
+    with user_errors():
+        loaded = load_policy(policy).policy
+        gates = Gates(loaded.gates)
+        real = read_real_rows(data, loaded.select, rows)
+        if len({row.row.subject_id for row in real}) < 2:
+            raise DataError("calibration needs real rows of several subjects", found=f"{len(real)} rows", where=data,
+                            next_step="loosen the policy's select, or give more data")  # fmt: skip
+        found = calibrate(gates, real, per_defect=per_defect, rate=rate)
+        show(found)
+        if out is not None:
+            out.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+
+
+def show(found: Calibration) -> None:
+    """Two tables, one of each gate and one of all together, and the proposed gates as YAML."""
+    table(
+        f"gates on {found.rows} real rows of held-out subjects",
+        ["gate", "pair", "rows", "median", "bounds", "false rejects", "proposed", "false rejects"],
+        [
+            [g.given.name, g.comparison, g.measured, _number(g.median), _bounds(g.given), _share(g.false_rejects),
+             _bounds(g.proposed), _share(g.proposed_false_rejects)]
+            for g in found.gates
+        ],
+    )  # fmt: skip
+    table(
+        "share rejected by any gate", ["", "rows", "policy's bounds", "proposed bounds"],
+        [
+            ["real rows", found.rows, _share(found.false_rejects), _share(found.proposed_false_rejects)],
+            *([d, found.planted[d], _share(found.recall[d]), _share(found.proposed_recall[d])] for d in DEFECTS),
+        ],
+    )  # fmt: skip
+    console.print("proposed:\ngates:")
+    for gate in found.gates:
+        console.print(f"  - {json.dumps(_plain(gate.proposed))}", markup=False, soft_wrap=True)
+
+
+def _plain(spec: GateSpec) -> Mapping[str, Any]:
+    return {k: v for k, v in spec.model_dump(exclude_none=True).items() if v != {}}
+
+
+def _bounds(spec: GateSpec) -> str:
+    return " ".join(f"{s} {b:g}" for s, b in (("≥", spec.min), ("≤", spec.max)) if b is not None)
+
+
+def _number(value: float) -> str:
+    return "—" if math.isnan(value) else f"{value:.3g}"
+
+
+def _share(value: float) -> str:
+    return "—" if math.isnan(value) else f"{value:.1%}"

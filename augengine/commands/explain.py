@@ -1,0 +1,61 @@
+"""An output id and its run folder in; the row's history as tables and a before/after/difference picture out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augengine.commands.replay import DataFlag, OutFlag, OutputId
+from augengine.io.store import Store
+from augengine.pipeline.cluster import user_errors
+from augengine.pipeline.lineage import Row, Run
+from augengine.records import Sample
+from augengine.report.before_after import before_after
+from augengine.report.console import console, table
+from augengine.rng import canonical_json
+
+PictureFlag = Annotated[Path | None, typer.Option(help="PNG to write; default: explain-<id>.png in this folder.")]
+
+
+def explain_command(output_id: OutputId, out: OutFlag, data: DataFlag = None, picture: PictureFlag = None) -> None:
+    """Where a row came from: source, policy, plan, models, gates, donors; and how it looks beside its source."""
+    with user_errors():
+        run = Run(out)
+        row = run.row(output_id)
+        if row.sample is None:
+            _echo(output_id, row.outcome, list(row.values.items()))
+            return
+        source = run.source(row.provenance.parent_id, data)
+        _echo(output_id, row.outcome, _history(run, row, source))
+        gates = [[g["name"], g["value"], g["min"], g["max"], g["passed"]] for g in row.provenance.gates]
+        table("gates", ["measure", "value", "min", "max", "passed"], gates)
+        path = picture or Path(f"explain-{output_id}.png")
+        Store(path.parent).write(path.name, before_after(source, row.sample))
+        console.print(f"picture: {path}")
+
+
+def _echo(output_id: str, outcome: str, lines: list[tuple[str, object]]) -> None:
+    """Plain lines: hashes and plans would not fit a table."""
+    typer.echo(f"{output_id}: {outcome}")
+    for name, value in lines:
+        typer.echo(f"  {name}: {value}")
+
+
+def _history(run: Run, row: Row, source: Sample) -> list[tuple[str, object]]:
+    p, plan = row.provenance, row.provenance.plan
+    labels = ", ".join(source.labels) or "none"
+    refs = {role: model["ref"] for role, model in run.inputs["models"].items()}
+    return [
+        ("reason", row.values.get("reason") or "kept every gate"),
+        ("source", f"{source.sample_id} (subject {source.subject_id}, split {source.split}, labels {labels})"),
+        ("data", run.inputs["data"]),
+        ("policy", f"{p.policy} (digest {p.policy_digest}), edit {p.edit}"),
+        ("plan", canonical_json(plan["params"])),
+        ("seed", f"{plan['seed']} (replicate {plan['replicate']}, attempt {plan['attempt']})"),
+        ("donors", ", ".join(plan["donors"]) or "none"),
+        *((f"model {role}", f"{refs.get(role, '')} sha256 {sha256}") for role, sha256 in p.models.items()),
+        ("engine", p.engine_version),
+        ("source licence", p.source_licence or "not stated"),
+    ]

@@ -1,0 +1,53 @@
+"""A policy and shards in; what a run would select, skip, make, take and weigh out. No GPU, no weights."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from augengine.load import load_policy
+from augengine.pipeline.cluster import user_errors
+from augengine.pipeline.forecast import ROWS_DRAWN, Forecast, forecast
+from augengine.pipeline.units import Actors
+from augengine.report.console import console, table
+
+
+def plan_command(
+    policy: Annotated[str, typer.Argument(help="Policy file.")],
+    data: Annotated[str, typer.Argument(help="Ingested data set or folder of shards (path or URI).")],
+    checkpoint: Annotated[str | None, typer.Option(help="Checkpoint folder; default: the policy's refs.")] = None,
+    run: Annotated[str | None, typer.Option(help="Finished run whose measured speed and row size are used.")] = None,
+    rows_per_second: Annotated[float | None, typer.Option(min=1e-9, help="Speed of one actor, if known.")] = None,
+    actors: Annotated[int, typer.Option(min=1, help="Actors of the run.")] = 2,
+    gpus_per_actor: Annotated[float, typer.Option(min=0, help="GPUs of an actor.")] = 0,
+    rows_drawn: Annotated[int, typer.Option(min=1, help="Rows whose plan is drawn, to count skips.")] = ROWS_DRAWN,
+) -> None:
+    """Rows, skips by reason, time, GPU-hours and disk of a run that is not yet made."""
+    with user_errors():
+        loaded = load_policy(policy)
+        checkpoints = dict.fromkeys(loaded.edit.MODELS, checkpoint) if checkpoint else {}
+        found = forecast(
+            loaded, data, checkpoints, actors=Actors(actors, num_gpus=gpus_per_actor),
+            rows_per_second=rows_per_second, run=run, rows_drawn=rows_drawn,
+        )  # fmt: skip
+        table(f"plan of policy {loaded.policy.name}", ["", ""], _lines(found, loaded.policy.output.per_input))
+        if not found.drawn:
+            console.print("rows that the edit skips: not counted, give --checkpoint")
+        if found.seconds is None:
+            console.print("time: unknown, give --run (a finished run) or --rows-per-second")
+
+
+def _lines(found: Forecast, per_input: int) -> list[tuple[str, object]]:
+    hours = "" if found.gpu_hours is None else f"{found.gpu_hours:.3g}"
+    return [
+        ("rows in the data", found.source.rows),
+        ("selected", found.source.selected),
+        *((f"left out: {reason}", count) for reason, count in sorted(found.source.left_out.items())),
+        (f"requested ({per_input} per input)", found.requested),
+        *((f"skipped: {reason}", f"{n} of {found.drawn} drawn") for reason, n in sorted(found.skipped.items())),
+        ("outputs expected", found.outputs),
+        ("seconds", "" if found.seconds is None else f"{found.seconds:.0f}"),
+        ("GPU-hours", hours),
+        ("disk, MiB", f"{found.disk_bytes / 2**20:.1f}"),
+    ]

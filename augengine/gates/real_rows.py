@@ -1,0 +1,119 @@
+"""Real rows in, pairs of them that a sound gate accepts out: what calibration measures instead of an edit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from augengine.gates.base import LESION, Case, Comparison, label_mask
+from augengine.intensity import denormalise, normalise
+from augengine.io.commits import sample_files
+from augengine.io.shards import METADATA_COLUMNS, check_schema, from_row
+from augengine.io.store import Store
+from augengine.policy.spec import Select, matches
+from augengine.records import Acquisition, Sample
+from augengine.rng import generator
+
+
+@dataclass(frozen=True)
+class RealRow:
+    """A real row, the next slice of its volume (None at the end), and a row of another subject and acquisition."""
+
+    row: Sample
+    following: Sample | None
+    stranger: Sample | None
+
+    def case(self, comparison: Comparison, lesion: Sequence[str] = LESION) -> Case | None:
+        """The pair that a gate with this `comparison` must accept; None if the row has none.
+
+        - itself: the row unchanged, for gates that compare a row's label with its own image.
+        - recoloured: the row under the intensity part of classical augmentation, which keeps the anatomy.
+        - neighbour: the next slice, for gates that compare two label maps: as alike as two anatomies can be.
+        - stranger: a row that truly has another acquisition, for gates that look for the acquisition.
+        - mirrored: the row itself, its lesion declared to have been on the other side: healthy tissue to the gate.
+        - unseen: the row itself if it is not of the training split, for gates that compare with that.
+        """
+        row = self.row
+        if comparison == "recoloured":
+            return Case(row, recoloured(row)) if row.intensity_range else None
+        if comparison == "neighbour":
+            return Case(row, self.following) if self.following is not None else None
+        if comparison == "stranger":
+            return Case(row, self.stranger) if self.stranger is not None else None
+        if comparison == "mirrored":
+            return mirrored(row, lesion)
+        if comparison == "unseen" and row.split == "train":
+            return None
+        return Case(row, row)
+
+
+def recoloured(row: Sample) -> Sample:
+    """Gamma, contrast, brightness, noise and blur as nnU-Net draws them (Isensee et al. 2021); background stays."""
+    rng = generator("recoloured", row.sample_id)
+    x = normalise(row)
+    low, high = float(x.min()), float(x.max())
+    unit = (x - low) / max(high - low, 1e-6)
+    y = unit ** rng.uniform(0.7, 1.5) * rng.uniform(0.75, 1.25) * (high - low) + low
+    if rng.random() < 0.3:
+        y = np.stack([gaussian_filter(channel, rng.uniform(0.3, 0.7)) for channel in y])
+    y = y + rng.normal(0, rng.uniform(0.0, 0.02), y.shape) * (x > low)
+    return row.replace(image=denormalise(y.astype(np.float32), row))
+
+
+def mirrored(row: Sample, lesion: Sequence[str]) -> Case | None:
+    """The lesion's mirror image along the first axis, where no lesion is, as the place of a perfect removal."""
+    if row.label is None:
+        return None
+    mask = label_mask(row, lesion)
+    place = mask[::-1] & ~mask
+    if not place.any():
+        return None
+    codes = [code for name, code in row.labels.items() if name in lesion]
+    healthy = np.where(mask, 0, row.label).astype(np.uint8)
+    before = row.replace(label=np.where(place, codes[0], healthy).astype(np.uint8))
+    return Case(before, row.replace(label=healthy))
+
+
+def read_real_rows(uri: str, select: Select, rows: int) -> list[RealRow]:
+    """`rows` real rows that a policy selects, evenly spread over the data; only their row groups are read."""
+    store = Store(uri)
+    places = list(_places(store, select))
+    chosen = {places[n * len(places) // rows] for n in range(rows)} if len(places) > rows else set(places)
+    found: list[tuple[Sample, Sample | None]] = []
+    for name, group in sorted({place[:2] for place in chosen}):
+        table = store.parquet(name).read_row_group(group)
+        for index in sorted(i for n, g, i in chosen if (n, g) == (name, group)):
+            row, following = (from_row(r) for r in table.slice(index, 2).to_pylist()), None
+            first = next(row)
+            following = next(row, None)
+            found.append((first, following if _follows(first, following) else None))
+    return [RealRow(row, following, _stranger(n, found)) for n, (row, following) in enumerate(found)]
+
+
+def _places(store: Store, select: Select) -> Iterator[tuple[str, int, int]]:
+    for name in sample_files(store):
+        file = store.parquet(name)
+        check_schema(file, store.path(name))
+        for group in range(file.num_row_groups):
+            for index, row in enumerate(file.read_row_group(group, columns=METADATA_COLUMNS).to_pylist()):
+                of_split = select.split is None or row["split"] == select.split
+                if of_split and not row["synthetic"] and matches(select.where, Acquisition(**row["acquisition"])):
+                    yield name, group, index
+
+
+def _follows(row: Sample, other: Sample | None) -> bool:
+    return (
+        other is not None and other.volume_id == row.volume_id
+        and row.slice_index is not None and other.slice_index == row.slice_index + 1
+    )  # fmt: skip
+
+
+def _stranger(n: int, rows: Sequence[tuple[Sample, Sample | None]]) -> Sample | None:
+    row = rows[n][0]
+    for other, _ in (*rows[n + 1 :], *rows[:n]):
+        if other.acquisition != row.acquisition and other.subject_id != row.subject_id:
+            return other
+    return None

@@ -1,0 +1,71 @@
+"""A folder of shards in, its training label maps and their digest out; pixels are not read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from augengine.diffusion.tissue import tissue_index
+from augengine.errors import DataError
+from augengine.io.commits import sample_files
+from augengine.io.shards import check_schema
+from augengine.io.store import Store
+
+_COLUMNS = ["sample_id", "split", "image_shape", "label", "label_names", "label_codes"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Training label maps: `planes` bool (N, R, *spatial), one plane for every name of `labels`."""
+
+    labels: tuple[str, ...]
+    planes: np.ndarray
+
+
+def read_reference(uri: str, labels: tuple[str, ...]) -> Reference:
+    """Label maps of the training rows of `uri` that hold any of `labels`, one byte a voxel and label.
+
+    Raises:
+        DataError: no such row, or rows of several shapes.
+    """
+    maps = [planes for row in _rows(uri) if (planes := _planes(row, labels)).any()]
+    shapes = {m.shape for m in maps}
+    if len(shapes) != 1:
+        raise DataError("reference label maps are training rows of one shape", found=sorted(shapes), where=uri,
+                        next_step="give the shards that the prior was trained on")  # fmt: skip
+    return Reference(labels, np.stack(maps))
+
+
+def labels_digest(uri: str) -> str:
+    """Digest of the label maps that `read_reference` reads, whichever labels are asked for."""
+    running = hashlib.blake2b(digest_size=32)
+    for row in _rows(uri):
+        running.update(row["sample_id"].encode() + repr((row["label_names"], row["label_codes"])).encode())
+        running.update(row["label"])
+    return running.hexdigest()
+
+
+def planes(label: np.ndarray, codes: dict[str, int], labels: tuple[str, ...]) -> np.ndarray:
+    """bool (R, *spatial): one plane for every name of `labels`."""
+    index = tissue_index(label, codes, labels, label[None])
+    return np.stack([index == n for n in range(1, len(labels) + 1)])
+
+
+def _planes(row: dict[str, Any], labels: tuple[str, ...]) -> np.ndarray:
+    label = np.frombuffer(row["label"], np.uint8).reshape(row["image_shape"][1:])
+    return planes(label, dict(zip(row["label_names"], row["label_codes"], strict=True)), labels)
+
+
+def _rows(uri: str) -> Iterator[dict[str, Any]]:
+    store = Store(uri)
+    for name in sample_files(store):
+        file = store.parquet(name)
+        check_schema(file, store.path(name))
+        for group in range(file.num_row_groups):
+            for row in file.read_row_group(group, columns=_COLUMNS).to_pylist():
+                if row["split"] == "train" and row["label"] is not None:
+                    yield row

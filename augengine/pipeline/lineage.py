@@ -1,0 +1,168 @@
+"""An output id and its run folder in; the row, its source and its regeneration from provenance alone out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from augengine.diffusion.checkpoint import load_generator
+from augengine.edits.base import Plan
+from augengine.errors import CheckpointError, DataError, RunError
+from augengine.io.commits import committed_files, sample_files
+from augengine.io.shards import from_row
+from augengine.io.store import Store
+from augengine.load import LoadedPolicy
+from augengine.pipeline.augment import INPUTS, OUTCOMES, POLICY
+from augengine.pipeline.augment_worker import apply_padded
+from augengine.records import Provenance, Sample
+from augengine.yaml_config import Document
+
+WITH_PIXELS = ("accepted", "rejected")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One output row of a run: where it ended, and why; `sample` is None where it has no pixels."""
+
+    outcome: str
+    values: Mapping[str, Any]
+    sample: Sample | None
+
+    @property
+    def provenance(self) -> Provenance:
+        """How it was made; of a row without pixels a `DataError` with the reason."""
+        if self.sample is None or self.sample.provenance is None:
+            where = f"{self.values['output_id']} ({self.outcome})"
+            raise DataError("this row was never made", found=self.values["reason"], where=where)
+        return self.sample.provenance
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A row made again beside the stored one.
+
+    Attributes:
+        equal: image, label, geometry and acquisition are the same bytes.
+        largest_difference: of the images, in grey levels of the source.
+        batch: padded batch size with which it was made again; smaller than the policy's where memory ran out then.
+    """
+
+    stored: Sample
+    again: Sample
+    equal: bool
+    largest_difference: float
+    batch: int
+
+
+class Run:
+    """A folder that `augment` wrote, finished or not; `policy.yaml` and `inputs.json` are there from the start."""
+
+    def __init__(self, out: str) -> None:
+        self.store = Store(out)
+        try:
+            policy, self.inputs = self.store.read(POLICY).decode(), self.store.read_json(INPUTS)
+        except (FileNotFoundError, NotADirectoryError):
+            raise RunError(
+                f"an augmented run holds {POLICY} and {INPUTS}", where=self.store.uri,
+                next_step="give the folder that `augengine augment` reported (…/augmented)",
+            ) from None  # fmt: skip
+        self.loaded = LoadedPolicy.from_dict(Document(policy, self.store.path(POLICY)).data)
+
+    def row(self, output_id: str) -> Row:
+        """Find a row by its id, in whichever outcome it ended.
+
+        Raises:
+            DataError: this run has no such row.
+        """
+        for outcome in OUTCOMES:
+            key = "sample_id" if outcome in WITH_PIXELS else "output_id"
+            for values in _where(self.store, committed_files(self.store, outcome), key, output_id):
+                return Row(outcome, values, from_row(values) if outcome in WITH_PIXELS else None)
+        raise DataError(
+            "no such row in this run", found=output_id, where=self.store.uri,
+            next_step="ids stand in the column sample_id of accepted/ and rejected/, output_id of failed/ and skipped/",
+        )  # fmt: skip
+
+    def source(self, sample_id: str, data: str | None = None) -> Sample:
+        """The row's parent, from the folder that the run read or from `data`."""
+        store = Store(data or self.inputs["data"])
+        for values in _where(store, sample_files(store), "sample_id", sample_id):
+            return from_row(values)
+        raise DataError(
+            "the source row is not in this data", found=sample_id, where=store.uri,
+            next_step="give the folder that it came from by --data",
+        )  # fmt: skip
+
+    def models(self, provenance: Provenance, checkpoints: Mapping[str, str], device: str) -> dict[str, Any]:
+        """The models of a row by role; other weights than those that made it are a `CheckpointError`."""
+        models = {}
+        for role, asked in self.inputs["models"].items():
+            uri = checkpoints.get(role, asked["ref"])
+            models[role] = load_generator(uri, device=device)
+            if models[role].sha256 != provenance.models[role]:
+                raise CheckpointError(
+                    f"the row was made by weights {provenance.models[role]}", found=models[role].sha256, where=uri,
+                    next_step=f"give the checkpoint of that hash by --models {role}=FOLDER",
+                )  # fmt: skip
+        return models
+
+    def replay(self, output_id: str, data: str | None = None, checkpoints: Mapping[str, str] | None = None) -> Replay:
+        """Make a row again from its source, plan, policy and models, and compare.
+
+        Raises:
+            AugengineError: the row, its source or its models are not to be had.
+        """
+        row = self.row(output_id)
+        provenance = row.provenance
+        assert row.sample is not None  # `provenance` saw to it
+        if provenance.policy_digest != self.loaded.digest:
+            raise RunError(
+                f"the row was made under the policy digest {provenance.policy_digest}", found=self.loaded.digest,
+                where=self.store.path(POLICY), next_step="restore the policy.yaml that the run wrote",
+            )  # fmt: skip
+        source = self.source(provenance.parent_id, data)
+        device = self.inputs["device"] if torch.cuda.is_available() else "cpu"
+        if device == "cpu":
+            torch.set_num_threads(1)  # as the actors do: the thread count decides the last bits
+        models = self.models(provenance, checkpoints or {}, device)
+        plan = Plan.from_dict(provenance.plan)
+        tried = []
+        for size in _halves(self.loaded.policy.output.micro_batch):
+            again = apply_padded(self.loaded, models, [(source, plan)], size)[0].replace(provenance=provenance)
+            tried.append(_compare(row.sample, again, size))
+            if tried[-1].equal:
+                return tried[-1]
+        return min(tried, key=lambda r: r.largest_difference)
+
+
+def _halves(size: int) -> Iterator[int]:
+    while size:
+        yield size
+        size //= 2
+
+
+def _compare(stored: Sample, again: Sample, size: int) -> Replay:
+    if stored.image.shape != again.image.shape:
+        return Replay(stored, again, False, float("inf"), size)
+    labels = (b"" if s.label is None else s.label.tobytes() for s in (stored, again))
+    equal = (
+        stored.image.tobytes() == again.image.tobytes()
+        and len(set(labels)) == 1
+        and bool((stored.affine == again.affine).all())
+        and stored.acquisition == again.acquisition
+    )
+    return Replay(stored, again, equal, float(np.abs(stored.image - again.image).max()), size)
+
+
+def _where(store: Store, names: Sequence[str], key: str, value: str) -> Iterator[dict[str, Any]]:
+    """Rows of shards whose column `key` is `value`; pixels are read for those alone."""
+    for name in names:
+        file = store.parquet(name)
+        for group in range(file.num_row_groups):
+            ids = file.read_row_group(group, columns=[key])[key].to_pylist()
+            if value in ids:
+                yield file.read_row_group(group).slice(ids.index(value), 1).to_pylist()[0]

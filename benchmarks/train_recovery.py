@@ -1,0 +1,119 @@
+"""Every small recipe on two Ray Train workers, undisturbed and with one worker killed at a random moment.
+
+    python benchmarks/train_recovery.py
+
+Rows, noise and data order of a step follow from the recipe's seed and the step alone, so the killed run must end where
+the undisturbed one does. Models that a recipe is built on are trained first, for as few steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import torch
+from _generators import MODELS, RECIPES, Trained, data, flags
+from _record import record
+
+from augengine.io.store import Store
+from augengine.pipeline.cluster import connect
+from augengine.report.console import console, stage, table
+from augengine.train.config import read_recipe
+from augengine.train.run import train
+from augengine.train.state import read_metrics
+
+TOLERANCE = 0.02
+KILL_AFTER, KILL_BEFORE = 0.2, 0.9  # shares of the run between which the worker dies
+
+
+def main() -> None:
+    """Train everything twice, compare and record."""
+    parser = flags(__doc__)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--only", nargs="*", default=list(MODELS))
+    given = parser.parse_args()
+    root = Path(given.root, "recovery").resolve()
+    shutil.rmtree(root, ignore_errors=True)
+    connect()
+    figures, rows = {}, []
+    with stage("recovery") as report:
+        for n, name in enumerate(given.only):
+            report(n, len(given.only), {"model": name})
+            undisturbed, killed = _run(given, root, name, None), _run(given, root, name, random.Random(name))
+            difference = abs(killed["validation_loss"] / undisturbed["validation_loss"] - 1)
+            figures[name] = {"undisturbed": undisturbed, "killed": killed, "relative_difference": difference}
+            rows.append([
+                name, undisturbed["validation_loss"], killed["validation_loss"], f"{difference:.1e}",
+                killed["killed_at_step"], killed["went_on_from_step"], "yes" if difference <= TOLERANCE else "NO",
+            ])  # fmt: skip
+    columns = ["model", "undisturbed", "killed", "difference", "killed at step", "went on from", "within 2 %"]
+    table(f"Validation loss after {given.steps} steps on 2 workers", columns, rows)
+    met = all(f["relative_difference"] <= TOLERANCE and f["killed"]["went_on_from_step"] for f in figures.values())
+    console.print(record("train_recovery", {"steps": given.steps, "models": figures, "all_recovered": met}))
+
+
+def _run(given: object, root: Path, name: str, moment: random.Random | None) -> dict[str, float | None]:
+    how: Trained = MODELS[name]
+    out = root / ("undisturbed" if moment is None else "killed") / name
+    settings = (
+        *how.overrides, f"steps={given.steps}", "max_minutes=null", "pictures_every=0", "validate_every=1000",
+        f"optimiser.batch_size={given.batch_size}", "checkpoint_minutes=0.02", "data.validation_rows=16",
+    )  # fmt: skip
+    recipe = read_recipe(str(RECIPES / f"{how.recipe}.yaml"), settings)
+    parts = {role: str(root / "undisturbed" / part / "checkpoint") for role, part in how.parts.items()}
+    killer = _Killer(out, given.steps, moment) if moment is not None else None
+    train(
+        recipe, data(given.root, how.data), str(out), parts=parts, num_workers=2, threads_per_worker=1,
+        progress=lambda _: None,
+    )  # fmt: skip
+    lines = read_metrics(Store(out))
+    found = {"validation_loss": lines[-1]["validation_loss"], "seconds": lines[-1]["elapsed_s"]}
+    if killer is None:
+        return found
+    killer.thread.join()
+    return {**found, "killed_at_step": killer.step, "went_on_from_step": killer.resumable}
+
+
+class _Killer:
+    """SIGKILLs one of this process's training workers once a checkpoint stands that Ray can go on from."""
+
+    def __init__(self, out: Path, steps: int, moment: random.Random) -> None:
+        self.out, self.step, self.resumable = out, None, None
+        self.earliest = steps * moment.uniform(KILL_AFTER, KILL_BEFORE)
+        self.steps, self.pick = steps, moment.random()
+        self.thread = threading.Thread(target=self._wait, daemon=True)
+        self.thread.start()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and self.step is None:
+            time.sleep(0.05)
+            texts = [path.read_text() for path in self.out.glob("state/checkpoint_*/progress.json")]
+            done = sorted(json.loads(text)["progress"]["step"] for text in texts if text.endswith("}"))
+            # The newest folder may be unfinished; the one before it is a checkpoint that Ray knows.
+            if len(done) > 1 and min(self.earliest, self.steps * KILL_AFTER) <= done[-1] < self.steps:
+                workers = [p for p in psutil.Process().children(recursive=True) if _trains(p)]
+                if workers:
+                    self.step, self.resumable = done[-1], done[-2]
+                    os.kill(workers[int(self.pick * len(workers))].pid, signal.SIGKILL)
+
+
+def _trains(process: psutil.Process) -> bool:
+    try:
+        title = process.cmdline()[:1]
+    except psutil.Error:
+        return False
+    return bool(title) and title[0].startswith("ray::RayTrainWorker")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

@@ -1,0 +1,132 @@
+"""Mask-ablated training: what a painter is not shown, and which pixels it learns from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from training_cases import LABELS, batch_of, objective_of
+
+from augengine.train.config import MaskRecipe
+from augengine.train.data import Batch
+from augengine.train.objectives.ablation import ablate, blobs
+from augengine.train.objectives.base import Objective
+from augengine.train.objectives.examples import Example, example, lesion_mask
+
+LESION_PLANES, GREY = [0, 2], 1  # of labels core, grey, rim
+ALWAYS = {"ablation": "unknown", "probability": 1.0}
+
+
+def painter(case: str = "m3", **changes: object) -> Objective:
+    return objective_of(case, **{"loss": {}, **changes})
+
+
+def shown(trained: Objective, batch: Batch | None = None, seed: int = 0) -> Example:
+    return example(trained, batch or batch_of(), torch.Generator().manual_seed(seed))
+
+
+def lesion_of(trained: Objective) -> Tensor:
+    return lesion_mask(trained, torch.from_numpy(batch_of().tissue))
+
+
+def painted(batch: Batch, where: Tensor, value: float) -> Batch:
+    """The batch with `value` added to the image where (B, *) says so; tissue stays."""
+    return replace(batch, images=batch.images + value * where[:, None].numpy().astype(np.float32))
+
+
+def test_paper_hides_the_lesions_label_and_still_learns_from_its_pixels() -> None:
+    trained = painter("m3_paper", mask={"ablation": "paper", "probability": 1.0})
+    found, plain = shown(trained), shown(trained.eval())
+    assert found.conditioning.planes.shape[1] == len(LABELS)
+    assert plain.conditioning.planes[:3, LESION_PLANES].flatten(2).any(2).all()
+    assert not found.conditioning.planes[:, LESION_PLANES].any()
+    assert torch.equal(found.conditioning.planes[:, GREY], plain.conditioning.planes[:, GREY])
+    assert found.weight is None
+    assert torch.equal(found.content, torch.from_numpy(batch_of().images))
+    assert costs(trained.train(), lesion_of(trained)) != costs(trained, torch.zeros_like(lesion_of(trained)))
+
+
+def test_unknown_marks_lesion_and_blob_and_drops_the_lesions_pixels_only() -> None:
+    trained = painter(mask=ALWAYS)
+    lesion = lesion_of(trained)
+    found = shown(trained)
+    planes, unknown = found.conditioning.planes[:, :-1], found.conditioning.planes[:, -1].bool()
+    assert planes.shape[1] == len(LABELS)
+    assert (lesion <= unknown).all()
+    assert (unknown & ~lesion).flatten(1).any(1).all(), "every row has a blob of healthy tissue"
+    assert not planes.movedim(1, -1)[unknown].any(), "what is unknown has no label"
+    labelled = torch.from_numpy(batch_of().tissue) > 0
+    assert torch.equal(planes.any(1), labelled & ~unknown)
+    assert torch.equal(found.weight[:, 0] == 0, lesion)
+    assert set(found.weight.unique().tolist()) == {0.0, 1.0}
+
+
+def costs(trained: Objective, where: Tensor) -> float:
+    """Loss after the target changed at `where`; the untrained network's last layer is zero, whatever it sees."""
+    with torch.no_grad():
+        return float(trained(painted(batch_of(), where, 2.0), 5, 0)["total"])
+
+
+def test_the_loss_does_not_see_the_lesion_but_sees_blobs_and_the_rest() -> None:
+    trained = painter(mask=ALWAYS)
+    lesion = lesion_of(trained)
+    unknown = shown(trained, seed=5).conditioning.planes[:, -1].bool()
+    blob, rest = unknown & ~lesion, ~unknown & ~lesion
+    plain = costs(trained, torch.zeros_like(lesion))
+    assert costs(trained, lesion) == plain
+    assert costs(trained, blob) > plain
+    assert costs(trained, rest) > plain
+    assert costs(painter(mask={**ALWAYS, "probability": 0.0}), lesion) > plain
+
+
+def test_a_weight_on_the_lesion_goes_where_it_is_not_ablated() -> None:
+    found = shown(painter(mask=ALWAYS, loss={"lesion_weight": 2.0}))
+    lesion = lesion_of(painter())
+    assert not found.weight[:, 0][lesion].any()
+    assert (found.weight[:, 0][~lesion] == 1).all()
+    found = shown(painter(mask={**ALWAYS, "probability": 0.0}, loss={"lesion_weight": 2.0}))
+    assert torch.equal(found.weight[:, 0], 1 + 2 * lesion.float())
+
+
+@pytest.mark.parametrize("ablation", ["paper", "unknown"])
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_the_share_of_ablated_rows_is_the_probability(ablation: str, probability: float) -> None:
+    lesion = torch.zeros(2000, 8, 8, dtype=torch.bool)
+    lesion[:, 2:4, 2:4] = True
+    recipe = MaskRecipe(ablation=ablation, probability=probability)  # type: ignore[arg-type]
+    hidden, unknown = ablate(lesion, recipe, torch.Generator().manual_seed(0))
+    rows = hidden.flatten(1).any(1)
+    assert float(rows.float().mean()) == pytest.approx(probability, abs=0.04)
+    assert torch.equal(hidden & lesion, lesion & rows[:, None, None]), "all of a lesion or nothing"
+    assert torch.equal(unknown, hidden if ablation == "unknown" else torch.zeros_like(hidden))
+
+
+def test_evaluation_shows_the_whole_map() -> None:
+    trained = painter(mask=ALWAYS).eval()
+    planes = shown(trained).conditioning.planes
+    assert not planes[:, -1].any()
+    tissue = torch.from_numpy(batch_of().tissue)
+    assert torch.equal(planes[:, :-1], torch.stack([tissue == n for n in (1, 2, 3)], dim=1).float())
+    assert shown(trained).weight is None
+
+
+@pytest.mark.parametrize("size", [(40, 40), (40, 20), (16, 16, 24)])
+def test_blobs_have_the_stated_radii_and_differ_between_rows(size: tuple[int, ...]) -> None:
+    found = blobs(torch.zeros(300, *size, dtype=torch.bool), (0.1, 0.2), torch.Generator().manual_seed(1))
+    assert found.dtype == torch.bool
+    for axis, length in enumerate(size):
+        others = [a for a in range(1, len(size) + 1) if a != axis + 1]
+        extents = found.amax(others).sum(1) / length  # diameters, as shares of the field of view
+        assert extents.min() > 0.2 - 2 / length - 1e-6
+        assert extents.max() <= 0.4 + 1 / length
+    assert len({row.numpy().tobytes() for row in found}) > 290
+    middle = found.float().mean(0)
+    assert middle[tuple(n // 2 for n in size)] > 3 * middle[(0,) * len(size)]
+
+
+def test_every_other_kind_of_painter_sees_what_its_name_says() -> None:
+    assert shown(painter("m1")).conditioning.planes is None
+    assert torch.equal(shown(painter("m2")).conditioning.planes, shown(painter("m2").eval()).conditioning.planes)
