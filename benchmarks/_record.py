@@ -12,20 +12,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
+RESULTS = Path(os.environ.get("AUGENGINE_BENCHMARK_RESULTS", HERE / "results"))
 
 
 def record(name: str, figures: Any) -> Path:
     """Write the figures; returns the file's path."""
     value = {
         "benchmark": name,
-        "command": shlex.join(["python", os.path.relpath(sys.argv[0], RESULTS.parents[1]), *sys.argv[1:]]),
+        "command": shlex.join(["python", os.path.relpath(sys.argv[0], HERE.parent), *sys.argv[1:]]),
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "figures": figures,
     }
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(value, indent=1) + "\n")
     return path

@@ -123,3 +123,20 @@ def test_what_cannot_run_is_refused_before_it_starts(data: str, tmp_path: Path) 
         train(recipe(), data, str(tmp_path / "b"), num_workers=8)
     with pytest.raises(RunError, match="need a GPU each"):
         train(recipe(), data, str(tmp_path / "c"), num_workers=1, use_gpu=True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_shards_of_the_optimiser_end_where_whole_copies_do(data: str, tmp_path: Path) -> None:
+    """FSDP2 on two CPU workers: the same losses and the same checkpoint as with copied weights."""
+    found = {}
+    for shard in (False, True):
+        hardware = {"precision": "float32", "shard": shard}
+        asked = recipe(steps=12, validate_every=12, pictures_every=12, checkpoint_minutes=10, hardware=hardware)
+        out = Store(tmp_path / f"shard-{shard}")
+        uri = train(asked, data, out.uri, num_workers=2, use_gpu=False, threads_per_worker=1, progress=lambda _: None)
+        found[shard] = (read_metrics(out)[-1]["validation_loss"], load_generator(uri).network.state_dict())
+        assert (Path(out.root) / "pictures/step-0000012.png").stat().st_size > 1000
+    assert found[True][0] == pytest.approx(found[False][0], rel=1e-3)
+    for name, weight in found[False][1].items():
+        np.testing.assert_allclose(found[True][1][name], weight, atol=2e-3, err_msg=name)
