@@ -14,6 +14,7 @@ import dataclasses
 import numpy as np
 from _generators import MODELS, RECIPES, batches, flags, model, regions, rows
 from _record import RESULTS, record
+from scipy import ndimage
 
 from augengine import rng
 from augengine.diffusion.checkpoint import Generator, untrained
@@ -26,8 +27,9 @@ from augengine.report.console import console, stage, table
 from augengine.report.image_grid import image_grid
 from augengine.train.config import read_recipe
 
+REACH = 3
 TARGET_RATIO, TARGET_MEMORISED = 1.0, 0.01
-SAMPLING = Sampling(solver="ddpm", steps=50)
+SAMPLINGS = {"ddpm": Sampling(solver="ddpm", steps=50), "dpmpp_2m": Sampling(solver="dpmpp_2m", steps=25)}
 
 
 def main() -> None:
@@ -40,10 +42,13 @@ def main() -> None:
     real, subjects = _real(given.root, wanted)
     training = np.stack([regions(r, wanted) for r in _all(given.root, "brain", "train")])
     prior = model(given.root, "label_ldm")
-    sources = {"label_ldm": prior, "untrained": untrained(prior, seed=1)}
+    sources: dict[str, np.ndarray] = {}
+    for name, sampling in SAMPLINGS.items():
+        drawn = _drawn(prior, given.maps, sampling)
+        sources |= {name: drawn, f"{name}, one lesion": _one_lesion(drawn)}
+    sources["untrained"] = _drawn(untrained(prior, seed=1), given.n, sampling)
     figures: dict[str, dict[str, object]] = {}
-    for name, generator in sources.items():
-        maps = _drawn(generator, given.maps if name == "label_ldm" else given.n)
+    for name, maps in sources.items():
         distance = label_distance(maps, real, subjects, given.n, rng=rng.generator("label prior", name))
         shares = memorised_share(nearest_training_dice(maps, training)[0])
         areas = maps.reshape(*maps.shape[:2], -1).mean(-1)
@@ -53,17 +58,16 @@ def main() -> None:
             "memorised": dataclasses.asdict(shares), "mean_area": areas.mean(0).round(4).tolist(),
             "empty_share": float((~maps.any(axis=(1, 2, 3))).mean()),
         }  # fmt: skip
-        if name == "label_ldm":
-            _draw(maps, real, list(wanted))
+    _draw(drawn, real, list(wanted))
     held_out = real.reshape(*real.shape[:2], -1).mean(-1).mean(0)
     figures["held_out"] = {
         "mean_area": held_out.round(4).tolist(), "empty_share": float((~real.any(axis=(1, 2, 3))).mean()),
         "memorised": dataclasses.asdict(memorised_share(nearest_training_dice(real, training)[0])),
     }  # fmt: skip
-    ours = figures["label_ldm"]
+    ours = {name: figures[name] for name in sources if name != "untrained"}
     verdict = {
-        "distance_met": ours["ratio_to_upper_end"] <= TARGET_RATIO,
-        "memorised_met": ours["memorised"]["share"] <= TARGET_MEMORISED,
+        "distance_met": {name: found["ratio_to_upper_end"] <= TARGET_RATIO for name, found in ours.items()},
+        "memorised_met": {name: found["memorised"]["share"] <= TARGET_MEMORISED for name, found in ours.items()},
     }
     table(
         f"Synthetic label maps, n = {given.n}", ["maps", "Fréchet", "real–real [95 %]", "ratio", "memorised", "empty"],
@@ -87,15 +91,29 @@ def _real(root: str, wanted: dict[str, tuple[str, ...]]) -> tuple[np.ndarray, li
     return np.stack([regions(r, wanted) for r in chosen]), list(by_subject)
 
 
-def _drawn(generator: Generator, count: int) -> np.ndarray:
+def _drawn(generator: Generator, count: int, sampling: Sampling) -> np.ndarray:
     """Nested bool maps (count, R, I, J)."""
     out = []
     with stage("sampling label maps") as report:
         for part in batches(list(range(count)), 50):
             report(part[0], count, {})
-            values = generate(generator, Conditioning(), [rng.derive("label map", n) for n in part], SAMPLING)
+            values = generate(generator, Conditioning(), [rng.derive("label map", n) for n in part], sampling)
             out.append(decode(values).numpy())
     return np.concatenate(out)
+
+
+def _one_lesion(maps: np.ndarray) -> np.ndarray:
+    """The maps with their largest lesion alone, satellites within `REACH` voxels of it included.
+
+    Every subject of the phantom has one tumour; two of them far apart are the prior's commonest mistake, and a few
+    such maps outweigh all others in a distance of covariances.
+    """
+    kept = np.zeros_like(maps)
+    for new, old in zip(kept, maps, strict=True):
+        clusters, _ = ndimage.label(ndimage.binary_dilation(old[0], iterations=REACH))
+        sizes = np.bincount(clusters[old[0]], minlength=1)
+        new[:] = old & (clusters == sizes.argmax()) & old[0].any()
+    return kept
 
 
 def _draw(maps: np.ndarray, real: np.ndarray, names: list[str]) -> None:

@@ -208,7 +208,8 @@ def _all(fill: Fill, chosen: list[Row]) -> np.ndarray:
 def _text(found: object) -> str:
     if not isinstance(found, dict):
         return "–"
-    return f"{found['estimate']:.3f}\n{found['low']:.2f}–{found['high']:.2f}"
+    low, high = (f"{found[end]:.2f}".replace("0.", ".") for end in ("low", "high"))
+    return f"{found['estimate']:.3f}\n{low}–{high}"
 
 
 def _draw(test: list[Row], shown: dict[str, np.ndarray], figures: dict[str, dict[str, object]]) -> None:
