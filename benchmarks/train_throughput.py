@@ -80,7 +80,7 @@ def main() -> None:
 
 def _case(given: argparse.Namespace, root: Path, name: str) -> dict[str, object]:
     data, side, parts = CASES[name]
-    uri = _data(root, data, max(16, round(side * given.size_factor / 16) * 16))
+    uri = _data(root, data, max(32, round(side * given.size_factor / 16) * 16))
     recipe = read_recipe(str(RECIPES / f"{name}.yaml"), _settings(given))
     trained = {role: str(root / "models" / part / "checkpoint") for role, part in parts.items()}
     out = root / "models" / name

@@ -25,4 +25,4 @@ def test_paper_size_recipes_train(tmp_path: Path) -> None:
     assert all(f["steps"] == 2 and f["gflop_per_row"] > 0.1 and 0 < f["loss"] < 100 for f in figures.values())
     assert figures["cddgm"]["trainable"] == pytest.approx(36.5e6, rel=0.02)
     assert figures["pcf_dit"]["trainable"] == pytest.approx(130e6, rel=0.02)
-    assert figures["label_ldm"]["image"] == [16, 16, 16]
+    assert figures["label_ldm"]["image"] == [32, 32, 32]
