@@ -48,11 +48,8 @@ def main() -> None:
     with stage("recovery") as report:
         for n, name in enumerate(given.only):
             report(n, len(given.only), {"model": name})
-            for steps in (
-                given.steps,
-                4 * given.steps,
-                16 * given.steps,
-            ):  # a short run may end before it can be killed
+            # A short run may end before it can be killed; then it is made longer.
+            for steps in (given.steps, 4 * given.steps, 16 * given.steps):
                 undisturbed = _run(given, root, name, steps, None)
                 killed = _run(given, root, name, steps, random.Random(name))
                 if killed["killed_at_step"]:
