@@ -64,7 +64,12 @@ MODELS = {
     "pcf_dit": Trained("pcf_dit_small", parts={"autoencoder": "pcf_vae"}),
     "label_autoencoder": Trained("label_autoencoder_small"),
     "label_ldm": Trained("label_ldm_small", parts={"autoencoder": "label_autoencoder"}),
-    "ldm_seg": Trained("ldm_seg_controlnet_small", parts={"prior": "label_ldm"}),
+    # A segmenter of slices must be able to find nothing, so its prior has seen slices without a tumour, too.
+    "slice_autoencoder": Trained("label_autoencoder_small", overrides=("data.showing=[]",)),
+    "slice_prior": Trained(
+        "label_ldm_small", parts={"autoencoder": "slice_autoencoder"}, overrides=("data.showing=[]",)
+    ),
+    "ldm_seg": Trained("ldm_seg_controlnet_small", parts={"prior": "slice_prior"}),
     "fold_0": Trained("unet_small", overrides=("data.fold=[0, 2]",)),
     "fold_1": Trained("unet_small", overrides=("data.fold=[1, 2]",)),
     "dmcie": Trained("dmcie_error_small", parts={"fold_0": "fold_0", "fold_1": "fold_1"}),

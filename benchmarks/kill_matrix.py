@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from _record import record
+from _record import RESULTS, record
 from builders import slice_sample, write_checkpoint, write_samples
 
 from augengine.io.commits import committed_files
@@ -220,28 +220,36 @@ def main() -> None:
             assert not duplicates
             unit_s = undisturbed["busy_s"] / len(expected) * ROWS_PER_UNIT
             print(f"undisturbed: {len(expected)} rows, {unit_s:.2f} s per unit: {undisturbed}", flush=True)
-            runs: dict[str, list[dict[str, Any]]] = {}
+            figures: dict[str, Any] = _before(expected)
+            figures |= {"rows": len(expected), "units": len(expected) // ROWS_PER_UNIT, "undisturbed": undisturbed}
+            if not flags.no_layouts:
+                figures["layouts_equal"] = bench.layouts(expected)
             for kind in flags.kinds:
-                runs[kind] = []
+                runs: list[dict[str, Any]] = []
                 for n in range(flags.moments):
                     moment = moments[kind].uniform(0, 0.95)
-                    runs[kind].append(bench.disturbed(kind, n, moment, unit_s, expected))
-                    print(f"{kind} {n + 1}/{flags.moments}: {runs[kind][-1]}", flush=True)
-            layouts = {} if flags.no_layouts else bench.layouts(expected)
+                    runs.append(bench.disturbed(kind, n, moment, unit_s, expected))
+                    print(f"{kind} {n + 1}/{flags.moments}: {runs[-1]}", flush=True)
+                exact = sum(r["equal"] and not r["duplicates"] for r in runs)
+                figures["killed"][kind] = sum(bool(r["killed"]) for r in runs)
+                figures["equal"][kind] = f"{exact} of {len(runs)}"
+                figures["runs"][kind] = runs
+                if not flags.no_record:
+                    record("kill_matrix", figures)  # after each kind: the whole takes most of an hour
         finally:
             bench.cluster.shutdown()
-    figures = {
-        "rows": len(expected), "units": len(expected) // ROWS_PER_UNIT, "undisturbed": undisturbed,
-        "killed": {kind: sum(bool(r["killed"]) for r in found) for kind, found in runs.items()},
-        "equal": {kind: f"{sum(r['equal'] and not r['duplicates'] for r in found)} of {len(found)}"
-                  for kind, found in runs.items()},
-        "layouts_equal": layouts, "runs": runs,
-    }  # fmt: skip
-    if not flags.no_record:
-        print(record("kill_matrix", figures))
     print(json.dumps({k: v for k, v in figures.items() if k != "runs"}, indent=1))
-    bad = [r for found in runs.values() for r in found if not r["equal"] or r["duplicates"]]
-    sys.exit(1 if bad or not all(layouts.values()) else 0)
+    bad = [r for found in figures["runs"].values() for r in found if not r["equal"] or r["duplicates"]]
+    sys.exit(1 if bad or not all(figures["layouts_equal"].values()) else 0)
+
+
+def _before(expected: Rows) -> dict[str, Any]:
+    """What earlier calls found for the same rows; kinds that this one does not repeat stay."""
+    identity = hashlib.sha256(json.dumps(sorted(expected.items())).encode()).hexdigest()
+    none: dict[str, Any] = {"identity": identity, "killed": {}, "equal": {}, "layouts_equal": {}, "runs": {}}
+    earlier = RESULTS / "kill_matrix.json"
+    found = json.loads(earlier.read_text())["figures"] if earlier.exists() else none
+    return found if found["identity"] == identity else none
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def main() -> None:
     given = parser.parse_args()
     wanted = read_recipe(str(RECIPES / f"{MODELS['label_ldm'].recipe}.yaml")).data.regions
     real, subjects = _real(given.root, wanted)
-    training = np.stack([regions(r, wanted) for r in _all(given.root, "brain", "train")])
+    training = np.stack([regions(r, wanted) for r in _all(given.root, "brain", "train") if r.lesion.any()])
     prior = model(given.root, "label_ldm")
     sources: dict[str, np.ndarray] = {}
     for name, sampling in SAMPLINGS.items():
@@ -83,10 +83,11 @@ def _all(root: str, name: str, split: str) -> list:
 
 
 def _real(root: str, wanted: dict[str, tuple[str, ...]]) -> tuple[np.ndarray, list[str]]:
-    """One random slice of every held-out subject, as the prior sees slices of any position."""
+    """One random slice with a tumour of every held-out subject: what the prior was trained on."""
     by_subject: dict[str, list] = {}
     for row in _all(root, "held_out", "all"):
-        by_subject.setdefault(row.sample.subject_id, []).append(row)
+        if row.lesion.any():
+            by_subject.setdefault(row.sample.subject_id, []).append(row)
     chosen = [found[int(rng.generator("slice", s).integers(len(found)))] for s, found in by_subject.items()]
     return np.stack([regions(r, wanted) for r in chosen]), list(by_subject)
 

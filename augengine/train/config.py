@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from augengine import rng
 from augengine.diffusion.autoencoding_loss import AutoencodingLossSpec
 from augengine.diffusion.spec import GENERATORS, DiffusionSpec, Kind, NetworkSpec
+from augengine.train.data import Rows
 from augengine.yaml_config import Document, Strict
 
 
@@ -70,6 +71,7 @@ class DataRecipe(Strict):
         regions: named unions of labels, outermost first where they nest.
         lesion: labels that make a lesion.
         context: offsets of neighbouring slices shown as further inputs (2.5D), such as `[-1, 1]`.
+        showing: labels of which a row must show one to be trained on; none takes every row.
         fold: `[k, n]` leaves out the subjects of fold k (from 0) of n, for out-of-fold predictions.
         validation_rows: at most so many rows of split `val` make the validation loss.
         window_groups: row groups whose rows are shuffled together.
@@ -80,10 +82,15 @@ class DataRecipe(Strict):
     regions: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     lesion: tuple[str, ...] = ()
     context: tuple[int, ...] = ()
+    showing: tuple[str, ...] = ()
     fold: tuple[int, int] | None = None
     validation_rows: int = Field(default=32, ge=0)
     window_groups: int = Field(default=8, ge=1)
     cache_mb: int = Field(default=1024, ge=16)
+
+    def rows(self, split: str) -> Rows:
+        """The rows of a split that this recipe takes; folds divide the training split alone."""
+        return Rows(split, self.fold if split == "train" else None, self.showing)
 
     @model_validator(mode="after")
     def _fits(self) -> DataRecipe:

@@ -7,7 +7,7 @@ global batches. A worker holds at most `cache_mb` of decoded row groups; the dri
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,14 +77,30 @@ class Batch:
 
 @dataclass(frozen=True)
 class Rows:
-    """Which rows of a data set: those of `split`, less the subjects of fold `fold[0]` of `fold[1]`."""
+    """Which rows of a data set: those of `split`, less the subjects of fold `fold[0]` of `fold[1]`.
+
+    Where `showing` names labels, only rows whose label map shows one of them.
+    """
 
     split: str
     fold: tuple[int, int] | None = None
+    showing: tuple[str, ...] = ()
 
-    def holds(self, split: str | None, subject_id: str) -> bool:
-        """True if a row belongs to it."""
-        return split == self.split and (self.fold is None or fold_of(subject_id, self.fold[1]) != self.fold[0])
+    @property
+    def columns(self) -> list[str]:
+        """What `holds` asks of a row."""
+        return ["split", "subject_id", *(["label", "label_names", "label_codes"] if self.showing else [])]
+
+    def holds(self, row: Mapping[str, Any]) -> bool:
+        """True if a shard's row belongs to it."""
+        if row["split"] != self.split or (self.fold and fold_of(row["subject_id"], self.fold[1]) == self.fold[0]):
+            return False
+        return not self.showing or _shows(row, self.showing)
+
+
+def _shows(row: Mapping[str, Any], names: Sequence[str]) -> bool:
+    codes = [code for name, code in zip(row["label_names"], row["label_codes"], strict=True) if name in names]
+    return row["label"] is not None and bool(np.isin(np.frombuffer(row["label"], np.uint8), codes).any())
 
 
 def fold_of(subject_id: str, folds: int) -> int:
@@ -99,6 +115,7 @@ def survey(uri: str, rows: Rows) -> Survey:
         DataError: no shards, no rows of the split, or rows that differ in channels or shape.
     """
     store = Store(uri)
+    columns = [*_SURVEY_COLUMNS, *(name for name in rows.columns if name not in _SURVEY_COLUMNS)]
     first: dict[str, Any] | None = None
     acquisitions: set[Acquisition] = set()
     subjects: set[str] = set()
@@ -109,8 +126,8 @@ def survey(uri: str, rows: Rows) -> Survey:
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for group in range(file.num_row_groups):
-            for row in file.read_row_group(group, columns=_SURVEY_COLUMNS).to_pylist():
-                if not rows.holds(row["split"], row["subject_id"]):
+            for row in file.read_row_group(group, columns=columns).to_pylist():
+                if not rows.holds(row):
                     continue
                 first = first or row
                 for key in ("channels", "image_shape"):
@@ -164,8 +181,8 @@ class BatchReader:
         for name in sample_files(self.store):
             file = self.store.parquet(name)
             for group in range(file.num_row_groups):
-                found = file.read_row_group(group, columns=["split", "subject_id"]).to_pylist()
-                count = sum(rows.holds(row["split"], row["subject_id"]) for row in found)
+                found = file.read_row_group(group, columns=rows.columns).to_pylist()
+                count = sum(map(rows.holds, found))
                 if count:
                     self.groups.append((name, group, count))
         self.rows = sum(count for *_, count in self.groups)
@@ -216,7 +233,7 @@ class BatchReader:
             return self._cache[index]
         name, group, _ = self.groups[index]
         rows = self.store.parquet(name).read_row_group(group).to_pylist()
-        samples = [from_row(row) for row in rows if self.wanted.holds(row["split"], row["subject_id"])]
+        samples = [from_row(row) for row in rows if self.wanted.holds(row)]
         images = np.stack([normalise(s) for s in samples])
         volumes, slices = [s.volume_id for s in samples], [s.slice_index or 0 for s in samples]
         neighbours = np.empty((len(samples), 0), np.int64)

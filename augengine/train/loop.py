@@ -73,7 +73,7 @@ def train_worker(config: dict[str, Any]) -> None:
     if last is not None:
         with last.as_directory() as folder:
             progress = state.load(Path(folder), objective, optimiser, ema, precision)
-    reader = make_reader(config["data"], Rows("train", recipe.data.fold), recipe, spec, recipe.optimiser.batch_size)
+    reader = make_reader(config["data"], recipe.data.rows("train"), recipe, spec, recipe.optimiser.batch_size)
     validation = _validation_batch(config["data"], recipe, spec)
     log = _Log(out, recipe, progress) if lead else None
     clock = _Clock(recipe, progress.elapsed_s, rank, world)
@@ -251,7 +251,7 @@ def _some_batches(reader: BatchReader) -> Iterator[Batch]:
 
 
 def _validation_batch(data: str, recipe: Recipe, spec: ModelSpec) -> Batch | None:
-    reader = make_reader(data, Rows("val"), recipe, spec, 1)
+    reader = make_reader(data, recipe.data.rows("val"), recipe, spec, 1)
     count = min(recipe.data.validation_rows, reader.rows)
     return reader.first(count) if count else None
 

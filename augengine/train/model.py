@@ -45,7 +45,7 @@ def model_spec(recipe: Recipe, found: Survey, parts: Mapping[str, ModelSpec]) ->
     """
     data, mask = recipe.data, recipe.mask
     regions = {name: tuple(labels) for name, labels in data.regions.items()}
-    for label in (*data.lesion, *(name for names in regions.values() for name in names)):
+    for label in (*data.lesion, *data.showing, *(name for names in regions.values() for name in names)):
         if label not in found.labels:
             raise unknown_name("label", label, found.labels, recipe.name)
     if data.context and len(found.image_size) == 3:

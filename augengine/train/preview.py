@@ -9,7 +9,7 @@ import torch
 from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import read_spec
 from augengine.train.config import Recipe
-from augengine.train.data import Rows, survey
+from augengine.train.data import survey
 from augengine.train.estimate import describe, estimate
 from augengine.train.loop import make_reader
 from augengine.train.model import model_spec, resolve_parts
@@ -23,7 +23,7 @@ def preview(recipe: Recipe, data: str, workers: int, parts: Mapping[str, str]) -
     Raises:
         ConfigError, DataError, CheckpointError: as training would.
     """
-    rows = Rows("train", recipe.data.fold)
+    rows = recipe.data.rows("train")
     found = survey(data, rows)
     spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in resolve_parts(recipe, parts).items()})
     optimiser = recipe.optimiser

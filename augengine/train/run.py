@@ -20,7 +20,7 @@ from augengine.errors import AugengineError, ConfigError, RunError
 from augengine.io.store import Store
 from augengine.rng import digest
 from augengine.train.config import Recipe
-from augengine.train.data import Rows, Survey, survey
+from augengine.train.data import Survey, survey
 from augengine.train.loop import train_worker
 from augengine.train.model import model_spec, resolve_parts
 from augengine.train.state import read_metrics
@@ -70,7 +70,7 @@ def train(
         )
     check_trackers(recipe.trackers)
     data_uri = Store(data_uri).uri
-    found = survey(data_uri, Rows("train", recipe.data.fold))
+    found = survey(data_uri, recipe.data.rows("train"))
     part_uris = resolve_parts(recipe, parts or {})
     spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in part_uris.items()})
     _claim(out, recipe, found, spec)

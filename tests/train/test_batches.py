@@ -174,3 +174,19 @@ def test_slices_and_volumes_come_back_as_they_were_written(tmp_path: Path, dims:
     np.testing.assert_array_equal(batch.tissue, written.tissue[order])
     assert batch.acquisitions == [written.acquisitions[n] for n in order]
     assert batch.context.shape == (4, 0, *found.image_size)
+
+
+def test_rows_may_be_asked_to_show_a_label(tmp_path: Path) -> None:
+    lesion, fat = np.zeros((2, 8, 8), np.uint8)
+    lesion[2, 2], fat[2, 2] = 7, 5
+    rows = [
+        sample(0, 0).replace(label=lesion, labels={"lesion": 7, "fat": 5}),
+        sample(0, 1).replace(label=fat, labels={"lesion": 7, "fat": 5}),
+        sample(1, 2).replace(label=lesion, labels={"fat": 7}),  # the same code by another name
+        sample(1, 3),
+    ]
+    uri = write_rows(tmp_path, rows)
+    showing = Rows("train", showing=("lesion",))
+    assert numbers(BatchReader(uri, showing, 0, 2), range(1)) == [[0, 0]]
+    found = survey(uri, showing)
+    assert (found.rows, found.subjects, found.labels) == (1, ("S0",), ("fat", "lesion"))
