@@ -9,6 +9,7 @@ from augengine.diffusion.checkpoint import subject_hash
 from augengine.diffusion.control import ControlSpec
 from augengine.diffusion.spec import Kind, ModelSpec
 from augengine.errors import CheckpointError, ConfigError
+from augengine.io.store import Store
 from augengine.train.config import Recipe
 from augengine.train.data import Survey
 from augengine.yaml_config import unknown_name
@@ -18,7 +19,7 @@ _KINDS: dict[str, Kind] = {"autoencoder": "autoencoder", "prior": "label_prior"}
 
 
 def resolve_parts(recipe: Recipe, given: Mapping[str, str]) -> dict[str, str]:
-    """Folder of each part's checkpoint: the one `given`, or the recipe's.
+    """URI of each part's checkpoint: the one `given`, or the recipe's; absolute, since workers run elsewhere.
 
     Raises:
         ConfigError: a role that the recipe does not have, or one without a folder.
@@ -33,7 +34,7 @@ def resolve_parts(recipe: Recipe, given: Mapping[str, str]) -> dict[str, str]:
                 f"recipe {recipe.name} is built on a trained model in the role '{role}'",
                 found="no folder", next_step=f"give its checkpoint folder: --part {role}=FOLDER",
             )  # fmt: skip
-    return {role: uri for role, uri in found.items() if uri is not None}
+    return {role: Store(uri).uri for role, uri in found.items() if uri is not None}
 
 
 def model_spec(recipe: Recipe, found: Survey, parts: Mapping[str, ModelSpec]) -> ModelSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,6 +141,8 @@ def test_folders_of_parts_come_from_the_recipe_or_from_the_caller() -> None:
     folds = recipe("error_corrector", parts={"fold_0": "/a", "fold_1": None})
     assert resolve_parts(folds, {"fold_1": "/b"}) == {"fold_0": "/a", "fold_1": "/b"}
     assert resolve_parts(folds, {"fold_0": "/c", "fold_1": "/b"}) == {"fold_0": "/c", "fold_1": "/b"}
+    relative = resolve_parts(folds, {"fold_0": "runs/c", "fold_1": "/b"})["fold_0"]
+    assert relative == str(Path.cwd() / "runs/c")  # training workers have folders of their own
     with pytest.raises(ConfigError, match=r"'fold_1'; found no folder; .*--part fold_1=FOLDER"):
         resolve_parts(folds, {})
     with pytest.raises(ConfigError, match="unknown part 'fold_3'; did you mean 'fold_"):
