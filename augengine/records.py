@@ -85,6 +85,8 @@ class Sample:
         channels: C names, e.g. `("t1",)`.
         subject_id, volume_id: pseudonymous ids; a subject never stands in two splits.
         label: uint8 of the image's spatial shape, or None.
+        label_confidence: uint8 of the same shape, 0 (a guess) to 255 (certain) for each voxel's label, or None where
+            nobody says.
         labels: label name to code; 0 is always background and not listed.
         slice_index: position in the canonical source volume, or None for a volume.
         intensity_range: (10th, 99th) percentile of the whole source volume; normalisation maps them to 0 and 1.
@@ -96,6 +98,7 @@ class Sample:
     subject_id: str
     volume_id: str
     label: np.ndarray | None = None
+    label_confidence: np.ndarray | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
     acquisition: Acquisition = field(default_factory=Acquisition)
     slice_index: int | None = None
@@ -112,8 +115,9 @@ class Sample:
             self._fail("affine must be a finite float64 (4, 4)", f"{affine.dtype} {affine.shape}")
         if len(self.channels) != image.shape[0]:
             self._fail("channels must name every channel", f"{self.channels} for {image.shape[0]} channels")
-        if label is not None and (label.dtype != np.uint8 or label.shape != image.shape[1:]):
-            self._fail(f"label must be uint8 {image.shape[1:]}", f"{label.dtype} {label.shape}")
+        for name, found in (("label", label), ("label_confidence", self.label_confidence)):
+            if found is not None and (found.dtype != np.uint8 or found.shape != image.shape[1:]):
+                self._fail(f"{name} must be uint8 {image.shape[1:]}", f"{found.dtype} {found.shape}")
         object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
 
     def _fail(self, rule: str, found: str) -> None:
@@ -132,7 +136,12 @@ class Sample:
         return tuple(float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))
 
     def replace(self, **changes: Any) -> Sample:
-        """A new sample with some fields changed; arrays are never shared for writing."""
+        """A new sample with some fields changed; arrays are never shared for writing.
+
+        The confidence of a label map that is replaced goes with it.
+        """
+        if "label" in changes:
+            changes.setdefault("label_confidence", None)
         return dataclasses.replace(self, **{**changes, "labels": dict(changes.get("labels", self.labels))})
 
     def __reduce__(self) -> tuple[Any, ...]:

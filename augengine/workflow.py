@@ -13,12 +13,13 @@ from augengine.intensity import normalise
 from augengine.io.commits import sample_files
 from augengine.io.sources import SourceOptions
 from augengine.io.store import Store
-from augengine.load import LoadedPolicy, load_policy
+from augengine.load import Mixture, load_mixture
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.write import true_counterfactual
 from augengine.pipeline.augment import AugmentSummary, augment
 from augengine.pipeline.cluster import connect
 from augengine.pipeline.ingest import ingest
+from augengine.pipeline.models import folders
 from augengine.pipeline.phantom import write_cohort
 from augengine.pipeline.units import Actors
 from augengine.policy.spec import Sampler
@@ -36,15 +37,16 @@ from augengine.train.run import train
 class Job:
     """What to run and where; `out` is absolute or a URI.
 
-    `data` is a folder of images or of shards; `checkpoint` None trains `recipe` on the data's training split with
-    `workers` Ray Train workers; `new_version` augments anew beside rows of another policy, model or source.
+    `data` is a folder of images or of shards. `checkpoints` names models by role, "" all others; where neither it nor
+    the policy names one, `recipe` is trained on the data's training split with `workers` Ray Train workers.
+    `new_version` augments anew beside rows of another policy, model or source.
     """
 
     out: str
     policy: str
     recipe: str
     data: str | None = None
-    checkpoint: str | None = None
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
     layout: str = "auto"
     options: SourceOptions = field(default_factory=SourceOptions)
     preparation: Preparation = field(default_factory=Preparation)
@@ -63,26 +65,29 @@ class Job:
 
 
 def run_on_data(job: Job) -> AugmentSummary:
-    """Ingest (unless `data` holds shards), train (unless a checkpoint is given), augment, draw the contact sheet."""
+    """Ingest (unless `data` holds shards), train (unless every model is given), augment, draw the contact sheet."""
     assert job.data is not None
-    loaded, recipe = check(job)
+    ready = check(job)
     connect()
-    data = job.data if holds_shards(job.data) else ingest_stage(job, job.data)
-    checkpoint = job.checkpoint or train_stage(job, recipe, data)
-    summary = augment_stage(job, loaded, data, checkpoint)
+    data = job.data if holds_shards(job.data) else ingest_stage(job, ready, job.data)
+    checkpoints = train_stage(job, ready, data)
+    summary = augment_stage(job, ready, data, checkpoints)
     pictures(data, summary)
     return summary
 
 
 def run_on_phantom(job: Job, cohort: Cohort, samplers: Mapping[str, Sampler]) -> AugmentSummary:
-    """The same on the embedded phantom, with the error against its true counterfactuals at the end."""
-    loaded, recipe = check(job)
+    """The same on the embedded phantom; of acquisition edits with the error against the true counterfactuals."""
+    ready = check(job)
     connect()
     with stage("phantom, Duke layout") as progress:
         write_cohort(cohort, job.under("phantom"), "duke-classic", actors=job.cpu_actors, progress=progress)
-    data = ingest_stage(job, job.under("phantom"))
-    checkpoint = job.checkpoint or train_stage(job, recipe, data)
-    summary = augment_stage(job, loaded, data, checkpoint)
+    data = ingest_stage(job, ready, job.under("phantom"))
+    checkpoints = train_stage(job, ready, data)
+    summary = augment_stage(job, ready, data, checkpoints)
+    if {member.edit_name for member in ready.mixture.members} != {"acquisition"}:
+        pictures(data, summary)
+        return summary
 
     def true_image(sample: Sample) -> Any:
         return normalise(true_counterfactual(cohort, sample, sample.acquisition, job.preparation))
@@ -90,7 +95,7 @@ def run_on_phantom(job: Job, cohort: Cohort, samplers: Mapping[str, Sampler]) ->
     pictures(data, summary, true_image)
     with stage("error against the true counterfactual") as progress:
         measured = truth.evaluate(
-            data, job.under("truth"), checkpoint, cohort, job.preparation, samplers,
+            data, job.under("truth"), next(iter(checkpoints.values())), cohort, job.preparation, samplers,
             actors=job.cpu_actors, progress=progress,
         )  # fmt: skip
     print_truth(measured)
@@ -98,13 +103,28 @@ def run_on_phantom(job: Job, cohort: Cohort, samplers: Mapping[str, Sampler]) ->
     return summary
 
 
-def check(job: Job) -> tuple[LoadedPolicy, Recipe | None]:
-    """Read the policy, the recipe and the checkpoint's description: mistakes show before any work is done."""
-    loaded = load_policy(job.policy)
-    if job.checkpoint:
-        read_spec(job.checkpoint)
-        return loaded, None
-    return loaded, read_recipe(job.recipe)
+@dataclass(frozen=True)
+class Ready:
+    """What a job needs, read and checked: `checkpoints` has every role, None where `recipe` is to be trained for it."""
+
+    mixture: Mixture
+    checkpoints: Mapping[str, str | None]
+    recipe: Recipe | None
+
+    @property
+    def size(self) -> int | None:
+        """The matrix that the models were trained on; None if there is none yet."""
+        given = [uri for uri in self.checkpoints.values() if uri]
+        return read_spec(given[0]).image_size[0] if given else None
+
+
+def check(job: Job) -> Ready:
+    """Read the policy, the recipe and the checkpoints' descriptions: mistakes show before any work is done."""
+    mixture = load_mixture(job.policy)
+    checkpoints = folders(mixture, job.checkpoints)
+    for uri in filter(None, checkpoints.values()):
+        read_spec(uri)
+    return Ready(mixture, checkpoints, None if all(checkpoints.values()) else read_recipe(job.recipe))
 
 
 def holds_shards(data: str) -> bool:
@@ -113,12 +133,12 @@ def holds_shards(data: str) -> bool:
     return store.exists("_run.json") or bool(store.names("", ".parquet")) or bool(store.names("samples", ".parquet"))
 
 
-def ingest_stage(job: Job, root: str) -> str:
+def ingest_stage(job: Job, ready: Ready, root: str) -> str:
     """Ingest a local folder into `out/data`; returns its URI."""
     preparation = job.preparation
-    if job.checkpoint and preparation.size is None:
+    if preparation.size is None:
         # A generator knows the matrix that it was trained on; another one would change what it sees.
-        preparation = preparation.model_copy(update={"size": read_spec(job.checkpoint).image_size[0]})
+        preparation = preparation.model_copy(update={"size": ready.size})
     with stage("ingest") as progress:
         summary = ingest(
             Path(root), job.under("data"), layout=job.layout, options=job.options, preparation=preparation,
@@ -129,26 +149,27 @@ def ingest_stage(job: Job, root: str) -> str:
     return job.under("data")
 
 
-def train_stage(job: Job, recipe: Recipe | None, data: str) -> str:
-    """Train into `out/model`; returns the checkpoint's URI."""
-    assert recipe is not None  # `check` read it, since no checkpoint was given
-    with stage("train"):
-        return train(recipe, data, job.under("model"), num_workers=job.workers, progress=console.print)
+def train_stage(job: Job, ready: Ready, data: str) -> dict[str, str]:
+    """Train into `out/model`, if any role has no checkpoint; returns the checkpoint of every role."""
+    trained = ""
+    if ready.recipe is not None:
+        with stage("train"):
+            trained = train(ready.recipe, data, job.under("model"), num_workers=job.workers, progress=console.print)
+    return {role: uri or trained for role, uri in ready.checkpoints.items()}
 
 
-def augment_stage(job: Job, loaded: LoadedPolicy, data: str, checkpoint: str) -> AugmentSummary:
+def augment_stage(job: Job, ready: Ready, data: str, checkpoints: Mapping[str, str]) -> AugmentSummary:
     """Apply the policy into `out/augmented` and print what became of the rows."""
-    checkpoints = dict.fromkeys(loaded.edit.MODELS, checkpoint)
     with stage("augment") as progress:
         summary = augment(
-            loaded, data, job.under("augmented"), checkpoints,
+            ready.mixture, data, job.under("augmented"), checkpoints,
             actors=job.actors, progress=progress, new_version=job.new_version,
         )  # fmt: skip
     run = summary.run
-    table(
-        f"policy {loaded.policy.name}", ["", "rows"],
-        [["requested", summary.requested], *([k, v] for k, v in summary.counts.items())],
-    )  # fmt: skip
+    parts = summary.members if ready.mixture.mix else {}
+    rows = [["requested", summary.requested, *(t.requested for t in parts.values())]]
+    rows += [[k, v, *(t.counts[k] for t in parts.values())] for k, v in summary.counts.items()]
+    table(f"policy {ready.mixture.name}", ["", "rows", *parts], rows)
     pids = ", ".join(map(str, run.pids)) or "none"
     console.print(f"units made {run.made}, already committed {run.skipped}; worker PIDs: {pids}\nrows: {summary.out}")
     return summary

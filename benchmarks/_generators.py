@@ -37,6 +37,7 @@ sys.path.insert(0, str(ROOT))  # the tables also import `downstream`, which is n
 LESION = ("necrosis", "oedema", "enhancing")
 COHORTS = {
     "brain": BrainCohort(subjects=100, seed=11, matrix=64, slices=24, labels="tissue"),
+    "brain_lesion": BrainCohort(subjects=100, seed=11, matrix=64, slices=24),
     "held_out": BrainCohort(subjects=100, seed=12, matrix=64, slices=24, labels="tissue"),
     "volumes": BrainCohort(subjects=60, seed=13, matrix=48, slices=32, labels="tissue"),
 }
@@ -58,6 +59,7 @@ MODELS = {
     "m2": Trained("seg_m2_small"),
     "m3_paper": Trained("seg_m3_paper_small"),
     "m3": Trained("seg_m3_small"),
+    "m3_lesion": Trained("seg_m3_small", data="brain_lesion"),  # for scans whose label maps know no tissue
     "m3_context": Trained("seg_m3_small", overrides=("data.context=[-1, 1]",)),
     "pcf_unet": Trained("pcf_unet_small"),
     "pcf_vae": Trained("pcf_vae_small"),

@@ -51,7 +51,7 @@ def bare_loop(loaded: LoadedPolicy, data: str, checkpoint: str, like: Rows, size
     started, made = time.monotonic(), []
     for n in range(0, len(samples), size):
         chunk, planned = samples[n : n + size], plans[n : n + size]
-        made += loaded.edit.apply(chunk, planned, models, loaded.params, loaded.policy.sampler)
+        made += loaded.steps[0].apply(chunk, planned, models)
     return time.monotonic() - started, {(s.sample_id, 0): m for s, m in zip(samples, made, strict=True)}
 
 

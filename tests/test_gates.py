@@ -139,6 +139,9 @@ def test_lesion_size_place_pieces_and_nesting() -> None:
     assert np.isnan(value("volume_ratio", ill(), before))
     assert value("volume_ratio", before, before.replace(label=balls((5, (30, 24), 3))), lesion=("tissue",)) < 0.1
     assert (value("in_brain", before, moved), value("in_brain", before, outside)) == (1, 0)
+    thick = before.replace(affine=np.diag([2.0, 3.0, 5.0, 1.0]))
+    assert value("lesion_volume_ml", before, thick) == pytest.approx(253 * 30 / 1000, rel=0.05)
+    assert value("lesion_volume_ml", before, ill()) == 0
     assert value("label_components", before, moved) == 1
     assert value("label_components", before, two) == 2
     assert value("nesting", before, moved) == 0

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from augengine.commands.flags import checked, parse_assignments
+from augengine.commands.flags import CHECKPOINT_HELP, checked, parse_assignments, parse_checkpoints
 from augengine.edits import EDITS
 from augengine.errors import ConfigError, RunError
 from augengine.io.labels import parse_labels
@@ -33,8 +33,8 @@ DEMO_SAMPLERS = {
 TOO_MANY_REJECTED = 3
 
 DataFlag = Annotated[str | None, typer.Option(help="Folder of images (see --layout) or of ingested shards.")]
-CheckpointFlag = Annotated[str | None, typer.Option(help="Checkpoint folder; without it the job trains --recipe.")]
-PolicyFlag = Annotated[str, typer.Option(help="Policy file.")]
+CheckpointFlag = Annotated[str | None, typer.Option(help=f"{CHECKPOINT_HELP}; without one, --recipe is trained.")]
+PolicyFlag = Annotated[str, typer.Option(help="Policy or mix file.")]
 OutFlag = Annotated[str | None, typer.Option(help="Output folder: a path or any fsspec URI.")]
 RecipeFlag = Annotated[str, typer.Option(help="Training recipe, used without --checkpoint.")]
 LayoutFlag = Annotated[str, typer.Option(help=f"One of {', '.join(LAYOUTS)}.")]
@@ -80,14 +80,14 @@ def augment_duke(
         if data is None:
             cohort = checked(Cohort, **{**DEMO_COHORT.model_dump(), "subjects": subjects})
             job = Job(
-                output_uri(out, "duke_phantom"), policy, recipe, None, checkpoint,
+                output_uri(out, "duke_phantom"), policy, recipe, None, parse_checkpoints(checkpoint),
                 layout="duke", preparation=DEMO_PREPARATION, workers=workers, actors=spread, new_version=new_version,
             )  # fmt: skip
             done = run_on_phantom(job, cohort, DEMO_SAMPLERS)
         else:
             done = run_on_data(
                 Job(
-                    output_uri(out, "duke"), policy, recipe, _existing(data), checkpoint, layout,
+                    output_uri(out, "duke"), policy, recipe, _existing(data), parse_checkpoints(checkpoint), layout,
                     _options(labels, channels, set_), _preparation(size, drop_end_slices), workers, spread, new_version,
                 )
             )  # fmt: skip
@@ -121,7 +121,7 @@ def augment_brats(
         return
     with user_errors():
         job = Job(
-            output_uri(out, "brats"), policy, recipe, _existing(data), checkpoint, layout,
+            output_uri(out, "brats"), policy, recipe, _existing(data), parse_checkpoints(checkpoint), layout,
             _options(labels, channels, set_), _preparation(size, drop_end_slices), workers,
             Actors(actors, cpus_per_actor, gpus_per_actor, unit_timeout_s=unit_timeout_s), new_version,
         )  # fmt: skip

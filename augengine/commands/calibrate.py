@@ -11,18 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from augengine.errors import DataError
-from augengine.gates import Gates
+from augengine.gates import Gates, Tools
 from augengine.gates.calibration import FALSE_REJECTS, Calibration, calibrate
 from augengine.gates.defects import DEFECTS
 from augengine.gates.real_rows import read_real_rows
-from augengine.load import load_policy
+from augengine.load import load_mixture
 from augengine.pipeline.cluster import user_errors
 from augengine.policy.spec import GateSpec
 from augengine.report.console import console, table
 
 
 def calibrate_command(
-    policy: Annotated[str, typer.Argument(help="Policy file; its gates are measured, nothing is edited.")],
+    policy: Annotated[str, typer.Argument(help="Policy or mix file; its gates are measured, nothing is edited.")],
     data: Annotated[str, typer.Argument(help="Ingested data set or folder of shards (path or URI).")],
     rows: Annotated[
         int, typer.Option(min=8, help="Real rows, evenly spread over those that the policy selects.")
@@ -35,22 +35,27 @@ def calibrate_command(
 ) -> None:
     """Report false rejects, recall of planted defects and proposed bounds of a policy's gates."""
     with user_errors():
-        loaded = load_policy(policy).policy
-        gates = Gates(loaded.gates)
-        real = read_real_rows(data, loaded.select, rows)
-        if len({row.row.subject_id for row in real}) < 2:
-            raise DataError("calibration needs real rows of several subjects", found=f"{len(real)} rows", where=data,
-                            next_step="loosen the policy's select, or give more data")  # fmt: skip
-        found = calibrate(gates, real, per_defect=per_defect, rate=rate)
-        show(found)
+        mixture, tools, figures = load_mixture(policy), Tools(), {}
+        for member in mixture.members:
+            real = read_real_rows(data, member.policy.select, rows)
+            if len({row.row.subject_id for row in real}) < 2:
+                raise DataError("calibration needs real rows of several subjects", found=f"{len(real)} rows",
+                                where=data, next_step="loosen the policy's select, or give more data")  # fmt: skip
+            for step, specs in member.gates.items():
+                name = mixture.named(member, step).removesuffix(".")
+                found = calibrate(Gates(specs, tools=tools), real, per_defect=per_defect, rate=rate)
+                show(found, name)
+                figures[name] = found.to_dict()
         if out is not None:
-            out.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+            # A policy of one edit has one set of gates, and needs no name for it.
+            out.write_text(json.dumps(figures.get("", {}) if list(figures) == [""] else figures, indent=1) + "\n")
 
 
-def show(found: Calibration) -> None:
-    """Two tables, one of each gate and one of all together, and the proposed gates as YAML."""
+def show(found: Calibration, name: str = "") -> None:
+    """Two tables, one of each gate and one of all together, and the proposed gates as YAML; `name` says whose."""
+    whose = f"{name}: " if name else ""
     table(
-        f"gates on {found.rows} real rows of held-out subjects",
+        f"{whose}gates on {found.rows} real rows of held-out subjects",
         ["gate", "pair", "rows", "median", "bounds", "false rejects", "proposed", "false rejects"],
         [
             [g.given.name, g.comparison, g.measured, _number(g.median), _bounds(g.given), _share(g.false_rejects),
@@ -59,13 +64,13 @@ def show(found: Calibration) -> None:
         ],
     )  # fmt: skip
     table(
-        "share rejected by any gate", ["", "rows", "policy's bounds", "proposed bounds"],
+        f"{whose}share rejected by any gate", ["", "rows", "policy's bounds", "proposed bounds"],
         [
             ["real rows", found.rows, _share(found.false_rejects), _share(found.proposed_false_rejects)],
             *([d, found.planted[d], _share(found.recall[d]), _share(found.proposed_recall[d])] for d in DEFECTS),
         ],
     )  # fmt: skip
-    console.print("proposed:\ngates:")
+    console.print(f"{whose}proposed:\ngates:")
     for gate in found.gates:
         console.print(f"  - {json.dumps(_plain(gate.proposed))}", markup=False, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""Policy and recipe files in; a line each that says they are valid, or what is wrong and where."""
+"""Policy, mix and recipe files in; a line each that says they are valid, or what is wrong and where."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from typing import Annotated
 
 import typer
 
-from augengine.load import load_policy
+from augengine.load import load_mixture
 from augengine.pipeline.cluster import user_errors
 from augengine.train.config import read_recipe
 from augengine.yaml_config import Document
 
+POLICY_KEYS = frozenset(("edit", "edits", "mix"))
 
-def check_command(files: Annotated[list[Path], typer.Argument(help="Policies or training recipes.")]) -> None:
+
+def check_command(files: Annotated[list[Path], typer.Argument(help="Policies, mixes or training recipes.")]) -> None:
     """Validate policies and recipes; stops at the first mistake."""
     with user_errors():
         for file in files:
-            if "edit" in Document.read(file).data:
-                loaded = load_policy(file)
-                typer.echo(f"{file}: policy {loaded.policy.name}, edit {loaded.policy.edit}, digest {loaded.digest}")
+            if not POLICY_KEYS.isdisjoint(Document.read(file).data):
+                mixture = load_mixture(file)
+                kind, edits = ("policy", "edit") if mixture.mix is None else ("mix", "edits")
+                names = ", ".join(member.edit_name for member in mixture.members)
+                typer.echo(f"{file}: {kind} {mixture.name}, {edits} {names}, digest {mixture.digest}")
             else:
                 recipe = read_recipe(str(file))
                 typer.echo(f"{file}: recipe {recipe.name}, kind {recipe.kind}, digest {recipe.digest}")

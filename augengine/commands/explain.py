@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,16 +47,29 @@ def _echo(output_id: str, outcome: str, lines: list[tuple[str, object]]) -> None
 def _history(run: Run, row: Row, source: Sample) -> list[tuple[str, object]]:
     p, plan = row.provenance, row.provenance.plan
     labels = ", ".join(source.labels) or "none"
-    refs = {role: model["ref"] for role, model in run.inputs["models"].items()}
+    refs, mix = run.checkpoints(run.policy(p)), run.mixture.mix
     return [
         ("reason", row.values.get("reason") or "kept every gate"),
         ("source", f"{source.sample_id} (subject {source.subject_id}, split {source.split}, labels {labels})"),
         ("data", run.inputs["data"]),
+        *([("mix", f"{mix.name} (digest {run.mixture.digest})")] if mix else []),
         ("policy", f"{p.policy} (digest {p.policy_digest}), edit {p.edit}"),
-        ("plan", canonical_json(plan["params"])),
         ("seed", f"{plan['seed']} (replicate {plan['replicate']}, attempt {plan['attempt']})"),
+        *_steps(plan["params"]),
         ("donors", ", ".join(plan["donors"]) or "none"),
         *((f"model {role}", f"{refs.get(role, '')} sha256 {sha256}") for role, sha256 in p.models.items()),
         ("engine", p.engine_version),
         ("source licence", p.source_licence or "not stated"),
     ]
+
+
+def _steps(params: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """The plan of the only edit, or those of a chain's steps in order."""
+    if "steps" not in params:
+        return [("plan", canonical_json(params))]
+    lines: list[tuple[str, object]] = []
+    for n, step in enumerate(params["steps"], 1):
+        title = f"step {n}, {step['edit']}"
+        lines += [(f"{title}, plan", canonical_json(step["params"])), (f"{title}, seed", step["seed"])]
+        lines += [(f"{title}, donors", ", ".join(step["donors"]))] if step["donors"] else []
+    return lines

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from augengine.errors import ConfigError
 
+CHECKPOINT_HELP = "FOLDER for every model, or ROLE=FOLDER,..."
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -36,6 +37,22 @@ def parse_assignments(text: str, flag: str, default: str | None = None) -> dict[
         if not name or not value or name in found:
             raise ConfigError("give name=value,... with each name once", found=part, where=flag)
         found[name] = value
+    return found
+
+
+def parse_checkpoints(text: str | None) -> dict[str, str]:
+    """Model role to folder; what is given without a role stands under "", for every role that is not named.
+
+    >>> parse_checkpoints("runs/a/checkpoint,acquisition.generator=runs/b/checkpoint")
+    {'': 'runs/a/checkpoint', 'acquisition.generator': 'runs/b/checkpoint'}
+    """
+    found: dict[str, str] = {}
+    for part in filter(None, (text or "").split(",")):
+        role, equals, folder = (p.strip() for p in part.partition("="))
+        role, folder = (role, folder) if equals else ("", role)
+        if not folder or role in found:
+            raise ConfigError(f"give {CHECKPOINT_HELP}", found=part, where="--checkpoint")
+        found[role] = folder
     return found
 
 

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from augengine.load import load_policy
+from augengine.commands.flags import CHECKPOINT_HELP, parse_checkpoints
+from augengine.load import Mixture, load_mixture
 from augengine.pipeline.cluster import user_errors
 from augengine.pipeline.forecast import ROWS_DRAWN, Forecast, forecast
 from augengine.pipeline.units import Actors
@@ -14,9 +15,9 @@ from augengine.report.console import console, table
 
 
 def plan_command(
-    policy: Annotated[str, typer.Argument(help="Policy file.")],
+    policy: Annotated[str, typer.Argument(help="Policy or mix file.")],
     data: Annotated[str, typer.Argument(help="Ingested data set or folder of shards (path or URI).")],
-    checkpoint: Annotated[str | None, typer.Option(help="Checkpoint folder; default: the policy's refs.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help=f"{CHECKPOINT_HELP}; default: the policy's refs.")] = None,
     run: Annotated[str | None, typer.Option(help="Finished run whose measured speed and row size are used.")] = None,
     rows_per_second: Annotated[float | None, typer.Option(min=1e-9, help="Speed of one actor, if known.")] = None,
     actors: Annotated[int, typer.Option(min=1, help="Actors of the run.")] = 2,
@@ -25,26 +26,26 @@ def plan_command(
 ) -> None:
     """Rows, skips by reason, time, GPU-hours and disk of a run that is not yet made."""
     with user_errors():
-        loaded = load_policy(policy)
-        checkpoints = dict.fromkeys(loaded.edit.MODELS, checkpoint) if checkpoint else {}
+        mixture = load_mixture(policy)
         found = forecast(
-            loaded, data, checkpoints, actors=Actors(actors, num_gpus=gpus_per_actor),
+            mixture, data, parse_checkpoints(checkpoint), actors=Actors(actors, num_gpus=gpus_per_actor),
             rows_per_second=rows_per_second, run=run, rows_drawn=rows_drawn,
         )  # fmt: skip
-        table(f"plan of policy {loaded.policy.name}", ["", ""], _lines(found, loaded.policy.output.per_input))
+        table(f"plan of {mixture.name}", ["", ""], _lines(found, mixture))
         if not found.drawn:
             console.print("rows that the edit skips: not counted, give --checkpoint")
         if found.seconds is None:
             console.print("time: unknown, give --run (a finished run) or --rows-per-second")
 
 
-def _lines(found: Forecast, per_input: int) -> list[tuple[str, object]]:
+def _lines(found: Forecast, mixture: Mixture) -> list[tuple[str, object]]:
     hours = "" if found.gpu_hours is None else f"{found.gpu_hours:.3g}"
     return [
         ("rows in the data", found.source.rows),
         ("selected", found.source.selected),
         *((f"left out: {reason}", count) for reason, count in sorted(found.source.left_out.items())),
-        (f"requested ({per_input} per input)", found.requested),
+        (f"requested ({mixture.per_input} per input)", found.requested),
+        *((f"requested of {m.name}", found.source.requested(m.name)) for m in mixture.members if mixture.mix),
         *((f"skipped: {reason}", f"{n} of {found.drawn} drawn") for reason, n in sorted(found.skipped.items())),
         ("outputs expected", found.outputs),
         ("seconds", "" if found.seconds is None else f"{found.seconds:.0f}"),

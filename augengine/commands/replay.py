@@ -23,7 +23,7 @@ def replay_command(output_id: OutputId, out: OutFlag, data: DataFlag = None, mod
         run = Run(out)
         made = run.replay(output_id, data, parse_assignments(models, "--models"))
     if made.equal:
-        smaller = made.batch < run.loaded.policy.output.micro_batch
+        smaller = made.batch < made.full_batch
         typer.echo(f"{output_id}: equal, byte for byte" + (f" (padded batch of {made.batch})" if smaller else ""))
         return
     low, high = made.stored.intensity_range or (0.0, float("nan"))

@@ -2,7 +2,10 @@
 
 from augengine.edits.acquisition import AcquisitionEdit
 from augengine.edits.base import Edit
+from augengine.edits.synthetic_labels import SyntheticLabelsEdit
 from augengine.edits.tumor_relocation import TumorRelocationEdit
 from augengine.edits.tumor_removal import TumorRemovalEdit
 
-EDITS: dict[str, Edit] = {edit.name: edit for edit in (AcquisitionEdit(), TumorRemovalEdit(), TumorRelocationEdit())}
+EDITS: dict[str, Edit] = {
+    edit.name: edit for edit in (AcquisitionEdit(), TumorRemovalEdit(), TumorRelocationEdit(), SyntheticLabelsEdit())
+}

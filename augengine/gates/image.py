@@ -10,15 +10,10 @@ import numpy as np
 from scipy.ndimage import binary_erosion, binary_opening, uniform_filter
 
 from augengine.gates.base import Case, Comparison, Gate, Tools
+from augengine.metrics.structure import body_mask, structure_term
 from augengine.records import Sample
 
 PERIODS = (2, 4)
-
-
-def body_mask(image: np.ndarray) -> np.ndarray:
-    """Boolean mask `(*spatial)` of what is not air: above 5% of the robust maximum after light smoothing."""
-    smooth = uniform_filter(np.abs(image).max(axis=0), 3)
-    return np.asarray(smooth > 0.05 * np.percentile(smooth, 99.5))
 
 
 def image_digest(sample: Sample) -> str:
@@ -36,25 +31,6 @@ class StructureSsim(Gate):
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""
         return structure_term(case.before.image, case.after.image, body_mask(case.before.image))
-
-
-def structure_term(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> float:
-    """|covariance| / (deviation · deviation) of 7-voxel windows of `(C, *spatial)` arrays, mean over `mask`.
-
-    Windows in which the first image is flat (below 2% of its range) hold noise only and are left out.
-    """
-    size = (1,) + (7,) * (x.ndim - 1)
-    x64, y64 = x.astype(np.float64), y.astype(np.float64)
-    mean_x, mean_y = uniform_filter(x64, size), uniform_filter(y64, size)
-    var_x = (uniform_filter(x64**2, size) - mean_x**2).clip(min=0)
-    var_y = (uniform_filter(y64**2, size) - mean_y**2).clip(min=0)
-    covariance = uniform_filter(x64 * y64, size) - mean_x * mean_y
-    textured = mask & (np.sqrt(var_x) > 0.02 * np.ptp(x64)).any(axis=0)
-    if not textured.any():
-        return math.nan
-    eps = 1e-6 * np.ptp(y64) ** 2 + 1e-12
-    structure = (np.abs(covariance) + eps) / (np.sqrt(var_x * var_y) + eps)
-    return float(structure[:, textured].mean())
 
 
 class OutOfRange(Gate):

@@ -23,10 +23,10 @@ from augengine.gates.base import (
     label_of,
     present,
 )
-from augengine.gates.image import body_mask
 from augengine.gates.reference import planes
 from augengine.metrics.memorisation import nearest_training_dice
 from augengine.metrics.overlap import dice
+from augengine.metrics.structure import body_mask
 from augengine.records import Sample
 
 SHIFTS = (2, 4, 8)
@@ -42,6 +42,16 @@ class VolumeRatio(LesionGate):
         """See the class."""
         old, new = (np.count_nonzero(self.mask(s)) for s in (case.before, case.after))
         return new / old if old else math.nan
+
+
+class LesionVolume(LesionGate):
+    """Volume of the lesion after the edit in ml; a voxel of a slice reaches to the next slice."""
+
+    comparison: ClassVar[Comparison] = "itself"
+
+    def value(self, case: Case, tools: Tools) -> float:
+        """See the class."""
+        return float(np.count_nonzero(self.mask(case.after)) * np.prod(case.after.spacing_mm) / 1000)
 
 
 class InBrain(LesionGate):
@@ -171,9 +181,10 @@ class LabelSwap(Gate):
 class IntensityDistance(Gate):
     """Does what was newly labelled look like its tissue? Wasserstein-1 distance on the normalised scale.
 
-    For every label, voxels that carry it only after the edit are compared with the source's voxels of that label;
-    new background (of a label map that names lesions alone) with the tissue within 5 voxels of it. Mean of the
-    channels, the worst label's; labels of fewer than 8 new voxels are left out, and 0 is the value without any.
+    For every label, voxels that carry it only after the edit are compared with the source's voxels of that label; of
+    a local edit that gave a label no new voxels, those that it painted anew. New background (of a label map that names
+    lesions alone) is compared with the tissue within 5 voxels of it. Mean of the channels, the worst label's; labels
+    of fewer than 8 such voxels are left out, and 0 is the value without any.
     A new label that the source does not hold has nothing to compare with; with no other, the row fails.
     """
 
@@ -183,9 +194,12 @@ class IntensityDistance(Gate):
         """See the class."""
         before, after = case.normalised()
         old, new = label_of(case.before), label_of(case.after)
+        painted = case.within((before != after).any(axis=0)) if case.region is not None else np.zeros(old.shape, bool)
         distances, added = [], False
         for code in (0, *case.after.labels.values()):
             fresh = (new == code) & (old != code)
+            if np.count_nonzero(fresh) < MIN_VOXELS:
+                fresh = (new == code) & painted
             if not code:
                 fresh &= body_mask(case.before.image)
             if np.count_nonzero(fresh) < MIN_VOXELS:

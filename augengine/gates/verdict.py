@@ -24,6 +24,7 @@ MEASURES: dict[str, type[Gate]] = {
     "checkerboard": image.Checkerboard,
     "duplicate": image.Duplicate,
     "volume_ratio": label.VolumeRatio,
+    "lesion_volume_ml": label.LesionVolume,
     "in_brain": label.InBrain,
     "label_components": label.LabelComponents,
     "nesting": label.Nesting,

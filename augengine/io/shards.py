@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         ("image_dtype", pa.string()),
         ("image_shape", pa.list_(pa.int32())),
         ("label", pa.large_binary()),
+        ("label_confidence", pa.large_binary()),
         ("label_names", pa.list_(pa.string())),
         ("label_codes", pa.list_(pa.uint8())),
         ("affine", pa.list_(pa.float64(), 16)),
@@ -51,7 +52,7 @@ SCHEMA = pa.schema(
     ],
     metadata={"augengine.schema_version": SCHEMA_VERSION},
 )
-METADATA_COLUMNS = [name for name in SCHEMA.names if name not in ("image", "label")]
+METADATA_COLUMNS = [name for name in SCHEMA.names if name not in ("image", "label", "label_confidence")]
 
 
 def to_row(sample: Sample) -> dict[str, Any]:
@@ -71,6 +72,7 @@ def to_row(sample: Sample) -> dict[str, Any]:
         "image_dtype": image.dtype.str,
         "image_shape": list(image.shape),
         "label": None if sample.label is None else sample.label.tobytes(),
+        "label_confidence": None if sample.label_confidence is None else sample.label_confidence.tobytes(),
         "label_names": list(sample.labels),
         "label_codes": list(sample.labels.values()),
         "affine": sample.affine.ravel().tolist(),
@@ -87,7 +89,8 @@ def from_row(row: dict[str, Any]) -> Sample:
     shape = tuple(row["image_shape"])
     try:
         image = np.frombuffer(row["image"], row["image_dtype"]).reshape(shape).astype(np.float32)
-        label = None if row["label"] is None else np.frombuffer(row["label"], np.uint8).reshape(shape[1:]).copy()
+        label = _codes(row["label"], shape[1:])
+        confidence = _codes(row.get("label_confidence"), shape[1:])  # older shards lack the column
     except (ValueError, TypeError) as error:
         raise DataError(
             "pixels must fit image_shape and image_dtype", found=str(error), where=row["sample_id"]
@@ -99,6 +102,7 @@ def from_row(row: dict[str, Any]) -> Sample:
         subject_id=row["subject_id"],
         volume_id=row["volume_id"],
         label=label,
+        label_confidence=confidence,
         labels=dict(zip(row["label_names"], row["label_codes"], strict=True)),
         acquisition=Acquisition(**row["acquisition"]),
         slice_index=row["slice_index"],
@@ -107,6 +111,10 @@ def from_row(row: dict[str, Any]) -> Sample:
         intensity_range=None if row["intensity_low"] is None else (row["intensity_low"], row["intensity_high"]),
         provenance=None if row["provenance"] is None else Provenance.from_json(row["provenance"]),
     )
+
+
+def _codes(content: bytes | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    return None if content is None else np.frombuffer(content, np.uint8).reshape(shape).copy()
 
 
 def _compact(image: np.ndarray) -> np.ndarray:

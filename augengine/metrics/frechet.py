@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from augengine.errors import DataError
+from augengine.metrics.extractor import Extractor
 from augengine.metrics.intervals import Interval, percentile_interval
 from augengine.metrics.label_features import label_features
-
-
-@dataclass(frozen=True)
-class Extractor:
-    """Turns bool (B, R, *spatial) into (B, F); distances by extractors of different names do not compare."""
-
-    name: str
-    features: Callable[[np.ndarray], np.ndarray]
-
 
 SHAPE = Extractor("label-shape-1", label_features)
 
 
 @dataclass(frozen=True)
-class LabelDistance:
-    """Distance of synthetic from real label maps, n against n, beside that of real from real ones.
+class SetDistance:
+    """Distance of a synthetic from a real set, n against n, beside that of real from real rows.
 
     Attributes:
-        extractor: its name.
-        n: maps on either side of every distance.
+        extractor: its id.
+        n: rows on either side of every distance.
         distance: synthetic–real, mean over the draws.
         real_real: real–real over the same draws.
     """
@@ -45,7 +37,56 @@ class LabelDistance:
         return self.distance / self.real_real.high
 
 
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+@dataclass(frozen=True)
+class Gaussian:
+    """A Gaussian fit to rows of features that merges with others, however many rows there are.
+
+    Attributes:
+        rows: how many.
+        mean: float64 (d,).
+        factor: float64 (≤ 2d, d), whose Gram matrix is the scatter: the sum of (x − mean)(x − mean)ᵀ. Sums of xxᵀ
+            would lose the scatter of features far from 0.
+    """
+
+    rows: int
+    mean: np.ndarray
+    factor: np.ndarray
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> Gaussian:
+        """Fit to (n, d), n ≥ 1.
+
+        Raises:
+            DataError: no rows, or features that are not finite.
+        """
+        if features.ndim != 2 or not len(features):
+            raise DataError("a fit needs rows of features", found=str(features.shape))
+        if not np.isfinite(features).all():
+            raise DataError("features are finite numbers", next_step="look for NaN in the images")
+        wide = features.astype(np.float64)
+        mean = wide.mean(axis=0)
+        return cls(len(wide), mean, _short(wide - mean))
+
+    def merge(self, other: Gaussian) -> Gaussian:
+        """The fit to the rows of both (Chan et al. 1983)."""
+        rows = self.rows + other.rows
+        apart = other.mean - self.mean
+        between = np.sqrt(self.rows * other.rows / rows) * apart
+        mean = self.mean + apart * (other.rows / rows)
+        return Gaussian(rows, mean, _short(np.vstack([self.factor, other.factor, between[None]])))
+
+    @property
+    def deviations(self) -> np.ndarray:
+        """A factor of the covariance, whose denominator is n − 1."""
+        return np.asarray(self.factor / np.sqrt(self.rows - 1))
+
+
+def _short(factor: np.ndarray) -> np.ndarray:
+    """A factor of the same Gram matrix with at most 2d rows; shortened that seldom, it costs little."""
+    return factor if len(factor) <= 2 * factor.shape[1] else np.asarray(np.linalg.qr(factor, mode="r"))
+
+
+def frechet_distance(a: np.ndarray | Gaussian, b: np.ndarray | Gaussian) -> float:
     """|μa − μb|² + tr(Ca + Cb − 2 (Ca Cb)^½) of Gaussian fits to (n, d) and (m, d) (Dowson and Landau 1982).
 
     With centred factors Ca = AᵀA and Cb = BᵀB the last trace is the sum of the singular values of A Bᵀ, which
@@ -54,25 +95,15 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     Raises:
         DataError: fewer than 2 rows, other columns, or features that are not finite.
     """
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+    one, other = (x if isinstance(x, Gaussian) else Gaussian.of(x) for x in (a, b))
+    if one.mean.shape != other.mean.shape or min(one.rows, other.rows) < 2:
         raise DataError("a Fréchet distance needs two sets of ≥ 2 rows of the same features",
-                        found=f"{a.shape} and {b.shape}")  # fmt: skip
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise DataError("features are finite numbers", next_step="look for NaN in the images")
-    mean_a, factor_a = _gaussian(a)
-    mean_b, factor_b = _gaussian(b)
+                        found=f"{one.rows} × {one.mean.size} and {other.rows} × {other.mean.size}")  # fmt: skip
+    factor_a, factor_b = one.deviations, other.deviations
     spread = (factor_a**2).sum() + (factor_b**2).sum()
     shared = np.linalg.svd(factor_a @ factor_b.T, compute_uv=False).sum()
     # Rounding can leave a tiny negative value between equal sets.
-    return max(0.0, float(((mean_a - mean_b) ** 2).sum() + spread - 2 * shared))
-
-
-def _gaussian(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (d,) and a factor (min(n, d), d) whose Gram matrix is the covariance (n − 1 in the denominator)."""
-    wide = features.astype(np.float64)
-    mean = wide.mean(axis=0)
-    factor = (wide - mean) / np.sqrt(len(wide) - 1)
-    return mean, factor if len(factor) <= factor.shape[1] else np.asarray(np.linalg.qr(factor, mode="r"))
+    return max(0.0, float(((one.mean - other.mean) ** 2).sum() + spread - 2 * shared))
 
 
 def standardise(features: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -111,6 +142,40 @@ def real_real_interval(
     return percentile_interval(float(np.mean(drawn)), np.array(drawn), subjects=len(set(subjects)), level=level)
 
 
+def set_distance(
+    synthetic: np.ndarray,
+    real: np.ndarray,
+    subjects: Sequence[str],
+    n: int,
+    *,
+    extractor: str,
+    rng: np.random.Generator,
+    draws: int = 200,
+) -> SetDistance:
+    """Compare two small sets, n against n, by features standardised on the real rows.
+
+    Args:
+        synthetic: features (N, d), N ≥ n.
+        real: features (M, d) of rows that the generator has not seen.
+        subjects: (M,) whose row each real one is.
+        n: rows on either side; see `real_real_interval`.
+        extractor: id of what made the features.
+        rng, draws: draw the subsets.
+
+    Raises:
+        DataError: too few rows for n.
+    """
+    if len(synthetic) < n:
+        raise DataError("n synthetic rows are compared with n real ones", found=f"{len(synthetic)} < {n}")
+    made, held_out = standardise(synthetic, real), standardise(real, real)
+    distances = [
+        frechet_distance(made[rng.permutation(len(made))[:n]], held_out[_halves(subjects, n, rng)[0]])
+        for _ in range(draws)
+    ]
+    interval = real_real_interval(held_out, subjects, n, rng=rng, draws=draws)
+    return SetDistance(extractor, n, float(np.mean(distances)), interval)
+
+
 def label_distance(
     synthetic: np.ndarray,
     real: np.ndarray,
@@ -120,30 +185,12 @@ def label_distance(
     rng: np.random.Generator,
     draws: int = 200,
     extractor: Extractor = SHAPE,
-) -> LabelDistance:
-    """Compare synthetic with real label maps, n against n, by features standardised on the real maps.
-
-    Args:
-        synthetic: bool (N, R, *spatial), N ≥ n.
-        real: bool (M, R, *spatial) that the generator has not seen.
-        subjects: (M,) whose map each real one is.
-        n: maps on either side; see `real_real_interval`.
-        rng, draws: draw the subsets.
-        extractor: turns maps into features.
-    """
-    if len(synthetic) < n:
-        raise DataError("n synthetic maps are compared with n real ones", found=f"{len(synthetic)} < {n}")
-    real_features = extractor.features(real)
-    synthetic_features = standardise(extractor.features(synthetic), real_features)
-    real_features = standardise(real_features, real_features)
-    distances = [
-        frechet_distance(
-            synthetic_features[rng.permutation(len(synthetic))[:n]], real_features[_halves(subjects, n, rng)[0]]
-        )
-        for _ in range(draws)
-    ]
-    interval = real_real_interval(real_features, subjects, n, rng=rng, draws=draws)
-    return LabelDistance(extractor.name, n, float(np.mean(distances)), interval)
+) -> SetDistance:
+    """`set_distance` of label maps, bool (N, R, *spatial) and (M, R, *spatial)."""
+    return set_distance(
+        extractor.features(synthetic), extractor.features(real), subjects, n,
+        extractor=extractor.id, rng=rng, draws=draws,
+    )  # fmt: skip
 
 
 def _halves(subjects: Sequence[str], n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from scipy import ndimage
 
+from augengine.errors import DataError
 from augengine.phantom.fields import Canvas, coverage, look_up, noise_cube, smooth_field, smooth_union, true_depth
 from augengine.rng import generator
 
@@ -46,6 +48,32 @@ class BrainAnatomy:
     def without_lesion(self) -> BrainAnatomy:
         """The same subject, never ill."""
         return dataclasses.replace(self, lesion={})
+
+    def with_lesion(self, label: np.ndarray) -> BrainAnatomy:
+        """The same subject with the tumour that a label map draws, instead of its own.
+
+        Borders are as soft as those of a drawn tumour, and oedema spreads in white matter above all. The core is
+        solid or necrotic as the subject's own is; in a subject without a tumour, solid where nothing enhances.
+
+        Args:
+            label: uint8 (I, J, K) in BraTS-2021 codes (`LESION_LABELS`); codes of tissues count as none.
+
+        Raises:
+            DataError: a label map of another shape.
+        """
+        if label.shape != self.fractions["csf"].shape:
+            raise DataError("a tumour's label map has the anatomy's shape", found=label.shape,
+                            next_step=f"it is {self.fractions['csf'].shape}")  # fmt: skip
+        brain = np.asarray(sum(self.fractions.values()), np.float32)
+        parts = {n: ndimage.gaussian_filter((label == c).astype(np.float32), (0.5, 0.5, 0)) * brain
+                 for n, c in LESION_LABELS.items()}  # fmt: skip
+        # Where the label map says oedema, grey matter holds what the median voxel of a drawn one does.
+        infiltrated = self.fractions["white_matter"] + 0.25 * self.fractions["grey_matter"]
+        parts["oedema"] *= np.clip(infiltrated, 0.7, 1) * np.float32(0.9)
+        high_grade = (self.lesion or parts)["enhancing"].any()
+        core, other = ("necrosis", "core") if high_grade else ("core", "necrosis")
+        parts[core], parts[other] = parts["necrosis"], np.zeros_like(brain)
+        return dataclasses.replace(self, lesion=parts)
 
     @property
     def brain_mask(self) -> np.ndarray:

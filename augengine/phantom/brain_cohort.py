@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from augengine.errors import DataError
@@ -73,33 +74,35 @@ class BrainCohort(Strict):
         return self._render(index, self.site(index), lesion=True, noise=True, shared_noise=True)
 
     def truth(
-        self, subject_id: str, *, site: str | None = None, lesion: bool = False, noise: bool = True,
+        self, subject_id: str, *, site: str | None = None, lesion: bool | np.ndarray = False, noise: bool = True,
         shared_noise: bool = False,
     ) -> Sample:  # fmt: skip
-        """The same subject otherwise: without its tumour, or at another site.
+        """The same subject otherwise: without its tumour, with another one, or at another site.
 
         Args:
             subject_id: of this cohort.
             site: name of a site; the subject's own by default.
-            lesion: keep the tumour.
+            lesion: keep the tumour; or a label map (I, J, K) of the one to have instead.
             noise: False gives the noiseless truth.
             shared_noise: take the scan's own noise, so that a removal pair differs at the tumour alone.
         """
         index = self.index_of(subject_id)
         return self._render(index, site or self.site(index), lesion=lesion, noise=noise, shared_noise=shared_noise)
 
-    def _render(self, index: int, site: str, *, lesion: bool, noise: bool, shared_noise: bool) -> Sample:
+    def _render(self, index: int, site: str, *, lesion: bool | np.ndarray, noise: bool, shared_noise: bool) -> Sample:
         if site not in SITES:
             raise DataError("no such site", found=site, next_step=f"known: {', '.join(SITES)}")
-        subject = self.subject_id(index)
-        scan = lesion and shared_noise and site == self.site(index)
+        subject, anatomy, shown = self.subject_id(index), self.anatomy(index), "lesion" if lesion is True else "healthy"
+        if isinstance(lesion, np.ndarray):
+            anatomy, shown, lesion = anatomy.with_lesion(lesion), "other-lesion", True
+        scan = shown == "lesion" and shared_noise and site == self.site(index)
         return render(
-            self.anatomy(index),
+            anatomy,
             SITES[site],
             noise_seed=derive(self.seed, index, "noise", "scan" if shared_noise else f"truth {site} {lesion}"),
             bias_seed=derive(self.seed, index, "coil"),
             subject_id=subject,
-            volume_id=subject if scan else f"{subject}-truth-{site}-{'lesion' if lesion else 'healthy'}",
+            volume_id=subject if scan else f"{subject}-truth-{site}-{shown}",
             lesion=lesion,
             noise=noise,
             labels=self.labels,

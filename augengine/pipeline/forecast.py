@@ -1,22 +1,24 @@
-"""A policy and its data in; what a run would select, skip, make and cost out. Reads model descriptions, no weights."""
+"""A policy or mix and its data in; what a run would select, skip, make and cost out. Reads no weights."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from augengine.diffusion.checkpoint import read_spec
-from augengine.edits.base import Context, Skip
+from augengine.diffusion.spec import ModelSpec
+from augengine.edits.base import Skip
 from augengine.errors import AugengineError, RunError
 from augengine.io.shards import from_row
 from augengine.io.store import Store
-from augengine.load import LoadedPolicy
-from augengine.pipeline.augment import THROUGHPUT, Source, resolve_models, survey
-from augengine.pipeline.augment_worker import draw, selected
+from augengine.load import LoadedPolicy, Mixture
+from augengine.pipeline.augment import THROUGHPUT
+from augengine.pipeline.models import folders, resolve_models
+from augengine.pipeline.row_maker import first_draft
+from augengine.pipeline.survey import Source, survey
 from augengine.pipeline.units import Actors
-from augengine.records import Acquisition, Sample
 
 ROWS_DRAWN = 200
 # zstd leaves this much of noisy float32 pixels; whole-numbered ones take half of it or less.
@@ -30,7 +32,8 @@ class Forecast:
     Attributes:
         source: the rows of the data; `left_out` by the policy's select.
         requested: rows that the run would file, `per_input` for each selected one.
-        drawn: rows whose plan was drawn as the run would draw it; 0 without checkpoints.
+        drawn: rows whose plan was drawn as the run would draw it; 0 without checkpoints. Of a chain only the first
+            step's: the later ones plan on pixels that nobody has painted yet.
         skipped: of the drawn ones, those that the edit cannot serve, by reason.
         outputs: rows with pixels to be expected, retries and gates aside.
         seconds, gpu_hours: None where no speed is known.
@@ -53,7 +56,7 @@ class Forecast:
 
 
 def forecast(
-    loaded: LoadedPolicy,
+    loaded: LoadedPolicy | Mixture,
     data: str,
     checkpoints: Mapping[str, str],
     *,
@@ -71,19 +74,19 @@ def forecast(
     Raises:
         AugengineError: bad policy, data or checkpoint, or `run` holds no finished run.
     """
-    policy, store = loaded.policy, Store(data)
-    source = survey(store, policy.select)
+    mixture, store = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded, Store(data)
+    source = survey(store, mixture)
     measured = _measured(run) if run else {}
     speed = rows_per_second or measured.get("rows_per_second")
-    rows = list(_some(store, source, loaded, rows_drawn))
+    rows = list(_some(store, source, mixture, rows_drawn))
     drawn, skipped = 0, Counter[str]()
-    if all(role in checkpoints or _has_ref(loaded, role) for role in loaded.edit.MODELS):
-        uris, _ = resolve_models(loaded, checkpoints, source.channels)
-        context = Context(source.donors, {role: read_spec(uri) for role, uri in uris.items()})
-        drawn, skipped = len(rows), _skips(loaded, context, rows)
-    requested = source.selected * policy.output.per_input
+    if all(folders(mixture, checkpoints).values()):
+        uris, _ = resolve_models(mixture, checkpoints, source.channels)
+        specs = {name: {role: read_spec(uri) for role, uri in roles.items()} for name, roles in uris.items()}
+        drawn, skipped = len(rows), _skips(mixture, source, specs, rows)
+    requested = source.selected * mixture.per_input
     outputs = round(requested * (1 - skipped.total() / drawn)) if drawn else requested
-    per_row = measured.get("bytes_per_row") or (sum(map(_raw_bytes, rows)) / len(rows) if rows else 0.0)
+    per_row = measured.get("bytes_per_row") or _mean_bytes(rows)
     busy = outputs / speed if speed else None
     return Forecast(
         source, requested, drawn, skipped, outputs,
@@ -91,10 +94,6 @@ def forecast(
         None if busy is None else busy * actors.num_gpus / 3600,
         per_row,
     )  # fmt: skip
-
-
-def _has_ref(loaded: LoadedPolicy, role: str) -> bool:
-    return role in loaded.policy.models and loaded.policy.models[role].ref is not None
 
 
 def _measured(run: str) -> dict[str, Any]:
@@ -108,34 +107,40 @@ def _measured(run: str) -> dict[str, Any]:
     return measured
 
 
-def _some(store: Store, source: Source, loaded: LoadedPolicy, count: int) -> Iterator[Sample]:
+def _some(store: Store, source: Source, mixture: Mixture, count: int) -> Iterator[dict[str, Any]]:
     """Every n-th selected row, at most `count` of them."""
     stride, seen = max(1, -(-source.selected // count)), 0
-    for name, group, rows in source.groups:
-        if not any((seen + n) % stride == 0 for n in range(rows)):
-            seen += rows
+    for group in source.groups:
+        if not any((seen + n) % stride == 0 for n in range(group.selected)):
+            seen += group.selected
             continue
-        for row in store.parquet(name).read_row_group(group).to_pylist():
-            if selected(loaded.policy.select, row["split"], Acquisition(**row["acquisition"])):
+        for row in store.parquet(group.name).read_row_group(group.group).to_pylist():
+            if mixture.takes(row):
                 if seen % stride == 0:
-                    yield from_row(row)
+                    yield row
                 seen += 1
 
 
-def _skips(loaded: LoadedPolicy, context: Context, rows: list[Sample]) -> Counter[str]:
+def _skips(
+    mixture: Mixture, source: Source, specs: Mapping[str, Mapping[str, ModelSpec]], rows: Sequence[dict[str, Any]]
+) -> Counter[str]:
     """Reasons for which the first replicate of some rows would be skipped, or would fail in planning."""
     reasons: Counter[str] = Counter()
-    for sample in rows:
+    for values in rows:
+        member = mixture.drawn(values, 0)
+        assert member is not None  # one of those that take it
+        draft = first_draft(member, from_row(values), "", 0, 0)
         try:
-            _, drawing = draw(loaded, context, sample, 0, 0)
+            plan = member.steps[0].plan(draft.sample, draft.row, source.donors, specs[member.name])
         except Exception as error:  # the run would file this row as failed, with this text
             text = str(error) if isinstance(error, AugengineError) else f"{type(error).__name__}: {error}"
-            reasons[f"fails: {text}"] += 1
+            reasons[mixture.named(member, f"fails: {text}", ": ")] += 1
         else:
-            if isinstance(drawing, Skip):
-                reasons[drawing.reason] += 1
+            if isinstance(plan, Skip):
+                reasons[mixture.named(member, plan.reason, ": ")] += 1
     return reasons
 
 
-def _raw_bytes(sample: Sample) -> float:
-    return COMPRESSION * sample.image.nbytes
+def _mean_bytes(rows: Sequence[dict[str, Any]]) -> float:
+    sizes = [COMPRESSION * from_row(row).image.nbytes for row in rows]
+    return sum(sizes) / len(sizes) if sizes else 0.0

@@ -15,9 +15,10 @@ from augengine.errors import CheckpointError, DataError, RunError
 from augengine.io.commits import committed_files, sample_files
 from augengine.io.shards import from_row
 from augengine.io.store import Store
-from augengine.load import LoadedPolicy
+from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.augment import INPUTS, OUTCOMES, POLICY
-from augengine.pipeline.augment_worker import apply_padded
+from augengine.pipeline.models import checkpoint_of
+from augengine.pipeline.row_maker import remake
 from augengine.records import Provenance, Sample
 from augengine.yaml_config import Document
 
@@ -46,9 +47,10 @@ class Replay:
     """A row made again beside the stored one.
 
     Attributes:
-        equal: image, label, geometry and acquisition are the same bytes.
+        equal: image, label and its confidence, geometry and acquisition are the same bytes.
         largest_difference: of the images, in grey levels of the source.
-        batch: padded batch size with which it was made again; smaller than the policy's where memory ran out then.
+        batch: padded batch size with which it was made again …
+        full_batch: … and the policy's, which is larger where memory ran out then.
     """
 
     stored: Sample
@@ -56,6 +58,7 @@ class Replay:
     equal: bool
     largest_difference: float
     batch: int
+    full_batch: int
 
 
 class Run:
@@ -70,7 +73,7 @@ class Run:
                 f"an augmented run holds {POLICY} and {INPUTS}", where=self.store.uri,
                 next_step="give the folder that `augengine augment` reported (…/augmented)",
             ) from None  # fmt: skip
-        self.loaded = LoadedPolicy.from_dict(Document(policy, self.store.path(POLICY)).data)
+        self.mixture = Mixture.from_dict(Document(policy, self.store.path(POLICY)).data)
 
     def row(self, output_id: str) -> Row:
         """Find a row by its id, in whichever outcome it ended.
@@ -97,11 +100,28 @@ class Run:
             next_step="give the folder that it came from by --data",
         )  # fmt: skip
 
+    def policy(self, provenance: Provenance) -> LoadedPolicy:
+        """The policy that made a row: of a mix, the member; a folder that no longer holds it is a `RunError`."""
+        for member in self.mixture.members:
+            if member.digest == provenance.policy_digest:
+                return member
+        raise RunError(
+            f"the row was made under the policy digest {provenance.policy_digest}",
+            found=", ".join(m.digest for m in self.mixture.members), where=self.store.path(POLICY),
+            next_step="restore the policy.yaml that the run wrote",
+        )  # fmt: skip
+
+    def checkpoints(self, policy: LoadedPolicy) -> dict[str, str]:
+        """The folders that a policy's models were read from, by role."""
+        asked = self.mixture.by_member(self.inputs["models"])[policy.name]
+        return {role: model["ref"] for role, model in asked.items()}
+
     def models(self, provenance: Provenance, checkpoints: Mapping[str, str], device: str) -> dict[str, Any]:
         """The models of a row by role; other weights than those that made it are a `CheckpointError`."""
-        models = {}
-        for role, asked in self.inputs["models"].items():
-            uri = checkpoints.get(role, asked["ref"])
+        models: dict[str, Any] = {}
+        policy = self.policy(provenance)
+        for role, ref in self.checkpoints(policy).items():
+            uri = checkpoint_of(checkpoints, self.mixture.named(policy, role)) or ref
             models[role] = load_generator(uri, device=device)
             if models[role].sha256 != provenance.models[role]:
                 raise CheckpointError(
@@ -119,11 +139,8 @@ class Run:
         row = self.row(output_id)
         provenance = row.provenance
         assert row.sample is not None  # `provenance` saw to it
-        if provenance.policy_digest != self.loaded.digest:
-            raise RunError(
-                f"the row was made under the policy digest {provenance.policy_digest}", found=self.loaded.digest,
-                where=self.store.path(POLICY), next_step="restore the policy.yaml that the run wrote",
-            )  # fmt: skip
+        policy = self.policy(provenance)
+        full = policy.policy.output.micro_batch
         source = self.source(provenance.parent_id, data)
         device = self.inputs["device"] if torch.cuda.is_available() else "cpu"
         if device == "cpu":
@@ -131,9 +148,9 @@ class Run:
         models = self.models(provenance, checkpoints or {}, device)
         plan = Plan.from_dict(provenance.plan)
         tried = []
-        for size in _halves(self.loaded.policy.output.micro_batch):
-            again = apply_padded(self.loaded, models, [(source, plan)], size)[0].replace(provenance=provenance)
-            tried.append(_compare(row.sample, again, size))
+        for size in _halves(full):
+            again = remake(policy, models, source, plan, size).replace(provenance=provenance)
+            tried.append(_compare(row.sample, again, size, full))
             if tried[-1].equal:
                 return tried[-1]
         return min(tried, key=lambda r: r.largest_difference)
@@ -145,17 +162,21 @@ def _halves(size: int) -> Iterator[int]:
         size //= 2
 
 
-def _compare(stored: Sample, again: Sample, size: int) -> Replay:
+def _compare(stored: Sample, again: Sample, size: int, full: int) -> Replay:
     if stored.image.shape != again.image.shape:
-        return Replay(stored, again, False, float("inf"), size)
-    labels = (b"" if s.label is None else s.label.tobytes() for s in (stored, again))
+        return Replay(stored, again, False, float("inf"), size, full)
     equal = (
         stored.image.tobytes() == again.image.tobytes()
-        and len(set(labels)) == 1
+        and _bytes(stored.label) == _bytes(again.label)
+        and _bytes(stored.label_confidence) == _bytes(again.label_confidence)
         and bool((stored.affine == again.affine).all())
         and stored.acquisition == again.acquisition
     )
-    return Replay(stored, again, equal, float(np.abs(stored.image - again.image).max()), size)
+    return Replay(stored, again, equal, float(np.abs(stored.image - again.image).max()), size, full)
+
+
+def _bytes(labels: np.ndarray | None) -> bytes | None:
+    return None if labels is None else labels.tobytes()
 
 
 def _where(store: Store, names: Sequence[str], key: str, value: str) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The policy: what to vary, on which rows, with which model and gates; its digest names every row it makes."""
+"""What a policy file may say: which rows, which edits with which models, which gates, how many; and its digest."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from augengine.yaml_config import Strict
 
 Scalar = str | float | int
 Where = dict[str, Scalar | list[Scalar]]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
 def matches(where: Where, acquisition: Acquisition) -> bool:
@@ -35,6 +36,10 @@ class Select(Strict):
     split: Literal["train", "val", "test"] | None = "train"
     where: Where = Field(default_factory=dict)
     _check = field_validator("where")(check_where)
+
+    def takes(self, split: str | None, acquisition: Acquisition) -> bool:
+        """True if a row of this split and acquisition is to be edited."""
+        return (self.split is None or split == self.split) and matches(self.where, acquisition)
 
 
 class ModelRef(Strict):
@@ -84,6 +89,14 @@ class GateSpec(Strict):
         return self
 
 
+def _gates_once(gates: list[GateSpec]) -> list[GateSpec]:
+    names = [g.name for g in gates]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"gate '{name}' may stand once")
+    return gates
+
+
 class Output(Strict):
     """How many rows per input, how often a rejected one is tried again, and how many may be rejected or fail.
 
@@ -98,38 +111,84 @@ class Output(Strict):
     micro_batch: int = Field(default=8, ge=1, le=512)
 
 
-class Policy(Strict):
-    """A validated policy file. `params` belongs to the edit and is validated by it (see `augengine.load`)."""
+class EditSpec(Strict):
+    """An edit by name with its own parameters (see `augengine.load`), models by role, and sampler."""
 
-    version: Literal[1]
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     edit: str
-    seed: int = Field(default=0, ge=0)
-    select: Select = Field(default_factory=Select)
     params: dict[str, Any] = Field(default_factory=dict)
     models: dict[str, ModelRef] = Field(default_factory=dict)
     sampler: Sampler = Field(default_factory=Sampler)
+
+
+class StepSpec(EditSpec):
+    """One edit of a chain; its gates compare what it was given with what it made, in its own region."""
+
+    gates: list[GateSpec] = Field(default_factory=list)
+    _once = field_validator("gates")(_gates_once)
+
+
+class Base(Strict):
+    """What every policy states of its rows, whether one edit makes them or several; `gates` judge source and result."""
+
+    version: Literal[1]
+    name: str = Field(pattern=NAME)
+    seed: int = Field(default=0, ge=0)
+    select: Select = Field(default_factory=Select)
     gates: list[GateSpec] = Field(min_length=1)
     output: Output = Field(default_factory=Output)
+    _once = field_validator("gates")(_gates_once)
 
-    @field_validator("gates")
+
+class Policy(Base, EditSpec):
+    """A policy of one edit."""
+
+
+class Chain(Base):
+    """A policy of several edits in order; each works on what the one before it made."""
+
+    edits: list[StepSpec] = Field(min_length=2)
+
+
+class Member(Strict):
+    """A policy of a mix, as a path relative to the mix's file or written out, and its share of the rows."""
+
+    policy: str | dict[str, Any]
+    share: float = Field(gt=0, lt=1)
+
+
+class MixOutput(Strict):
+    """How many rows per input; everything else is said by the members."""
+
+    per_input: int = Field(default=1, ge=1, le=1000)
+
+
+class Mix(Strict):
+    """Several policies for one set of rows: each requested row is made by exactly one of them, drawn by share."""
+
+    version: Literal[1]
+    name: str = Field(pattern=NAME)
+    seed: int = Field(default=0, ge=0)
+    mix: list[Member] = Field(min_length=2)
+    output: MixOutput = Field(default_factory=MixOutput)
+
+    @field_validator("mix")
     @classmethod
-    def _once(cls, gates: list[GateSpec]) -> list[GateSpec]:
-        names = [g.name for g in gates]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"gate '{name}' may stand once")
-        return gates
+    def _whole(cls, members: list[Member]) -> list[Member]:
+        total = sum(m.share for m in members)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"shares sum to 1, not {total:g}")
+        return members
 
 
-def policy_digest(policy: Policy) -> str:
+def policy_digest(policy: Policy | Chain) -> str:
     """Digest of everything that decides the rows; paths of models, comments and layout of the file do not.
 
     The padded micro-batch decides the last bits of a row on a given machine (batched kernels), so it counts.
     """
+    models: Any = {"__all__": {"ref"}}
+    gates: Any = {"__all__": {"options": {"model": {"ref"}, "reference": {"ref"}}}}
     not_behaviour: Any = {
-        "models": {"__all__": {"ref"}},
-        "gates": {"__all__": {"options": {"model": {"ref"}, "reference": {"ref"}}}},
+        "models": models, "gates": gates, "edits": {"__all__": {"models": models, "gates": gates}},
         "output": {"max_reject_rate", "max_fail_rate"},
-    }
+    }  # fmt: skip
     return digest(policy.model_dump(mode="json", exclude=not_behaviour))

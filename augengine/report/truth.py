@@ -1,6 +1,6 @@
 """Held-out phantom subjects in; the error of each edit method against the true counterfactual out.
 
-For every chosen slice two targets are drawn from the cohort's protocols: one that flips the order of fat and
+For every chosen slice and named set of protocol rows two targets are drawn: one that flips the order of fat and
 fibroglandular tissue (fat saturation on ↔ off) and one that keeps it. The truth is the same anatomy, rendered
 under the target's parameters with its own noise.
 """
@@ -8,7 +8,7 @@ under the target's parameters with its own noise.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,18 +17,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
-from scipy.ndimage import gaussian_filter
 
-from augengine.diffusion.checkpoint import load_generator, untrained
+from augengine.diffusion.checkpoint import Generator, load_generator, load_model, read_spec, untrained
 from augengine.edits.acquisition import AcquisitionEdit, AcquisitionParams, Target
 from augengine.edits.base import Plan
-from augengine.gates import body_mask, structure_term
 from augengine.intensity import normalise
 from augengine.io.commits import committed_files, sample_files
 from augengine.io.shards import iter_metadata, iter_samples
 from augengine.io.store import Store
+from augengine.metrics.fidelity import fidelity, texture_ratio
+from augengine.metrics.prediction import check_disjoint, outputs, prediction_row
+from augengine.metrics.removal import psnr, rmse
+from augengine.metrics.structure import body_mask, structure_term
 from augengine.phantom.cohort import Cohort
-from augengine.phantom.protocols import draw_protocol, is_fat_saturated, without_fat_saturation
+from augengine.phantom.protocols import (
+    Protocol,
+    draw_protocol,
+    duke_protocols,
+    is_fat_saturated,
+    options,
+    without_fat_saturation,
+)
 from augengine.phantom.write import true_counterfactual
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.policy.spec import Sampler
@@ -43,19 +52,32 @@ METRICS = ("psnr_db", "rmse", "structure_ssim", "texture_ratio")
 
 
 def errors(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """PSNR (peak 1 = the 99th percentile) and RMSE in the body, structure SSIM, and texture ratio.
-
-    The texture ratio is the deviation of what a Gaussian of 1 voxel removes, relative to the truth's: 1 is
-    right, lower is blurred (PSNR rewards blur), higher is noisy.
-    """
-    mse = float(((image - truth)[:, mask] ** 2).mean())
-    fine = [(v - gaussian_filter(v, (0, 1, 1)))[:, mask].std() for v in (image, truth)]
+    """PSNR (peak 1 = the 99th percentile) and RMSE in the body, structure SSIM, and texture ratio."""
     return {
-        "psnr_db": float(-10 * np.log10(max(mse, 1e-12))),
-        "rmse": float(np.sqrt(mse)),
+        "psnr_db": min(psnr(image, truth, mask), 120.0),
+        "rmse": rmse(image, truth, mask),
         "structure_ssim": structure_term(truth, image, mask),
-        "texture_ratio": float(fine[0] / fine[1]),
+        "texture_ratio": texture_ratio(image, truth, mask),
     }
+
+
+def split_rows(acquisitions: Iterable[Acquisition]) -> dict[str, tuple[Protocol, ...]]:
+    """The joint table's rows, `seen` among `acquisitions` and `held out`.
+
+    A row differs from another in more than TR and TE. A scan without fat saturation counts for every row that it may
+    have been made from, so that what is called held out surely is.
+    """
+    found = {_row(a) for a in acquisitions}
+    sets: dict[str, list[Protocol]] = {"seen": [], "held out": []}
+    for protocol in duke_protocols():
+        drawn = protocol.acquisition(0.5)
+        new = found.isdisjoint({_row(drawn), _row(without_fat_saturation(drawn))})
+        sets["held out" if new else "seen"].append(protocol)
+    return {name: tuple(rows) for name, rows in sets.items()}
+
+
+def _row(a: Acquisition) -> tuple[object, ...]:
+    return a.manufacturer, a.model, a.field_strength_t, options(a), a.flip_angle_deg, a.slice_thickness_mm
 
 
 def evaluate(
@@ -67,6 +89,9 @@ def evaluate(
     samplers: Mapping[str, Sampler],
     *,
     slices_per_subject: int = 1,
+    subjects_at_most: int | None = None,
+    protocols: Mapping[str, Sequence[Protocol]] | None = None,
+    predictor: str | None = None,
     actors: Actors = Actors(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -74,6 +99,13 @@ def evaluate(
 
     Args:
         samplers: method (`structure`, `inversion`, `sdedit`) to its sampler settings.
+        subjects_at_most: the first of the test subjects alone.
+        protocols: name to rows that targets are drawn from; by default one set, `all`.
+        predictor: folder of an acquisition predictor of other subjects; rows whose vendor changes then have its
+            `vendor_gain` (see `augengine.metrics.prediction`).
+
+    Raises:
+        DataError: the predictor shares subjects with the generator or the test split.
     """
     source, store = Store(data), Store(out)
     files = sample_files(source)
@@ -82,19 +114,27 @@ def evaluate(
         for row in iter_metadata(source, [name]):
             if row["split"] == "test":
                 subjects.setdefault(row["subject_id"], []).append((name, row["sample_id"]))
-    train = (s for s in iter_samples(source, files) if s.split == "train")
-    histograms = PooledHistograms.fit(train)
+    histograms = {
+        place: PooledHistograms.fit(
+            (s for s in iter_samples(source, files) if s.split == "train"), by_tissue=place == "tissue"
+        )
+        for place in ("body", "tissue")
+    }
     units = []
-    for subject, rows in sorted(subjects.items()):
+    for subject, rows in sorted(subjects.items())[:subjects_at_most]:
         spec = {"subject": subject, "rows": _inner(rows, slices_per_subject)}
         units.append(Unit(digest(checkpoint, spec, length=16), spec))
     args = {
         "data": data, "checkpoint": checkpoint, "cohort": cohort.model_dump(mode="json"),
         "preparation": preparation.model_dump(mode="json"),
         "samplers": {m: s.model_dump(mode="json") for m, s in samplers.items()}, "histograms": histograms,
+        "protocols": protocols or {"all": duke_protocols()}, "predictor": predictor,
     }  # fmt: skip
+    generator_spec = read_spec(checkpoint)
+    if predictor is not None:
+        check_disjoint(read_spec(predictor), {checkpoint: generator_spec}, subjects)
     fingerprint = {
-        "checkpoint": load_generator(checkpoint).sha256,
+        "checkpoint": generator_spec.sha256,
         "samplers": args["samplers"],
         "cohort": args["cohort"],
     }
@@ -127,7 +167,9 @@ class TruthWorker:
         cohort: dict[str, Any],
         preparation: dict[str, Any],
         samplers: dict[str, Any],
-        histograms: PooledHistograms,
+        histograms: Mapping[str, PooledHistograms],
+        protocols: Mapping[str, Sequence[Protocol]],
+        predictor: str | None,
     ) -> None:
         import torch
 
@@ -136,8 +178,9 @@ class TruthWorker:
         self.cohort = Cohort.model_validate(cohort)
         self.preparation = Preparation.model_validate(preparation)
         self.samplers = {m: Sampler.model_validate(s) for m, s in samplers.items()}
-        self.histograms = histograms
+        self.histograms, self.protocols = histograms, protocols
         trained = load_generator(checkpoint)
+        self.predictor = None if predictor is None else load_model(predictor)
         self.generators = {"trained": trained, "untrained": untrained(trained, seed=derive("untrained"))}
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
@@ -145,61 +188,112 @@ class TruthWorker:
         wanted = dict.fromkeys(sample_id for _, sample_id in spec["rows"])
         names = sorted({name for name, _ in spec["rows"]})
         samples = [s for s in iter_samples(self.data, names) if s.sample_id in wanted]
-        pairs = [(s, t) for s in samples for t in self._targets(s)]
-        truths = [normalise(true_counterfactual(self.cohort, s, t, self.preparation)) for s, t in pairs]
+        drawn = [(s, t, name) for s in samples for name in self.protocols for t in self._targets(s, name)]
+        pairs = [(s, t) for s, t, _ in drawn]
+        truths, clean = (
+            [normalise(true_counterfactual(self.cohort, s, t, self.preparation, noise=noise)) for s, t in pairs]
+            for noise in (True, False)
+        )
         rows = []
-        for method, images in self._methods(pairs):
-            for (sample, target), truth, image in zip(pairs, truths, images, strict=True):
+        for method, images in self._methods(pairs, clean):
+            for (sample, target, name), image, true, bare in zip(drawn, images, truths, clean, strict=True):
                 if image is not None:
-                    rows.append(self._row(sample, target, method, errors(image, truth, body_mask(truth))))
+                    measured = _measured(sample, image, true, bare) | self._predicted(sample, target, image)
+                    rows.append({**self._row(sample, target, method), "rows": name, **measured})
         return {"truth": pa.Table.from_pylist(rows)}
 
-    def _targets(self, sample: Sample) -> list[Acquisition]:
+    def _targets(self, sample: Sample, name: str) -> list[Acquisition]:
         """One whole protocol row with the other tissue order, one with the same."""
-        rng = generator("truth-targets", sample.sample_id)
-        drawn = [draw_protocol(rng), draw_protocol(rng)]
+        rng = generator("truth-targets", sample.sample_id, *([] if name == "all" else [name]))
+        drawn = [draw_protocol(rng, protocols=self.protocols[name]) for _ in range(2)]
         saturated = is_fat_saturated(sample.acquisition)
         wanted = (not saturated, saturated)
         return [a if keep else without_fat_saturation(a) for a, keep in zip(drawn, wanted, strict=True)]
 
-    def _methods(self, pairs: Sequence[tuple[Sample, Acquisition]]) -> Iterator[tuple[str, list[np.ndarray | None]]]:
+    def _methods(
+        self, pairs: Sequence[tuple[Sample, Acquisition]], clean: Sequence[np.ndarray]
+    ) -> Iterator[tuple[str, list[np.ndarray | None]]]:
         yield "identity", [normalise(s) for s, _ in pairs]
-        yield "histogram matching", [self.histograms.match(s, t) for s, t in pairs]
+        yield "global gamma", [self.histograms["body"].gamma(s, t) for s, t in pairs]
+        yield "histogram matching", [self.histograms["body"].match(s, t) for s, t in pairs]
+        yield "histogram matching by tissue", [self.histograms["tissue"].match(s, t) for s, t in pairs]
         for method, sampler in self.samplers.items():
             yield method, self._edit("trained", method, sampler, pairs)
         if "structure" in self.samplers:
             yield "structure, untrained", self._edit("untrained", "structure", self.samplers["structure"], pairs)
+        yield "truth without noise", [*clean]
 
     def _edit(
         self, weights: str, method: str, sampler: Sampler, pairs: Sequence[tuple[Sample, Acquisition]]
     ) -> list[np.ndarray | None]:
-        params = AcquisitionParams.model_validate({"method": method, "target": Target(explicit=[{}])})
-        models = {"generator": self.generators[weights]}
-        images: list[np.ndarray | None] = []
-        for start in range(0, len(pairs), MICRO_BATCH):
-            batch = pairs[start : start + MICRO_BATCH]
-            plans = [
-                Plan("", s.sample_id, 0, 0, derive("truth", s.sample_id, asdict(t)), {"acquisition": t.to_dict()})
-                for s, t in batch
-            ]
-            edited = AcquisitionEdit().apply([s for s, _ in batch], plans, models, params, sampler)
-            images += [normalise(e) for e in edited]
-        return images
+        return [*edited(self.generators[weights], method, sampler, pairs)]
+
+    def _predicted(self, sample: Sample, target: Acquisition, image: np.ndarray) -> dict[str, float]:
+        """How much more an independent network sees the target's vendor in the image than in the source."""
+        if self.predictor is None:
+            return {}
+        assert self.predictor.spec.vocabulary is not None  # every acquisition predictor has one
+        before, after = outputs(self.predictor, np.stack([normalise(sample), image.astype(np.float32)]))
+        values = prediction_row(self.predictor.spec.vocabulary, before, after, sample.acquisition, target)
+        return {"vendor_gain": values.get("manufacturer.gain", float("nan"))}
 
     @staticmethod
-    def _row(sample: Sample, target: Acquisition, method: str, measured: dict[str, float]) -> dict[str, Any]:
+    def _row(sample: Sample, target: Acquisition, method: str) -> dict[str, Any]:
         before, after = is_fat_saturated(sample.acquisition), is_fat_saturated(target)
         names = {True: "fat-saturated", False: "not saturated"}
         return {
             "sample_id": sample.sample_id, "subject_id": sample.subject_id, "method": method,
             "pairs": "flipping" if before != after else "same order",
-            "direction": f"{names[before]} → {names[after]}", **measured,
+            "direction": f"{names[before]} → {names[after]}",
         }  # fmt: skip
+
+
+def edited(
+    model: Generator,
+    method: str,
+    sampler: Sampler,
+    pairs: Sequence[tuple[Sample, Acquisition]],
+    seeds: Sequence[int] | None = None,
+) -> list[np.ndarray]:
+    """Every sample of the pairs under its pair's acquisition, normalised; by default each pair has its own noise."""
+    seeds = seeds or [derive("truth", s.sample_id, asdict(t)) for s, t in pairs]
+    params = AcquisitionParams.model_validate({"method": method, "target": Target(explicit=[{}])})
+    images: list[np.ndarray] = []
+    for start in range(0, len(pairs), MICRO_BATCH):
+        batch = pairs[start : start + MICRO_BATCH]
+        plans = [
+            Plan("", s.sample_id, 0, 0, seed, {"acquisition": t.to_dict()})
+            for (s, t), seed in zip(batch, seeds[start:], strict=False)
+        ]
+        made = AcquisitionEdit().apply([s for s, _ in batch], plans, {"generator": model}, params, sampler)
+        images += [normalise(e) for e in made]
+    return images
+
+
+def _measured(sample: Sample, image: np.ndarray, truth: np.ndarray, clean: np.ndarray) -> dict[str, float]:
+    """`errors` in the body, fidelity in labelled tissue and the rest, structure against what holds no noise.
+
+    `structure_clean` leaves out windows that are flat in the noiseless truth: there both images show noise alone.
+    """
+    body = body_mask(truth)
+    assert sample.label is not None  # the phantom's always are
+    tissue = sample.label > 0
+    return {
+        **errors(image, truth, body),
+        **fidelity(image, truth, {"body": body, "tissue": tissue, "rest": body & ~tissue}),
+        "structure_clean": structure_term(clean, image, body),
+        "structure_source": structure_term(sample.image, image, body),
+    }
+
+
+def measured_rows(store: Store) -> pa.Table:
+    """Every row that `evaluate` has committed."""
+    return pa.concat_tables([store.parquet(n).read() for n in committed_files(store, "truth")])
 
 
 def summarise(store: Store) -> dict[str, Any]:
     """Patient-level means of every metric by kind of pair, direction and method, from the stored rows."""
-    table = pa.concat_tables([store.parquet(n).read() for n in committed_files(store, "truth")])
+    table = measured_rows(store)
     summary: dict[str, Any] = {"subjects": pc.count_distinct(table["subject_id"]).as_py(), "rows": table.num_rows}
     for key in ("pairs", "direction"):
         per_subject = table.group_by([key, "method", "subject_id"]).aggregate([(m, "mean") for m in METRICS])

@@ -15,6 +15,11 @@ from augengine.train.data import Rows
 from augengine.yaml_config import Document, Strict
 
 
+def _is_none(value: object) -> bool:
+    """Of fields that are newer than trained models: left out of the dump, they leave a recipe's digest as it was."""
+    return value is None
+
+
 class StructureRecipe(Strict):
     """How the structure image of training is made from the source (see `augengine.diffusion.structure`).
 
@@ -39,6 +44,43 @@ class WarpRecipe(Strict):
     scale: float = Field(default=0.2, ge=0, lt=1)
     shift: float = Field(default=0.12, ge=0, lt=1)
     flip: bool = True
+
+
+class ClassicalRecipe(Strict):
+    """Random change of training images as nnU-Net makes it (Isensee et al. 2021, supplementary note 4.4).
+
+    Each change comes to a share of the rows, nnU-Net's, by itself; see `augengine.train.classical`.
+
+    Attributes:
+        rotation_deg: largest angle; of volumes in the plane of the first two axes.
+        scale: smallest and largest factor along each axis.
+        noise_sd: largest standard deviation of added noise, normalised intensity (nnU-Net's variance of 0.1 is of
+            images with unit variance; ours have about a tenth of that).
+        blur_px: smallest and largest standard deviation of a Gaussian blur, pixels.
+        brightness: largest relative change of all values.
+        contrast: largest relative change of the distance from the mean.
+        low_resolution: smallest and largest share of the pixels along an axis that is left.
+        gamma: smallest and largest exponent, on the image or its negative.
+    """
+
+    rotation_deg: float = Field(default=30.0, ge=0, le=180)
+    scale: tuple[float, float] = (0.7, 1.4)
+    noise_sd: float = Field(default=0.1, ge=0)
+    blur_px: tuple[float, float] = (0.5, 1.0)
+    brightness: float = Field(default=0.25, ge=0, lt=1)
+    contrast: float = Field(default=0.25, ge=0, lt=1)
+    low_resolution: tuple[float, float] = (0.5, 1.0)
+    gamma: tuple[float, float] = (0.7, 1.5)
+
+    @model_validator(mode="after")
+    def _fits(self) -> ClassicalRecipe:
+        for name in ("scale", "blur_px", "low_resolution", "gamma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name} is two rising numbers above 0")
+        if self.low_resolution[1] > 1:
+            raise ValueError("low_resolution is two shares of at most 1")
+        return self
 
 
 class MaskRecipe(Strict):
@@ -73,6 +115,8 @@ class DataRecipe(Strict):
         context: offsets of neighbouring slices shown as further inputs (2.5D), such as `[-1, 1]`.
         showing: labels of which a row must show one to be trained on; none takes every row.
         fold: `[k, n]` leaves out the subjects of fold k (from 0) of n, for out-of-fold predictions.
+        augmented_per_real: augmented rows, those with provenance, for every real row (see `train.data.Rows`); none
+            takes every row. The validation loss then is of real rows alone.
         validation_rows: at most so many rows of split `val` make the validation loss.
         window_groups: row groups whose rows are shuffled together.
         cache_mb: decoded row groups that a worker keeps in memory; must hold one window.
@@ -84,13 +128,20 @@ class DataRecipe(Strict):
     context: tuple[int, ...] = ()
     showing: tuple[str, ...] = ()
     fold: tuple[int, int] | None = None
+    augmented_per_real: float | None = Field(default=None, ge=0, exclude_if=_is_none)
     validation_rows: int = Field(default=32, ge=0)
     window_groups: int = Field(default=8, ge=1)
     cache_mb: int = Field(default=1024, ge=16)
 
     def rows(self, split: str) -> Rows:
-        """The rows of a split that this recipe takes; folds divide the training split alone."""
-        return Rows(split, self.fold if split == "train" else None, self.showing)
+        """The rows of a split that this recipe takes; folds divide the training split alone.
+
+        Whatever learns regions takes rows with a label map only: without one, all would seem to be background.
+        """
+        labelled, ratio = bool(self.regions), self.augmented_per_real
+        if split == "train":
+            return Rows(split, self.fold, self.showing, labelled, ratio)
+        return Rows(split, None, self.showing, labelled, None if ratio is None else 0)
 
     @model_validator(mode="after")
     def _fits(self) -> DataRecipe:
@@ -174,6 +225,7 @@ class Recipe(Strict):
     mask: MaskRecipe | None = None
     autoencoding: AutoencodingLossSpec | None = None
     warp: WarpRecipe | None = None
+    classical: ClassicalRecipe | None = Field(default=None, exclude_if=_is_none)
     data: DataRecipe = Field(default_factory=DataRecipe)
     optimiser: OptimiserRecipe
     loss: LossRecipe = Field(default_factory=LossRecipe)
@@ -230,6 +282,8 @@ def check(recipe: Recipe) -> None:
         ((recipe.diffusion is not None) == (kind in GENERATORS), "generators, and only they, have a section diffusion"),
         (structure == (recipe.structure is not None), "network.structure true and the section structure go together"),
         (not structure or kind == "acquisition", "only kind acquisition takes network.structure true"),
+        (recipe.classical is None or kind in ("segmenter", "label_segmenter", "error_corrector"),
+         "only segmenters and correctors take the section classical"),
         (recipe.mask is None or kind == "painter", "only kind painter takes the section mask"),
         ((recipe.autoencoding is not None) == (kind == "autoencoder"),
          "kind autoencoder, and only it, has a section autoencoding"),

@@ -1,14 +1,15 @@
 """Training batches from shards: which rows stand in batch n depends on the seed and n alone.
 
 So a resumed run sees the rows that an undisturbed one would have seen, and any number of workers shares the same
-global batches. A worker holds at most `cache_mb` of decoded row groups; the driver reads no pixels at all.
+global batches. A worker holds at most `cache_mb` of decoded row groups; the driver reads no pixels at all. Several
+folders of shards, real and augmented, are read as one data set.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from augengine.io.shards import check_schema, from_row
 from augengine.io.store import Store
 from augengine.records import Acquisition
 
+Uris = str | Sequence[str]
+
 _SURVEY_COLUMNS = [
     "sample_id", "subject_id", "split", "channels", "image_shape", "label_names", "spacing_mm", "acquisition",
 ]  # fmt: skip
@@ -34,7 +37,7 @@ class Survey:
     """What the metadata of one split say: enough to build the network and the vocabulary.
 
     `subjects` are sorted ids; `labels` are the names that any row's mask knows, sorted; `image_size` is the spatial
-    shape; `spacing_mm` the median voxel size.
+    shape; `spacing_mm` the median voxel size; `ids` a digest of the rows' ids.
     """
 
     rows: int
@@ -44,6 +47,7 @@ class Survey:
     spacing_mm: tuple[float, ...]
     vocabulary: Vocabulary
     subjects: tuple[str, ...]
+    ids: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -79,23 +83,53 @@ class Batch:
 class Rows:
     """Which rows of a data set: those of `split`, less the subjects of fold `fold[0]` of `fold[1]`.
 
-    Where `showing` names labels, only rows whose label map shows one of them.
+    Where `showing` names labels, only rows whose label map shows one of them; if `labelled`, only rows with a label
+    map. `augmented_per_real` takes so many augmented rows (those with provenance) for every real one, in order of a
+    rank that follows from their ids: those of a smaller ratio are among those of a larger. None takes all of them.
     """
 
     split: str
     fold: tuple[int, int] | None = None
     showing: tuple[str, ...] = ()
+    labelled: bool = False
+    augmented_per_real: float | None = None
+    rank_below: int | None = None  # what the ratio comes to in a data set: see `within`
 
     @property
     def columns(self) -> list[str]:
         """What `holds` asks of a row."""
-        return ["split", "subject_id", *(["label", "label_names", "label_codes"] if self.showing else [])]
+        of_label = ["label", "label_names", "label_codes"] if self.showing or self.labelled else []
+        return ["split", "subject_id", "sample_id", "synthetic", *of_label]
 
     def holds(self, row: Mapping[str, Any]) -> bool:
         """True if a shard's row belongs to it."""
         if row["split"] != self.split or (self.fold and fold_of(row["subject_id"], self.fold[1]) == self.fold[0]):
             return False
-        return not self.showing or _shows(row, self.showing)
+        if (self.labelled and row["label"] is None) or (self.showing and not _shows(row, self.showing)):
+            return False
+        return self.rank_below is None or not row["synthetic"] or _rank(row["sample_id"]) < self.rank_below
+
+    def within(self, stores: Sequence[Store]) -> Rows:
+        """The same with the ratio settled by what the folders hold; `DataError` if that is too little."""
+        if self.augmented_per_real is None or self.rank_below is not None:
+            return self
+        ranks, real = [], 0
+        for _, rows in _row_groups(stores, self.columns):
+            held = [row for row in rows if self.holds(row)]
+            ranks += [_rank(row["sample_id"]) for row in held if row["synthetic"]]
+            real += sum(not row["synthetic"] for row in held)
+        wanted = round(self.augmented_per_real * real)
+        if wanted > len(ranks):
+            raise DataError(
+                f"{self.augmented_per_real:g} augmented rows for each of {real} real ones are {wanted}",
+                found=f"{len(ranks)} of split '{self.split}'", where=", ".join(store.uri for store in stores),
+                next_step="augment with more replicates, or lower augmented_per_real",
+            )  # fmt: skip
+        return replace(self, rank_below=sorted(ranks)[wanted - 1] + 1 if wanted else 0)
+
+
+def _rank(sample_id: str) -> int:
+    return rng.derive("share of augmented rows", sample_id)
 
 
 def _shows(row: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -108,63 +142,78 @@ def fold_of(subject_id: str, folds: int) -> int:
     return rng.derive("fold", subject_id) % folds
 
 
-def survey(uri: str, rows: Rows) -> Survey:
-    """Read the metadata of `rows`, row group by row group.
+def survey(uris: Uris, rows: Rows) -> Survey:
+    """Read the metadata of `rows` of one or several folders, row group by row group.
 
     Raises:
-        DataError: no shards, no rows of the split, or rows that differ in channels or shape.
+        DataError: no shards, no rows of the split, too few augmented ones, or rows that differ in channels or shape.
     """
-    store = Store(uri)
+    stores = _stores(uris)
+    rows = rows.within(stores)
     columns = [*_SURVEY_COLUMNS, *(name for name in rows.columns if name not in _SURVEY_COLUMNS)]
     first: dict[str, Any] | None = None
     acquisitions: set[Acquisition] = set()
     subjects: set[str] = set()
     labels: set[str] = set()
     spacings: set[tuple[float, ...]] = set()
-    count = 0
-    for name in sample_files(store):
-        file = store.parquet(name)
-        check_schema(file, store.path(name))
-        for group in range(file.num_row_groups):
-            for row in file.read_row_group(group, columns=columns).to_pylist():
-                if not rows.holds(row):
-                    continue
-                first = first or row
-                for key in ("channels", "image_shape"):
-                    if row[key] != first[key]:
-                        raise DataError(
-                            f"training rows must share one {key}; {first['sample_id']} has {first[key]}",
-                            found=str(row[key]),
-                            where=row["sample_id"],
-                            next_step="ingest with --size, or train on one data set at a time",
-                        )
-                count += 1
-                subjects.add(row["subject_id"])
-                labels.update(row["label_names"])
-                acquisitions.add(Acquisition(**row["acquisition"]))
-                spacings.add(tuple(round(v, 4) for v in row["spacing_mm"]))
+    ids: list[str] = []
+    for _, found in _row_groups(stores, columns):
+        for row in filter(rows.holds, found):
+            first = first or row
+            for key in ("channels", "image_shape"):
+                if row[key] != first[key]:
+                    raise DataError(
+                        f"training rows must share one {key}; {first['sample_id']} has {first[key]}",
+                        found=str(row[key]),
+                        where=row["sample_id"],
+                        next_step="ingest with --size, or train on one data set at a time",
+                    )
+            ids.append(row["sample_id"])
+            subjects.add(row["subject_id"])
+            labels.update(row["label_names"])
+            acquisitions.add(Acquisition(**row["acquisition"]))
+            spacings.add(tuple(round(v, 4) for v in row["spacing_mm"]))
     if first is None:
-        raise DataError(f"no rows of split '{rows.split}' here", where=store.uri, next_step="ingest data with a split")
+        where = ", ".join(store.uri for store in stores)
+        kind = "labelled rows" if rows.labelled else "rows"
+        raise DataError(f"no {kind} of split '{rows.split}' here", where=where, next_step="ingest data with a split")
     return Survey(
-        rows=count,
+        rows=len(ids),
         channels=tuple(first["channels"]),
         labels=tuple(sorted(labels)),
         image_size=tuple(first["image_shape"][1:]),
         spacing_mm=tuple(float(v) for v in np.median(sorted(spacings), axis=0)),
         vocabulary=Vocabulary.fit(acquisitions),
         subjects=tuple(sorted(subjects)),
+        ids=rng.digest(sorted(ids)),
     )
 
 
+def _stores(uris: Uris) -> list[Store]:
+    return [Store(uri) for uri in ([uris] if isinstance(uris, str) else uris)]
+
+
+def _row_groups(
+    stores: Sequence[Store], columns: list[str]
+) -> Iterator[tuple[tuple[int, str, int], list[dict[str, Any]]]]:  # fmt: skip
+    """Row groups as (folder, shard, group) and their rows."""
+    for n, store in enumerate(stores):
+        for name in sample_files(store):
+            file = store.parquet(name)
+            check_schema(file, store.path(name))
+            for group in range(file.num_row_groups):
+                yield (n, name, group), file.read_row_group(group, columns=columns).to_pylist()
+
+
 class BatchReader:
-    """Random access to the endless stream of the batches of some `rows`.
+    """Random access to the endless stream of the batches of some `rows` of one or several folders.
 
     An epoch visits every row once: row groups in random order, rows shuffled within windows of `window_groups`.
     """
 
     def __init__(
         self,
-        uri: str,
+        uris: Uris,
         rows: Rows,
         seed: int,
         batch_size: int,
@@ -174,18 +223,15 @@ class BatchReader:
         window_groups: int = 8,
         cache_mb: int = 1024,
     ) -> None:
-        self.store, self.wanted, self.seed, self.batch_size = Store(uri), rows, seed, batch_size
+        self.stores, self.seed, self.batch_size = _stores(uris), seed, batch_size
+        self.wanted = rows.within(self.stores)
         self.labels, self.context = tuple(labels), tuple(context)
         self.window_groups, self.cache_bytes = window_groups, cache_mb * 2**20
-        self.groups: list[tuple[str, int, int]] = []  # shard, row group, wanted rows in it
-        for name in sample_files(self.store):
-            file = self.store.parquet(name)
-            for group in range(file.num_row_groups):
-                found = file.read_row_group(group, columns=rows.columns).to_pylist()
-                count = sum(map(rows.holds, found))
-                if count:
-                    self.groups.append((name, group, count))
-        self.rows = sum(count for *_, count in self.groups)
+        self.groups: list[tuple[tuple[int, str, int], int]] = []  # row group, wanted rows in it
+        for place, found in _row_groups(self.stores, self.wanted.columns):
+            if count := sum(map(self.wanted.holds, found)):
+                self.groups.append((place, count))
+        self.rows = sum(count for _, count in self.groups)
         self._order: tuple[int, np.ndarray] = (-1, np.empty((0, 2), np.int64))
         self._cache: OrderedDict[int, Batch] = OrderedDict()
         self._cached_bytes = 0
@@ -222,7 +268,7 @@ class BatchReader:
             windows = []
             for start in range(0, len(shuffled), self.window_groups):
                 chosen = shuffled[start : start + self.window_groups]
-                window = np.concatenate([_references(int(g), self.groups[g][2]) for g in chosen])
+                window = np.concatenate([_references(int(g), self.groups[g][1]) for g in chosen])
                 windows.append(random.permutation(window, axis=0))
             self._order = (epoch, np.concatenate(windows))
         return self._order[1]
@@ -231,8 +277,8 @@ class BatchReader:
         if index in self._cache:
             self._cache.move_to_end(index)
             return self._cache[index]
-        name, group, _ = self.groups[index]
-        rows = self.store.parquet(name).read_row_group(group).to_pylist()
+        (folder, name, group), _ = self.groups[index]
+        rows = self.stores[folder].parquet(name).read_row_group(group).to_pylist()
         samples = [from_row(row) for row in rows if self.wanted.holds(row)]
         images = np.stack([normalise(s) for s in samples])
         volumes, slices = [s.volume_id for s in samples], [s.slice_index or 0 for s in samples]

@@ -30,7 +30,7 @@ from augengine.io.store import Store
 from augengine.report.image_grid import image_grid
 from augengine.train import state
 from augengine.train.config import Recipe
-from augengine.train.data import Batch, BatchReader, Rows
+from augengine.train.data import Batch, BatchReader, Rows, Uris
 from augengine.train.objectives import objective as make_objective
 from augengine.train.objectives.base import Objective, Picture
 from augengine.train.precision import Precision
@@ -149,7 +149,7 @@ def train_worker(config: dict[str, Any]) -> None:
     _report(progress, objective, optimiser, ema, precision, lead)
 
 
-def make_reader(data: str, rows: Rows, recipe: Recipe, spec: ModelSpec, batch_size: int) -> BatchReader:
+def make_reader(data: Uris, rows: Rows, recipe: Recipe, spec: ModelSpec, batch_size: int) -> BatchReader:
     """The reader of some rows as `spec` sees them."""
     return BatchReader(
         data, rows, recipe.seed, batch_size, spec.labels, context=spec.context,
@@ -250,7 +250,7 @@ def _some_batches(reader: BatchReader) -> Iterator[Batch]:
     return (reader.batch(step) for step in range(count))
 
 
-def _validation_batch(data: str, recipe: Recipe, spec: ModelSpec) -> Batch | None:
+def _validation_batch(data: Uris, recipe: Recipe, spec: ModelSpec) -> Batch | None:
     reader = make_reader(data, recipe.data.rows("val"), recipe, spec, 1)
     count = min(recipe.data.validation_rows, reader.rows)
     return reader.first(count) if count else None

@@ -20,7 +20,7 @@ from augengine.errors import AugengineError, ConfigError, RunError
 from augengine.io.store import Store
 from augengine.rng import digest
 from augengine.train.config import Recipe
-from augengine.train.data import Survey, survey
+from augengine.train.data import Survey, Uris, survey
 from augengine.train.loop import train_worker
 from augengine.train.model import model_spec, resolve_parts
 from augengine.train.state import read_metrics
@@ -32,7 +32,7 @@ Progress = Callable[[str], None]
 
 def train(
     recipe: Recipe,
-    data_uri: str,
+    data_uris: Uris,
     out_uri: str,
     *,
     parts: Mapping[str, str] | None = None,
@@ -41,11 +41,11 @@ def train(
     threads_per_worker: int | None = None,
     progress: Progress = print,
 ) -> str:
-    """Train `recipe` on the train split of the shards in `data_uri`; Ray must be initialised.
+    """Train `recipe` on the train split of the shards in `data_uris`; Ray must be initialised.
 
     Args:
         recipe: what to train.
-        data_uri: an ingested data set (holding `samples/`) or a folder of shards.
+        data_uris: an ingested data set (holding `samples/`), an augmented one, a folder of shards, or several of them.
         out_uri: folder of the run: `checkpoint/` (the result), `state/` (for resuming), `metrics.jsonl`, `pictures/`.
         parts: folder of the checkpoint of each part, where the recipe does not say or another is wanted.
         num_workers: Ray Train workers; the batch is shared among them.
@@ -69,11 +69,11 @@ def train(
             found=f"{recipe.optimiser.batch_size} rows for {num_workers} workers",
         )
     check_trackers(recipe.trackers)
-    data_uri = Store(data_uri).uri
-    found = survey(data_uri, recipe.data.rows("train"))
+    data = [Store(uri).uri for uri in ([data_uris] if isinstance(data_uris, str) else data_uris)]
+    found = survey(data, recipe.data.rows("train"))
     part_uris = resolve_parts(recipe, parts or {})
     spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in part_uris.items()})
-    _claim(out, recipe, found, spec)
+    _claim(out, recipe, found, spec, several=len(data) > 1)
     if out.exists(f"checkpoint/{SPEC}"):
         progress(f"{recipe.name}: already trained, {checkpoint_uri}")
         return checkpoint_uri
@@ -92,7 +92,7 @@ def train(
         train_worker,
         train_loop_config={
             "recipe": recipe.model_dump(mode="json"), "spec": spec.model_dump(mode="json"),
-            "data": data_uri, "out": out.uri, "threads": threads, "parts": part_uris,
+            "data": data, "out": out.uri, "threads": threads, "parts": part_uris,
         },
         scaling_config=ScalingConfig(
             num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1, "GPU": int(use_gpu)}
@@ -115,11 +115,12 @@ def train(
     return checkpoint_uri
 
 
-def _claim(out: Store, recipe: Recipe, found: Survey, spec: ModelSpec) -> None:
+def _claim(out: Store, recipe: Recipe, found: Survey, spec: ModelSpec, *, several: bool) -> None:
     """Refuse a folder that another recipe or other data began: its state would be continued silently."""
+    mixture = [found.ids] if several else []  # arms of an experiment may differ in the augmented rows alone
     wanted: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"), "recipe_digest": recipe.digest,
-        "data_digest": digest(found.rows, found.subjects, found.channels, found.image_size),
+        "data_digest": digest(found.rows, found.subjects, found.channels, found.image_size, *mixture),
         "parts": {role: part.sha256 for role, part in spec.parts.items()},
     }  # fmt: skip
     if out.exists("run.json"):

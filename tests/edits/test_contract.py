@@ -7,7 +7,8 @@ as it has a policy, which a test asks for.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,20 @@ from builders import GE, SIEMENS, lesion_sample, tiny_spec
 from augengine.diffusion.checkpoint import Generator, untrained
 from augengine.diffusion.spec import Kind
 from augengine.edits import EDITS
-from augengine.edits.base import Context, Donor, Drawing, Edit, Plan
+from augengine.edits.base import Donor, Plan
+from augengine.edits.chain import Step, joined, parted, union
 from augengine.gates import Gates
-from augengine.load import load_policy
-from augengine.policy.spec import GateSpec, Sampler
+from augengine.load import load_mixture, load_policy
+from augengine.policy.spec import GateSpec
 from augengine.records import Sample
 
 POLICIES = sorted((Path(__file__).parents[2] / "policies").glob("*.yaml"))
+# A mix has no rows of its own: its members are here already.
+SINGLE = [path for path in POLICIES if load_mixture(path).mix is None]
 # Parameters that no policy of the project has, on top of those of the policy.
 MORE = {
     "brats_acquisition": [{"method": "inversion"}],
+    "brats_synthetic_labels": [{"paint": "lesion", "place": "prior", "side": "right", "new_margin_mm": 4.0}],
     "brats_tumor_relocation": [
         {"mirror": "never", "shift_mm": None, "roi_margin_mm": 8.0, "texture": {"flair": [0.5, 1.5]}},
         {"mirror": "never", "shift_mm": None, "keep_position": True},
@@ -37,6 +42,8 @@ MORE = {
                  "parts": [{"label": "oedema", "share": 2}, {"label": "necrosis", "share": 1}]}},
     ],
 }  # fmt: skip
+# What costs time and decides no property.
+LESS = {"brats_synthetic_labels": {"candidates": 3, "places": 3, "prior": {"solver": "ddim", "steps": 2}}}
 # All of one vendor, as policies select them; donors of both, so that every target has a candidate.
 SAMPLES = [lesion_sample(n, at_mm=(-20.0, 4.0 * n), acquisition=GE) for n in range(3)]
 DONORS = (Donor("D1", SIEMENS), Donor("D2", GE), Donor("D3", GE.replace(echo_time_ms=9.0)))
@@ -45,32 +52,49 @@ CHANNELS = SAMPLES[0].channels
 
 @dataclass(frozen=True)
 class Case:
-    """An edit with parameters, sampler, gates and untrained models."""
+    """The steps of a policy, its gates, and untrained models by role."""
 
-    edit: Edit
-    params: Any
-    sampler: Sampler
+    steps: tuple[Step, ...]
     gates: list[GateSpec]
     models: dict[str, Generator]
 
     def plan(self, sample: Sample, seed: int) -> Plan:
-        context = Context(DONORS, {r: m.spec for r, m in self.models.items()})
-        drawing = self.edit.plan(sample, self.params, np.random.default_rng(seed), context)
-        assert isinstance(drawing, Drawing), drawing
-        return Plan(f"out-{sample.sample_id}", sample.sample_id, 0, 0, seed, drawing.params, drawing.donors)
+        """Each step plans on what the one before it made of this row."""
+        row, plans = Plan(f"out-{sample.sample_id}", sample.sample_id, 0, 0, seed, {}), list[Plan]()
+        for step in self.steps:
+            plan = step.plan(sample, row, DONORS, {r: m.spec for r, m in self.models.items()})
+            assert isinstance(plan, Plan), plan
+            plans.append(plan)
+            if step is not self.steps[-1]:
+                (sample,) = step.apply([sample], [plan], self.models)
+        return joined(row, self.steps, plans)
 
     def plans(self) -> list[Plan]:
         return [self.plan(s, 7 + n) for n, s in enumerate(SAMPLES)]
 
     def apply(self, samples: list[Sample], plans: list[Plan]) -> list[Sample]:
-        return self.edit.apply(samples, plans, self.models, self.params, self.sampler)
+        for step, own in zip(self.steps, zip(*(parted(p, self.steps) for p in plans), strict=True), strict=True):
+            samples = step.apply(samples, own, self.models)
+        return samples
+
+    def judged(self, sample: Sample, plan: Plan) -> list[tuple[Sequence[GateSpec], Sample, Sample, Any]]:
+        """Gates with what they judge: input, output and region of each step, then of the whole row, which is last."""
+        source, found, region = sample, list[Any](), np.zeros(sample.image.shape[1:], bool)
+        for step, own in zip(self.steps, parted(plan, self.steps), strict=True):
+            (after,) = step.apply([sample], [own], self.models)
+            allowed = step.edit.region(sample, own)
+            found.append((step.gates, sample, after, allowed))
+            sample, region = after, union(region, allowed)
+        return [*found, (self.gates, source, sample, region)]
+
+    def region(self, sample: Sample, plan: Plan) -> np.ndarray | None:
+        return self.judged(sample, plan)[-1][3]
 
 
 def cases() -> list[Any]:
     found = []
-    for path in POLICIES:
-        loaded = load_policy(path)
-        for kinds in product(*loaded.edit.MODELS.values()):
+    for path in SINGLE:
+        for kinds in product(*load_policy(path).roles.values()):
             for n, more in enumerate([{}, *MORE.get(path.stem, [])]):
                 name = "-".join([path.stem, *kinds, *([str(n)] if n else [])])
                 found.append(pytest.param((path, kinds, more), id=name))
@@ -81,12 +105,16 @@ def cases() -> list[Any]:
 def case(request: pytest.FixtureRequest) -> Case:
     path, kinds, more = request.param
     loaded = load_policy(path)
-    roles: dict[str, Kind] = dict(zip(loaded.edit.MODELS, kinds, strict=True))
+    roles: dict[str, Kind] = dict(zip(loaded.roles, kinds, strict=True))
     models = {role: untrained(tiny_spec(kind, channels=CHANNELS), seed=1) for role, kind in roles.items()}
-    params = type(loaded.params).model_validate({**loaded.params.model_dump(by_alias=True), **more})
-    sampler = loaded.policy.sampler.model_copy(update={"steps": 2, "strength": 0.5, "guidance": 1.5})
-    loaded.edit.check(params, sampler, {role: model.spec for role, model in models.items()})
-    return Case(loaded.edit, params, sampler, loaded.policy.gates, models)
+    changes = {**LESS.get(path.stem, {}), **more}
+    steps = []
+    for step in loaded.steps:
+        params = type(step.params).model_validate({**step.params.model_dump(by_alias=True), **changes})
+        sampler = step.sampler.model_copy(update={"steps": 2, "strength": 0.5, "guidance": 1.5})
+        steps.append(replace(step, params=params, sampler=sampler))
+        steps[-1].check({role: model.spec for role, model in models.items()})
+    return Case(tuple(steps), loaded.policy.gates, models)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +164,7 @@ def test_nothing_changes_outside_the_region_and_the_label_follows_the_image(case
         assert all(after.labels[name] == code for name, code in sample.labels.items())
         assert set(np.unique(after.label)) <= {0, *after.labels.values()}
         image, label = (after.image != sample.image).any(axis=0), after.label != sample.label
-        region = case.edit.region(sample, plan)
+        region = case.region(sample, plan)
         if region is not None:
             assert region.dtype == bool
             assert not image[~region].any()
@@ -147,16 +175,21 @@ def test_nothing_changes_outside_the_region_and_the_label_follows_the_image(case
 
 def test_another_seed_gives_another_row_unless_deterministic(case: Case) -> None:
     plan = case.plan(SAMPLES[0], 1)
-    other = Plan.from_dict({**plan.to_dict(), "seed": 2})
+    steps = [{**values, "seed": 2} for values in plan.params.get("steps", [])]
+    other = replace(plan, seed=2, params={"steps": steps} if steps else plan.params)
     a, b = (case.apply([SAMPLES[0]], [p])[0].image for p in (plan, other))
-    assert np.array_equal(a, b) == (getattr(case.params, "method", None) == "inversion")
+    assert np.array_equal(a, b) == all(getattr(step.params, "method", None) == "inversion" for step in case.steps)
 
 
-def test_an_untrained_model_fails_a_gate(case: Case, edited: list[Sample]) -> None:
-    gates = Gates(case.gates)
-    for sample, plan, after in zip(SAMPLES, case.plans(), edited, strict=True):
-        assert not all(result.passed for result in gates(sample, after, case.edit.region(sample, plan)))
+def test_an_untrained_model_fails_a_gate(case: Case) -> None:
+    for sample, plan in zip(SAMPLES, case.plans(), strict=True):
+        judged = [Gates(gates)(before, after, region) for gates, before, after, region in case.judged(sample, plan)]
+        assert not all(result.passed for results in judged for result in results)
 
 
 def test_every_edit_has_a_policy_and_so_a_case() -> None:
-    assert {load_policy(path).policy.edit for path in POLICIES} == set(EDITS)
+    assert {step.edit.name for path in SINGLE for step in load_policy(path).steps} == set(EDITS)
+
+
+def test_a_chain_is_among_the_policies() -> None:
+    assert any(len(load_policy(path).steps) > 1 for path in SINGLE)

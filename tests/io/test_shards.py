@@ -17,7 +17,9 @@ from augengine.records import Provenance, Sample
 def assert_equal(a: Sample, b: Sample) -> None:
     assert a.image.dtype == b.image.dtype == np.float32
     assert a.image.tobytes() == b.image.tobytes()
-    assert (a.label is None and b.label is None) or np.array_equal(a.label, b.label)
+    for name in ("label", "label_confidence"):
+        one, two = getattr(a, name), getattr(b, name)
+        assert (one is None and two is None) or (one.dtype == two.dtype and np.array_equal(one, two)), name
     assert a.affine.tobytes() == b.affine.tobytes()
     for name in ("channels", "labels", "acquisition", "subject_id", "volume_id", "slice_index", "site", "split",
                  "intensity_range", "provenance", "sample_id"):  # fmt: skip
@@ -48,6 +50,7 @@ def test_every_field_survives_a_file_2d_and_3d(tmp_path: Path) -> None:
         slice_sample(1, 3),
         slice_sample(2, 0, label=None, labels={}, split=None, site="A", intensity_range=None, provenance=provenance),
         slice_sample(3, image=volume, label=np.ones((3, 4, 5), np.uint8), channels=("t1", "t2"), slice_index=None),
+        slice_sample(4, label_confidence=np.arange(32 * 32).reshape(32, 32).astype(np.uint8)),
     ]
     store = Store(write_samples(tmp_path, samples, per_file=2))
     for a, b in zip(samples, iter_samples(store, shard_names(store, "")), strict=True):
@@ -103,6 +106,19 @@ def test_pixels_that_do_not_fit_their_header_are_refused() -> None:
         from_row({**row, "image": row["image"][:-2]})
 
 
-def test_a_sample_refuses_a_label_of_another_shape() -> None:
-    with pytest.raises(DataError, match="label must be uint8"):
-        slice_sample(1, label=np.zeros((4, 4), np.uint8))
+@pytest.mark.parametrize("name", ["label", "label_confidence"])
+def test_a_sample_refuses_a_label_of_another_shape(name: str) -> None:
+    with pytest.raises(DataError, match=f"{name} must be uint8"):
+        slice_sample(1, **{name: np.zeros((4, 4), np.uint8)})
+
+
+def test_a_new_label_does_not_inherit_the_old_one_s_confidence() -> None:
+    sample = slice_sample(1, label_confidence=np.full((32, 32), 200, np.uint8))
+    assert sample.replace(site="A").label_confidence is not None
+    assert sample.replace(label=np.zeros((32, 32), np.uint8)).label_confidence is None
+
+
+def test_shards_from_before_the_confidence_column_are_read(tmp_path: Path) -> None:
+    store, sample = Store(str(tmp_path)), slice_sample(1)
+    store.write("old.parquet", to_bytes(to_table([sample]).drop_columns(["label_confidence"])))
+    assert_equal(sample, next(iter_samples(store, ["old.parquet"])))

@@ -10,10 +10,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy import ndimage
 
 from augengine.errors import ConfigError, DataError
 from augengine.phantom.brain import SITES, render
-from augengine.phantom.brain_anatomy import TISSUE_LABELS, BrainAnatomy, draw_brain
+from augengine.phantom.brain_anatomy import LESION_LABELS, TISSUE_LABELS, BrainAnatomy, draw_brain
 from augengine.phantom.brain_cohort import BrainCohort
 from augengine.phantom.write import write
 from augengine.phantom.write_brats import case_name
@@ -184,3 +185,46 @@ def test_brats_files(tmp_path: Path, year: int, suffixes: tuple[str, ...], enhan
         codes |= set(np.unique(seg).tolist())
     assert codes <= {0, 1, 2, enhancing}
     assert enhancing in codes
+
+
+def test_a_lesion_can_be_put_where_a_label_map_has_it(ill: BrainAnatomy) -> None:
+    own = ill.with_lesion(ill.label())
+    assert np.mean((own.label() > 0) == (ill.label() > 0)) > 0.995
+    moved = np.roll(ill.label(), 6, axis=1) * ill.brain_mask
+    other = ill.with_lesion(moved)
+    agreed = (other.label() == moved)[moved > 0].mean()
+    assert agreed > 0.85
+    seeds = {"noise_seed": 1, "bias_seed": 2, "subject_id": "b"}
+    healthy = render(ill, SITES["north"], lesion=False, **seeds).image  # type: ignore[arg-type]
+    image = render(other, SITES["north"], **seeds).image  # type: ignore[arg-type]
+    far = ~ndimage.binary_dilation(moved > 0, iterations=6)
+    assert np.array_equal(image[:, far], healthy[:, far])
+    core = moved == LESION_LABELS["oedema"]
+    assert image[-1][core].mean() > 1.1 * healthy[-1][core].mean()  # FLAIR
+    with pytest.raises(DataError, match="anatomy's shape"):
+        ill.with_lesion(moved[:-1])
+
+
+def test_a_core_is_necrotic_in_a_subject_of_high_grade_alone() -> None:
+    high = draw_brain("brain", 0, matrix=48, slices=16)
+    label = high.label()
+    bare = np.where(label == LESION_LABELS["enhancing"], 0, label).astype(np.uint8)
+    low = dataclasses.replace(high, lesion={**high.lesion, "enhancing": np.zeros_like(high.lesion["core"])})
+    never = high.without_lesion()
+    for subject, drawn, core in ((high, bare, "necrosis"), (low, bare, "core"), (never, bare, "core"),
+                                 (never, label, "necrosis")):  # fmt: skip
+        lesion = subject.with_lesion(drawn).lesion
+        assert lesion[core].any()
+        assert not lesion[{"core": "necrosis", "necrosis": "core"}[core]].any()
+
+
+def test_the_truth_with_another_lesion_has_the_scans_own_noise() -> None:
+    scan = COHORT.scan(1)
+    assert scan.label is not None
+    label = np.where(np.arange(16) == 8, scan.label, 0).astype(np.uint8)
+    truth = COHORT.truth(scan.subject_id, lesion=label, shared_noise=True)
+    healthy = COHORT.truth(scan.subject_id, shared_noise=True)
+    others = np.arange(16) != 8
+    assert np.array_equal(truth.image[..., others], healthy.image[..., others])
+    assert not np.array_equal(truth.image[..., 8], healthy.image[..., 8])
+    assert truth.volume_id not in (scan.volume_id, healthy.volume_id)

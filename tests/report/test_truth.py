@@ -11,17 +11,23 @@ import pytest
 from builders import GE, SIEMENS, slice_sample, write_checkpoint
 from scipy.ndimage import gaussian_filter
 
+from augengine.diffusion.build import build
+from augengine.diffusion.checkpoint import save_generator, subject_hash
+from augengine.diffusion.conditions import Vocabulary
+from augengine.diffusion.discriminative import PredictorSpec
+from augengine.diffusion.spec import ModelSpec
+from augengine.errors import DataError
 from augengine.intensity import normalise
 from augengine.io.shards import to_bytes, to_table
 from augengine.io.store import Store
 from augengine.phantom.cohort import Cohort
-from augengine.phantom.protocols import without_fat_saturation
+from augengine.phantom.protocols import duke_protocols, without_fat_saturation
 from augengine.pipeline.units import INLINE
 from augengine.policy.spec import Sampler
 from augengine.prepare import Preparation, prepare
 from augengine.records import Sample
 from augengine.report.classical import PooledHistograms, protocol_group
-from augengine.report.truth import errors, evaluate, plot
+from augengine.report.truth import errors, evaluate, measured_rows, plot, split_rows
 
 COHORT = Cohort(subjects=4, seed=1, matrix=64, slices=6)
 PREPARATION = Preparation(size=48)
@@ -58,6 +64,45 @@ def test_histogram_matching_recovers_a_monotone_contrast_and_not_a_flipped_one()
     assert protocol_group(GE) != protocol_group(without_fat_saturation(GE))
 
 
+def test_matching_by_tissue_follows_a_flip_of_tissues() -> None:
+    targets = [slice_sample(n, acquisition=GE) for n in range(6)]
+    true, names = normalise(targets[0]), {"dark": 1, "bright": 2}
+    label = (1 + (true[0] > np.median(true[0][true[0] > 0.2]))).astype(np.uint8)
+    flipped = targets[0].replace(
+        image=((1.2 - true) * 670 + 30).astype(np.float32), acquisition=SIEMENS, label=label, labels=names
+    )
+    labelled = [targets[0].replace(label=label, labels=names)]
+    error = {
+        by_tissue: float(
+            np.abs(PooledHistograms.fit(labelled, by_tissue=by_tissue).match(flipped, GE) - true).mean()  # type: ignore[operator]
+        )
+        for by_tissue in (False, True)
+    }
+    assert error[True] < 0.6 * error[False]  # the order of the tissues is right, that within them is not
+
+
+def test_one_power_undoes_a_power() -> None:
+    true = np.random.default_rng(0).uniform(0.2, 1, (1, 48, 48)).astype(np.float32)
+    target = slice_sample(1, size=48, acquisition=GE).replace(image=true * 670 + 30)
+    power = target.replace(image=true**2 * 670 + 30, acquisition=SIEMENS)
+    histograms = PooledHistograms.fit([target])
+    recovered = histograms.gamma(power, GE)
+    assert recovered is not None
+    assert np.abs(recovered - true).max() < 0.02
+    assert histograms.gamma(power, GE.replace(manufacturer="PHILIPS")) is None
+
+
+def test_a_row_is_held_out_if_no_scan_can_have_been_made_with_it() -> None:
+    rows = duke_protocols()
+    scans = [rows[0].acquisition(0.1), without_fat_saturation(rows[25].acquisition(0.9))]
+    sets = split_rows(scans)
+    assert rows[0] in sets["seen"]
+    # Without saturation, an Avanto's FS and SFS rows of one thickness cannot be told apart: both count as seen.
+    assert {(p.scan_options, p.slice_thickness_mm) for p in sets["seen"][1:]} == {("PFP\\FS", 1.1), ("PFP\\SFS", 1.1)}
+    assert len(sets["seen"]) == 3
+    assert len(sets["held out"]) == len(rows) - 3
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Store]:
     folder = tmp_path_factory.mktemp("truth")
@@ -69,8 +114,22 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     checkpoint = write_checkpoint(folder / "model", size=48, channels=samples[0].channels)
     samplers = {"structure": Sampler(steps=2), "sdedit": Sampler(solver="ddpm", steps=2, strength=0.05, guidance=3)}
     out = str(folder / "out")
-    summary = evaluate(str(folder / "data"), out, checkpoint, COHORT, PREPARATION, samplers, actors=INLINE)
+    summary = evaluate(
+        str(folder / "data"), out, checkpoint, COHORT, PREPARATION, samplers,
+        predictor=write_predictor(str(folder / "predictor"), "S100"), actors=INLINE,
+    )  # fmt: skip
     return summary, Store(out)
+
+
+def write_predictor(folder: str, subject: str) -> str:
+    """A small acquisition predictor with random weights that says `subject` trained it."""
+    spec = ModelSpec(
+        kind="acquisition_predictor", network=PredictorSpec(width=8, norm_groups=4), channels=("t1",),
+        vocabulary=Vocabulary.fit(p.acquisition(0.5) for p in duke_protocols()), image_size=(48, 48),
+        spacing_mm=(2.0, 2.0), subject_hashes=(subject_hash(subject),),
+    )  # fmt: skip
+    save_generator(Store(folder), spec, build(spec, seed=0).state_dict())
+    return folder
 
 
 def test_the_table_holds_every_method_on_held_out_subjects_and_both_kinds_of_pairs(measured: Any) -> None:
@@ -79,8 +138,34 @@ def test_the_table_holds_every_method_on_held_out_subjects_and_both_kinds_of_pai
     assert set(summary["pairs"]) == {"flipping", "same order"}
     for methods in summary["pairs"].values():
         assert {"identity", "structure", "sdedit", "structure, untrained"} <= set(methods)
+        assert methods["truth without noise"]["rmse"] < 0.5 * methods["identity"]["rmse"]
     assert (
         summary["pairs"]["flipping"]["identity"]["psnr_db"] < summary["pairs"]["same order"]["identity"]["psnr_db"] - 5
     )
     assert json.loads(store.read("truth.json")) == json.loads(json.dumps(summary))
+    for row in measured_rows(store).to_pylist():
+        assert row["rmse_body"] == pytest.approx(row["rmse"])
+        low, high = sorted((row["rmse_tissue"], row["rmse_rest"]))
+        assert low <= row["rmse_body"] * 1.2
+        assert row["rmse_body"] <= high * 1.2
     assert Path(plot(summary, store)).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_gain_is_of_rows_whose_vendor_changes_and_0_without_an_edit(measured: Any) -> None:
+    _, store = measured
+    rows = measured_rows(store).to_pylist()
+    gains = {m: [r["vendor_gain"] for r in rows if r["method"] == m] for m in ("identity", "truth without noise")}
+    assert any(np.isnan(g) for g in gains["identity"])
+    assert [np.isnan(g) for g in gains["identity"]] == [np.isnan(g) for g in gains["truth without noise"]]
+    assert np.nanmax(np.abs(gains["identity"])) < 1e-6 < np.nanmax(np.abs(gains["truth without noise"]))
+
+
+def test_a_predictor_of_a_test_subject_is_refused(measured: Any, tmp_path: Path) -> None:
+    _, store = measured
+    folder = Path(store.uri).parent
+    known = write_predictor(str(tmp_path / "predictor"), COHORT.subject_id(2))
+    with pytest.raises(DataError, match="judges only subjects that did not train it"):
+        evaluate(
+            str(folder / "data"), str(tmp_path / "out"), str(folder / "model"), COHORT, PREPARATION, {},
+            predictor=known, actors=INLINE,
+        )  # fmt: skip

@@ -74,6 +74,7 @@ MODELS = {
     "referee": ("segmenter", set()),
     "unet3d": ("segmenter", set()),
     "unet": ("segmenter", set()),
+    "unet_duke": ("segmenter", set()),
 }
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from augengine.diffusion.spec import ModelSpec
+from augengine.train.classical import classical
 from augengine.train.config import Recipe
 from augengine.train.data import Batch
 from augengine.train.warp import warp
@@ -54,9 +55,14 @@ class Objective(nn.Module):
         return parameter.device
 
     def tensors(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Images with their context (B, C + context, *) and tissue maps (B, *), warped together in training."""
+        """Images with their context (B, C + context, *) and tissue maps (B, *), changed at random in training."""
         images = torch.from_numpy(np.concatenate([batch.images, batch.context], axis=1))
         tissue = torch.from_numpy(batch.tissue)
-        if self.recipe.warp is None or not self.training:
+        if not self.training:
             return images, tissue.clone()
-        return warp(images, tissue, self.recipe.warp, generator)
+        with torch.autocast("cpu", enabled=False):  # places rounded to bfloat16 would tear the images
+            if self.recipe.warp is not None:
+                images, tissue = warp(images, tissue, self.recipe.warp, generator)
+            if self.recipe.classical is not None:
+                images, tissue = classical(images, tissue, self.recipe.classical, generator)
+        return images, tissue.clone()

@@ -1,0 +1,58 @@
+"""What became of the rows of one unit in; its accepted, rejected, failed and skipped tables out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from augengine.edits.base import Skip
+from augengine.errors import AugengineError
+from augengine.gates import GateResult, image_digest
+from augengine.io.shards import SCHEMA, to_table
+from augengine.records import Sample
+
+REASON = pa.field("reason", pa.string())
+LOST = pa.schema([(n, pa.string()) for n in ("output_id", "sample_id", "subject_id", "stage", "kind")] + [REASON])
+
+
+class Rows:
+    """The outcome of one unit, filed by kind.
+
+    Attributes:
+        kept: digests of the accepted images, for the gate `duplicate`.
+    """
+
+    def __init__(self) -> None:
+        self.kept: set[str] = set()
+        self._accepted: list[Sample] = []
+        self._rejected: list[tuple[Sample, str]] = []
+        self._lost: dict[str, list[dict[str, str]]] = {"failed": [], "skipped": []}
+
+    def keep(self, sample: Sample, broken: Sequence[GateResult]) -> None:
+        """File an edited row as accepted, or as rejected with the gates that it broke."""
+        if broken:
+            self._rejected.append((sample, "; ".join(str(g) for g in broken)))
+        else:
+            self._accepted.append(sample)
+            self.kept.add(image_digest(sample))
+
+    def lost(self, output_id: str, sample_id: str, subject_id: str, stage: str, why: Exception | Skip) -> None:
+        """File a row without pixels, as skipped or failed, with stage, kind and reason."""
+        outcome, reason, kind = "failed", str(why), type(why).__name__
+        if isinstance(why, Skip):
+            outcome, reason = "skipped", why.reason
+        elif not isinstance(why, AugengineError):
+            reason = f"{kind}: {reason}"
+        values = (output_id, sample_id, subject_id, stage, kind, reason)
+        self._lost[outcome].append(dict(zip(LOST.names, values, strict=True)))
+
+    def tables(self) -> dict[str, pa.Table]:
+        """One table per outcome, empty ones included, so that the counts are complete."""
+        rejected = to_table(s for s, _ in self._rejected)
+        reasons = pa.array([r for _, r in self._rejected], pa.string())
+        return {
+            "accepted": to_table(self._accepted),
+            "rejected": rejected.append_column(REASON, reasons).replace_schema_metadata(SCHEMA.metadata),
+            **{outcome: pa.Table.from_pylist(rows, schema=LOST) for outcome, rows in self._lost.items()},
+        }

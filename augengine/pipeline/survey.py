@@ -1,0 +1,96 @@
+"""Sample shards and policies in; what is to be made of each row group, and the facts of the whole data set out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow.parquet as pq
+
+from augengine.edits.base import Donor
+from augengine.io.commits import sample_files
+from augengine.io.shards import METADATA_COLUMNS, check_schema
+from augengine.io.store import Store
+from augengine.load import Mixture
+from augengine.records import Acquisition
+from augengine.rng import canonical_json
+
+
+@dataclass(frozen=True)
+class Group:
+    """A row group of a shard: rows that the policy selects, and what is to be made of them by policy and replicate."""
+
+    name: str
+    group: int
+    selected: int
+    requested: Mapping[tuple[str, int], int]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one pass over the metadata of a data set tells.
+
+    Attributes:
+        channels: policy name → the channels of the rows that it takes.
+        left_out: rows that no policy's `select` takes, by reason.
+    """
+
+    groups: tuple[Group, ...]
+    donors: tuple[Donor, ...]
+    channels: Mapping[str, tuple[tuple[str, ...], ...]]
+    digest: str
+    rows: int
+    left_out: Mapping[str, int]
+
+    @property
+    def selected(self) -> int:
+        """Rows that the `select` of any policy takes."""
+        return sum(group.selected for group in self.groups)
+
+    def requested(self, policy: str) -> int:
+        """Rows that a policy is to make."""
+        return sum(n for group in self.groups for (name, _), n in group.requested.items() if name == policy)
+
+
+def survey(store: Store, mixture: Mixture) -> Source:
+    """Stream the metadata once; memory grows with subjects and row groups, not with rows."""
+    groups: list[Group] = []
+    donors: dict[str, Acquisition] = {}
+    channels: dict[str, set[tuple[str, ...]]] = {m.name: set() for m in mixture.members}
+    running, rows, left_out = hashlib.blake2b(digest_size=16), 0, Counter[str]()
+    splits = {m.policy.select.split for m in mixture.members}
+    for name in sample_files(store):
+        file = store.parquet(name)
+        check_schema(file, store.path(name))
+        for group in range(file.num_row_groups):
+            selected, requested = 0, Counter[tuple[str, int]]()
+            running.update(canonical_json(_pixel_bytes(file, group)).encode())
+            for row in file.read_row_group(group, columns=METADATA_COLUMNS).to_pylist():
+                rows += 1
+                if mixture.takes(row):
+                    selected += 1
+                    for replicate in range(mixture.per_input):
+                        member = mixture.drawn(row, replicate)
+                        assert member is not None  # one of those that take it
+                        requested[member.name, replicate] += 1
+                        channels[member.name].add(tuple(row["channels"]))
+                else:
+                    other = None not in splits and row["split"] not in splits
+                    left_out[f"split is {row['split']}" if other else "select.where"] += 1
+                running.update(canonical_json([name, row["sample_id"], row["split"], row["acquisition"]]).encode())
+                if row["split"] == "train" and not row["synthetic"]:
+                    donors[row["subject_id"]] = Acquisition(**row["acquisition"])
+            groups.append(Group(name, group, selected, dict(requested)))
+    return Source(
+        tuple(groups), tuple(Donor(s, a) for s, a in sorted(donors.items())),
+        {member: tuple(sorted(found)) for member, found in channels.items()}, running.hexdigest(), rows, left_out,
+    )  # fmt: skip
+
+
+def _pixel_bytes(file: pq.ParquetFile, group: int) -> list[int]:
+    """Compressed sizes of the pixel columns: other pixels under the same ids are noticed without reading them."""
+    meta = file.metadata.row_group(group)
+    columns = (meta.column(n) for n in range(meta.num_columns))
+    return [c.total_compressed_size for c in columns if c.path_in_schema in ("image", "label")]

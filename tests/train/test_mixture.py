@@ -1,0 +1,105 @@
+"""Several folders as one data set: which real and augmented rows a training sees."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_cases import recipe, samples_of, write_rows
+
+from augengine.errors import DataError
+from augengine.records import Provenance, Sample
+from augengine.train.data import BatchReader, Rows, survey
+
+REAL, COPIES = 12, 3
+
+
+def row(number: int, split: str = "train", *, augmented: bool = False, labelled: bool = True) -> Sample:
+    """A flat slice whose normalised value is its number; augmented ones begin at 100."""
+    subject = f"S{number % 100 % REAL}"
+    made = Provenance(f"made-{number}", subject, "policy", "0", "edit", {}) if augmented else None
+    return samples_of()[0].replace(
+        image=np.full((1, 16, 16), number, np.float32), subject_id=subject, volume_id=subject, slice_index=0,
+        split=split, provenance=made, **({} if labelled else {"label": None}),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    real = [row(n) for n in range(REAL)] + [row(50, "val")]
+    made = [row(100 + n, augmented=True) for n in range(COPIES * REAL)] + [row(190, "val", augmented=True)]
+    return [write_rows(tmp_path / "real", real), write_rows(tmp_path / "made", made)]
+
+
+def seen(folders: str | list[str], rows: Rows, seed: int = 0, epoch: int = 0) -> list[int]:
+    reader = BatchReader(folders, rows, seed, 3)
+    steps = range(epoch * reader.rows // 3, (epoch + 1) * reader.rows // 3)
+    return [round(float(image[0, 0, 0])) for step in steps for image in reader.batch(step).images]
+
+
+def test_folders_are_read_as_one(folders: list[str]) -> None:
+    everything = seen(folders, Rows("train"))
+    assert sorted(everything) == [*range(REAL), *range(100, 100 + COPIES * REAL)]
+    assert min(everything.index(n) for n in range(100, 136)) < max(everything.index(n) for n in range(REAL))
+    found = survey(folders, Rows("train"))
+    assert found.rows == len(everything)
+    assert len(found.subjects) == REAL
+    assert found.ids == survey(folders[::-1], Rows("train")).ids != survey(folders[0], Rows("train")).ids
+    assert seen(folders[0], Rows("train")) == seen(folders[:1], Rows("train"))
+    assert sorted(seen(folders[:1] * 2, Rows("train"))) == sorted([*range(REAL)] * 2)
+
+
+def test_a_ratio_takes_the_same_rows_in_every_epoch_and_those_of_a_smaller_one(folders: list[str]) -> None:
+    smaller: set[int] = set()
+    for ratio in (0.0, 0.25, 1.0, 3.0):
+        rows = Rows("train", augmented_per_real=ratio)
+        epochs = [seen(folders, rows, seed=seed, epoch=epoch) for seed, epoch in ((0, 0), (0, 1), (7, 0))]
+        assert epochs[0] != epochs[1]
+        assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(epochs[2])
+        made = {n for n in epochs[0] if n >= 100}
+        assert len(made) == len(epochs[0]) - REAL == round(ratio * REAL)
+        assert smaller <= made
+        smaller = made
+        assert survey(folders, rows).rows == len(epochs[0])
+    assert sorted({n % 100 // REAL for n in seen(folders, Rows("train", augmented_per_real=1.0)) if n >= 100}) != [0]
+
+
+def test_the_ratio_counts_within_a_fold_and_leaves_its_subjects_out_of_both(folders: list[str]) -> None:
+    rows = Rows("train", (0, 2), augmented_per_real=2.0)
+    kept = seen(folders, rows)
+    real = {n for n in kept if n < 100}
+    assert 0 < len(real) < REAL
+    assert {n % 100 % REAL for n in kept} == real
+    assert len(set(kept)) == 3 * len(real)
+
+
+def test_more_than_there_is_is_refused(folders: list[str]) -> None:
+    with pytest.raises(DataError, match=r"3.5 augmented rows for each of 12 real ones are 42; found 36 of split"):
+        survey(folders, Rows("train", augmented_per_real=3.5))
+
+
+def test_what_learns_regions_leaves_out_rows_without_a_label_map(tmp_path: Path) -> None:
+    uri = write_rows(tmp_path, [row(1), row(2, labelled=False), row(3)])
+    labelled, any_row = recipe("segmenter").data.rows("train"), recipe("m1").data.rows("train")
+    reader = BatchReader(uri, labelled, 0, 2)
+    assert sorted(float(image[0, 0, 0]) for image in reader.batch(0).images) == [1, 3]
+    assert survey(uri, labelled).rows == reader.rows == 2
+    assert survey(uri, any_row).rows == 3
+    with pytest.raises(DataError, match="no labelled rows of split 'train'"):
+        survey(write_rows(tmp_path / "none", [row(2, labelled=False)]), labelled)
+
+
+def test_validation_is_of_real_rows_where_a_ratio_is_asked_for(folders: list[str]) -> None:
+    data = recipe("segmenter").data
+    assert survey(folders, data.rows("val")).rows == 2
+    mixed = data.model_copy(update={"augmented_per_real": 1.0})
+    assert survey(folders, mixed.rows("val")).rows == 1
+    assert survey(folders, mixed.rows("train")).rows == 2 * REAL
+
+
+def test_recipes_without_a_mixture_keep_the_identity_that_they_had() -> None:
+    plain = recipe("segmenter")
+    assert "augmented_per_real" not in plain.model_dump(mode="json")["data"]
+    assert "classical" not in plain.model_dump(mode="json")
+    mixed = recipe("segmenter", data={**plain.data.model_dump(), "augmented_per_real": 1.0})
+    assert len({plain.digest, mixed.digest, recipe("segmenter", classical={}).digest}) == 3
+    assert mixed == type(mixed).model_validate(mixed.model_dump(mode="json"))
