@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from augengine.errors import DataError
 from augengine.phantom.breast import render
@@ -14,6 +14,8 @@ from augengine.phantom.protocols import GE, SIEMENS, draw_protocol, without_fat_
 from augengine.records import Acquisition, Sample
 from augengine.rng import derive, digest, generator
 from augengine.yaml_config import Strict
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Cohort(Strict):
@@ -30,8 +32,17 @@ class Cohort(Strict):
     slice_spacing_mm: float | None = Field(None, gt=0, le=20, description="None: 4 mm, more for coarse voxels")
     lesion_fraction: float = Field(0.3, ge=0, le=1, description="share of subjects with a lesion")
     lesion_label: bool = Field(False, description="give the lesion its own label instead of fibroglandular")
-    no_fat_saturation_fraction: float = Field(0.5, ge=0, le=1, description="share scanned without fat saturation")
+    no_fat_saturation_fraction: Share | dict[str, Share] = Field(
+        0.5, description="share scanned without fat saturation; by manufacturer, where their habits differ"
+    )
     siemens_fraction: float | None = Field(None, ge=0, le=1, description="share of Siemens scans; None: as in Duke")
+
+    @field_validator("no_fat_saturation_fraction")
+    @classmethod
+    def _manufacturers(cls, share: float | dict[str, float]) -> float | dict[str, float]:
+        if isinstance(share, dict) and (unknown := share.keys() - {GE, SIEMENS}):
+            raise ValueError(f"unknown manufacturer {min(unknown)!r}; known: {GE}, {SIEMENS}")
+        return share
 
     def subject_id(self, index: int) -> str:
         """`Breast_MRI_001` for index 0."""
@@ -58,7 +69,10 @@ class Cohort(Strict):
         if self.siemens_fraction is not None:
             manufacturer = SIEMENS if rng.random() < self.siemens_fraction else GE
         acquisition = draw_protocol(rng, manufacturer=manufacturer)
-        return without_fat_saturation(acquisition) if rng.random() < self.no_fat_saturation_fraction else acquisition
+        share = self.no_fat_saturation_fraction
+        if isinstance(share, dict):
+            share = share.get(acquisition.manufacturer or "", 0.0)
+        return without_fat_saturation(acquisition) if rng.random() < share else acquisition
 
     def anatomy(self, index: int) -> BreastAnatomy:
         """The subject itself; the last two drawn are kept in memory."""

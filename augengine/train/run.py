@@ -48,7 +48,8 @@ def train(
         data_uris: an ingested data set (holding `samples/`), an augmented one, a folder of shards, or several of them.
         out_uri: folder of the run: `checkpoint/` (the result), `state/` (for resuming), `metrics.jsonl`, `pictures/`.
         parts: folder of the checkpoint of each part, where the recipe does not say or another is wanted.
-        num_workers: Ray Train workers; the batch is shared among them.
+        num_workers: Ray Train workers; the batch is shared among them. 0 trains in this process (Ray Train's local
+            mode), on the GPU that Ray gave it, if any: no start-up, and no checkpoint to resume from.
         use_gpu: one GPU per worker; None takes GPUs if the cluster has enough.
         threads_per_worker: CPU threads of each worker; None shares this machine's cores out.
         progress: receives one plain line at a time.
@@ -63,7 +64,7 @@ def train(
     """
     out = Store(out_uri)
     checkpoint_uri = f"{out.uri}/checkpoint"
-    if recipe.optimiser.batch_size % num_workers:
+    if num_workers and recipe.optimiser.batch_size % num_workers:
         raise ConfigError(
             "optimiser.batch_size must divide evenly among the workers",
             found=f"{recipe.optimiser.batch_size} rows for {num_workers} workers",
@@ -77,9 +78,7 @@ def train(
     if out.exists(f"checkpoint/{SPEC}"):
         progress(f"{recipe.name}: already trained, {checkpoint_uri}")
         return checkpoint_uri
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    use_gpu = gpus >= num_workers if use_gpu is None else use_gpu
-    _check_room(num_workers, use_gpu, gpus)
+    use_gpu = _room(num_workers, use_gpu) if num_workers else False
     with torch.device("meta"):
         network = build(spec)
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
@@ -87,7 +86,7 @@ def train(
         f"{recipe.name}: {parameters / 1e6:.1f} M parameters to train, {found.rows} rows of {len(found.subjects)} "
         f"subjects, {num_workers} worker{'s' if num_workers > 1 else ''}"
     )
-    threads = threads_per_worker or max(1, (os.cpu_count() or 1) // num_workers)
+    threads = threads_per_worker or max(1, (os.cpu_count() or 1) // max(1, num_workers))
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
@@ -135,13 +134,15 @@ def _claim(out: Store, recipe: Recipe, found: Survey, spec: ModelSpec, *, severa
         out.write_json("run.json", wanted)
 
 
-def _check_room(num_workers: int, use_gpu: bool, gpus: int) -> None:
-    """Ray waits for ever for resources that the cluster does not have."""
-    cpus = int(ray.cluster_resources().get("CPU", 0))
+def _room(num_workers: int, use_gpu: bool | None) -> bool:
+    """Whether workers get GPUs. Ray waits for ever for resources that the cluster does not have: `RunError`."""
+    cpus, gpus = (int(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU"))
+    use_gpu = gpus >= num_workers if use_gpu is None else use_gpu
     if cpus < num_workers:
         raise RunError(f"{num_workers} workers need a CPU each", found=f"{cpus} CPUs", next_step="lower num_workers")
     if use_gpu and gpus < num_workers:
         raise RunError(f"{num_workers} workers need a GPU each", found=f"{gpus} GPUs", next_step="lower num_workers")
+    return use_gpu
 
 
 def _explained(error: BaseException, out: Store) -> AugengineError:

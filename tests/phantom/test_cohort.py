@@ -73,6 +73,13 @@ def test_shares_are_obeyed() -> None:
     assert np.mean([a.manufacturer == SIEMENS for a in drawn]) == pytest.approx(0.5, abs=0.08)
     assert np.mean([is_fat_saturated(a) for a in drawn]) == pytest.approx(0.75, abs=0.07)
     assert {a.manufacturer for a in drawn} == {GE, SIEMENS}
+    habits = Cohort(subjects=400, siemens_fraction=0.5, no_fat_saturation_fraction={GE: 0.0, SIEMENS: 0.5})
+    shares = {GE: [], SIEMENS: []}
+    for acquisition in map(habits.acquisition, range(400)):
+        shares[acquisition.manufacturer].append(is_fat_saturated(acquisition))
+    assert (np.mean(shares[GE]), np.mean(shares[SIEMENS])) == (1.0, pytest.approx(0.5, abs=0.1))
+    with pytest.raises(ValueError, match="unknown manufacturer 'Philips'"):
+        Cohort(no_fat_saturation_fraction={"Philips": 0.5})
     ill = Cohort(subjects=8, matrix=64, slices=4, lesion_fraction=1.0)
     assert all(ill.anatomy(i).lesion is not None for i in range(8))
 

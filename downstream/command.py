@@ -1,0 +1,174 @@
+"""The flags of `jobs/evaluate.py`: real and augmented shards, or a phantom built on the spot, in; tables out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from augengine.commands.flags import parse_assignments, parse_numbers
+from augengine.errors import ConfigError
+from augengine.io.store import Store
+from augengine.phantom.brain_cohort import BrainCohort
+from augengine.phantom.cohort import Cohort
+from augengine.phantom.protocols import GE, SIEMENS
+from augengine.pipeline.cluster import connect, output_uri, user_errors
+from augengine.pipeline.units import Actors
+from augengine.prepare import Preparation
+from augengine.report.console import console, stage, table
+from augengine.train.config import Recipe, read_recipe
+from augengine.yaml_config import unknown_name
+from downstream.arms import ARMS, Extra, default_arms, find_arms
+from downstream.experiment import Done, Experiment, run
+from downstream.plots import write_plots
+from downstream.protocols import PROTOCOLS, Protocol, protocol
+from downstream.results import Plan, measure
+from downstream.segmenters import SEGMENTERS
+from downstream.study import Built, Study, build
+from downstream.tables import TABLES, primary, write_tables
+
+# Vendors whose habits differ as much as Duke's protocols would if one of them did without fat saturation: there,
+# all scans are saturated, and a segmenter hardly notices the vendor.
+BREASTS = Study(
+    Cohort(subjects=160, seed=29, matrix=128, slices=8, slice_spacing_mm=6, siemens_fraction=0.5,
+           no_fat_saturation_fraction={GE: 0.0, SIEMENS: 0.8}),
+    Preparation(size=64, drop_end_slices=1),
+)  # fmt: skip
+BRAINS = Study(BrainCohort(subjects=100, seed=23, matrix=64, slices=24), Preparation())
+FULL_SEEDS, FULL_STEPS = 5, 450
+QUICK_SEEDS, QUICK_STEPS, QUICK_MINUTES, QUICK_SUBJECTS = 1, 150, 1.0, 60
+RECIPES = {"unet": ["unet=jobs/recipes/unet_small.yaml"]}
+
+DataFlag = Annotated[str | None, typer.Option(help="Ingested real shards, all domains and splits (path or URI).")]
+AugmentedFlag = Annotated[list[str] | None, typer.Option(help="Folder of augmented rows; may be given again.")]
+UntrainedFlag = Annotated[list[str] | None, typer.Option(help="The same, of a generator with random weights.")]
+CheckpointFlag = Annotated[list[str] | None, typer.Option(help="Model of a row's provenance that was moved.")]
+PhantomFlag = Annotated[bool, typer.Option("--phantom", help="Build cohort, generators and augmented rows first.")]
+ProtocolFlag = Annotated[str, typer.Option("--protocol", help=f"One of {', '.join(PROTOCOLS)}.")]
+ArmsFlag = Annotated[str | None, typer.Option(help=f"Of {', '.join(ARMS)}; default: those whose rows there are.")]
+SeedsFlag = Annotated[int | None, typer.Option(min=1, help=f"Trainings per arm; default {FULL_SEEDS}.")]
+StepsFlag = Annotated[int | None, typer.Option(min=1, help=f"Optimiser steps of every training; default {FULL_STEPS}.")]
+RatioFlag = Annotated[float, typer.Option(min=0.01, help="Added rows per real row.")]
+CurveFlag = Annotated[str | None, typer.Option(help="Further ratios of the arm counterfactual: 0.25,0.5,2,4.")]
+SegmenterFlag = Annotated[str, typer.Option(help=f"One of {', '.join(SEGMENTERS)}.")]
+RecipeFlag = Annotated[list[str] | None, typer.Option(help="ROLE=FILE of each recipe that the segmenter takes.")]
+OutFlag = Annotated[str | None, typer.Option(help="Output folder: a path or any fsspec URI.")]
+QuickFlag = Annotated[bool, typer.Option("--quick", help="One seed, few steps; of a phantom few subjects.")]
+TablesFlag = Annotated[bool, typer.Option("--tables-only", help="Measure stored predictions anew; trains nothing.")]
+ActorsFlag = Annotated[int, typer.Option(help="Trainings at a time.")]
+CpusFlag = Annotated[float, typer.Option(help="Logical CPUs of an actor; their sum must stay below the cluster's.")]
+GpusFlag = Annotated[float, typer.Option(help="GPUs of an actor.")]
+
+
+def evaluate(
+    data: DataFlag = None,
+    augmented: AugmentedFlag = None,
+    augmented_untrained: UntrainedFlag = None,
+    checkpoint: CheckpointFlag = None,
+    phantom: PhantomFlag = False,
+    protocol_name: ProtocolFlag = "duke_strict",
+    arms: ArmsFlag = None,
+    seeds: SeedsFlag = None,
+    steps: StepsFlag = None,
+    ratio: RatioFlag = 1.0,
+    ratio_curve: CurveFlag = None,
+    segmenter: SegmenterFlag = "unet",
+    recipe: RecipeFlag = None,
+    out: OutFlag = None,
+    quick: QuickFlag = False,
+    tables_only: TablesFlag = False,
+    actors: ActorsFlag = 2,
+    cpus_per_actor: CpusFlag = 0.5,
+    gpus_per_actor: GpusFlag = 0,
+) -> None:
+    """Does augmentation help on the scanner without labels? Arms, domains and seeds, told by patient."""
+    with user_errors():
+        asked, uri = protocol(protocol_name), output_uri(out, f"evaluate-{protocol_name}")
+        spread = Actors(actors, cpus_per_actor, gpus_per_actor)
+        rows: dict[Extra, tuple[str, ...]] = {
+            "augmented": tuple(augmented or ()), "untrained": tuple(augmented_untrained or ())
+        }  # fmt: skip
+        there = (asked.key != "none", asked.key != "none") if phantom else (bool(augmented), bool(augmented_untrained))
+        chosen = find_arms([name.strip() for name in arms.split(",")] if arms else default_arms(*there))
+        curve = parse_numbers(ratio_curve, "--ratio-curve") if ratio_curve else ()
+        if tables_only:
+            connect()
+            _report(uri, spread, anew=True)
+            return
+        if (data is None) == (not phantom):
+            raise ConfigError("give either --data or --phantom", next_step="--data is what jobs/ingest.py wrote")
+        recipes = _recipes(segmenter, recipe or [])
+        connect()
+        settings = {"seeds": seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
+                    "steps": steps or (QUICK_STEPS if quick else FULL_STEPS)}  # fmt: skip
+        if phantom:
+            study = _study(asked, quick, max(ratio, *curve) if curve else ratio)
+            extras = {arm.extra for arm in chosen}
+            built = build(study, asked, f"{uri}/phantom", extras, stage, console.print, actors=spread)
+        else:
+            built = Built(str(data), rows)
+        done = run(
+            Experiment(
+                asked, built.data, uri, recipes, built.rows.get("augmented", ()), built.rows.get("untrained", ()),
+                tuple(arm.name for arm in chosen), ratio=ratio, curve=curve, segmenter=segmenter,
+                checkpoints=tuple(checkpoint or ()), **settings,
+            ),
+            stage, actors=spread,
+        )  # fmt: skip
+        _print_done(done)
+        _report(uri, spread, anew=False)
+
+
+def _recipes(segmenter: str, given: list[str]) -> dict[str, Recipe]:
+    """Recipes by role; a segmenter of one recipe has a default."""
+    if segmenter not in SEGMENTERS:
+        raise unknown_name("segmenter", segmenter, list(SEGMENTERS), "--segmenter")
+    found = {
+        role: read_recipe(path)
+        for text in given or RECIPES.get(segmenter, [])
+        for role, path in parse_assignments(text, "--recipe").items()
+    }
+    roles = SEGMENTERS[segmenter].roles
+    if set(found) != set(roles):
+        raise ConfigError(
+            f"the segmenter {segmenter} takes recipes for {', '.join(roles)}", found=", ".join(found) or "none",
+            where="--recipe", next_step="give --recipe ROLE=FILE for each",
+        )  # fmt: skip
+    return found
+
+
+def _study(asked: Protocol, quick: bool, ratio: float) -> Study:
+    """The phantom of a protocol."""
+    study = replace(BRAINS if asked.key == "none" else BREASTS, ratio=ratio)
+    if not quick:
+        return study
+    cohort = study.cohort.model_copy(update={"subjects": QUICK_SUBJECTS})
+    return replace(study, cohort=cohort, generator_minutes=QUICK_MINUTES)
+
+
+def _print_done(done: Done) -> None:
+    for train, lineage in done.lineage.items():
+        console.print(
+            f"{train}: no test subject among {lineage.subjects} subjects, {lineage.donors} donors and the training "
+            f"subjects of {lineage.models} models of {lineage.rows} rows ({lineage.synthetic} synthetic)"
+        )
+    console.print(f"trainings made {done.trainings.made}, finished before {done.trainings.skipped}")
+
+
+def _report(uri: str, actors: Actors, *, anew: bool) -> None:
+    """Measure, compare, and write tables and plots."""
+    with stage("measure") as progress:
+        scores = measure(uri, actors=replace(actors, num_gpus=0), progress=progress, anew=anew)
+    with stage("tables"):
+        plan = Plan.read(uri)
+        results = write_tables(plan, scores, uri)
+        pictures = write_plots(plan, scores, results, primary(plan), uri)
+    metric, name = primary(plan)
+    told = [g for g in results["comparisons"] if (g["metric"], g["class"]) == (metric, name)]
+    rows = [
+        [g["cell"], g["arm"], g["against"], *(g["difference"][key] for key in ("estimate", "low", "high")), g["p_holm"]]
+        for g in told
+    ]
+    table(f"gain in {name} {metric}", ["cell", "arm", "against", "gain", "95 % from", "to", "p (Holm)"], rows)
+    console.print("\n".join([f"tables: {Store(uri).path(TABLES)}", *(f"plot: {picture}" for picture in pictures)]))

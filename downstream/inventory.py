@@ -1,0 +1,128 @@
+"""Sample shards in; who was scanned where, in which split, with or without labels, and in which row group, out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from augengine.errors import DataError
+from augengine.io.commits import sample_files
+from augengine.io.shards import check_schema
+from augengine.io.store import Store
+from augengine.rng import canonical_json
+from downstream.protocols import Protocol
+
+Scanned = tuple[str, str]
+"""A subject and the domain value of its rows."""
+
+_COLUMNS = ["sample_id", "subject_id", "split", "site", "synthetic", "acquisition", "label_names", "label_codes"]
+CODES = ["label", "label_names", "label_codes"]
+"""Columns that `class_bits` needs."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A row group, and whose rows stand in it."""
+
+    name: str
+    group: int
+    scanned: frozenset[Scanned]
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Shard and number within it."""
+        return self.name, self.group
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What one pass over the rows of a data set tells; grows with subjects and row groups, not with rows.
+
+    Attributes:
+        uri: the data set.
+        groups: those that hold rows.
+        split: of each subject in each domain.
+        labelled: who has labels.
+        digest: identity of the rows: their metadata, their labels, and the sizes of their compressed images.
+    """
+
+    uri: str
+    groups: tuple[Group, ...]
+    split: Mapping[Scanned, str]
+    labelled: frozenset[Scanned]
+    digest: str
+
+    def scanned(self, values: Collection[str], splits: Collection[str]) -> frozenset[Scanned]:
+        """Who was scanned in some domains and stands in some splits."""
+        return frozenset(key for key, split in self.split.items() if key[1] in values and split in splits)
+
+    def holding(self, wanted: Collection[Scanned]) -> list[Group]:
+        """Row groups that hold rows of these."""
+        chosen = set(wanted)
+        return [group for group in self.groups if group.scanned & chosen]
+
+
+def take_inventory(uri: str, protocol: Protocol) -> Inventory:
+    """Read metadata and labels, row group by row group; images stay unread.
+
+    Raises:
+        DataError: no shards; or a subject that stands in two splits.
+    """
+    store, running = Store(uri), hashlib.blake2b(digest_size=16)
+    groups: list[Group] = []
+    split: dict[Scanned, str] = {}
+    labelled: set[Scanned] = set()
+    for name in sample_files(store):
+        file = store.parquet(name)
+        check_schema(file, store.path(name))
+        for n in range(file.num_row_groups):
+            table = file.read_row_group(n, columns=[*_COLUMNS, "label"])
+            labels, found = table["label"], set()
+            running.update(canonical_json([name, n, _image_bytes(file, n)]).encode())
+            for place, row in enumerate(table.drop_columns("label").to_pylist()):
+                if row["synthetic"]:  # augmented rows come from folders of their own
+                    continue
+                key = (row["subject_id"], protocol.value(row))
+                label = labels[place].as_buffer() if labels[place].is_valid else None
+                found.add(key)
+                if label is not None:
+                    labelled.add(key)
+                if split.setdefault(key, row["split"]) != row["split"]:
+                    raise DataError(
+                        "a subject stands in one split", found=f"{split[key]} and {row['split']}",
+                        where=row["sample_id"], next_step="split by subject (jobs/ingest.py does)",
+                    )  # fmt: skip
+                running.update(canonical_json(row).encode() + bytes(label or b""))
+            groups.append(Group(name, n, frozenset(found)))
+    return Inventory(store.uri, tuple(groups), split, frozenset(labelled), running.hexdigest())
+
+
+def _image_bytes(file: pq.ParquetFile, group: int) -> list[int]:
+    meta = file.metadata.row_group(group)
+    columns = (meta.column(n) for n in range(meta.num_columns))
+    return [c.total_compressed_size for c in columns if c.path_in_schema == "image"]
+
+
+def class_bits(row: Mapping[str, Any], protocol: Protocol) -> np.ndarray:
+    """Label map of a row as uint8 (*): bit n is set where class n of the protocol is.
+
+    Raises:
+        DataError: the row's labels lack one of a class.
+    """
+    codes = dict(zip(row["label_names"], row["label_codes"], strict=True))
+    lookup = np.zeros(256, np.uint8)
+    for n, (name, labels) in enumerate(protocol.classes.items()):
+        for label in labels:
+            if label not in codes:
+                raise DataError(
+                    f"the class '{name}' of protocol {protocol.name} needs the label '{label}'",
+                    found=", ".join(codes) or "no labels", where=row["sample_id"],
+                    next_step="choose a protocol whose classes the data have",
+                )  # fmt: skip
+            lookup[codes[label]] |= 1 << n
+    return lookup[np.frombuffer(row["label"], np.uint8).reshape(row["image_shape"][1:])]

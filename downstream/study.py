@@ -1,0 +1,163 @@
+"""A phantom protocol in; a cohort of two vendors, generators that saw what they may, and augmented rows out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from augengine.diffusion.checkpoint import SPEC, load_generator, save_generator, untrained
+from augengine.io.store import Store
+from augengine.load import LoadedPolicy, load_policy
+from augengine.phantom.brain_cohort import BrainCohort
+from augengine.phantom.cohort import Cohort
+from augengine.pipeline.augment import augment
+from augengine.pipeline.phantom import shard_cohort
+from augengine.pipeline.units import Actors
+from augengine.policy.spec import GateSpec
+from augengine.prepare import Preparation
+from augengine.rng import derive
+from augengine.train.config import read_recipe
+from augengine.train.run import Progress, train
+from augengine.workflow import check_acceptable
+from downstream.arms import Extra
+from downstream.experiment import Stage
+from downstream.inventory import Inventory, take_inventory
+from downstream.protocols import Protocol, other_domain
+from downstream.views import View, view_of, write_views
+
+SPLITS = {split: split for split in ("train", "val", "test")}
+UNTRAINED_SEED = 1
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is built before an experiment on phantoms.
+
+    Attributes:
+        cohort, preparation: who is scanned, and how slices are cut.
+        recipe, policy: files: how the generator of each direction is trained, and what it makes.
+        generator_minutes: training time of each generator.
+        ratio: augmented rows per real row that the experiment takes at the most.
+    """
+
+    cohort: Cohort | BrainCohort
+    preparation: Preparation
+    recipe: str = "jobs/recipes/cddgm_small.yaml"
+    policy: str = "policies/duke_acquisition.yaml"
+    generator_minutes: float = 4.0
+    ratio: float = 1.0
+
+
+@dataclass(frozen=True)
+class Built:
+    """Folders that an experiment takes: real shards, and augmented rows by kind, one folder per direction."""
+
+    data: str
+    rows: dict[Extra, tuple[str, ...]]
+
+
+def build(
+    study: Study, protocol: Protocol, out: str, extras: Collection[Extra], stage: Stage, say: Progress, *,
+    actors: Actors,
+) -> Built:  # fmt: skip
+    """Make what is missing; Ray must be initialised.
+
+    Args:
+        extras: kinds of added rows that the arms ask for.
+        stage, say: where progress goes, of units and of trainings.
+
+    Raises:
+        ConfigError: augmented rows of a protocol without a second domain.
+        RunError: a generator of whose rows the gates reject more than the policy allows.
+    """
+    light, made = replace(actors, num_gpus=0), {kind for kind in extras if kind in ("augmented", "untrained")}
+    directions = [name for name in protocol.train_domains if name not in protocol.reference] if made else []
+    targets = {name: other_domain(protocol, name) for name in directions}
+    with stage("phantom cohort") as report:
+        shard_cohort(study.cohort, f"{out}/cohort", study.preparation, actors=light, progress=report)
+    data = take_inventory(f"{out}/cohort", protocol)
+    if protocol.generator_sees == "unlabelled":
+        data = take_inventory(_write([_some_unlabelled(data)], out, protocol, stage, light)[0], protocol)
+    sources = [view_of(f"{name}-source", data, _train_rows(data, protocol, name)) for name in directions]
+    shown = [_generator_view(data, protocol, *pair) for pair in targets.items()]
+    uris = _write([*sources, *shown], out, protocol, stage, light) if directions else []
+    rows: dict[Extra, list[str]] = {kind: [] for kind in made}
+    for n, source in enumerate(directions):
+        values = protocol.domains[source], protocol.domains[targets[source]]
+        trained = _generator(study, uris[len(directions) + n], f"{out}/generators/{shown[n].folder}", stage, say)
+        for kind in sorted(made):
+            checkpoint = (
+                trained if kind == "augmented" else _without_training(trained, f"{out}/untrained_generators/{source}")
+            )
+            # Where the generator has seen the other vendor's training scans, their header values are known as well.
+            known = protocol.generator_sees == "target_images"
+            policy = direction(study, values[0][0], values[1][0], judged=kind == "augmented", known=known)
+            with stage(f"{kind} rows, {source} → {targets[source]}") as report:
+                folder, rows_uri = f"{out}/{kind}/{source}", uris[n + known * len(directions)]
+                given = {"generator": checkpoint}
+                made_rows = augment(policy, rows_uri, folder, given, actors=actors, progress=report)
+            check_acceptable(made_rows)
+            rows[kind].append(folder)
+    return Built(data.uri, {kind: tuple(found) for kind, found in rows.items()})
+
+
+def direction(study: Study, source: str, target: str, *, judged: bool = True, known: bool = False) -> LoadedPolicy:
+    """The study's policy for scans of one manufacturer, with acquisitions of another as targets.
+
+    `known` draws these from the other's training scans in the data at hand, whose subjects are recorded as donors;
+    otherwise from the published protocols.
+    `judged` False drops the gates but one that nothing breaks: the control is to deliver rows, however bad they are.
+    Where rows are judged, more are made than are taken, since some are rejected.
+    """
+    values = load_policy(study.policy).to_dict()
+    values["name"] += f"-{'to'.join(name.split()[0].lower() for name in (source, target))}"
+    values["select"] = {"split": "train", "where": {"manufacturer": source}}
+    values["params"]["target"] = {
+        "empirical": {"from": "samples" if known else "duke_protocols", "where": {"manufacturer": target}}
+    }
+    values["output"]["per_input"] = math.floor(study.ratio) + 1 if judged else math.ceil(study.ratio)
+    if not judged:
+        values["gates"] = [GateSpec(name="changed", min=0.0).model_dump(mode="json")]
+    return LoadedPolicy.from_dict(values)
+
+
+def _train_rows(data: Inventory, protocol: Protocol, domain: str) -> frozenset[tuple[str, str]]:
+    return data.scanned(protocol.domains[domain], protocol.splits.train) & data.labelled
+
+
+def _generator_view(data: Inventory, protocol: Protocol, source: str, target: str) -> View:
+    """What may train the generator of a direction; validation subjects that are not tested on included."""
+    splits = {"train": "train"} if protocol.validates_on_test else {"train": "train", "val": "val"}
+    own, other = (data.scanned(protocol.domains[name], splits) for name in (source, target))
+    if protocol.generator_sees == "unlabelled":
+        return view_of("generator", data, (), (own | other) - data.labelled, splits=splits)
+    unlabelled = other if protocol.generator_sees == "target_images" else ()
+    return view_of(f"{source}-generator", data, own & data.labelled, unlabelled, splits=splits)
+
+
+def _some_unlabelled(data: Inventory) -> View:
+    """Every other training subject without labels: as in Duke, most of whose patients have no masks."""
+    hidden = {key for key, split in data.split.items() if split == "train" and derive("unlabelled", key[0]) % 2}
+    return view_of("data", data, data.split.keys() - hidden, hidden, splits=SPLITS)
+
+
+def _write(views: list[View], out: str, protocol: Protocol, stage: Stage, actors: Actors) -> list[str]:
+    with stage("rows that generators may see") as report:
+        uris = write_views(views, f"{out}/shown", protocol, actors=actors, progress=report)
+    return [uris[view.name] for view in views]
+
+
+def _generator(study: Study, data: str, out: str, stage: Stage, say: Progress) -> str:
+    recipe = read_recipe(study.recipe, [f"max_minutes={study.generator_minutes}"])
+    with stage("train generator"):
+        return train(recipe, data, out, progress=say)
+
+
+def _without_training(checkpoint: str, out: str) -> str:
+    """The same architecture with random weights, as a checkpoint of its own."""
+    store = Store(out)
+    if not store.exists(SPEC):
+        model = untrained(load_generator(checkpoint), UNTRAINED_SEED)
+        save_generator(store, model.spec, dict(model.network.state_dict()))
+    return store.uri

@@ -1,0 +1,196 @@
+"""Data sets in; folders of shards that hold exactly the rows that one training may see, out.
+
+A segmenter is pointed at such folders and at nothing else, so labels of another domain cannot reach it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from skimage.exposure import match_histograms
+
+from augengine import __version__
+from augengine.errors import DataError
+from augengine.gates import body_mask
+from augengine.intensity import denormalise, normalise
+from augengine.io.commits import sample_files
+from augengine.io.shards import SCHEMA, check_schema, from_row, to_row
+from augengine.io.store import Store
+from augengine.pipeline.units import Actors, Progress, Unit, run_units
+from augengine.records import Provenance, Sample
+from augengine.rng import canonical_json, digest, generator
+from downstream.inventory import Inventory, Scanned
+from downstream.protocols import Protocol
+
+STAGE = {"stage": "views"}
+
+
+@dataclass(frozen=True)
+class View:
+    """Which rows of a data set stand in a folder.
+
+    Attributes:
+        name: says in short what the folder holds.
+        data: URI of the data set.
+        source: digest of its rows.
+        places: row groups that hold some of the rows.
+        labelled: whose rows are taken with their labels; rows without any are left out.
+        unlabelled: whose rows are taken without labels, those that have some included.
+        splits: split of a row to the one that it is written with; rows of others are left out.
+        donors: row groups whose images the rows are matched to, by histogram; none: rows stay as they are.
+        copies: matched rows per row.
+        synthetic: the data set holds augmented rows, and those made from the subjects of `labelled` are taken: such a
+            row's acquisition is the one that it was carried to, so it does not tell the source's domain.
+    """
+
+    name: str
+    data: str
+    source: str
+    places: tuple[tuple[str, int], ...]
+    labelled: frozenset[Scanned]
+    unlabelled: frozenset[Scanned] = frozenset()
+    splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train"})
+    donors: tuple[tuple[str, int], ...] = ()
+    donor_scans: frozenset[Scanned] = frozenset()
+    copies: int = 1
+    synthetic: bool = False
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder: other rows, other name."""
+        identity = [sorted(self.labelled), sorted(self.unlabelled), dict(self.splits), sorted(self.donor_scans)]
+        return f"{self.name}-{digest(self.source, self.places, *identity, self.copies, length=12)}"
+
+
+def view_of(
+    name: str, data: Inventory, labelled: Iterable[Scanned], unlabelled: Iterable[Scanned] = (), **options: Any
+) -> View:
+    """A view of real rows."""
+    with_labels, without = frozenset(labelled), frozenset(unlabelled)
+    places = tuple(group.place for group in data.holding(with_labels | without))
+    return View(name, data.uri, data.digest, places, with_labels, without, **options)
+
+
+def augmented_views(name: str, folders: Sequence[str], rows: Iterable[Scanned], data: Inventory) -> list[View]:
+    """One view per folder that holds augmented rows whose sources are among `rows`.
+
+    A subject that was also scanned elsewhere is left out, since its augmented rows do not say which scan they show.
+
+    Raises:
+        DataError: no folder holds any.
+    """
+    wanted = frozenset(rows)
+    elsewhere = {subject for subject, value in data.split if (subject, value) not in wanted}
+    wanted = frozenset(key for key in wanted if key[0] not in elsewhere)
+    subjects = {subject for subject, _ in wanted}
+    views = []
+    for n, folder in enumerate(folders):
+        store, running, places = Store(folder), hashlib.blake2b(digest_size=16), []
+        for file_name in sample_files(store):
+            file = store.parquet(file_name)
+            check_schema(file, store.path(file_name))
+            for group in range(file.num_row_groups):
+                found = file.read_row_group(group, columns=["sample_id", "subject_id"]).to_pydict()
+                running.update(canonical_json([file_name, group, found]).encode())
+                if subjects & set(found["subject_id"]):
+                    places.append((file_name, group))
+        if places:
+            views.append(View(f"{name}-{n}", store.uri, running.hexdigest(), tuple(places), wanted, synthetic=True))
+    if not views:
+        raise DataError(
+            "augmented rows come from the training domain's subjects", found="none does", where=", ".join(folders),
+            next_step="augment the training split of the data that is evaluated",
+        )  # fmt: skip
+    return views
+
+
+def matched_view(name: str, data: Inventory, rows: Iterable[Scanned], donors: Iterable[Scanned], copies: int) -> View:
+    """A view of real rows, each with the intensities of a donor's row; donors' labels stay unread."""
+    chosen = frozenset(donors)
+    places = tuple(group.place for group in data.holding(chosen))
+    return view_of(name, data, rows, donors=places, donor_scans=chosen, copies=copies)
+
+
+def write_views(
+    views: Sequence[View], out: str, protocol: Protocol, *, actors: Actors, progress: Progress | None = None
+) -> dict[str, str]:
+    """Write what is missing of some views; URI of each folder by the view's name."""
+    store, by_folder = Store(out), {view.folder: view for view in views}
+    units = [
+        Unit(digest(folder, name, group, length=16), {"folder": folder, "name": name, "group": group})
+        for folder, view in by_folder.items()
+        for name, group in view.places
+    ]
+    run_units(
+        units, ViewWorker, {"views": by_folder, "protocol": protocol}, store, STAGE, actors=actors, progress=progress
+    )
+    return {view.name: f"{store.uri}/{view.folder}" for view in views}
+
+
+class ViewWorker:
+    """Copies, or matches, the rows of one row group that belong to a view."""
+
+    def __init__(self, views: Mapping[str, View], protocol: Protocol) -> None:
+        self.views, self.protocol = views, protocol
+
+    def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
+        """The rows as a table of the view's folder."""
+        view = self.views[spec["folder"]]
+        rows = list(self._rows(view, spec["name"], spec["group"]))
+        if view.donors:
+            rows = [to_row(sample) for sample in self._matched(view, rows, (spec["name"], spec["group"]))]
+        return {view.folder: pa.Table.from_pylist(rows, schema=SCHEMA)}
+
+    def _rows(self, view: View, name: str, group: int) -> Iterable[dict[str, Any]]:
+        subjects = {subject for subject, _ in view.labelled} if view.synthetic else set()
+        for row in Store(view.data).parquet(name).read_row_group(group, columns=SCHEMA.names).to_pylist():
+            split = view.splits.get(row["split"])
+            if split is None or row["synthetic"] != view.synthetic:
+                continue
+            key = (row["subject_id"], self.protocol.value(row))
+            if view.synthetic:
+                if row["subject_id"] in subjects:
+                    yield {**row, "split": split}
+            elif key in view.unlabelled:
+                yield {**row, "label": None, "split": split}
+            elif key in view.labelled and row["label"] is not None:
+                yield {**row, "split": split}
+
+    def _matched(self, view: View, rows: Sequence[dict[str, Any]], place: tuple[str, int]) -> Iterable[Sample]:
+        """Donors come from one row group, drawn for this one, so that a unit reads two groups at the most."""
+        random = generator("histogram match", view.folder, *place)
+        name, group = view.donors[int(random.integers(len(view.donors)))]
+        found = Store(view.data).parquet(name).read_row_group(group, columns=SCHEMA.names).to_pylist()
+        donors = [
+            from_row({**row, "label": None})
+            for row in found
+            if (row["subject_id"], self.protocol.value(row)) in view.donor_scans and row["split"] == "train"
+        ]
+        for row in rows:
+            for copy in range(view.copies):
+                donor = donors[int(random.integers(len(donors)))]
+                yield matched(from_row(row), donor, copy)
+
+
+def matched(sample: Sample, donor: Sample, copy: int) -> Sample:
+    """A sample whose body has, channel by channel, the histogram of a donor's body.
+
+    The body alone, since otherwise the share of air in the field of view would set the contrast of the tissue.
+    """
+    image, wanted = normalise(sample), normalise(donor)[:, body_mask(donor.image)]
+    body = body_mask(sample.image)
+    image[:, body] = [match_histograms(*pair) for pair in zip(image[:, body], wanted, strict=True)]
+    plan = {"params": {"donor": donor.sample_id}, "donors": [donor.subject_id], "replicate": copy}
+    output_id = digest("histogram_match", sample.sample_id, donor.sample_id, copy, length=24)
+    provenance = Provenance(
+        output_id=output_id, parent_id=sample.sample_id, policy="histogram_match", policy_digest=digest("body", 1),
+        edit="histogram_match", plan=plan, engine_version=__version__,
+    )  # fmt: skip
+    return sample.replace(
+        image=denormalise(np.asarray(image, np.float32), sample), acquisition=donor.acquisition, provenance=provenance
+    )

@@ -1,0 +1,13 @@
+"""Arms of an experiment compared: `python jobs/evaluate.py --phantom --protocol phantom_transductive --out runs/x`."""
+
+import sys
+from pathlib import Path
+
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `downstream` is not installed
+
+from downstream.command import evaluate
+
+if __name__ == "__main__":
+    typer.run(evaluate)

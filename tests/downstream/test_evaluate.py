@@ -1,0 +1,58 @@
+"""`jobs/evaluate.py`: a leak ends it with a non-zero exit code and the subject's name; flags that cannot be obeyed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from builders import slice_sample, write_samples
+from typer import Typer
+from typer.testing import CliRunner, Result
+
+from augengine.records import Provenance, Sample
+from downstream.command import evaluate
+
+TISSUES = {"fat": 1, "fibroglandular": 2}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    splits = {"train": range(1, 5), "val": range(5, 7), "test": range(7, 11)}
+    rows = [slice_sample(n, split=split, labels=TISSUES) for split, numbers in splits.items() for n in numbers]
+    return write_samples(tmp_path / "data", rows)
+
+
+def augmented(subject: int) -> Sample:
+    source = slice_sample(subject, labels=TISSUES)
+    return source.replace(provenance=Provenance(f"cf-{subject}", source.sample_id, "p", "d", "acquisition", {}))
+
+
+def called(*flags: str) -> Result:
+    app = Typer()
+    app.command()(evaluate)
+    return CliRunner().invoke(app, list(flags))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_injected_test_subject_ends_the_command_and_is_named(data: str, tmp_path: Path) -> None:
+    rows = write_samples(tmp_path / "augmented", [augmented(1), augmented(2), augmented(8)])
+    out = tmp_path / "out"
+    flags = ["--protocol", "duke_transductive", "--arms", "counterfactual", "--steps", "1", "--seeds", "1"]
+    result = called("--data", data, "--augmented", rows, "--out", str(out), *flags)
+    assert result.exit_code == 2
+    assert "S008 is the row's own subject" in result.output
+    assert not (out / "segmenters").exists()
+
+
+def test_flags_that_cannot_be_obeyed(data: str, tmp_path: Path) -> None:
+    cases = {
+        "either --data or --phantom": ["--out", str(tmp_path)],
+        "did you mean 'duke_paper'": ["--data", data, "--protocol", "dukepaper"],
+        "did you mean 'counterfactual'": ["--data", data, "--arms", "counterfactuals"],
+        "takes recipes for unet, error": ["--data", data, "--segmenter", "dmcie", "--arms", "real"],
+        "give numbers": ["--data", data, "--ratio-curve", "a,b"],
+    }
+    for says, flags in cases.items():
+        result = called(*flags)
+        assert result.exit_code == 2, says
+        assert says in result.output

@@ -1,0 +1,92 @@
+"""What a phantom's generators are shown, per protocol, and the policy of a direction."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from builders import GE, SIEMENS, slice_sample, write_checkpoint, write_samples
+
+from augengine.diffusion.checkpoint import load_generator, read_spec
+from augengine.io.commits import sample_files
+from augengine.io.shards import iter_samples
+from augengine.io.store import Store
+from augengine.phantom.cohort import Cohort
+from augengine.pipeline.units import INLINE
+from augengine.prepare import Preparation
+from augengine.records import Sample
+from downstream.inventory import take_inventory
+from downstream.protocols import Protocol, protocol
+from downstream.study import Study, _generator_view, _some_unlabelled, _without_training, direction
+from downstream.views import View, write_views
+
+ROOT = Path(__file__).parents[2]
+VENDORS = {"SIEMENS": "Siemens", "GE MEDICAL SYSTEMS": "GE"}
+
+
+def written(view: View, asked: Protocol, folder: Path) -> list[Sample]:
+    uri = write_views([view], str(folder), asked, actors=INLINE)[view.name]
+    return list(iter_samples(Store(uri), sample_files(Store(uri))))
+
+
+def seen(rows: list[Sample]) -> Counter[tuple[str | None, str, bool]]:
+    """Rows by split, vendor and whether they have labels."""
+    return Counter((s.split, VENDORS[s.acquisition.manufacturer or ""], s.label is not None) for s in rows)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    splits = {"train": range(1, 9), "val": range(9, 11), "test": range(11, 13)}
+    rows = [slice_sample(n, split=split) for split, numbers in splits.items() for n in numbers]
+    return write_samples(tmp_path / "data", rows)
+
+
+@pytest.mark.parametrize("name", ["phantom_strict", "phantom_transductive"])
+def test_labels_of_the_other_vendor_are_never_shown(name: str, data: str, tmp_path: Path) -> None:
+    asked = protocol(name)
+    rows = written(_generator_view(take_inventory(data, asked), asked, "GE", "Siemens"), asked, tmp_path / "views")
+    own = {("train", "GE", True): 4, ("val", "GE", True): 1}
+    images = {("train", "Siemens", False): 4, ("val", "Siemens", False): 1}
+    assert seen(rows) == own | (images if name == "phantom_transductive" else {})
+
+
+def test_the_paper_s_generator_sees_subjects_without_labels(data: str, tmp_path: Path) -> None:
+    asked = protocol("phantom_paper")
+    rows = written(_some_unlabelled(take_inventory(data, asked)), asked, tmp_path / "views")
+    hidden = {s.subject_id for s in rows if s.label is None}
+    assert len(rows) == 12
+    assert 0 < len(hidden) < 8
+    assert {s.split for s in rows if s.label is None} == {"train"}
+    again = take_inventory(write_samples(tmp_path / "again", rows), asked)
+    shown = written(_generator_view(again, asked, "GE", "Siemens"), asked, tmp_path / "shown")
+    assert {s.subject_id for s in shown} == hidden
+    assert all(s.label is None for s in shown)
+
+
+def test_a_direction_s_policy_edits_one_vendor_towards_the_other() -> None:
+    study = Study(Cohort(), Preparation(), policy=str(ROOT / "policies/duke_acquisition.yaml"), ratio=2.5)
+    vendors = str(GE.manufacturer), str(SIEMENS.manufacturer)
+    judged, control = (direction(study, *vendors, judged=judged) for judged in (True, False))
+    row = {"split": "train", "acquisition": GE.to_dict()}
+    assert judged.takes(row)
+    assert not judged.takes({**row, "split": "test"})
+    assert not judged.takes({**row, "acquisition": SIEMENS.to_dict()})
+    assert judged.to_dict()["params"]["target"]["empirical"]["where"] == {"manufacturer": "SIEMENS"}
+    assert judged.to_dict()["params"]["target"]["empirical"]["from"] == "duke_protocols"
+    known = direction(study, *vendors, known=True).to_dict()["params"]["target"]["empirical"]
+    assert known == {"from": "samples", "where": {"manufacturer": "SIEMENS"}}
+    assert (judged.policy.output.per_input, control.policy.output.per_input) == (3, 3)
+    assert len(judged.policy.gates) > 1
+    assert [(g.name, g.min) for g in control.policy.gates] == [("changed", 0.0)]
+
+
+def test_the_control_has_the_generator_s_architecture_and_no_training(tmp_path: Path) -> None:
+    trained = write_checkpoint(tmp_path / "trained")
+    uri = _without_training(trained, str(tmp_path / "control"))
+    assert _without_training(trained, str(tmp_path / "control")) == uri
+    spec, control = read_spec(trained), read_spec(uri)
+    assert control.network == spec.network
+    assert control.sha256 != spec.sha256
+    assert control.subject_hashes == ()
+    load_generator(uri)
