@@ -51,6 +51,7 @@ def main() -> None:
     """Ingest, edit, measure, draw and record."""
     parser = flags(__doc__)
     parser.add_argument("--data", default="../shared/data", help="holds A1")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     given = parser.parse_args()
     out = Path("runs/real_glioma")
     shutil.rmtree(out, ignore_errors=True)
@@ -59,10 +60,11 @@ def main() -> None:
     sources = {s.sample_id: s for s in iter_samples(Store(data), sample_files(Store(data)))}
     figures: dict[str, object] = {
         "slices": len(sources),
-        "with_lesion": sum(_lesion(s).any() for s in sources.values()),
+        "with_lesion": sum(bool(_lesion(s).any()) for s in sources.values()),
     }
     lines = []
-    for model, name in MODELS.items():
+    for model in given.models:
+        name = MODELS[model]
         uri = checkpoint(given.root, name)
         for edit, policy in POLICIES.items():
             folder = str(out / f"{edit}-{name}")
