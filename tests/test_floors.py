@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 PACKAGE = Path(__file__).parents[1] / "augengine"
 FLOORS = [
@@ -63,3 +67,10 @@ def test_only_pipeline_and_train_know_ray() -> None:
     for path in PACKAGE.rglob("*.py"):
         if any(m == "ray" or m.startswith("ray.") for m in imports(path)):
             assert room(path) in ("pipeline", "train"), path
+
+
+@pytest.mark.parametrize("module", ["augengine.cli", "augengine.pipeline.augment_worker"])
+def test_commands_and_actors_start_without_heavy_libraries(module: str) -> None:
+    """MONAI and diffusers take longer to import than a unit of work; networks import them where they are built."""
+    code = f"import sys, {module}; print(*sorted({{'monai', 'diffusers'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

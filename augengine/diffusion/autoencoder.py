@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
-from monai.networks.nets import AutoencoderKL
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -66,6 +65,8 @@ class Autoencoder(nn.Module):
     scale: Tensor
 
     def __init__(self, spec: AutoencoderSpec, channels: int, spatial_dims: int) -> None:
+        from monai.networks.nets import AutoencoderKL  # late: importing MONAI takes seconds
+
         super().__init__()
         self.spec = spec
         self.body = AutoencoderKL(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from monai.networks.nets import PatchDiscriminator
 from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -77,6 +76,8 @@ class AutoencodingLoss(nn.Module):
             features.requires_grad_(False).eval()
         self.discriminator: nn.Module | None = None
         if spec.adversarial_weight > 0:
+            from monai.networks.nets import PatchDiscriminator  # late: importing MONAI takes seconds
+
             # Instance normalisation: no running state, and a row's verdict does not depend on its batch.
             self.discriminator = PatchDiscriminator(
                 spatial_dims=spatial_dims,

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.networks.layers.factories import Conv, Pool
 from torch import Tensor, nn
 from torch.nn import functional
+
+_CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+_POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 class CompactUNet(nn.Module):
@@ -35,7 +37,7 @@ class CompactUNet(nn.Module):
         norm_groups: int,
     ) -> None:
         super().__init__()
-        conv = Conv[Conv.CONV, spatial_dims]
+        conv = _CONV[spatial_dims]
         options = {"spatial_dims": spatial_dims, "embedding_dim": embedding_dim, "norm_groups": norm_groups}
         deepest = channels[-1]
         self.first = conv(inputs, channels[0], 3, padding=1)
@@ -47,7 +49,7 @@ class CompactUNet(nn.Module):
         below = [*channels[1:], deepest]
         upwards = reversed(list(zip(channels, below, strict=True)))
         self.up = nn.ModuleList(Block(c + b, c, **options) for c, b in upwards)
-        self.pool = Pool[Pool.AVG, spatial_dims](2)
+        self.pool = _POOL[spatial_dims](2)
         self.last = conv(channels[0] + inputs, outputs, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
@@ -77,7 +79,7 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, spatial_dims: int, embedding_dim: int, norm_groups: int) -> None:
         super().__init__()
-        conv = Conv[Conv.CONV, spatial_dims]
+        conv = _CONV[spatial_dims]
         self.norm1, self.norm2 = nn.GroupNorm(norm_groups, inputs), nn.GroupNorm(norm_groups, outputs)
         self.conv1, self.conv2 = conv(inputs, outputs, 3, padding=1), conv(outputs, outputs, 3, padding=1)
         self.modulation = nn.Linear(embedding_dim, 2 * outputs)

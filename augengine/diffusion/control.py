@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from typing import Literal
 
-from monai.networks.nets import ControlNet, DiffusionModelUNet
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -54,6 +53,8 @@ class ControlledUNet(nn.Module):
     """
 
     def __init__(self, spec: ControlSpec, prior: nn.Module, image_channels: int, spatial_dims: int) -> None:
+        from monai.networks.nets import ControlNet, DiffusionModelUNet  # late: importing MONAI takes seconds
+
         super().__init__()
         if not isinstance(prior, DiffusionModelUNet) or prior.with_conditioning or prior.num_class_embeds is not None:
             raise ConfigError(

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from monai.networks.layers.factories import Conv
-from monai.networks.nets import UNet, resnet18
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -74,6 +72,8 @@ class Segmenter(nn.Module):
     """`forward(x)`: image (B, channels, *) of any size to logits (B, regions, *)."""
 
     def __init__(self, spec: SegmenterSpec, channels: int, regions: int, spatial_dims: int) -> None:
+        from monai.networks.nets import UNet  # late: importing MONAI takes seconds
+
         super().__init__()
         self.spec = spec
         strides = spec.strides or (2,) * (len(spec.channels) - 1)
@@ -91,7 +91,8 @@ class Segmenter(nn.Module):
             norm=(spec.norm, options),
             dropout=spec.dropout,
         )
-        self.head = Conv[Conv.CONV, spatial_dims](spec.channels[0], regions, 1)
+        conv = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
+        self.head = conv(spec.channels[0], regions, 1)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """What the head reads (B, F, *), as one layer: an extractor for perceptual distances."""
@@ -113,6 +114,8 @@ class Predictor(nn.Module):
     """`forward(x)`: image (B, channels, *) of any size to a vector (B, outputs)."""
 
     def __init__(self, spec: PredictorSpec, channels: int, outputs: int, spatial_dims: int) -> None:
+        from monai.networks.nets import resnet18  # late: importing MONAI takes seconds
+
         super().__init__()
         self.body = resnet18(
             spatial_dims=spatial_dims,

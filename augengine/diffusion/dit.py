@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from diffusers import DiTTransformer2DModel
-from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -73,6 +71,9 @@ class DiT(nn.Module):
     """
 
     def __init__(self, spec: DiTSpec, inputs: int, outputs: int, classes: int, image_size: tuple[int, ...]) -> None:
+        from diffusers import DiTTransformer2DModel  # late: importing diffusers takes seconds
+        from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+
         super().__init__()
         layout = spec.layout
         self.image_size, self.patch = tuple(image_size), layout.patch

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from augengine.diffusion.schedules import Schedule, Spacing, noise_estimate, posterior
+
+if TYPE_CHECKING:
+    from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 Solver = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
@@ -132,6 +134,8 @@ def ddim_inverse(denoise: Denoiser, x0: Tensor, timesteps: Sequence[int], schedu
 def _stepper(
     solver: Solver, timesteps: Sequence[int], schedule: Schedule
 ) -> DPMSolverMultistepScheduler | UniPCMultistepScheduler:
+    from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler  # late: importing it takes seconds
+
     common = {"num_train_timesteps": schedule.spec.timesteps, "prediction_type": "sample", "solver_order": 2}
     if solver == "unipc":
         stepper = UniPCMultistepScheduler(**common)

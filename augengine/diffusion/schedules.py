@@ -9,11 +9,11 @@ Legend: B rows, `*` any further axes.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
 
 from augengine.diffusion.spec import DiffusionSpec, Parametrisation
@@ -25,8 +25,7 @@ Spacing = Literal["even", "log_snr"]
 # step to the clean image takes little of its spread away, the less the more steps there are.
 _HIGHEST, _LOWEST_TIMES_STEPS = 20.0, 0.3
 
-# diffusers' names of the schedules; its cosine caps beta at 0.999 (Nichol and Dhariwal 2021, eq. 17).
-_NAMES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
+_FIRST_BETA, _LAST_BETA, _LARGEST_BETA = 1e-4, 0.02, 0.999
 
 
 class Schedule:
@@ -145,14 +144,25 @@ def loss_weight(spec: DiffusionSpec, schedule: Schedule, t_B: Tensor, weighting:
 
 
 def _variance_preserving(spec: DiffusionSpec) -> tuple[Tensor, Tensor]:
-    scheduler = DDPMScheduler(num_train_timesteps=spec.timesteps, beta_schedule=_NAMES[spec.schedule])
-    alpha_bar = torch.cumprod(1 - scheduler.betas.double(), 0)
+    alpha_bar = torch.cumprod(1 - _betas(spec).double(), 0)
     if spec.shift != 1:
         alpha_bar = torch.sigmoid(torch.logit(alpha_bar) - 2 * math.log(spec.shift))
     a = alpha_bar.sqrt()
     if spec.zero_terminal_snr:  # Lin et al. 2024, algorithm 1: the last level becomes 0, the first stays
         a = (a - a[-1]) * a[0] / (a[0] - a[-1])
     return a, (1 - a**2).sqrt()
+
+
+def _betas(spec: DiffusionSpec) -> Tensor:
+    """(T,) float32: linear (Ho et al. 2020), linear in the roots (Rombach et al. 2022), or Nichol and Dhariwal's cosine
+    (2021, eq. 17).
+    """
+    if spec.schedule == "linear":
+        return torch.linspace(_FIRST_BETA, _LAST_BETA, spec.timesteps)
+    if spec.schedule == "scaled_linear":
+        return torch.linspace(_FIRST_BETA**0.5, _LAST_BETA**0.5, spec.timesteps) ** 2
+    levels = [math.cos((t / spec.timesteps + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(spec.timesteps + 1)]
+    return torch.tensor([min(1 - b / a, _LARGEST_BETA) for a, b in pairwise(levels)])
 
 
 def _rectified(spec: DiffusionSpec) -> tuple[Tensor, Tensor]:

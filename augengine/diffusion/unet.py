@@ -7,11 +7,10 @@ Legend: B rows, C content channels, P planes, D token width. `*` stands for any 
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
-from monai.networks.nets import DiffusionModelUNet
-from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
@@ -143,6 +142,8 @@ class DenoisingUNet(nn.Module):
 
 
 def _monai_unet(spec: UNetSpec, spatial_dims: int, inputs: int, outputs: int, *, with_tokens: bool) -> nn.Module:
+    from monai.networks.nets import DiffusionModelUNet  # late: importing MONAI takes seconds
+
     unet: nn.Module = DiffusionModelUNet(
         spatial_dims=spatial_dims,
         in_channels=inputs,
@@ -164,6 +165,13 @@ def _monai_unet(spec: UNetSpec, spatial_dims: int, inputs: int, outputs: int, *,
     return unet
 
 
+def timestep_embedding(t_B: Tensor, width: int) -> Tensor:
+    """Cosines and sines of the timesteps, (B, width) float32 for an even width (Ho et al. 2020; as MONAI's UNet)."""
+    exponents = -math.log(10_000) * torch.arange(width // 2, dtype=torch.float32, device=t_B.device)
+    angles = t_B[:, None].float() * torch.exp(exponents / (width // 2))
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
 class _CompactBody(nn.Module):
     """A `CompactUNet` behind the same call as MONAI's: the embeddings of time and of the tokens are added."""
 
@@ -181,7 +189,7 @@ class _CompactBody(nn.Module):
 
     def forward(self, x: Tensor, t_B: Tensor, context: Tensor | None, class_labels: Tensor | None) -> Tensor:
         """As MONAI's `DiffusionModelUNet`."""
-        embedding = self.time(get_timestep_embedding(t_B, self.width))
+        embedding = self.time(timestep_embedding(t_B, self.width))
         if self.acquisition is not None:
             embedding = embedding + self.acquisition(class_labels)
         out: Tensor = self.unet(x, embedding, context)

@@ -3,6 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from pydantic import ValidationError
 
 from augengine.diffusion.schedules import Schedule, clean_estimate, loss_weight, noise_estimate, target
@@ -154,3 +155,13 @@ def test_log_snr_spacing_is_even_in_the_logarithm() -> None:
     ratio = (s.b / s.a)[s.timesteps(1.0, 12, "log_snr")[1:]].log()
     np.testing.assert_allclose(ratio[:-1] - ratio[1:], float(ratio[0] - ratio[-1]) / 10, rtol=0.1)
     assert float(ratio[-1].exp()) == pytest.approx(0.3 / 12, rel=0.1)
+
+
+@pytest.mark.parametrize("timesteps", [50, 1000])
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("linear", "linear"), ("scaled_linear", "scaled_linear"), ("cosine", "squaredcos_cap_v2")]
+)
+def test_levels_are_those_of_diffusers(name: str, theirs: str, timesteps: int) -> None:
+    ours = Schedule(DiffusionSpec(parametrisation="x0", schedule=name, timesteps=timesteps))
+    expected = DDPMScheduler(num_train_timesteps=timesteps, beta_schedule=theirs).betas.double()
+    assert torch.equal(ours.a[:-1], torch.cumprod(1 - expected, 0).sqrt())

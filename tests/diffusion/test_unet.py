@@ -2,13 +2,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from monai.networks.nets.diffusion_model_unet import SpatialTransformer
+from monai.networks.nets.diffusion_model_unet import SpatialTransformer, get_timestep_embedding
 from pydantic import ValidationError
 
 from augengine.diffusion.checkpoint import Generator
 from augengine.diffusion.conditioning import Conditioning
 from augengine.diffusion.conditions import Vocabulary
-from augengine.diffusion.unet import DenoisingUNet, UNetSpec, depth_to_space, space_to_depth
+from augengine.diffusion.unet import DenoisingUNet, UNetSpec, depth_to_space, space_to_depth, timestep_embedding
 from augengine.records import Acquisition
 from augengine.train.config import read_recipe
 
@@ -83,3 +83,8 @@ def test_network_spec_refuses_what_cannot_be_built() -> None:
     for wrong in ({"attention_levels": (4,)}, {"norm_groups": 24}, {"head_channels": 48}, {"body": "compact"}):
         with pytest.raises(ValidationError):
             UNetSpec(**{"channels": (32, 64), "res_blocks": 1, "attention_levels": (2,), "head_channels": 32, **wrong})
+
+
+def test_timesteps_are_embedded_as_monai_does_it() -> None:
+    t = torch.arange(0, 1000, 37)
+    assert torch.equal(timestep_embedding(t, 32), get_timestep_embedding(t, 32))

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from augengine.diffusion.spec import ModelSpec
-from augengine.train.classical import classical
 from augengine.train.config import Recipe
 from augengine.train.data import Batch
 from augengine.train.warp import warp
@@ -64,5 +63,7 @@ class Objective(nn.Module):
             if self.recipe.warp is not None:
                 images, tissue = warp(images, tissue, self.recipe.warp, generator)
             if self.recipe.classical is not None:
+                from augengine.train.classical import classical  # late: importing MONAI takes seconds
+
                 images, tissue = classical(images, tissue, self.recipe.classical, generator)
         return images, tissue.clone()
