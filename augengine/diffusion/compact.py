@@ -51,8 +51,8 @@ class CompactUNet(nn.Module):
         self.up = nn.ModuleList(Block(c + b, c, **options) for c, b in upwards)
         self.pool = _POOL[spatial_dims](2)
         self.last = conv(channels[0] + inputs, outputs, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None) -> Tensor:
         """Raw output; spatial sizes must be multiples of 2 to the number of levels less one."""
