@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--subjects", type=int, default=4, help="of 8 rows each, two rows per unit")
-    parser.add_argument("--steps", type=int, default=20, help="sampler steps: how long a unit takes")
+    parser.add_argument("--steps", type=int, default=6, help="sampler steps: how long a unit takes")
     parser.add_argument("--no-layouts", action="store_true")
     parser.add_argument("--no-record", action="store_true", help="try it out without touching results/")
     parser.add_argument("--drive", nargs=5, help=argparse.SUPPRESS)
