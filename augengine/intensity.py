@@ -7,6 +7,8 @@ import numpy as np
 from augengine.errors import DataError
 from augengine.records import Sample
 
+_QUANTILES = np.linspace(0, 1, 257)
+
 
 def normalise(sample: Sample) -> np.ndarray:
     """Image with the volume's 10th percentile at 0 and its 99th at 1, not clipped (paper 004, A.1); `(C, I, J)`."""
@@ -34,3 +36,16 @@ def denormalise(x: np.ndarray, like: Sample) -> np.ndarray:
     if (like.image == np.round(like.image)).all():
         image = np.round(image)
     return (image + 0.0).astype(np.float32)
+
+
+def match_quantiles(plane: np.ndarray, reference: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """`plane` (*) mapped monotonically so that within `where` (*) it has the quantiles of `reference` (*).
+
+    The map goes on with slope 1, so that what is brighter than all of `where` stays as much brighter. Without any
+    voxel to go by, `plane` as it is.
+    """
+    if not where.any():
+        return plane
+    source, target = (np.quantile(x[where].astype(np.float64), _QUANTILES) for x in (plane, reference))
+    beyond = plane - plane.clip(source[0], source[-1])
+    return np.asarray(np.interp(plane, source, target) + beyond)

@@ -33,8 +33,9 @@ from augengine.edits.lesions import (
     repaint,
     voxel_mm,
 )
-from augengine.edits.tumor_relocation import Host, Range, Relocation, mirrored
+from augengine.edits.tumor_relocation import Host, Range, mirrored
 from augengine.errors import CheckpointError, DataError
+from augengine.intensity import match_quantiles
 from augengine.policy.spec import Sampler
 from augengine.records import Acquisition, Sample
 from augengine.rng import derive
@@ -43,7 +44,6 @@ from augengine.yaml_config import Strict
 Side = Literal["any", "left", "right"]
 Paint = Literal["all", "lesion"]
 Count = Annotated[int, Field(ge=1)]
-QUANTILES = np.linspace(0, 1, 65)
 
 
 class PriorSampling(Strict):
@@ -113,8 +113,7 @@ class SyntheticLesion(Strict):
 
     def room(self, sample: Sample) -> np.ndarray:
         """bool (*): where the new lesion may lie; the old place is free."""
-        motionless = Relocation(healing=self.healing, ellipsoid=None, motion={}, host=self.host, new_margin_mm=0)
-        return np.asarray(motionless.room(sample) & side(sample, self.side))
+        return np.asarray(self.host.room(sample, self.healing) & side(sample, self.side))
 
     def new(self, sample: Sample, lesion: np.ndarray) -> np.ndarray:
         """bool (*): what is painted for a new lesion alone."""
@@ -295,14 +294,5 @@ def _labelled(sample: Sample, plan: SyntheticLesion, found: Candidate, parts: Se
 
 
 def restyled(x: np.ndarray, source: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """`x` (C, *), each channel mapped monotonically so that inside `where` (*) it has the quantiles of `source`.
-
-    The map is extended with slope 1, so that a lesion brighter than all healthy tissue stays as much brighter.
-    """
-    made = x.copy()
-    if where.any():
-        for plane, wanted in zip(made, source, strict=True):
-            old, new = (np.quantile(values[where], QUANTILES) for values in (plane, wanted))
-            beyond = plane - plane.clip(old[0], old[-1])
-            plane[:] = np.interp(plane, old, new) + beyond
-    return made
+    """`x` (C, *), each channel with the quantiles of `source` (C, *) inside `where` (*); see `match_quantiles`."""
+    return np.stack([match_quantiles(*planes, where) for planes in zip(x, source, strict=True)])

@@ -90,6 +90,13 @@ class Host(Strict):
     clearance_mm: float = Field(default=3.0, ge=0, le=100)
     inside: float = Field(default=0.95, gt=0, le=1)
 
+    def room(self, sample: Sample, healing: Healing) -> np.ndarray:
+        """bool (*): where a new lesion may lie once the chosen ones are healed; their place is free."""
+        spacing, healed = voxel_mm(sample), sample.replace(label=healing.healed(sample))
+        tissue = named(healed, self.labels) if self.labels else masks.foreground(sample.image)
+        others = masks.dilate(healing.others(sample), self.clearance_mm, spacing)
+        return np.asarray(masks.erode(tissue, self.edge_mm, spacing) & ~(others | named(healed, self.exclude)))
+
 
 class RelocationParams(LesionParams):
     """Parameters of the edit in a policy file, beside those that say which lesion is meant and how it is healed.
@@ -180,14 +187,6 @@ class Relocation(Strict):
             codes.setdefault(part.label, max(codes.values(), default=0) + 1)
         return codes
 
-    def room(self, sample: Sample) -> np.ndarray:
-        """bool (*): where the new lesion may lie; the old place is free."""
-        spacing, healed = voxel_mm(sample), sample.replace(label=self.healing.healed(sample))
-        tissue = named(healed, self.host.labels) if self.host.labels else masks.foreground(sample.image)
-        others = masks.dilate(self.healing.others(sample), self.host.clearance_mm, spacing)
-        barred = others | named(healed, self.host.exclude)
-        return np.asarray(masks.erode(tissue, self.host.edge_mm, spacing) & ~barred)
-
     def moved(self, sample: Sample) -> tuple[np.ndarray, int]:
         """The new lesion's label map, not yet cut to its room, and its voxels; see `masks.place`."""
         motion, spacing, shape = masks.Motion(**self.motion), voxel_mm(sample), sample.image.shape[1:]
@@ -206,7 +205,7 @@ class Relocation(Strict):
 
     def scene(self, sample: Sample) -> Scene:
         """All masks and the finished label map."""
-        moved = np.where(self.room(sample), self.moved(sample)[0], np.uint8(0))
+        moved = np.where(self.host.room(sample, self.healing), self.moved(sample)[0], np.uint8(0))
         lesion = moved > 0
         return Scene(
             old=self.healing.region(sample),
@@ -257,7 +256,7 @@ class TumorRelocationEdit:
         if params.mirror != "never" and axis is None:
             return Skip("the slice has no left and right")
         common = {"healing": healing, "host": params.host, "new_margin_mm": params.new_margin_mm}
-        room = Relocation(**common, ellipsoid=None, motion={}).room(sample)
+        room = params.host.room(sample, healing)
         places = np.argwhere(room)
         if not len(places):
             return Skip("the host region is empty")

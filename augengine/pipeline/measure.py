@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from augengine.errors import AugengineError, DataError, RunError
+from augengine.errors import AugengineError, DataError
 from augengine.io.commits import sample_files
 from augengine.io.shards import check_schema, from_row
 from augengine.io.store import Store
 from augengine.metrics.partial import Measure, Pair, Partial
-from augengine.pipeline.units import MAX_BLOCKS, Actors
+from augengine.pipeline.units import Actors, on_actors
 from augengine.records import Sample
 
 
@@ -173,26 +173,10 @@ def _inline(groups: Sequence[RowGroup], job: _Job) -> Iterator[Partial | None]:
 
 def _on_ray(groups: Sequence[RowGroup], job: _Job, actors: Actors) -> Iterator[Partial | None]:
     """Partial states in the order of the groups; those that come too early wait."""
-    import ray
-
-    free = ray.cluster_resources().get("CPU", 0)
-    count = min(actors.count, len(groups))
-    if count * actors.num_cpus >= free:
-        # Ray Data needs CPU for its own tasks; actors that hold every CPU hang silently.
-        raise RunError(f"{count} actors of {actors.num_cpus} CPU leave nothing for Ray's own tasks",
-                       found=f"{free:g} CPUs", next_step="use fewer actors")  # fmt: skip
     items = [{"number": n, "group": group} for n, group in enumerate(groups)]
-    dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_BLOCKS)).map_batches(
-        _Meter,
-        fn_constructor_args=(job,),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=count, max_size=count),
-        num_cpus=actors.num_cpus,
-        num_gpus=actors.num_gpus,
-    )
     early: dict[int, Partial | None] = {}
     following = 0
-    for row in dataset.iter_rows():
+    for row in on_actors(items, _Meter, job, actors):
         if isinstance(row["result"], AugengineError):
             raise row["result"]
         early[row["number"]] = row["result"]

@@ -294,26 +294,36 @@ def _inline(todo: Sequence[Unit], work: _Work, actors: Actors) -> Iterator[str]:
 
 
 def _on_ray(todo: Sequence[Unit], work: _Work, actors: Actors) -> Iterator[str]:
-    if not todo:
+    items = [{"unit": canonical_json(asdict(u))} for u in todo]
+    for row in on_actors(items, _Committer, work, actors):
+        yield row["result"]
+
+
+def on_actors(
+    items: Sequence[Mapping[str, Any]], worker: Callable[..., Any], argument: Any, actors: Actors
+) -> Iterator[dict[str, Any]]:
+    """What `worker(argument)`, made once per Ray Data actor, returns for each item alone; in no certain order.
+
+    Raises:
+        RunError: the actors would leave no CPU for Ray's own tasks; then Ray Data hangs silently.
+    """
+    if not items:
         return
     import ray
 
     free = ray.cluster_resources().get("CPU", 0)
     if actors.count * actors.num_cpus >= free:
-        # Ray Data needs CPU for its own tasks; actors that hold every CPU hang silently.
         raise RunError(
             f"{actors.count} actors of {actors.num_cpus} CPU leave nothing for Ray's own tasks", found=f"{free:g} CPUs",
             next_step="use fewer --actors or a smaller --cpus-per-actor",
         )  # fmt: skip
-    items = [{"unit": canonical_json(asdict(u))} for u in todo]
     count = min(actors.count, len(items))
-    dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_BLOCKS)).map_batches(
-        _Committer,
-        fn_constructor_args=(work,),
+    dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), MAX_BLOCKS)).map_batches(
+        worker,
+        fn_constructor_args=(argument,),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=count, max_size=count),
         num_cpus=actors.num_cpus,
         num_gpus=actors.num_gpus,
     )
-    for row in dataset.iter_rows():
-        yield row["result"]
+    yield from dataset.iter_rows()

@@ -23,13 +23,13 @@ from augengine.diffusion.painting import Sampling, counterfactual, healthy, pain
 from augengine.diffusion.segmentation import probabilities
 from augengine.diffusion.spec import Kind
 from augengine.errors import ConfigError, DataError
+from augengine.intensity import match_quantiles
 from augengine.masks import foreground
 from augengine.train.config import Recipe
 from downstream.segmenters.base import PLAIN, Segmenter, Training
 from downstream.segmenters.fitting import adapted, checkpoint, fit_network, mark, need_roles
 
 PromptKind = Literal["none", "box", "dilated", "predicted", "ground_truth"]
-_QUANTILES = np.linspace(0, 1, 257)
 _ROUNDING = 1e-6  # of float32 images around 1; the contrast step would blow it up to a tumour
 
 
@@ -105,7 +105,7 @@ def segment(
 def _ballot(image: np.ndarray, other: np.ndarray, prompt: np.ndarray, brain: np.ndarray, vote: Vote) -> np.ndarray:
     """bool (*spatial): where one modality votes for tumour; nowhere if nothing differs."""
     if vote.match_histogram:
-        other = _match(other, image, brain & ~prompt)
+        other = match_quantiles(other, image, brain & ~prompt)
     difference = np.abs(image.astype(np.float64) - other)  # eq. 1
     if not brain.any() or np.ptp(difference[brain]) < _ROUNDING:
         return np.zeros(prompt.shape, bool)
@@ -114,15 +114,6 @@ def _ballot(image: np.ndarray, other: np.ndarray, prompt: np.ndarray, brain: np.
         if high > low:
             difference = ((difference - low) / (high - low)).clip(0, 1)
     return np.asarray((difference > threshold_otsu(difference[brain])) & brain)
-
-
-def _match(image: np.ndarray, reference: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Map intensities so that `image` has the quantiles of `reference` within `where`; slope 1 beyond its range."""
-    if not where.any():
-        return image
-    source, target = (np.quantile(x[where].astype(np.float64), _QUANTILES) for x in (image, reference))
-    beyond = image - image.clip(source[0], source[-1])
-    return np.asarray(np.interp(image, source, target) + beyond)
 
 
 def _tidy(mask: np.ndarray, prompt: np.ndarray, vote: Vote) -> np.ndarray:
