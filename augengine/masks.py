@@ -93,6 +93,21 @@ def left_right_axis(affine: np.ndarray, axes: int) -> int | None:
     return axis if share[axis] > math.sqrt(0.5) else None
 
 
+def midplane(image: np.ndarray, axis: int) -> float:
+    """Middle of what is not air in (C, *) along an axis, in voxels, to half of one."""
+    return round(2 * float(np.argwhere(foreground(image))[:, axis].mean())) / 2
+
+
+def mirror_image(mask: np.ndarray, image: np.ndarray, axis: int) -> np.ndarray:
+    """bool (*): a mask (*) on the other side of the plane, across `axis`, that halves what is not air in (C, *)."""
+    places = np.argwhere(mask)
+    places[:, axis] = round(2 * midplane(image, axis)) - places[:, axis]
+    places = places[(places[:, axis] >= 0) & (places[:, axis] < mask.shape[axis])]
+    other = np.zeros_like(mask)
+    other[tuple(places.T)] = True
+    return other
+
+
 def ellipsoid(
     diameter_mm: float, elongation: float, parts: Mapping[int, float], spacing_mm: Sequence[float]
 ) -> np.ndarray:  # fmt: skip

@@ -75,6 +75,7 @@ MODELS = {
     "fold_0": Trained("unet_small", overrides=("data.fold=[0, 2]",)),
     "fold_1": Trained("unet_small", overrides=("data.fold=[1, 2]",)),
     "dmcie": Trained("dmcie_error_small", parts={"fold_0": "fold_0", "fold_1": "fold_1"}),
+    "acquisition": Trained("cddgm_small"),
     "iap_predictor": Trained("iap_predictor_small"),
     "unet3d": Trained("unet3d_small", data="volumes"),
     "label_autoencoder_3d": Trained("label_autoencoder_3d_small", data="volumes"),

@@ -27,11 +27,13 @@ class Arm:
         extra: rows beside the real ones: the real ones again, the real ones with the other domain's histograms, what a
             trained generator made of them, or what an untrained one made of them.
         classical: random changes as nnU-Net makes them, of all rows.
+        random_contrast: the tissues of all rows change their brightness at random.
     """
 
     name: str
     extra: Extra = "none"
     classical: bool = False
+    random_contrast: bool = False
 
 
 ARMS = {
@@ -40,6 +42,7 @@ ARMS = {
         Arm("real"),
         Arm("real_repeated", "repeated"),
         Arm("classical", classical=True),
+        Arm("random_contrast", random_contrast=True),
         Arm("histogram_match", "matched"),
         Arm("counterfactual", "augmented"),
         Arm("classical+counterfactual", "augmented", classical=True),
@@ -67,7 +70,7 @@ def find_arms(names: Sequence[str]) -> tuple[Arm, ...]:
 
 def arms_of(train: str, arms: Sequence[Arm], protocol: Protocol) -> list[Arm]:
     """Those that a training domain is trained with."""
-    return [arm for arm in arms if (arm.extra == "none" and not arm.classical) or train not in protocol.reference]
+    return [arm for arm in arms if arm.name == "real" or train not in protocol.reference]
 
 
 def views_of(

@@ -37,7 +37,7 @@ BREASTS = Study(
 )  # fmt: skip
 BRAINS = Study(BrainCohort(subjects=100, seed=23, matrix=64, slices=24), Preparation())
 FULL_SEEDS, FULL_STEPS = 5, 450
-QUICK_SEEDS, QUICK_STEPS, QUICK_MINUTES, QUICK_SUBJECTS = 1, 150, 1.0, 60
+QUICK_SEEDS, QUICK_STEPS, QUICK_MINUTES, QUICK_SUBJECTS, QUICK_LABELLER_STEPS = 1, 150, 0.75, 60, 300
 RECIPES = {"unet": ["unet=jobs/recipes/unet_small.yaml"]}
 
 DataFlag = Annotated[str | None, typer.Option(help="Ingested real shards, all domains and splits (path or URI).")]
@@ -144,7 +144,7 @@ def _study(asked: Protocol, quick: bool, ratio: float) -> Study:
     if not quick:
         return study
     cohort = study.cohort.model_copy(update={"subjects": QUICK_SUBJECTS})
-    return replace(study, cohort=cohort, generator_minutes=QUICK_MINUTES)
+    return replace(study, cohort=cohort, generator_minutes=QUICK_MINUTES, labeller_steps=QUICK_LABELLER_STEPS)
 
 
 def _print_done(done: Done) -> None:

@@ -76,12 +76,14 @@ class Experiment:
         at random: that is what sets the arm `classical` apart.
         """
         classes = {name: list(labels) for name, labels in self.protocol.classes.items()}
-        changes = {"warp": None, "classical": None, "pictures_every": 0}
-        return {
-            role: Recipe.model_validate(values | changes | {"data": values["data"] | {"regions": classes}})
-            for role, recipe in self.recipes.items()
-            if (values := recipe.model_dump(mode="json"))
-        }
+        changes = {"warp": None, "classical": None, "random_contrast": None, "pictures_every": 0}
+        adapted = {}
+        for role, recipe in self.recipes.items():
+            values = recipe.model_dump(mode="json") | changes
+            if recipe.data.regions:
+                values["data"]["regions"] = classes
+            adapted[role] = Recipe.model_validate(values)
+        return adapted
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,7 @@ def plan(experiment: Experiment, arms: Sequence[Arm], folders: Folders) -> list[
                     shards = (*kinds["none"], *extra)
                     identity = digest(
                         [uri.rsplit("/", 1)[-1] for uri in shards], experiment.segmenter, recipes, arm.classical,
-                        ratio if extra else 0, seed, experiment.steps, length=16,
+                        arm.random_contrast, ratio if extra else 0, seed, experiment.steps, length=16,
                     )  # fmt: skip
                     trials.append(Trial(train, arm.name, ratio, seed, shards, identity))
     return trials
@@ -270,8 +272,8 @@ class FitWorker:
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
         """One row that names the training."""
-        training = Training(spec["augmented_per_real"], spec["classical"], num_workers=0, threads_per_worker=1,
-                            progress=lambda line: None)  # fmt: skip
+        training = Training(spec["augmented_per_real"], spec["classical"], spec["random_contrast"], num_workers=0,
+                            threads_per_worker=1, progress=lambda line: None)  # fmt: skip
         self.segmenter.fit(
             spec["shards"], self.steps, spec["seed"], f"{self.out}/{spec['trial_id']}", recipes=self.recipes,
             training=training,
@@ -288,7 +290,7 @@ def _fit(experiment: Experiment, trials: Sequence[Trial], actors: Actors, progre
             trial.trial_id,
             {
                 "trial_id": trial.trial_id, "shards": list(trial.shards), "seed": trial.seed,
-                "classical": ARMS[trial.arm].classical,
+                "classical": ARMS[trial.arm].classical, "random_contrast": ARMS[trial.arm].random_contrast,
                 "augmented_per_real": trial.ratio if ARMS[trial.arm].extra not in ("none", "repeated") else None,
             },
         )

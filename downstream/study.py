@@ -17,13 +17,16 @@ from augengine.pipeline.units import Actors
 from augengine.policy.spec import GateSpec
 from augengine.prepare import Preparation
 from augengine.rng import derive
-from augengine.train.config import read_recipe
+from augengine.train.config import Recipe, read_recipe
 from augengine.train.run import Progress, train
 from augengine.workflow import check_acceptable
 from downstream.arms import Extra
 from downstream.experiment import Stage
 from downstream.inventory import Inventory, take_inventory
 from downstream.protocols import Protocol, other_domain
+from downstream.pseudo_labels import pseudo_label
+from downstream.segmenters import Training
+from downstream.segmenters.unet import UNet
 from downstream.views import View, view_of, write_views
 
 SPLITS = {split: split for split in ("train", "val", "test")}
@@ -38,6 +41,7 @@ class Study:
         cohort, preparation: who is scanned, and how slices are cut.
         recipe, policy: files: how the generator of each direction is trained, and what it makes.
         generator_minutes: training time of each generator.
+        labeller, labeller_steps: file and training of the segmenter that labels what generators see without labels.
         ratio: augmented rows per real row that the experiment takes at the most.
     """
 
@@ -45,7 +49,9 @@ class Study:
     preparation: Preparation
     recipe: str = "jobs/recipes/cddgm_small.yaml"
     policy: str = "policies/duke_acquisition.yaml"
-    generator_minutes: float = 4.0
+    generator_minutes: float = 8.0
+    labeller: str = "jobs/recipes/unet_duke_small.yaml"
+    labeller_steps: int = 1000
     ratio: float = 1.0
 
 
@@ -79,24 +85,27 @@ def build(
     data = take_inventory(f"{out}/cohort", protocol)
     if protocol.generator_sees == "unlabelled":
         data = take_inventory(_write([_some_unlabelled(data)], out, protocol, stage, light)[0], protocol)
-    sources = [view_of(f"{name}-source", data, _train_rows(data, protocol, name)) for name in directions]
+    sources = [_source_view(data, protocol, *pair) for pair in targets.items()]
     shown = [_generator_view(data, protocol, *pair) for pair in targets.items()]
     uris = _write([*sources, *shown], out, protocol, stage, light) if directions else []
     rows: dict[Extra, list[str]] = {kind: [] for kind in made}
     for n, source in enumerate(directions):
         values = protocol.domains[source], protocol.domains[targets[source]]
-        trained = _generator(study, uris[len(directions) + n], f"{out}/generators/{shown[n].folder}", stage, say)
+        seen, name = uris[len(directions) + n], shown[n].folder
+        if protocol.generator_sees != "train_domain":
+            name = f"{source}-{name}"
+            labeller = _labeller(study, protocol, uris[n], f"{out}/labellers/{name}", stage, say)
+            with stage(f"labels for the generator, {source} → {targets[source]}") as report:
+                seen = pseudo_label(seen, labeller, f"{out}/pseudo_labels/{name}", actors=actors, progress=report)
+        trained = _generator(study, seen, f"{out}/generators/{name}", stage, say)
         for kind in sorted(made):
             checkpoint = (
                 trained if kind == "augmented" else _without_training(trained, f"{out}/untrained_generators/{source}")
             )
-            # Where the generator has seen the other vendor's training scans, their header values are known as well.
-            known = protocol.generator_sees == "target_images"
-            policy = direction(study, values[0][0], values[1][0], judged=kind == "augmented", known=known)
+            policy = direction(study, values[0][0], values[1][0], judged=kind == "augmented", known=_known(protocol))
             with stage(f"{kind} rows, {source} → {targets[source]}") as report:
-                folder, rows_uri = f"{out}/{kind}/{source}", uris[n + known * len(directions)]
-                given = {"generator": checkpoint}
-                made_rows = augment(policy, rows_uri, folder, given, actors=actors, progress=report)
+                folder, given = f"{out}/{kind}/{source}", {"generator": checkpoint}
+                made_rows = augment(policy, uris[n], folder, given, actors=actors, progress=report)
             check_acceptable(made_rows)
             rows[kind].append(folder)
     return Built(data.uri, {kind: tuple(found) for kind, found in rows.items()})
@@ -122,18 +131,30 @@ def direction(study: Study, source: str, target: str, *, judged: bool = True, kn
     return LoadedPolicy.from_dict(values)
 
 
-def _train_rows(data: Inventory, protocol: Protocol, domain: str) -> frozenset[tuple[str, str]]:
-    return data.scanned(protocol.domains[domain], protocol.splits.train) & data.labelled
+def _known(protocol: Protocol) -> bool:
+    """Where the generator has seen the other vendor's training scans, their header values are known as well."""
+    return protocol.generator_sees == "target_images"
+
+
+def _source_view(data: Inventory, protocol: Protocol, source: str, target: str) -> View:
+    """What a direction's policy edits: the labelled training rows; and whose acquisitions it may draw from."""
+    own, other = (data.scanned(protocol.domains[name], protocol.splits.train) for name in (source, target))
+    return view_of(f"{source}-source", data, own & data.labelled, other if _known(protocol) else ())
 
 
 def _generator_view(data: Inventory, protocol: Protocol, source: str, target: str) -> View:
-    """What may train the generator of a direction; validation subjects that are not tested on included."""
+    """What may train the generator of a direction; validation subjects that are not tested on included.
+
+    Where it sees the other domain it sees no true labels at all: if masks came with one domain alone, "has a mask"
+    would say whose contrast to paint, and a labelled source would keep its own.
+    """
     splits = {"train": "train"} if protocol.validates_on_test else {"train": "train", "val": "val"}
     own, other = (data.scanned(protocol.domains[name], splits) for name in (source, target))
     if protocol.generator_sees == "unlabelled":
         return view_of("generator", data, (), (own | other) - data.labelled, splits=splits)
-    unlabelled = other if protocol.generator_sees == "target_images" else ()
-    return view_of(f"{source}-generator", data, own & data.labelled, unlabelled, splits=splits)
+    if _known(protocol):
+        return view_of(f"{source}-generator", data, (), (own & data.labelled) | other, splits=splits)
+    return view_of(f"{source}-generator", data, own & data.labelled, splits=splits)
 
 
 def _some_unlabelled(data: Inventory) -> View:
@@ -146,6 +167,17 @@ def _write(views: list[View], out: str, protocol: Protocol, stage: Stage, actors
     with stage("rows that generators may see") as report:
         uris = write_views(views, f"{out}/shown", protocol, actors=actors, progress=report)
     return [uris[view.name] for view in views]
+
+
+def _labeller(study: Study, protocol: Protocol, data: str, out: str, stage: Stage, say: Progress) -> str:
+    """A segmenter of the source's labelled rows that has learnt not to trust contrast, so that it works on both."""
+    values = read_recipe(study.labeller).model_dump(mode="json")
+    values["data"]["regions"] = {name: list(labels) for name, labels in protocol.classes.items()}
+    training = Training(random_contrast=True, progress=say)
+    with stage("train labeller"):
+        return UNet.fit(
+            [data], study.labeller_steps, 0, out, recipes={"unet": Recipe.model_validate(values)}, training=training
+        )
 
 
 def _generator(study: Study, data: str, out: str, stage: Stage, say: Progress) -> str:

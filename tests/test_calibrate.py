@@ -15,7 +15,7 @@ from augengine.commands.calibrate import calibrate_command
 from augengine.gates import Case, Gates
 from augengine.gates.calibration import calibrate, propose
 from augengine.gates.defects import DEFECTS
-from augengine.gates.real_rows import RealRow, mirrored, read_real_rows, recoloured
+from augengine.gates.real_rows import RealRow, elsewhere, mirrored, read_real_rows, recoloured
 from augengine.policy.spec import GateSpec, Select
 from augengine.records import Sample
 
@@ -109,6 +109,35 @@ def test_a_mirrored_lesion_is_healthy_tissue() -> None:
     assert mirrored(slice_sample(1), ("lesion",)) is None
 
 
+def test_a_lesion_elsewhere_and_its_mirror_image_are_healthy_tissue() -> None:
+    label = np.zeros((32, 32), np.uint8)
+    label[9:12, 14:18] = 3
+    body = np.zeros((1, 32, 32), np.float32)
+    body[:, 4:28, 4:28] = 100
+    row = slice_sample(1, label=label, labels={"lesion": 3}).replace(image=body, affine=np.diag([1.0, 1, 1, 1]))
+    case = elsewhere(row, ("lesion",))
+    assert case is not None
+    place = case.before.label == 3
+    assert place.sum() == 12
+    assert (body[0, place] == 100).all()
+    assert not (place & (label == 3)).any()
+    assert not (place[::-1] & (label == 3)).any()
+    assert not case.after.label.any()  # type: ignore[union-attr]
+    assert elsewhere(row.replace(label=np.full_like(label, 3)), ("lesion",)) is None  # no room
+    assert elsewhere(row.replace(affine=np.eye(4)[[2, 0, 1, 3]]), ("lesion",)) is None  # a slice without left and right
+
+
+def test_one_subject_is_halved_by_rows() -> None:
+    rows = [RealRow(s, None, None) for s in SAMPLES]
+    alone = [RealRow(r.row.replace(subject_id="S1"), None, None) for r in rows]
+    specs = [GateSpec(name="checkerboard", max=0.05)]
+    found = {name: calibrate(Gates(specs), of, per_defect=5) for name, of in {"many": rows, "one": alone}.items()}
+    assert found["many"].halves == "subjects"
+    assert found["one"].halves == "rows"
+    assert 0 < found["one"].rows < len(rows)
+    assert found["one"].gates[0].proposed != specs[0]
+
+
 def test_bounds_are_proposed_on_the_sides_that_a_gate_has() -> None:
     values = np.linspace(1, 2, 101)
     low = propose(GateSpec(name="changed", min=0), values, 0.1)
@@ -152,4 +181,4 @@ def test_the_command_prints_rates_and_writes_json(tmp_path: Path) -> None:
     one = write_samples(tmp_path / "one", SAMPLES[:3])
     result = CliRunner().invoke(app, [str(tmp_path / "policy.yaml"), one])
     assert result.exit_code == 2
-    assert "several subjects" in result.stderr
+    assert "at least 8 real rows" in result.stderr

@@ -186,6 +186,23 @@ def test_a_filled_lesion_must_look_like_the_tissue_around_it() -> None:
     assert np.isnan(added)
 
 
+def test_a_healed_place_is_compared_with_its_mirror_image() -> None:
+    labels = {"lesion": 1}
+    tissue = ill().replace(affine=np.diag([1.0, 1, 1, 1]))
+    label = balls((1, (20, 40), 6))
+    before = tissue.replace(image=np.where(label == 1, np.float32(800), tissue.image), label=label, labels=labels)
+    removed = before.replace(label=np.zeros_like(label))
+    assert value("mirror_distance", before, removed.replace(image=tissue.image)) < 0.2
+    assert value("mirror_distance", before, removed) > 1
+    half = np.where(label == 1, 0.5 * (before.image + tissue.image), tissue.image).astype(np.float32)
+    assert (
+        0.3 < value("mirror_distance", before, removed.replace(image=half)) < value("mirror_distance", before, removed)
+    )
+    assert np.isnan(value("mirror_distance", before, before))  # nothing was removed
+    across = before.replace(label=np.ones_like(label))
+    assert np.isnan(value("mirror_distance", across, across.replace(label=np.zeros_like(label))))
+
+
 def test_nearest_training_dice_reads_training_rows_only(tmp_path: Path) -> None:
     train, test = ill(*NESTED), ill(*ELSEWHERE).replace(split="test", subject_id="S9", volume_id="S9")
     uri = write_samples(tmp_path / "maps", [train, test])

@@ -20,12 +20,15 @@ from augengine.pipeline.cluster import user_errors
 from augengine.policy.spec import GateSpec
 from augengine.report.console import console, table
 
+LEAST_ROWS = 8
+_OTHERS = {"subjects": "held-out subjects", "rows": "the same subject (of more subjects, rates would be worse)"}
+
 
 def calibrate_command(
     policy: Annotated[str, typer.Argument(help="Policy or mix file; its gates are measured, nothing is edited.")],
     data: Annotated[str, typer.Argument(help="Ingested data set or folder of shards (path or URI).")],
     rows: Annotated[
-        int, typer.Option(min=8, help="Real rows, evenly spread over those that the policy selects.")
+        int, typer.Option(min=LEAST_ROWS, help="Real rows, evenly spread over those that the policy selects.")
     ] = 200,
     per_defect: Annotated[int, typer.Option(min=1, help="Rows that each defect is planted in.")] = 20,
     rate: Annotated[
@@ -38,8 +41,8 @@ def calibrate_command(
         mixture, tools, figures = load_mixture(policy), Tools(), {}
         for member in mixture.members:
             real = read_real_rows(data, member.policy.select, rows)
-            if len({row.row.subject_id for row in real}) < 2:
-                raise DataError("calibration needs real rows of several subjects", found=f"{len(real)} rows",
+            if len(real) < LEAST_ROWS:
+                raise DataError(f"calibration needs at least {LEAST_ROWS} real rows", found=f"{len(real)} rows",
                                 where=data, next_step="loosen the policy's select, or give more data")  # fmt: skip
             for step, specs in member.gates.items():
                 name = mixture.named(member, step).removesuffix(".")
@@ -55,7 +58,7 @@ def show(found: Calibration, name: str = "") -> None:
     """Two tables, one of each gate and one of all together, and the proposed gates as YAML; `name` says whose."""
     whose = f"{name}: " if name else ""
     table(
-        f"{whose}gates on {found.rows} real rows of held-out subjects",
+        f"{whose}gates on {found.rows} real rows of {_OTHERS[found.halves]}",
         ["gate", "pair", "rows", "median", "bounds", "false rejects", "proposed", "false rejects"],
         [
             [g.given.name, g.comparison, g.measured, _number(g.median), _bounds(g.given), _share(g.false_rejects),

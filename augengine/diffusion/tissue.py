@@ -19,14 +19,14 @@ NO_MASK = -1
 def tissue_index(
     label: np.ndarray | None, codes: Mapping[str, int], names: Sequence[str], like: np.ndarray
 ) -> np.ndarray:
-    """int8 map (*) of one row: 0 for the rest, n for `names[n - 1]`, -1 everywhere without a mask.
+    """int8 map (*) of one row: 0 for the rest, n for `names[n - 1]`, -1 everywhere without a mask or names.
 
     Args:
         label: uint8 (*) in the row's own `codes`, or None.
         names: labels in the order of the checkpoint's `labels`; other codes count as the rest.
         like: image (C, *) of the row.
     """
-    if label is None:
+    if label is None or not names:
         return np.full(like.shape[1:], NO_MASK, np.int8)
     index = np.zeros(like.shape[1:], np.int8)
     for n, name in enumerate(names, 1):

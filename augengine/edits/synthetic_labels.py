@@ -33,7 +33,7 @@ from augengine.edits.lesions import (
     repaint,
     voxel_mm,
 )
-from augengine.edits.tumor_relocation import Host, Range, mirrored
+from augengine.edits.tumor_relocation import Host, Range
 from augengine.errors import CheckpointError, DataError
 from augengine.intensity import match_quantiles
 from augengine.policy.spec import Sampler
@@ -248,8 +248,7 @@ def side(sample: Sample, wanted: Side) -> np.ndarray:
         return half
     index = np.arange(half.shape[axis])
     column = [-1 if n == axis else 1 for n in range(half.ndim)]
-    # `mirrored` of voxel 0 is twice the middle; world coordinates grow to the right (RAS).
-    middle = mirrored(sample, np.zeros(half.ndim, int), axis)[axis] / 2
+    middle = masks.midplane(sample.image, axis)  # world coordinates grow to the right (RAS)
     right = (index - middle) * sample.affine[0, axis] > 0
     left = (index - middle) * sample.affine[0, axis] < 0
     return np.asarray(half & (right if wanted == "right" else left).reshape(column))

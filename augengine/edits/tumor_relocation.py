@@ -306,9 +306,8 @@ class TumorRelocationEdit:
 
 def mirrored(sample: Sample, voxel: np.ndarray, axis: int) -> np.ndarray:
     """The voxel on the other side of the plane, across `axis`, that halves what is not air."""
-    middle = np.argwhere(masks.foreground(sample.image))[:, axis].mean()
     other = voxel.copy()
-    other[axis] = round(2 * middle) - voxel[axis]
+    other[axis] = round(2 * masks.midplane(sample.image, axis)) - voxel[axis]
     return other
 
 

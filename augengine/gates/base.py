@@ -20,7 +20,7 @@ from augengine.yaml_config import Strict
 LESION = ("necrosis", "enhancing", "oedema", "lesion")
 """Labels that make a lesion unless the policy names others."""
 
-Comparison = Literal["itself", "recoloured", "neighbour", "stranger", "mirrored", "unseen"]
+Comparison = Literal["itself", "recoloured", "neighbour", "stranger", "mirrored", "elsewhere", "unseen"]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Gates and real rows in; each gate's false rejects, its recall of planted defects and a proposed bound out.
 
-Bounds are proposed on the rows of one half of the subjects and every rate is measured on the other half. A gate that
+Bounds are proposed on the rows of one half of the subjects and every rate is measured on the other half; of a single
+subject, on halves of its rows, which are so alike that the rates are too good. A gate that
 cannot be measured on a pair of real rows (a lesion gate on a healthy slice) is left out of that row's counts, and
 `measured` says how many were left.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -54,9 +55,13 @@ class GateCalibration:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Every gate, and all of them together: a row is rejected if any gate rejects it."""
+    """Every gate, and all of them together: a row is rejected if any gate rejects it.
+
+    `halves` says what was halved.
+    """
 
     gates: tuple[GateCalibration, ...]
+    halves: Literal["subjects", "rows"]
     rows: int
     planted: Mapping[str, int]
     false_rejects: float
@@ -68,6 +73,7 @@ class Calibration:
         """Plain JSON; rates without rows become None."""
         keys = ("false_rejects", "proposed_false_rejects", "recall", "proposed_recall")
         return {
+            "halves": self.halves,
             "rows": self.rows,
             "planted": dict(self.planted),
             **{key: _plain(getattr(self, key)) for key in keys},
@@ -93,10 +99,10 @@ def calibrate(
         per_defect: rows that each defect is planted in; None: all of the measuring half.
         rate: share of real rows that the proposed bounds may reject, all gates together.
     """
-    halves: tuple[list[int], list[int]] = ([], [])
-    for n, row in enumerate(rows):
-        halves[derive("calibration", row.row.subject_id) % 2].append(n)
-    fit, test = halves
+    fit, test = _halves([row.row.subject_id for row in rows])
+    halved: Literal["subjects", "rows"] = "subjects"
+    if not (fit and test):
+        (fit, test), halved = _halves([row.row.sample_id for row in rows]), "rows"
     eligible = {name: _eligible(name, rows, test)[:per_defect] for name in DEFECTS}
     sides = sum((spec.min is not None) + (spec.max is not None) for spec, _ in gates.gates)
     found: list[GateCalibration] = []
@@ -118,10 +124,18 @@ def calibrate(
     real = [m.real for m in measures]
     given, then = [g.given for g in found], [g.proposed for g in found]
     return Calibration(
-        tuple(found), len(test), {d: len(e) for d, e in eligible.items()}, _any(given, real), _any(then, real),
+        tuple(found), halved, len(test), {d: len(e) for d, e in eligible.items()}, _any(given, real), _any(then, real),
         {d: _any(given, [m.planted[d] for m in measures]) for d in DEFECTS},
         {d: _any(then, [m.planted[d] for m in measures]) for d in DEFECTS},
     )  # fmt: skip
+
+
+def _halves(names: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Places of the rows, parted by a name of each."""
+    parts: tuple[list[int], list[int]] = ([], [])
+    for n, name in enumerate(names):
+        parts[derive("calibration", name) % 2].append(n)
+    return parts
 
 
 def propose(spec: GateSpec, values: Sequence[float], rate: float) -> GateSpec:

@@ -12,6 +12,7 @@ from pydantic import Field
 from scipy.ndimage import binary_dilation, binary_fill_holes, find_objects, label
 from scipy.stats import wasserstein_distance
 
+from augengine import masks
 from augengine.gates.base import (
     Case,
     Comparison,
@@ -212,6 +213,33 @@ class IntensityDistance(Gate):
         if not distances:
             return math.nan if added else 0.0
         return max(distances)
+
+
+class MirrorDistance(LesionGate):
+    """How far the place of a removed lesion stands off from its mirror image, in deviations of the healthy body.
+
+    |difference of means| between what the source calls lesion and the output does not, and the same place across the
+    plane that halves the body; the largest of the channels. What was healed should look like the other side. Voxels
+    whose mirror image is no healthy tissue of the source are left out; with fewer than 8 others (a lesion across the
+    midline, or a slice without left and right) nothing says that it was healed, and the row fails.
+    """
+
+    comparison: ClassVar[Comparison] = "elsewhere"
+
+    def value(self, case: Case, tools: Tools) -> float:
+        """See the class."""
+        axis = masks.left_right_axis(case.before.affine, case.before.image.ndim - 1)
+        if axis is None:
+            return math.nan
+        before, after = case.normalised()
+        lesion = self.mask(case.before)
+        healthy = body_mask(case.before.image) & ~lesion
+        other = masks.mirror_image(lesion & ~self.mask(case.after), case.before.image, axis) & healthy
+        healed = masks.mirror_image(other, case.before.image, axis)
+        if np.count_nonzero(healed) < MIN_VOXELS:
+            return math.nan
+        off = np.abs(after[:, healed].mean(axis=1) - before[:, other].mean(axis=1))
+        return float((off / np.maximum(before[:, healthy].std(axis=1), 1e-9)).max())
 
 
 def _around(mask: np.ndarray) -> np.ndarray:

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_dilation, gaussian_filter
 
-from augengine.gates.base import LESION, Case, Comparison, label_mask
+from augengine import masks
+from augengine.gates.base import LESION, Case, Comparison, label_mask, label_of
 from augengine.intensity import denormalise, normalise
 from augengine.io.commits import sample_files
 from augengine.io.shards import METADATA_COLUMNS, check_schema, from_row
 from augengine.io.store import Store
+from augengine.metrics.structure import body_mask
 from augengine.policy.spec import Select, matches
 from augengine.records import Acquisition, Sample
 from augengine.rng import generator
@@ -34,6 +36,8 @@ class RealRow:
         - neighbour: the next slice, for gates that compare two label maps: as alike as two anatomies can be.
         - stranger: a row that truly has another acquisition, for gates that look for the acquisition.
         - mirrored: the row itself, its lesion declared to have been on the other side: healthy tissue to the gate.
+        - elsewhere: the row itself, its lesion declared to have been where neither that place nor its mirror image
+          shows any, for gates that compare the two sides.
         - unseen: the row itself if it is not of the training split, for gates that compare with that.
         """
         row = self.row
@@ -45,6 +49,8 @@ class RealRow:
             return Case(row, self.stranger) if self.stranger is not None else None
         if comparison == "mirrored":
             return mirrored(row, lesion)
+        if comparison == "elsewhere":
+            return elsewhere(row, lesion)
         if comparison == "unseen" and row.split == "train":
             return None
         return Case(row, row)
@@ -68,11 +74,30 @@ def mirrored(row: Sample, lesion: Sequence[str]) -> Case | None:
     if row.label is None:
         return None
     mask = label_mask(row, lesion)
-    place = mask[::-1] & ~mask
+    return _as_if_removed(row, lesion, mask, mask[::-1] & ~mask)
+
+
+def elsewhere(row: Sample, lesion: Sequence[str]) -> Case | None:
+    """The lesion's shape moved to where neither it nor its mirror image meets the lesion or leaves the body."""
+    axis = masks.left_right_axis(row.affine, row.image.ndim - 1)
+    if row.label is None or axis is None or not (mask := label_mask(row, lesion)).any():
+        return None
+    along = next(n for n in range(mask.ndim) if n != axis)
+    body, taken = body_mask(row.image), binary_dilation(mask, iterations=2)
+    for shift in sorted(range(-mask.shape[along] // 2, mask.shape[along] // 2), key=abs):
+        place = np.roll(mask, shift, along)
+        both = place | masks.mirror_image(place, row.image, axis)
+        if not (both & taken).any() and body[both].all():
+            return _as_if_removed(row, lesion, mask, place)
+    return None
+
+
+def _as_if_removed(row: Sample, lesion: Sequence[str], mask: np.ndarray, place: np.ndarray) -> Case | None:
+    """The row with its lesion (`mask`) at `place` before, and nowhere after; the image stays."""
     if not place.any():
         return None
     codes = [code for name, code in row.labels.items() if name in lesion]
-    healthy = np.where(mask, 0, row.label).astype(np.uint8)
+    healthy = np.where(mask, 0, label_of(row)).astype(np.uint8)
     before = row.replace(label=np.where(place, codes[0], healthy).astype(np.uint8))
     return Case(before, row.replace(label=healthy))
 

@@ -32,6 +32,7 @@ MEASURES: dict[str, type[Gate]] = {
     "label_agreement": label.LabelAgreement,
     "label_swap": label.LabelSwap,
     "intensity_distance": label.IntensityDistance,
+    "mirror_distance": label.MirrorDistance,
     "residual_lesion": judged.ResidualLesion,
     "referee_dice": judged.RefereeDice,
     "acquisition_prediction": judged.AcquisitionPrediction,

@@ -83,6 +83,18 @@ class ClassicalRecipe(Strict):
         return self
 
 
+class RandomContrastRecipe(Strict):
+    """Images whose tissues change their brightness at random; see `augengine.train.random_contrast`.
+
+    Attributes:
+        share: of the rows that are changed; the others stay as they were scanned.
+        noise_sd: largest standard deviation of noise added to a changed row, normalised intensity.
+    """
+
+    share: float = Field(default=0.8, ge=0, le=1)
+    noise_sd: float = Field(default=0.05, ge=0)
+
+
 class MaskRecipe(Strict):
     """What a painter is shown of the label map, and mask-ablated training (paper 001, 4.6), drawn per row.
 
@@ -226,6 +238,7 @@ class Recipe(Strict):
     autoencoding: AutoencodingLossSpec | None = None
     warp: WarpRecipe | None = None
     classical: ClassicalRecipe | None = Field(default=None, exclude_if=_is_none)
+    random_contrast: RandomContrastRecipe | None = Field(default=None, exclude_if=_is_none)
     data: DataRecipe = Field(default_factory=DataRecipe)
     optimiser: OptimiserRecipe
     loss: LossRecipe = Field(default_factory=LossRecipe)
@@ -284,6 +297,7 @@ def check(recipe: Recipe) -> None:
         (not structure or kind == "acquisition", "only kind acquisition takes network.structure true"),
         (recipe.classical is None or kind in ("segmenter", "label_segmenter", "error_corrector"),
          "only segmenters and correctors take the section classical"),
+        (recipe.random_contrast is None or kind == "segmenter", "only segmenters take the section random_contrast"),
         (recipe.mask is None or kind == "painter", "only kind painter takes the section mask"),
         ((recipe.autoencoding is not None) == (kind == "autoencoder"),
          "kind autoencoder, and only it, has a section autoencoding"),

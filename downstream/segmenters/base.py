@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import ClassVar, Self
 
@@ -31,16 +31,23 @@ class Training:
             the seed, and those of a smaller ratio are among those of a larger. None takes every row.
         classical: random rotation, scaling, noise, blur, brightness, contrast, low resolution and gamma
             (`augengine.train.classical`).
+        random_contrast: tissues of random brightness (`augengine.train.random_contrast`).
         num_workers, use_gpu, threads_per_worker: as for `augengine.train.run.train`.
         progress: receives one plain line at a time.
     """
 
     augmented_per_real: float | None = None
     classical: bool = False
+    random_contrast: bool = False
     num_workers: int = 1
     use_gpu: bool | None = None
     threads_per_worker: int | None = None
     progress: Callable[[str], None] = print
+
+    @property
+    def natural(self) -> Training:
+        """The same on images as they are, for networks that would learn to draw what was done to them."""
+        return replace(self, classical=False, random_contrast=False)
 
 
 PLAIN = Training()

@@ -25,6 +25,8 @@ def adapted(recipe: Recipe, steps: int, seed: int, training: Training, **data: A
         values["data"]["augmented_per_real"] = training.augmented_per_real
     if training.classical:
         values.setdefault("classical", {})
+    if training.random_contrast:
+        values.setdefault("random_contrast", {})
     return Recipe.model_validate(values)
 
 

@@ -7,7 +7,6 @@ prediction is the mean of several samples (2.5), and their variance says where t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import ClassVar, Self
 
 import numpy as np
@@ -54,9 +53,8 @@ class LdmSeg(Segmenter):
     ) -> str:  # fmt: skip
         """Train the three networks one upon the other; classical augmentation changes what the last of them sees."""
         need_roles(cls, recipes)
-        labels_only = replace(training, classical=False)
         parts: dict[str, str] = {}
-        for role, how in (("autoencoder", labels_only), ("prior", labels_only), ("control", training)):
+        for role, how in (("autoencoder", training.natural), ("prior", training.natural), ("control", training)):
             recipe = adapted(recipes[role], steps, seed, how)
             parts = {role: fit_network(role, recipe, shards, out, training, parts)}
         return mark(cls, out)

@@ -8,7 +8,7 @@ that draws the counterfactual itself, within a prompt that it predicts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Self, get_args
 
 import numpy as np
@@ -222,8 +222,7 @@ class Pcf(Segmenter):
     ) -> str:  # fmt: skip
         """Train both networks; classical augmentation is for the prompter, since a generator would draw its traces."""
         need_roles(cls, recipes)
-        natural = replace(training, classical=False)
-        for role, how in (("counterfactual", natural), ("prompter", training)):
+        for role, how in (("counterfactual", training.natural), ("prompter", training)):
             fit_network(role, adapted(recipes[role], steps, seed, how), shards, out, training)
         return mark(cls, out)
 

@@ -42,8 +42,8 @@ MORE = {
                  "parts": [{"label": "oedema", "share": 2}, {"label": "necrosis", "share": 1}]}},
     ],
 }  # fmt: skip
-# What costs time and decides no property.
-LESS = {"brats_synthetic_labels": {"candidates": 3, "places": 3, "prior": {"solver": "ddim", "steps": 2}}}
+# What costs time and decides no property, by edit.
+LESS = {"synthetic_labels": {"candidates": 3, "places": 3, "prior": {"solver": "ddim", "steps": 2}}}
 # All of one vendor, as policies select them; donors of both, so that every target has a candidate.
 SAMPLES = [lesion_sample(n, at_mm=(-20.0, 4.0 * n), acquisition=GE) for n in range(3)]
 DONORS = (Donor("D1", SIEMENS), Donor("D2", GE), Donor("D3", GE.replace(echo_time_ms=9.0)))
@@ -107,9 +107,9 @@ def case(request: pytest.FixtureRequest) -> Case:
     loaded = load_policy(path)
     roles: dict[str, Kind] = dict(zip(loaded.roles, kinds, strict=True))
     models = {role: untrained(tiny_spec(kind, channels=CHANNELS), seed=1) for role, kind in roles.items()}
-    changes = {**LESS.get(path.stem, {}), **more}
     steps = []
     for step in loaded.steps:
+        changes = {**LESS.get(step.edit.name, {}), **more}
         params = type(step.params).model_validate({**step.params.model_dump(by_alias=True), **changes})
         sampler = step.sampler.model_copy(update={"steps": 2, "strength": 0.5, "guidance": 1.5})
         steps.append(replace(step, params=params, sampler=sampler))

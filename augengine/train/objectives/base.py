@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from augengine.diffusion.spec import ModelSpec
 from augengine.train.config import Recipe
 from augengine.train.data import Batch
+from augengine.train.random_contrast import random_contrast
 from augengine.train.warp import warp
 
 Picture = tuple[str, list[np.ndarray]]
@@ -66,4 +67,7 @@ class Objective(nn.Module):
                 from augengine.train.classical import classical  # late: importing MONAI takes seconds
 
                 images, tissue = classical(images, tissue, self.recipe.classical, generator)
+            if self.recipe.random_contrast is not None:
+                labels = len(self.spec.labels)
+                images = random_contrast(images, tissue, labels, self.recipe.random_contrast, generator)
         return images, tissue.clone()

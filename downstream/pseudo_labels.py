@@ -1,0 +1,89 @@
+"""Shards of rows without labels and a fitted segmenter in; the same rows with what the segmenter says of them, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from augengine.errors import ConfigError
+from augengine.intensity import normalise
+from augengine.io.commits import sample_files
+from augengine.io.shards import SCHEMA, from_row, to_row
+from augengine.io.store import Store
+from augengine.pipeline.units import Actors, Progress, Unit, run_units
+from augengine.rng import digest
+from downstream.segmenters import load_segmenter
+
+FOLDER = "labelled"
+BATCH = 16
+
+
+def pseudo_label(
+    data: str, segmenter: str, out: str, *, actors: Actors, progress: Progress | None = None
+) -> str:  # fmt: skip
+    """Label every row anew, with the segmenter's confidence beside it; rows' own labels are not read.
+
+    Args:
+        data: URI of plain shards.
+        segmenter: folder that `fit` wrote, of regions that are one label each.
+        out: absolute path or URI; the same call again makes what is missing.
+
+    Returns:
+        URI of the folder of shards.
+
+    Raises:
+        ConfigError: a region of several labels, which does not say which of them a voxel has.
+    """
+    store, source = Store(out), Store(data)
+    units = [
+        Unit(digest(name, group, length=16), {"name": name, "group": group})
+        for name in sample_files(source)
+        for group in range(source.parquet(name).num_row_groups)
+    ]
+    args = {"data": source.uri, "segmenter": segmenter, "device": "cuda" if actors.num_gpus else "cpu"}
+    run_units(units, LabelWorker, args, store, {"data": source.uri}, actors=actors, progress=progress)
+    return f"{store.uri}/{FOLDER}"
+
+
+class LabelWorker:
+    """Segments the rows of one row group."""
+
+    def __init__(self, data: str, segmenter: str, device: str) -> None:
+        torch.set_num_threads(1)
+        self.data, self.segmenter = Store(data), load_segmenter(segmenter, device)
+        for region, labels in self.segmenter.regions.items():
+            if len(labels) != 1:
+                raise ConfigError("a pseudo-label is a region of one label", found=f"{region}: {', '.join(labels)}")
+
+    def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
+        """The rows, labelled."""
+        table = self.data.parquet(spec["name"]).read_row_group(spec["group"], columns=SCHEMA.names)
+        rows = [row for n in range(0, table.num_rows, BATCH) for row in self._labelled(table.slice(n, BATCH))]
+        return {FOLDER: pa.Table.from_pylist(rows, schema=SCHEMA)}
+
+    def _labelled(self, table: pa.Table) -> Iterator[dict[str, Any]]:
+        samples = [from_row({**row, "label": None, "label_confidence": None}) for row in table.to_pylist()]
+        names = [labels[0] for labels in self.segmenter.regions.values()]
+        predicted = self.segmenter.predict(np.stack([normalise(s) for s in samples]))
+        for sample, found in zip(samples, predicted, strict=True):
+            label, confidence, codes = likeliest(found, names, sample.labels)
+            yield to_row(sample.replace(label=label, label_confidence=confidence, labels=codes))
+
+
+def likeliest(
+    probabilities: np.ndarray, names: list[str], codes: Mapping[str, int]
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """Label map and confidence (both uint8, 0 to 255) of probabilities (R, *), and codes that know all `names`.
+
+    >>> likeliest(np.array([[0.2, 0.9], [0.1, 0.1]]), ["fat", "gland"], {"gland": 1})
+    (array([0, 2], dtype=uint8), array([178, 230], dtype=uint8), {'gland': 1, 'fat': 2})
+    """
+    known = dict(codes)
+    of_region = [0, *(known.setdefault(name, max(known.values(), default=0) + 1) for name in names)]
+    with_rest = np.concatenate([1 - probabilities.sum(0, keepdims=True), probabilities])
+    label = np.array(of_region, np.uint8)[with_rest.argmax(0)]
+    return label, np.rint(255 * with_rest.max(0).clip(0, 1)).astype(np.uint8), known

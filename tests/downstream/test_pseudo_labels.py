@@ -1,0 +1,65 @@
+"""Pseudo-labels: what the segmenter says, whatever the rows said themselves, with its confidence beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_cases import LABELS, drawn, samples_of, spec_of, write_rows
+
+from augengine.diffusion.checkpoint import save_generator
+from augengine.errors import ConfigError
+from augengine.intensity import normalise
+from augengine.io.commits import sample_files
+from augengine.io.shards import iter_samples
+from augengine.io.store import Store
+from augengine.pipeline.units import INLINE
+from augengine.records import Sample
+from downstream.pseudo_labels import pseudo_label
+from downstream.segmenters.fitting import mark
+from downstream.segmenters.unet import UNet
+
+REGIONS = {"tissue": ("grey",), "middle": ("core",)}
+
+
+def fitted(folder: Path, regions: dict[str, tuple[str, ...]]) -> str:
+    spec = spec_of("segmenter", data={"regions": regions})
+    save_generator(Store(folder / "unet/checkpoint"), spec, drawn(spec, 3).state_dict())
+    return mark(UNet, str(folder))
+
+
+def labelled(tmp_path: Path, samples: list[Sample], segmenter: str, name: str) -> list[Sample]:
+    data = write_rows(tmp_path / f"{name}-data", samples)
+    store = Store(pseudo_label(data, segmenter, str(tmp_path / name), actors=INLINE))
+    return list(iter_samples(store, sample_files(store)))
+
+
+def test_rows_get_what_the_segmenter_says(tmp_path: Path) -> None:
+    segmenter = fitted(tmp_path / "segmenter", REGIONS)
+    rows = samples_of()
+    found = labelled(tmp_path, [s.replace(label=None) for s in rows], segmenter, "bare")
+    expected = UNet.load(segmenter).predict(np.stack([normalise(s) for s in rows]))
+    assert {s.split for s in found} == {"train"}
+    for sample, row, probabilities in zip(found, rows, expected, strict=True):
+        rest = np.concatenate([1 - probabilities.sum(0, keepdims=True), probabilities])
+        codes = np.array([0, row.labels["grey"], row.labels["core"]])
+        assert np.array_equal(sample.label, codes[rest.argmax(0)])
+        np.testing.assert_allclose(sample.label_confidence, 255 * rest.max(0), atol=0.51)
+        assert sample.labels == row.labels
+        assert np.array_equal(sample.image, row.image)
+    assert len({s.label.tobytes() for s in found}) > 1
+
+
+def test_true_labels_are_not_read(tmp_path: Path) -> None:
+    segmenter, rows = fitted(tmp_path / "segmenter", REGIONS), samples_of()
+    bare = labelled(tmp_path, [s.replace(label=None) for s in rows], segmenter, "bare")
+    own = labelled(tmp_path, rows, segmenter, "own")
+    assert [s.label.tobytes() for s in bare] == [s.label.tobytes() for s in own]
+
+
+def test_a_region_of_several_labels_is_refused(tmp_path: Path) -> None:
+    segmenter = fitted(tmp_path / "segmenter", {"all": tuple(LABELS)})
+    with pytest.raises(ConfigError, match="a region of one label") as error:
+        labelled(tmp_path, samples_of(), segmenter, "own")
+    assert "all:" in str(error.value)
