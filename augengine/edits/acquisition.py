@@ -38,17 +38,28 @@ class Empirical(Strict):
     _check = field_validator("where")(check_where)
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Target(Strict):
-    """Where the new acquisition comes from: exactly one of the two."""
+    """Where the new acquisition comes from: exactly one of the three.
+
+    Attributes:
+        empirical: a row of a joint table.
+        explicit: parameters that are changed; the others stay as scanned.
+        protocols: whole acquisitions by name, which the row's plan states; what a protocol leaves out is unknown.
+    """
 
     empirical: Empirical | None = None
     explicit: list[dict[str, str | float]] | None = Field(default=None, min_length=1)
+    protocols: dict[str, dict[str, str | float]] | None = Field(default=None, min_length=1, exclude_if=_is_none)
 
     @model_validator(mode="after")
     def _one(self) -> Target:
-        if (self.empirical is None) == (self.explicit is None):
-            raise ValueError("give exactly one of 'empirical' and 'explicit'")
-        for row in self.explicit or ():
+        if sum(given is not None for given in (self.empirical, self.explicit, self.protocols)) != 1:
+            raise ValueError("give exactly one of 'empirical', 'explicit' and 'protocols'")
+        for row in (*(self.explicit or ()), *(self.protocols or {}).values()):
             check_where(dict(row))
         return self
 
@@ -95,7 +106,11 @@ class AcquisitionEdit:
         if not donors:
             return Skip("no target acquisition differs from the sample's own")
         chosen = donors[int(rng.integers(len(donors)))]
-        return Drawing({"acquisition": chosen.acquisition.to_dict()}, (chosen.subject_id,) if chosen.subject_id else ())
+        plan: dict[str, Any] = {"acquisition": chosen.acquisition.to_dict()}
+        if params.target.protocols is not None:
+            plan["protocol"] = chosen.subject_id
+            return Drawing(plan)
+        return Drawing(plan, (chosen.subject_id,) if chosen.subject_id else ())
 
     def apply(
         self,
@@ -143,6 +158,8 @@ def _candidates(target: Target, sample: Sample, rng: np.random.Generator, contex
     """Acquisitions to choose from with equal chance; a frequent row stands there as often as it was seen."""
     if target.explicit is not None:
         return [Donor("", sample.acquisition.replace(**row)) for row in target.explicit]
+    if target.protocols is not None:  # named in a donor's place
+        return [Donor(name, Acquisition(**row)) for name, row in target.protocols.items()]  # type: ignore[arg-type]
     assert target.empirical is not None
     if target.empirical.source == "samples":
         donors = list(context.donors)

@@ -56,6 +56,26 @@ def test_explicit_targets_change_the_named_parameters_only() -> None:
     assert Acquisition(**drawing.params["acquisition"]) == SIEMENS.replace(echo_time_ms=5.0)
 
 
+def test_named_protocols_are_whole_and_the_plan_names_them() -> None:
+    protocols = {
+        "avanto": {"manufacturer": "SIEMENS", "echo_time_ms": 1.4},
+        "signa": {k: v for k, v in GE.to_dict().items() if v is not None},
+    }
+    drawn = [draw({"protocols": protocols}, seed) for seed in range(20)]
+    assert all(isinstance(d, Drawing) and not d.donors for d in drawn)
+    found = {d.params["protocol"]: Acquisition(**d.params["acquisition"]) for d in drawn if isinstance(d, Drawing)}
+    # What a protocol leaves out is unknown, not the source's.
+    assert found == {"avanto": Acquisition(manufacturer="SIEMENS", echo_time_ms=1.4), "signa": GE}
+
+
+@pytest.mark.parametrize(
+    "target", [{}, {"explicit": [{}], "protocols": {"a": {}}}, {"protocols": {}}, {"protocols": {"a": {"echo": 1}}}]
+)
+def test_a_target_is_exactly_one_of_three_and_knows_its_parameters(target: dict) -> None:
+    with pytest.raises(ValueError, match=r"exactly one|at least 1|echo"):
+        AcquisitionParams.model_validate({"target": target})
+
+
 def test_the_new_row_carries_the_new_acquisition_and_whole_numbers(tmp_path: Path) -> None:
     models = {"generator": load_generator(write_checkpoint(tmp_path))}
     plan = Plan("o", "s", 0, 0, 1, {"acquisition": GE.to_dict()})
