@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Annotated
 
@@ -36,6 +37,7 @@ BREASTS = Study(
     Preparation(size=64, drop_end_slices=1),
 )  # fmt: skip
 BRAINS = Study(BrainCohort(subjects=100, seed=23, matrix=64, slices=24), Preparation())
+ELAPSED = "elapsed.json"
 FULL_SEEDS, FULL_STEPS = 5, 450
 QUICK_SEEDS, QUICK_STEPS, QUICK_MINUTES, QUICK_SUBJECTS, QUICK_LABELLER_STEPS = 1, 150, 0.75, 60, 300
 RECIPES = {"unet": ["unet=jobs/recipes/unet_small.yaml"]}
@@ -84,6 +86,7 @@ def evaluate(
 ) -> None:
     """Does augmentation help on the scanner without labels? Arms, domains and seeds, told by patient."""
     with user_errors():
+        started = time.monotonic()
         asked, uri = protocol(protocol_name), output_uri(out, f"evaluate-{protocol_name}")
         spread = Actors(actors, cpus_per_actor, gpus_per_actor)
         rows: dict[Extra, tuple[str, ...]] = {
@@ -118,6 +121,7 @@ def evaluate(
         )  # fmt: skip
         _print_done(done)
         _report(uri, spread, anew=False)
+        _add_elapsed(Store(uri), time.monotonic() - started)
 
 
 def _recipes(segmenter: str, given: list[str]) -> dict[str, Recipe]:
@@ -154,6 +158,12 @@ def _print_done(done: Done) -> None:
             f"subjects of {lineage.models} models of {lineage.rows} rows ({lineage.synthetic} synthetic)"
         )
     console.print(f"trainings made {done.trainings.made}, finished before {done.trainings.skipped}")
+
+
+def _add_elapsed(store: Store, seconds: float) -> None:
+    """Sum the time of all runs that made what lies in the folder."""
+    before = store.read_json(ELAPSED)["seconds"] if store.exists(ELAPSED) else 0
+    store.write_json(ELAPSED, {"seconds": round(before + seconds)})
 
 
 def _report(uri: str, actors: Actors, *, anew: bool) -> None:

@@ -16,7 +16,7 @@ from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.pipeline.units import INLINE
 from augengine.records import Sample
-from downstream.pseudo_labels import pseudo_label
+from downstream.pseudo_labels import pseudo_label, refined
 from downstream.segmenters.fitting import mark
 from downstream.segmenters.unet import UNet
 
@@ -42,6 +42,7 @@ def test_rows_get_what_the_segmenter_says(tmp_path: Path) -> None:
     expected = UNet.load(segmenter).predict(np.stack([normalise(s) for s in rows]))
     assert {s.split for s in found} == {"train"}
     for sample, row, probabilities in zip(found, rows, expected, strict=True):
+        probabilities = refined(normalise(row), probabilities)
         rest = np.concatenate([1 - probabilities.sum(0, keepdims=True), probabilities])
         codes = np.array([0, row.labels["grey"], row.labels["core"]])
         assert np.array_equal(sample.label, codes[rest.argmax(0)])
@@ -63,3 +64,22 @@ def test_a_region_of_several_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a region of one label") as error:
         labelled(tmp_path, samples_of(), segmenter, "own")
     assert "all:" in str(error.value)
+
+
+def test_intensities_part_what_a_segmenter_blurs() -> None:
+    i, j = np.indices((48, 48))
+    organ, gland = (i - 24) ** 2 + (j - 24) ** 2 < 400, (i - 20) ** 2 + (j - 24) ** 2 < 60
+    shading = 1 + 0.5 * i / 48
+    noise = np.random.default_rng(1).normal(0, 0.03, organ.shape)
+    truth = np.stack([organ & ~gland, gland])
+    for bright in (0.3, 1.0):  # gland darker and brighter than fat
+        image = (np.where(gland, bright, 0.65) * shading * organ + noise)[None].astype(np.float32)
+        # The segmenter knows the organ, and of the gland roughly where it is.
+        belief = np.where((i - 22) ** 2 + (j - 22) ** 2 < 60, 0.7, 0.3) * organ
+        prior = np.stack([0.95 * organ - 0.95 * belief, 0.95 * belief])
+        found = refined(image, prior)
+        before, after = (((p > 0.475) == truth)[:, organ].mean() for p in (prior, found))
+        assert after > 0.97 > before
+        np.testing.assert_allclose(found.sum(0), prior.sum(0), atol=1e-6)
+        assert np.array_equal(found[:, ~organ], prior[:, ~organ])
+    assert np.array_equal(refined(image, prior[:1]), prior[:1])  # one region has nothing to be parted from
