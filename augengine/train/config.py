@@ -287,6 +287,7 @@ def check(recipe: Recipe) -> None:
     folds = kind == "error_corrector"  # as many as there are
     strange = sorted(r for r in recipe.parts if r not in allowed and not (folds and re.fullmatch(r"fold_\d+", r)))
     of_pixels = kind in ("acquisition", "painter", "counterfactual") and not recipe.parts
+    segments = kind in ("segmenter", "label_segmenter", "error_corrector")
     labels = kind in ("label_prior", "label_segmenter", "error_corrector", "segmenter") or data.content == "labels"
     rules = [
         (network.body in bodies, f"kind {kind} takes network.body {' or '.join(sorted(bodies))}, not {network.body}"),
@@ -295,9 +296,8 @@ def check(recipe: Recipe) -> None:
         ((recipe.diffusion is not None) == (kind in GENERATORS), "generators, and only they, have a section diffusion"),
         (structure == (recipe.structure is not None), "network.structure true and the section structure go together"),
         (not structure or kind == "acquisition", "only kind acquisition takes network.structure true"),
-        (recipe.classical is None or kind in ("segmenter", "label_segmenter", "error_corrector"),
-         "only segmenters and correctors take the section classical"),
-        (recipe.random_contrast is None or kind == "segmenter", "only segmenters take the section random_contrast"),
+        (recipe.classical is None or segments, "only segmenters and correctors take the section classical"),
+        (recipe.random_contrast is None or segments, "only segmenters and correctors take the section random_contrast"),
         (recipe.mask is None or kind == "painter", "only kind painter takes the section mask"),
         ((recipe.autoencoding is not None) == (kind == "autoencoder"),
          "kind autoencoder, and only it, has a section autoencoding"),

@@ -36,10 +36,12 @@ def test_a_share_of_the_rows_stays_as_it_is() -> None:
     assert torch.equal(changed(share=0)[2], x)
 
 
-def test_a_segmenter_trains_on_it_and_nothing_else_does() -> None:
+def test_segmenters_train_on_it_and_generators_of_images_do_not() -> None:
     batch = batch_of()
     wild = objective_of("segmenter_nested", random_contrast={})
     assert not torch.equal(wild.tensors(batch, torch.Generator().manual_seed(1))[0], torch.from_numpy(batch.images))
     assert torch.equal(wild.eval().tensors(batch, torch.Generator())[0], torch.from_numpy(batch.images))
-    with pytest.raises((ConfigError, ValueError), match="only segmenters take the section random_contrast"):
+    with pytest.raises(
+        (ConfigError, ValueError), match="only segmenters and correctors take the section random_contrast"
+    ):
         objective_of("m1", random_contrast={})
