@@ -29,6 +29,7 @@ MORE = [
     {"edit": "tumor_relocation", "params": {**LESION, "add": {
         "diameter_mm": [10, 20], "parts": [{"label": "necrosis", "share": 1}]}}},
     {"edit": "acquisition", "params": {"target": {"explicit": [{"echo_time_ms": 2.0}]}}},
+    {"edit": "acquisition", "params": {"target": {"protocols": {"avanto": {"echo_time_ms": 2.0}}}}},
     {"edit": "tumor_removal", "params": LESION, "models": {"generator": {"sha256": "abc"}}, "gates": [
         {"name": name, "min": 0.1, "options": {o: {"ref": "somewhere"} for o in ("model", "reference")
                                                if o in gate.model_fields}}
@@ -40,7 +41,7 @@ POOL: list[Any] = [
     True, False, 1, 2, 3, 0.05, 0.2, 0.5, 0.9, 1.5, 7.0, 100, "other", [1], [1, 2], [2, 3], [0.1, 0.6], [0.5, 3.0],
     [12.0, 14.0], ["oedema"], ["core", "rim"], {"flair": [0.1, 0.2]}, {"manufacturer": "GE"},
     {"generator": {"sha256": "abc"}}, [{"name": "duplicate", "max": 0.5}], [{"label": "oedema", "share": 1.0}],
-    [{"echo_time_ms": 5.0}], *EDITS, *MEASURES, {"from": "samples"},
+    [{"echo_time_ms": 5.0}], {"trio": {"echo_time_ms": 5.0}}, *EDITS, *MEASURES, {"from": "samples"},
     {"diameter_mm": [1, 2], "parts": [{"label": "oedema", "share": 1.0}]},
 ]  # fmt: skip
 Place = tuple[str | int, ...]
@@ -114,7 +115,7 @@ def test_every_field_that_decides_a_row_changes_the_digest_and_no_other() -> Non
             assert (other.run_digest({}) == policy.run_digest({})) == ((model, name) in FREE), place
             changed.add((model, name))
     fixed = {(model.__name__, name) for model, name in seen - changed}
-    # One version there is; a gate without options has none; `empirical` and `explicit` exclude each other.
+    # One version there is; a gate without options has none; targets exclude each other.
     assert fixed == {("Policy", "version"), ("Chain", "version"), ("GateSpec", "options"), ("Target", "empirical")}
     assert len(changed) > 90
 
