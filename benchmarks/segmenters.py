@@ -1,6 +1,6 @@
 """The papers' segmenters against what they have to beat, on a cohort that no network of theirs was trained on.
 
-    python benchmarks/segmenters.py [--subjects 60]
+    python benchmarks/segmenters.py [--subjects 30]
 
 DMCIE against the U-Nets whose masks it corrects (paper 003), the ensemble of LDM-seg against its single samples (paper
 002), PCF within a predicted prompt and within the true lesion's box against the plain counterfactual and against the
@@ -25,7 +25,7 @@ from downstream.segmenters.ldm_seg import LdmSeg
 from downstream.segmenters.pcf import Pcf, PcfOptions, copy_the_prompt, prompt
 from downstream.segmenters.unet import UNet
 
-SLICES, ENSEMBLE, BOX_MARGIN_MM = 3, 15, 6.0
+SLICES, ENSEMBLE, BOX_MARGIN_MM = 3, 9, 6.0
 TUMOUR = {"whole_tumour": ("necrosis", "oedema", "enhancing")}
 PCF = PcfOptions(
     prompted=Sampling(solver="ddpm", steps=25, guidance=Guidance(3.0)),
@@ -48,7 +48,7 @@ Masks = list[np.ndarray]
 def main() -> None:
     """Predict, compare, print, draw and record."""
     parser = flags(__doc__)
-    parser.add_argument("--subjects", type=int, default=60, help="of the held-out cohort")
+    parser.add_argument("--subjects", type=int, default=30, help="of the held-out cohort")
     given = parser.parse_args()
     test = list(rows(given.root, "held_out", "all", with_truth=False, per_subject=SLICES, min_lesion=5))
     subjects = sorted({r.sample.subject_id for r in test})[: given.subjects]
