@@ -16,6 +16,11 @@ Model = TypeVar("Model", bound=BaseModel)
 Path_ = tuple[str | int, ...]
 
 
+def unset(value: object) -> bool:
+    """For `exclude_if` of a key that came later: where nobody sets it, digests stay what they were."""
+    return value is None or value == {}
+
+
 class Strict(BaseModel):
     """Base of every configuration section: unknown keys are refused, values are frozen, no coercion of text."""
 

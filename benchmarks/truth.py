@@ -29,6 +29,7 @@ def main() -> None:
     parser = flags(__doc__)
     parser.add_argument("--edit", nargs="+", choices=EDITS, default=EDITS)
     parser.add_argument("--run", default="runs/duke_phantom", help="output of `make demo`, for the acquisition edit")
+    parser.add_argument("--model", help="checkpoint of the acquisition edit, instead of the run's own")
     parser.add_argument("--quick", action="store_true", help="a few subjects: to see that it runs")
     given = parser.parse_args()
     name = "truth_quick" if given.quick else "truth"

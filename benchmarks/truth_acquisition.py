@@ -2,7 +2,9 @@
 
 Targets are whole rows of Duke's joint table, apart by whether any scan that the generator was trained on was made with
 the row. An acquisition predictor of other subjects says whether an edit to another vendor is taken for that vendor's.
-Then TE, TR and flip angle are swept alone, and the tissue means compared with the noiseless physics.
+Then TE, TR and flip angle are swept alone, and the tissue means compared with the noiseless physics: of the demo's
+model, which has seen these parameters change only together with the scanner, as in Duke; and of one trained by the same
+recipe on scans where each of them varies by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch
 from _generators import RECIPES
 
 from augengine import rng
-from augengine.commands.augment import DEMO_PREPARATION, DEMO_SAMPLERS
+from augengine.commands.augment import DEMO_COHORT, DEMO_PREPARATION, DEMO_SAMPLERS
 from augengine.diffusion.checkpoint import Generator, load_generator
 from augengine.errors import DataError
 from augengine.intensity import normalise
@@ -31,6 +33,7 @@ from augengine.metrics.dose_response import DoseResponse, dose_response
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.write import read_cohort, true_counterfactual
 from augengine.pipeline.cluster import connect
+from augengine.pipeline.phantom import shard_cohort
 from augengine.pipeline.units import INLINE, Actors
 from augengine.policy.spec import Sampler
 from augengine.prepare import prepare
@@ -47,6 +50,9 @@ CLASSICAL = ("global gamma", "histogram matching", "histogram matching by tissue
 OF_IDENTITY, OF_CLASSICAL, STRUCTURE, VENDOR_GAIN, MONOTONE = 0.5, 0.7, 0.9, 0.3, 0.9
 SWEPT = {"echo_time_ms": "TE", "repetition_time_ms": "TR", "flip_angle_deg": "flip angle"}
 DOSES, CONTRAST = 6, "contrast"
+RANGES = {"echo_time_ms": (1.0, 4.0), "repetition_time_ms": (4.0, 12.0), "flip_angle_deg": (5.0, 30.0)}
+INDEPENDENT = DEMO_COHORT.model_copy(update={"seed": 43, "independent": RANGES})
+INDEPENDENT_MINUTES = 8
 MEASURES = {
     "rmse_body": "RMSE body", "rmse_tissue": "RMSE labelled", "ssim_body": "SSIM body",
     "structure_source": "structure, source", "texture_ratio": "texture ratio", "vendor_gain": "vendor gain",
@@ -67,11 +73,29 @@ def measure(given: argparse.Namespace) -> list[Comparison]:
         raise DataError("the acquisition edit is measured on the demo's run", where=str(run), next_step="make demo")
     cohort = read_cohort(run / "phantom")
     assert isinstance(cohort, Cohort)
-    samples = list(_samples(str(run / "data")))
-    return [
-        *_against_truth(given, run, cohort, samples),
-        *(_responses(given, run, cohort, samples, own_vendor) for own_vendor in (False, True)),
+    samples, model = list(_samples(str(run / "data"))), given.model or str(run / "model/checkpoint")
+    tables = [
+        *_against_truth(given, run, model, cohort, samples),
+        _responses(given, model, cohort, samples, f"{OURS} over every vendor's range"),
+        _responses(given, model, cohort, samples, f"{OURS} over its own vendor's range", own_vendor=True),
     ]
+    root = Path(given.root).resolve()
+    if given.quick and not (root / "models/independent/checkpoint/model.json").exists():
+        return tables
+    connect()
+    data, model = _independent(root)
+    title = f"{OURS}, trained where the parameters vary alone"
+    return [*tables, _responses(given, model, INDEPENDENT, list(_samples(data)), title)]
+
+
+def _independent(root: Path) -> tuple[str, str]:
+    """Shards of the cohort whose parameters vary alone, and the checkpoint of the model trained on it."""
+    data, out = f"{root}/independent", f"{root}/models/independent"
+    shard_cohort(INDEPENDENT, data, DEMO_PREPARATION, actors=INLINE)
+    if not Path(out, "checkpoint/model.json").exists():
+        recipe = read_recipe(str(RECIPES / "cddgm_small.yaml"), [f"max_minutes={INDEPENDENT_MINUTES}"])
+        train(recipe, data, out, progress=console.print)
+    return data, f"{out}/checkpoint"
 
 
 def _samples(data: str) -> list[Sample]:
@@ -80,7 +104,7 @@ def _samples(data: str) -> list[Sample]:
 
 
 def _against_truth(
-    given: argparse.Namespace, run: Path, cohort: Cohort, samples: Sequence[Sample]
+    given: argparse.Namespace, run: Path, model: str, cohort: Cohort, samples: Sequence[Sample]
 ) -> list[Comparison]:  # fmt: skip
     """One table per set of protocol rows and kind of pair."""
     protocols = truth.split_rows(s.acquisition for s in samples if s.split == "train")
@@ -92,7 +116,7 @@ def _against_truth(
         actors = Actors()
     with stage("acquisition") as report, tempfile.TemporaryDirectory() as out:
         truth.evaluate(
-            str(run / "data"), out, str(run / "model/checkpoint"), cohort, DEMO_PREPARATION, samplers,
+            str(run / "data"), out, model, cohort, DEMO_PREPARATION, samplers,
             slices_per_subject=1 if given.quick else 2, subjects_at_most=2 if given.quick else None,
             protocols=protocols, predictor=predictor, actors=actors, progress=report,
         )  # fmt: skip
@@ -159,21 +183,22 @@ def _table(title: str, rows: Sequence[dict[str, Any]], figures: dict[str, Any]) 
 
 
 def _responses(
-    given: argparse.Namespace, run: Path, cohort: Cohort, samples: Sequence[Sample], own_vendor: bool
-) -> Comparison:
+    given: argparse.Namespace, model: str, cohort: Cohort, samples: Sequence[Sample], title: str,
+    *, own_vendor: bool = False,
+) -> Comparison:  # fmt: skip
     """Each parameter swept over the range of training (of the subject's own vendor), all others as scanned.
 
     Vendors differ in all parameters at once, so a sweep over both vendors' range asks for scans that no protocol makes.
     """
     torch.set_num_threads(1)
-    generator, sampler = load_generator(str(run / "model/checkpoint")), DEMO_SAMPLERS[OURS]
+    generator, sampler = load_generator(model), DEMO_SAMPLERS[OURS]
     trained = [s.acquisition for s in samples if s.split == "train"]
     middle = {s.subject_id: s for s in samples if s.split == "test" and s.slice_index == cohort.slices // 2}
     chosen = [s for _, s in sorted(middle.items())][: 2 if given.quick else None]
     rows = [f"{short}, {place}" for short in SWEPT.values() for place in (*sorted(chosen[0].labels), CONTRAST)]
     nothing = dict.fromkeys(RESPONSES, np.nan)
     found: dict[str, dict[str, list[float]]] = {row: {name: [] for name in RESPONSES} for row in rows}
-    title = f"Dose–response of {OURS} over {'its own' if own_vendor else 'every'} vendor's range"
+    title = f"Dose–response of {title}"
     with stage(title) as report:
         for n, sample in enumerate(chosen):
             report(n, len(chosen), {})

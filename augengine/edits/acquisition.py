@@ -23,7 +23,7 @@ from augengine.intensity import denormalise, normalise
 from augengine.phantom.protocols import duke_protocols
 from augengine.policy.spec import Sampler, Where, check_where, matches
 from augengine.records import Acquisition, Sample
-from augengine.yaml_config import Strict
+from augengine.yaml_config import Strict, unset
 
 
 class Empirical(Strict):
@@ -38,10 +38,6 @@ class Empirical(Strict):
     _check = field_validator("where")(check_where)
 
 
-def _is_none(value: object) -> bool:
-    return value is None
-
-
 class Target(Strict):
     """Where the new acquisition comes from: exactly one of the three.
 
@@ -53,7 +49,7 @@ class Target(Strict):
 
     empirical: Empirical | None = None
     explicit: list[dict[str, str | float]] | None = Field(default=None, min_length=1)
-    protocols: dict[str, dict[str, str | float]] | None = Field(default=None, min_length=1, exclude_if=_is_none)
+    protocols: dict[str, dict[str, str | float]] | None = Field(default=None, min_length=1, exclude_if=unset)
 
     @model_validator(mode="after")
     def _one(self) -> Target:

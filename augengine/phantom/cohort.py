@@ -13,9 +13,10 @@ from augengine.phantom.breast_anatomy import BreastAnatomy, draw_breast
 from augengine.phantom.protocols import GE, SIEMENS, draw_protocol, without_fat_saturation
 from augengine.records import Acquisition, Sample
 from augengine.rng import derive, digest, generator
-from augengine.yaml_config import Strict
+from augengine.yaml_config import Strict, unset
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Swept = Literal["echo_time_ms", "repetition_time_ms", "flip_angle_deg"]
 
 
 class Cohort(Strict):
@@ -36,6 +37,11 @@ class Cohort(Strict):
         0.5, description="share scanned without fat saturation; by manufacturer, where their habits differ"
     )
     siemens_fraction: float | None = Field(None, ge=0, le=1, description="share of Siemens scans; None: as in Duke")
+    independent: dict[Swept, tuple[float, float]] = Field(
+        {},
+        exclude_if=unset,
+        description="ranges of parameters that vary alone, uniformly; in Duke scanners couple them",
+    )
 
     @field_validator("no_fat_saturation_fraction")
     @classmethod
@@ -43,6 +49,14 @@ class Cohort(Strict):
         if isinstance(share, dict) and (unknown := share.keys() - {GE, SIEMENS}):
             raise ValueError(f"unknown manufacturer {min(unknown)!r}; known: {GE}, {SIEMENS}")
         return share
+
+    @field_validator("independent")
+    @classmethod
+    def _ranges(cls, ranges: dict[Swept, tuple[float, float]]) -> dict[Swept, tuple[float, float]]:
+        for name, (low, high) in ranges.items():
+            if not 0 < low < high:
+                raise ValueError(f"the range of {name} rises from above 0, found {low:g} to {high:g}")
+        return ranges
 
     def subject_id(self, index: int) -> str:
         """`Breast_MRI_001` for index 0."""
@@ -69,6 +83,8 @@ class Cohort(Strict):
         if self.siemens_fraction is not None:
             manufacturer = SIEMENS if rng.random() < self.siemens_fraction else GE
         acquisition = draw_protocol(rng, manufacturer=manufacturer)
+        alone = {name: round(float(rng.uniform(*self.independent[name])), 3) for name in sorted(self.independent)}
+        acquisition = acquisition.replace(**alone)
         share = self.no_fat_saturation_fraction
         if isinstance(share, dict):
             share = share.get(acquisition.manufacturer or "", 0.0)

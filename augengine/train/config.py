@@ -12,12 +12,7 @@ from augengine import rng
 from augengine.diffusion.autoencoding_loss import AutoencodingLossSpec
 from augengine.diffusion.spec import GENERATORS, DiffusionSpec, Kind, NetworkSpec
 from augengine.train.data import Rows
-from augengine.yaml_config import Document, Strict
-
-
-def _is_none(value: object) -> bool:
-    """Of fields that are newer than trained models: left out of the dump, they leave a recipe's digest as it was."""
-    return value is None
+from augengine.yaml_config import Document, Strict, unset
 
 
 class StructureRecipe(Strict):
@@ -140,7 +135,7 @@ class DataRecipe(Strict):
     context: tuple[int, ...] = ()
     showing: tuple[str, ...] = ()
     fold: tuple[int, int] | None = None
-    augmented_per_real: float | None = Field(default=None, ge=0, exclude_if=_is_none)
+    augmented_per_real: float | None = Field(default=None, ge=0, exclude_if=unset)
     validation_rows: int = Field(default=32, ge=0)
     window_groups: int = Field(default=8, ge=1)
     cache_mb: int = Field(default=1024, ge=16)
@@ -237,8 +232,8 @@ class Recipe(Strict):
     mask: MaskRecipe | None = None
     autoencoding: AutoencodingLossSpec | None = None
     warp: WarpRecipe | None = None
-    classical: ClassicalRecipe | None = Field(default=None, exclude_if=_is_none)
-    random_contrast: RandomContrastRecipe | None = Field(default=None, exclude_if=_is_none)
+    classical: ClassicalRecipe | None = Field(default=None, exclude_if=unset)
+    random_contrast: RandomContrastRecipe | None = Field(default=None, exclude_if=unset)
     data: DataRecipe = Field(default_factory=DataRecipe)
     optimiser: OptimiserRecipe
     loss: LossRecipe = Field(default_factory=LossRecipe)

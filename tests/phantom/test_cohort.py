@@ -84,6 +84,23 @@ def test_shares_are_obeyed() -> None:
     assert all(ill.anatomy(i).lesion is not None for i in range(8))
 
 
+def test_parameters_that_vary_alone() -> None:
+    plain = Cohort(subjects=300, siemens_fraction=0.5)
+    alone = plain.model_copy(update={"independent": {"echo_time_ms": (1.0, 4.0), "flip_angle_deg": (5.0, 30.0)}})
+    drawn = [alone.acquisition(i) for i in range(300)]
+    echo, flip = (np.array([getattr(a, name) for a in drawn]) for name in ("echo_time_ms", "flip_angle_deg"))
+    for values, (low, high) in ((echo, (1.0, 4.0)), (flip, (5.0, 30.0))):
+        assert low <= values.min() < low + 0.05 * (high - low)
+        assert high - 0.05 * (high - low) < values.max() <= high
+    siemens = np.array([a.manufacturer == SIEMENS for a in drawn])
+    assert np.abs(np.corrcoef([echo, flip, siemens]) - np.eye(3)).max() < 0.2
+    coupled = [plain.acquisition(i).repetition_time_ms for i in range(300)]
+    assert [a.repetition_time_ms for a in drawn] == coupled  # what has no range is drawn as ever
+    assert "independent" not in plain.model_dump()
+    with pytest.raises(ValueError, match="the range of echo_time_ms rises from above 0, found 4 to 1"):
+        Cohort(independent={"echo_time_ms": (4.0, 1.0)})
+
+
 def test_prepared_slices_and_their_counterfactual() -> None:
     preparation = Preparation(size=48, drop_end_slices=1)
     slices = prepared(COHORT, 0, preparation)
