@@ -31,6 +31,7 @@ from downstream.views import View, view_of, write_views
 
 SPLITS = {split: split for split in ("train", "val", "test")}
 UNTRAINED_SEED = 1
+LABELLER_WARP = {"rotation_deg": 15, "scale": 0.15, "shift": 0.08, "flip": True}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Study:
 
     Attributes:
         cohort, preparation: who is scanned, and how slices are cut.
-        recipe, policy: files: how the generator of each direction is trained, and what it makes.
+        recipe, changes: file and `key=value`s: how the generator of each direction is trained.
+        policy: file: what it makes.
         generator_minutes: training time of each generator.
         labeller, labeller_steps: file and training of the segmenter that labels what generators see without labels.
         ratio: augmented rows per real row that the experiment takes at the most.
@@ -48,10 +50,11 @@ class Study:
     cohort: Cohort | BrainCohort
     preparation: Preparation
     recipe: str = "jobs/recipes/cddgm_small.yaml"
+    changes: tuple[str, ...] = ("network.unshuffle=2",)  # slices of 64 x 64 are too small for cells of 4
     policy: str = "policies/duke_acquisition.yaml"
     generator_minutes: float = 8.0
     labeller: str = "jobs/recipes/unet_duke_small.yaml"
-    labeller_steps: int = 1000
+    labeller_steps: int = 4000
     ratio: float = 1.0
 
 
@@ -171,7 +174,7 @@ def _write(views: list[View], out: str, protocol: Protocol, stage: Stage, actors
 
 def _labeller(study: Study, protocol: Protocol, data: str, out: str, stage: Stage, say: Progress) -> str:
     """A segmenter of the source's labelled rows that has learnt not to trust contrast, so that it works on both."""
-    values = read_recipe(study.labeller).model_dump(mode="json")
+    values = read_recipe(study.labeller).model_dump(mode="json") | {"warp": LABELLER_WARP}
     values["data"]["regions"] = {name: list(labels) for name, labels in protocol.classes.items()}
     training = Training(random_contrast=True, progress=say)
     with stage("train labeller"):
@@ -181,7 +184,7 @@ def _labeller(study: Study, protocol: Protocol, data: str, out: str, stage: Stag
 
 
 def _generator(study: Study, data: str, out: str, stage: Stage, say: Progress) -> str:
-    recipe = read_recipe(study.recipe, [f"max_minutes={study.generator_minutes}"])
+    recipe = read_recipe(study.recipe, [*study.changes, f"max_minutes={study.generator_minutes}"])
     with stage("train generator"):
         return train(recipe, data, out, progress=say)
 

@@ -36,9 +36,9 @@ class UNetSpec(Strict):
         norm_groups: groups of every group normalisation.
         token_dim: width of one acquisition token.
         unshuffle: space-to-depth factor before the first convolution (1 = none); lossless, and cheaper by its square.
-        local_curves: hat functions of a local look-up table (0 = none): the network then also draws, for every
-            coarse cell, a curve from the structure image's value to the output, so that detail at full resolution
-            need not pass through it. Needs `structure`.
+        local_curves: hat functions of local look-up tables (0 = none): the network then also draws, for every coarse
+            cell and every tissue, a curve from the structure image's value to the output, so that detail at full
+            resolution need not pass through it, and borders lie where the label map has them. Needs `structure`.
         structure: True if an acquisition model also sees a structure image (method `structure`).
     """
 
@@ -76,6 +76,7 @@ class DenoisingUNet(nn.Module):
         spec: widths and depths.
         channels: of the noisy image and of the output.
         planes: spatial maps concatenated to the input; a batch without them sees zeros.
+        tissues: of a structure image: how many of the planes say where labelled tissues are (`structure.planes`).
         classes: number of classes, 0 for none.
         vocabulary: of the acquisition tokens, or None.
         spatial_dims: 2 or 3.
@@ -87,6 +88,7 @@ class DenoisingUNet(nn.Module):
         channels: int,
         *,
         planes: int = 0,
+        tissues: int = 0,
         classes: int = 0,
         vocabulary: Vocabulary | None = None,
         spatial_dims: int = 2,
@@ -96,7 +98,8 @@ class DenoisingUNet(nn.Module):
         factor = spec.unshuffle**spatial_dims
         self.tokens = None if vocabulary is None else TokenEmbedding(vocabulary, spec.token_dim)
         self.classes = nn.Embedding(classes + 1, spec.token_dim) if classes else None
-        self.curves = channels * (spec.local_curves + 1) if spec.local_curves else 0
+        self.tissues = tissues
+        self.curves = channels * (spec.local_curves * (tissues + 1) + 1) if spec.local_curves else 0
         body = _monai_unet if spec.body == "monai" else _CompactBody
         self.unet = body(
             spec, spatial_dims, (channels + planes) * factor, channels * factor + self.curves,
@@ -129,15 +132,22 @@ class DenoisingUNet(nn.Module):
         return torch.cat(tokens, dim=1) if tokens else None
 
     def _curved(self, coefficients: Tensor, inputs: Tensor, channels: int) -> Tensor:
-        """Local look-up table of the structure image plus a local gain of the noisy one; `coefficients` are coarse."""
+        """Each tissue's local look-up table of the structure image, and a local gain of the noisy one.
+
+        `coefficients` (B, C * ((L + 1) * knots + 1), *) are coarse.
+        """
         mode = "bilinear" if inputs.ndim == 4 else "trilinear"
         fine = functional.interpolate(coefficients, size=inputs.shape[2:], mode=mode)
         fine = fine.view(len(fine), channels, -1, *inputs.shape[2:])
         noisy, shown = inputs[:, :channels], inputs[:, channels : 2 * channels]
+        tissues = inputs[:, 2 * channels + 2 :][:, : self.tissues]
+        parts = torch.cat([1 - tissues.sum(1, keepdim=True), tissues], dim=1)
         knots = self.spec.local_curves
         centres = torch.arange(knots, device=inputs.device).view(1, 1, -1, *[1] * (inputs.ndim - 2))
         hats = (1 - (shown.unsqueeze(2) * (knots - 1) - centres).abs()).clamp(min=0)
-        curved: Tensor = (fine[:, :, :-1] * hats).sum(2) + fine[:, :, -1] * noisy
+        tables = fine[:, :, :-1].reshape(len(fine), channels, -1, knots, *inputs.shape[2:])
+        own = (tables * parts[:, None, :, None]).sum(2)
+        curved: Tensor = (own * hats).sum(2) + fine[:, :, -1] * noisy
         return curved
 
 
