@@ -64,6 +64,7 @@ def measure(given: argparse.Namespace) -> list[Comparison]:
         **{name: _healed(generator) for name, generator in generators.items()},
         averaged: _healed(generators["m3"], AVERAGED),
         "m3, untrained": _healed(untrained(generators["m3"], seed=1)),
+        "tissue means by the true healthy map": lambda part: np.stack([_tissue_means(r) for r in part]),
         "truth": lambda part: np.stack([r.truth for r in part if r.truth is not None]),
     }
     test = list(rows(given.root, "brain", "test", with_truth=True, per_subject=1 if given.quick else 4, min_lesion=20))
@@ -130,6 +131,17 @@ def _edit(row: Row) -> np.ndarray:
 
 def _filled(name: str) -> Method:
     return lambda part: np.stack([FILLS[name](r.image, r.brain, _edit(r)) for r in part])
+
+
+def _tissue_means(row: Row) -> np.ndarray:
+    """The edit region filled by each tissue's mean elsewhere in the slice: what is left to one who knows the anatomy."""
+    assert row.healthy is not None
+    image, edit = row.image.copy(), _edit(row)
+    for code in np.unique(row.healthy[edit]):
+        same = (row.tissue == code) & ~edit & row.brain
+        if same.any():
+            image[:, edit & (row.healthy == code)] = row.image[:, same].mean(1, keepdims=True)
+    return image
 
 
 def _healed(generator: Generator, samples: int = 1) -> Method:

@@ -88,3 +88,26 @@ def test_network_spec_refuses_what_cannot_be_built() -> None:
 def test_timesteps_are_embedded_as_monai_does_it() -> None:
     t = torch.arange(0, 1000, 37)
     assert torch.equal(timestep_embedding(t, 32), get_timestep_embedding(t, 32))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_local_tables_part_tissues_at_full_resolution(dims: int) -> None:
+    spec = UNetSpec(body="compact", channels=(8, 8), head_channels=8, norm_groups=4, unshuffle=4, structure=True,
+                    local_curves=3)  # fmt: skip
+    knots, tissues, size = spec.local_curves, 2, (16,) * dims
+    network = DenoisingUNet(spec, 1, planes=1 + 2 + tissues + 1, tissues=tissues, spatial_dims=dims)
+    # A table for the rest and one per tissue, over the structure image's values, then the gain of the noisy image.
+    tables = torch.tensor([[0.0, 0.0, 0.0], [0.2, 0.3, 0.4], [0.9, 0.5, 0.1]])
+    coefficients = torch.cat([tables.flatten(), torch.tensor([0.5])])
+    coarse = coefficients.view(1, -1, *[1] * dims).expand(1, -1, *[n // 4 for n in size])
+    assert network.curves == coefficients.numel() == (tissues + 1) * knots + 1
+    torch.manual_seed(0)
+    noisy_image, shown = torch.randn(1, 1, *size), torch.rand(1, 1, *size)
+    where = torch.randint(0, 3, size)  # borders between single voxels, far finer than a coarse cell of 4
+    one_hot = torch.stack([where == 1, where == 2])[None].float()
+    context = torch.full((1, 1, *size), 7.0)  # of neighbouring slices: no tissue
+    inputs = torch.cat([noisy_image, shown, torch.ones(1, 2, *size), one_hot, context], dim=1)
+    place = 2 * shown[0, 0]
+    left = place.floor().long().clamp(max=1)
+    expected = torch.lerp(tables[where, left], tables[where, left + 1], place - left) + 0.5 * noisy_image[0, 0]
+    assert torch.allclose(network._curved(coarse, inputs, 1)[0, 0], expected, atol=1e-5)
