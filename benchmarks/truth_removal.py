@@ -134,7 +134,7 @@ def _filled(name: str) -> Method:
 
 
 def _tissue_means(row: Row) -> np.ndarray:
-    """The edit region filled by each tissue's mean elsewhere in the slice: what is left to one who knows the anatomy."""
+    """The edit region filled by each tissue's mean elsewhere in the slice: what knowing the anatomy would reach."""
     assert row.healthy is not None
     image, edit = row.image.copy(), _edit(row)
     for code in np.unique(row.healthy[edit]):
