@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -11,21 +11,23 @@ from pydantic import Field, field_validator
 from augengine.errors import DataError
 from augengine.phantom.brain import SITES, render
 from augengine.phantom.brain_anatomy import BrainAnatomy, Labels, draw_brain
+from augengine.phantom.subjects import Subjects
 from augengine.records import Sample
 from augengine.rng import derive, generator
-from augengine.yaml_config import Strict
 
 
-class BrainCohort(Strict):
+class BrainCohort(Subjects):
     """A cohort of phantom brains, as JSON-able as it is small.
 
     Subject i depends on `seed` and i alone (and on the list of sites, for where it is scanned); `labels` changes its
     label map, never its images.
     """
 
+    PREFIX: ClassVar[str] = "BraTS2021_"
+    FIRST: ClassVar[int] = 0
+    DIGITS: ClassVar[int] = 5
+
     kind: Literal["brain"] = "brain"
-    subjects: int = Field(50, ge=1, le=100_000)
-    seed: int = Field(7, ge=0)
     matrix: int = Field(128, ge=32, le=512, description="voxels along i and along j, of 192 mm")
     slices: int = Field(48, ge=1, le=256)
     slice_spacing_mm: float | None = Field(None, gt=0, le=25, description="None: cover the whole brain")
@@ -40,23 +42,6 @@ class BrainCohort(Strict):
         if unknown:
             raise ValueError(f"unknown site {unknown[0]!r}; known: {', '.join(SITES)}")
         return sites
-
-    def subject_id(self, index: int) -> str:
-        """`BraTS2021_00000` for index 0."""
-        self._check(index)
-        return f"BraTS2021_{index:05d}"
-
-    def index_of(self, subject_id: str) -> int:
-        """Inverse of `subject_id`; a subject that is not of this cohort is a `DataError`."""
-        number = subject_id.removeprefix("BraTS2021_")
-        index = int(number) if number.isdecimal() else -1
-        if not 0 <= index < self.subjects or self.subject_id(index) != subject_id:
-            raise DataError(
-                "the subject is not of this phantom cohort",
-                found=subject_id,
-                next_step=f"subjects are {self.subject_id(0)} to {self.subject_id(self.subjects - 1)}",
-            )
-        return index
 
     def site(self, index: int) -> str:
         """Name of the site that subject `index` is scanned at."""
@@ -107,10 +92,6 @@ class BrainCohort(Strict):
             noise=noise,
             labels=self.labels,
         )
-
-    def _check(self, index: int) -> None:
-        if not 0 <= index < self.subjects:
-            raise DataError("no such subject in the cohort", found=index, next_step=f"use 0 to {self.subjects - 1}")
 
 
 @lru_cache(maxsize=2)

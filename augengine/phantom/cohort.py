@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from augengine.errors import DataError
 from augengine.phantom.breast import render
 from augengine.phantom.breast_anatomy import BreastAnatomy, draw_breast
 from augengine.phantom.protocols import GE, SIEMENS, draw_protocol, without_fat_saturation
+from augengine.phantom.subjects import Subjects
 from augengine.records import Acquisition, Sample
 from augengine.rng import derive, digest, generator
-from augengine.yaml_config import Strict, unset
+from augengine.yaml_config import unset
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Swept = Literal["echo_time_ms", "repetition_time_ms", "flip_angle_deg"]
 
 
-class Cohort(Strict):
+class Cohort(Subjects):
     """A cohort of phantom subjects, as JSON-able as it is small.
 
     Subject i depends on `seed` and i alone, so a larger cohort begins with the subjects of a smaller one.
     """
 
+    PREFIX: ClassVar[str] = "Breast_MRI_"
+    FIRST: ClassVar[int] = 1
+    DIGITS: ClassVar[int] = 3
+
     kind: Literal["breast"] = "breast"
-    subjects: int = Field(50, ge=1, le=100_000)
-    seed: int = Field(7, ge=0)
     matrix: int = Field(128, ge=32, le=512, description="voxels along i and along j")
     slices: int = Field(24, ge=1, le=256)
     slice_spacing_mm: float | None = Field(None, gt=0, le=20, description="None: 4 mm, more for coarse voxels")
@@ -57,23 +59,6 @@ class Cohort(Strict):
             if not 0 < low < high:
                 raise ValueError(f"the range of {name} rises from above 0, found {low:g} to {high:g}")
         return ranges
-
-    def subject_id(self, index: int) -> str:
-        """`Breast_MRI_001` for index 0."""
-        self._check(index)
-        return f"Breast_MRI_{index + 1:03d}"
-
-    def index_of(self, subject_id: str) -> int:
-        """Inverse of `subject_id`; a subject that is not of this cohort is a `DataError`."""
-        number = subject_id.removeprefix("Breast_MRI_")
-        index = int(number) - 1 if number.isdecimal() else -1
-        if not 0 <= index < self.subjects or self.subject_id(index) != subject_id:
-            raise DataError(
-                "the subject is not of this phantom cohort",
-                found=subject_id,
-                next_step=f"subjects are {self.subject_id(0)} to {self.subject_id(self.subjects - 1)}",
-            )
-        return index
 
     def acquisition(self, index: int) -> Acquisition:
         """The protocol that subject `index` is scanned with."""
@@ -123,10 +108,6 @@ class Cohort(Strict):
             noise=noise,
             lesion_label=self.lesion_label,
         )
-
-    def _check(self, index: int) -> None:
-        if not 0 <= index < self.subjects:
-            raise DataError("no such subject in the cohort", found=index, next_step=f"use 0 to {self.subjects - 1}")
 
 
 @lru_cache(maxsize=2)
