@@ -40,7 +40,7 @@ BRAINS = Study(BrainCohort(subjects=100, seed=23, matrix=64, slices=24), Prepara
 ELAPSED = "elapsed.json"
 # On both vendors' true labels, 2000 steps make a segmenter as good as on its own vendor's; 450 do not.
 FULL_SEEDS, FULL_STEPS = 5, 2000
-QUICK_SEEDS, QUICK_STEPS, QUICK_MINUTES, QUICK_SUBJECTS, QUICK_LABELLER_STEPS = 1, 400, 0.75, 60, 800
+QUICK_SEEDS, QUICK_STEPS, QUICK_MINUTES, QUICK_SUBJECTS, QUICK_LABELLER_STEPS = 1, 300, 0.75, 60, 600
 BREAST_RECIPE, BRAIN_RECIPE = "jobs/recipes/unet_duke_small.yaml", "jobs/recipes/unet_small.yaml"
 
 DataFlag = Annotated[str | None, typer.Option(help="Ingested real shards, all domains and splits (path or URI).")]
