@@ -59,7 +59,8 @@ def silent(model: ControlledUNet, data: Batch) -> set[str]:
 @pytest.mark.parametrize("changes", [{}, {"resblock_updown": True, "num_res_blocks": (2, 1)}])
 def test_at_the_start_the_output_is_the_priors(dims: int, changes: dict[str, object]) -> None:
     x_t, t, image = batch(dims)
-    assert torch.equal(controlled(dims, **changes)(x_t, t, image), prior(dims, **changes)(x_t, t))
+    steered, alone = controlled(dims, **changes)(x_t, t, image), prior(dims, **changes)(x_t, t)
+    torch.testing.assert_close(steered, alone, rtol=0, atol=1e-6)  # zeros are added, but convolutions may round anew
 
 
 @pytest.mark.parametrize("dims", [2, 3])
