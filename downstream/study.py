@@ -50,7 +50,8 @@ class Study:
     cohort: Cohort | BrainCohort
     preparation: Preparation
     recipe: str = "jobs/recipes/cddgm_small.yaml"
-    changes: tuple[str, ...] = ("network.unshuffle=2",)  # slices of 64 x 64 are too small for cells of 4
+    # Slices of 64 x 64 are too small for cells of 4, and pseudo-labels are not exact.
+    changes: tuple[str, ...] = ("network.unshuffle=2", "network.tissue_curves=true")
     policy: str = "policies/duke_acquisition.yaml"
     generator_minutes: float = 8.0
     labeller: str = "jobs/recipes/unet_duke_small.yaml"

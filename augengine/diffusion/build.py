@@ -51,7 +51,7 @@ def _build(spec: ModelSpec, parts: Mapping[str, nn.Module] | None = None) -> nn.
     inputs = {"planes": spec.planes, "classes": len(spec.classes)}
     if isinstance(network, DiTSpec):
         return GenerativeNetwork(DiTDenoiser(network, channels, **inputs, image_size=size), parts)
-    tissues = len(spec.labels) if spec.takes_structure else 0
+    tissues = len(spec.labels) if network.tissue_curves else 0
     return GenerativeNetwork(
         DenoisingUNet(network, channels, **inputs, tissues=tissues, vocabulary=spec.vocabulary, spatial_dims=dims),
         parts,

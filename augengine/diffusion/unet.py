@@ -36,9 +36,11 @@ class UNetSpec(Strict):
         norm_groups: groups of every group normalisation.
         token_dim: width of one acquisition token.
         unshuffle: space-to-depth factor before the first convolution (1 = none); lossless, and cheaper by its square.
-        local_curves: hat functions of local look-up tables (0 = none): the network then also draws, for every coarse
-            cell and every tissue, a curve from the structure image's value to the output, so that detail at full
-            resolution need not pass through it, and borders lie where the label map has them. Needs `structure`.
+        local_curves: hat functions of a local look-up table (0 = none): the network then also draws, for every
+            coarse cell, a curve from the structure image's value to the output, so that detail at full resolution
+            need not pass through it. Needs `structure`.
+        tissue_curves: a table for every tissue, so that borders lie where the label map has them: sharper, and as hard
+            as the map's; a step takes longer. For label maps that are not exact. Needs `local_curves`.
         structure: True if an acquisition model also sees a structure image (method `structure`).
     """
 
@@ -52,6 +54,7 @@ class UNetSpec(Strict):
     unshuffle: int = Field(default=1, ge=1)
     structure: bool = False
     local_curves: int = Field(default=0, ge=0, le=64)
+    tissue_curves: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> UNetSpec:
@@ -64,6 +67,8 @@ class UNetSpec(Strict):
             raise ValueError(f"channels of attention levels must be multiples of head_channels {self.head_channels}")
         if self.local_curves == 1 or (self.local_curves and not self.structure):
             raise ValueError("local_curves is 0, or at least 2 together with structure")
+        if self.tissue_curves and not self.local_curves:
+            raise ValueError("tissue_curves go together with local_curves")
         if self.body == "compact" and (self.res_blocks != 1 or self.attention_levels):
             raise ValueError("body compact has one residual block per level and no attention_levels")
         return self
@@ -76,7 +81,7 @@ class DenoisingUNet(nn.Module):
         spec: widths and depths.
         channels: of the noisy image and of the output.
         planes: spatial maps concatenated to the input; a batch without them sees zeros.
-        tissues: of a structure image: how many of the planes say where labelled tissues are (`structure.planes`).
+        tissues: of `tissue_curves`: how many of the planes say where labelled tissues are (`structure.planes`).
         classes: number of classes, 0 for none.
         vocabulary: of the acquisition tokens, or None.
         spatial_dims: 2 or 3.

@@ -5,9 +5,10 @@ import torch
 from monai.networks.nets.diffusion_model_unet import SpatialTransformer, get_timestep_embedding
 from pydantic import ValidationError
 
-from augengine.diffusion.checkpoint import Generator
+from augengine.diffusion.checkpoint import Generator, untrained
 from augengine.diffusion.conditioning import Conditioning
 from augengine.diffusion.conditions import Vocabulary
+from augengine.diffusion.spec import ModelSpec
 from augengine.diffusion.unet import DenoisingUNet, UNetSpec, depth_to_space, space_to_depth, timestep_embedding
 from augengine.records import Acquisition
 from augengine.train.config import read_recipe
@@ -93,7 +94,7 @@ def test_timesteps_are_embedded_as_monai_does_it() -> None:
 @pytest.mark.parametrize("dims", [2, 3])
 def test_local_tables_part_tissues_at_full_resolution(dims: int) -> None:
     spec = UNetSpec(body="compact", channels=(8, 8), head_channels=8, norm_groups=4, unshuffle=4, structure=True,
-                    local_curves=3)  # fmt: skip
+                    local_curves=3, tissue_curves=True)  # fmt: skip
     knots, tissues, size = spec.local_curves, 2, (16,) * dims
     network = DenoisingUNet(spec, 1, planes=1 + 2 + tissues + 1, tissues=tissues, spatial_dims=dims)
     # A table for the rest and one per tissue, over the structure image's values, then the gain of the noisy image.
@@ -111,3 +112,14 @@ def test_local_tables_part_tissues_at_full_resolution(dims: int) -> None:
     left = place.floor().long().clamp(max=1)
     expected = torch.lerp(tables[where, left], tables[where, left + 1], place - left) + 0.5 * noisy_image[0, 0]
     assert torch.allclose(network._curved(coarse, inputs, 1)[0, 0], expected, atol=1e-5)
+
+
+def test_tables_by_tissue_are_asked_for(spec: ModelSpec) -> None:
+    changes = {"body": "compact", "attention_levels": (), "local_curves": 4}
+    tables = []
+    for tissue_curves in (False, True):
+        network = spec.network.model_copy(update={**changes, "tissue_curves": tissue_curves})
+        tables.append(untrained(spec.model_copy(update={"network": network}), seed=3).network.body.curves)
+    assert tables == [4 + 1, 4 * (1 + len(spec.labels)) + 1]
+    with pytest.raises(ValidationError, match="tissue_curves go together with local_curves"):
+        UNetSpec(channels=(8, 8), head_channels=8, norm_groups=4, structure=True, tissue_curves=True)
