@@ -102,9 +102,9 @@ def test_local_tables_part_tissues_at_full_resolution(dims: int) -> None:
     coefficients = torch.cat([tables.flatten(), torch.tensor([0.5])])
     coarse = coefficients.view(1, -1, *[1] * dims).expand(1, -1, *[n // 4 for n in size])
     assert network.curves == coefficients.numel() == (tissues + 1) * knots + 1
-    torch.manual_seed(0)
-    noisy_image, shown = torch.randn(1, 1, *size), torch.rand(1, 1, *size)
-    where = torch.randint(0, 3, size)  # borders between single voxels, far finer than a coarse cell of 4
+    draw = torch.Generator().manual_seed(0)
+    noisy_image, shown = torch.randn(1, 1, *size, generator=draw), torch.rand(1, 1, *size, generator=draw)
+    where = torch.randint(0, 3, size, generator=draw)  # borders between single voxels, far finer than a coarse cell of 4
     one_hot = torch.stack([where == 1, where == 2])[None].float()
     context = torch.full((1, 1, *size), 7.0)  # of neighbouring slices: no tissue
     inputs = torch.cat([noisy_image, shown, torch.ones(1, 2, *size), one_hot, context], dim=1)
