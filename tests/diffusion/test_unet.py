@@ -104,7 +104,7 @@ def test_local_tables_part_tissues_at_full_resolution(dims: int) -> None:
     assert network.curves == coefficients.numel() == (tissues + 1) * knots + 1
     draw = torch.Generator().manual_seed(0)
     noisy_image, shown = torch.randn(1, 1, *size, generator=draw), torch.rand(1, 1, *size, generator=draw)
-    where = torch.randint(0, 3, size, generator=draw)  # borders between single voxels, far finer than a coarse cell of 4
+    where = torch.randint(0, 3, size, generator=draw)  # borders far finer than a coarse cell of 4
     one_hot = torch.stack([where == 1, where == 2])[None].float()
     context = torch.full((1, 1, *size), 7.0)  # of neighbouring slices: no tissue
     inputs = torch.cat([noisy_image, shown, torch.ones(1, 2, *size), one_hot, context], dim=1)
