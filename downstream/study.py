@@ -121,7 +121,8 @@ def direction(study: Study, source: str, target: str, *, judged: bool = True, kn
     `known` draws these from the other's training scans in the data at hand, whose subjects are recorded as donors;
     otherwise from the published protocols.
     `judged` False drops the gates but one that nothing breaks: the control is to deliver rows, however bad they are.
-    Where rows are judged, more are made than are taken, since some are rejected.
+    Where rows are judged, more are made than are taken, since some are rejected; and never fewer than for a ratio of 1,
+    so that ratios can be compared later without making all rows anew.
     """
     values = load_policy(study.policy).to_dict()
     values["name"] += f"-{'to'.join(name.split()[0].lower() for name in (source, target))}"
@@ -129,7 +130,7 @@ def direction(study: Study, source: str, target: str, *, judged: bool = True, kn
     values["params"]["target"] = {
         "empirical": {"from": "samples" if known else "duke_protocols", "where": {"manufacturer": target}}
     }
-    values["output"]["per_input"] = math.floor(study.ratio) + 1 if judged else math.ceil(study.ratio)
+    values["output"]["per_input"] = math.floor(max(1.0, study.ratio)) + 1 if judged else math.ceil(study.ratio)
     if not judged:
         values["gates"] = [GateSpec(name="changed", min=0.0).model_dump(mode="json")]
     return LoadedPolicy.from_dict(values)
