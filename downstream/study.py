@@ -176,13 +176,16 @@ def _write(views: list[View], out: str, protocol: Protocol, stage: Stage, actors
 
 def _labeller(study: Study, protocol: Protocol, data: str, out: str, stage: Stage, say: Progress) -> str:
     """A segmenter of the source's labelled rows that has learnt not to trust contrast, so that it works on both."""
+    recipes, training = {"unet": labeller_recipe(study, protocol)}, Training(random_contrast=True, progress=say)
+    with stage("train labeller"):
+        return UNet.fit([data], study.labeller_steps, 0, out, recipes=recipes, training=training)
+
+
+def labeller_recipe(study: Study, protocol: Protocol) -> Recipe:
+    """The study's recipe with the protocol's classes, on rows that are moved at random: it sees few of them often."""
     values = read_recipe(study.labeller).model_dump(mode="json") | {"warp": LABELLER_WARP}
     values["data"]["regions"] = {name: list(labels) for name, labels in protocol.classes.items()}
-    training = Training(random_contrast=True, progress=say)
-    with stage("train labeller"):
-        return UNet.fit(
-            [data], study.labeller_steps, 0, out, recipes={"unet": Recipe.model_validate(values)}, training=training
-        )
+    return Recipe.model_validate(values)
 
 
 def _generator(study: Study, data: str, out: str, stage: Stage, say: Progress) -> str:

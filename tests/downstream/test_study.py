@@ -16,9 +16,18 @@ from augengine.phantom.cohort import Cohort
 from augengine.pipeline.units import INLINE
 from augengine.prepare import Preparation
 from augengine.records import Sample
+from downstream.command import _recipes
 from downstream.inventory import take_inventory
 from downstream.protocols import Protocol, protocol
-from downstream.study import Study, _generator_view, _some_unlabelled, _source_view, _without_training, direction
+from downstream.study import (
+    Study,
+    _generator_view,
+    _some_unlabelled,
+    _source_view,
+    _without_training,
+    direction,
+    labeller_recipe,
+)
 from downstream.views import View, write_views
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +91,27 @@ def test_a_direction_s_policy_edits_one_vendor_towards_the_other() -> None:
     assert (judged.policy.output.per_input, control.policy.output.per_input) == (3, 3)
     assert len(judged.policy.gates) > 1
     assert [(g.name, g.min) for g in control.policy.gates] == [("changed", 0.0)]
+
+
+def test_the_labeller_sees_rows_moved_and_learns_the_protocol_s_classes() -> None:
+    recipe = labeller_recipe(Study(Cohort(), Preparation(), labeller=f"{ROOT}/jobs/recipes/unet_duke_small.yaml"),
+                             protocol("phantom_transductive"))  # fmt: skip
+    assert recipe.warp is not None
+    assert recipe.warp.flip
+    assert recipe.data.regions == {"fat": ("fat",), "fibroglandular": ("fibroglandular",)}
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "regions"),
+    [("phantom_transductive", (12, 24, 48, 64), {"fat", "fibroglandular"}), ("phantom_brats", (16, 32, 64, 96), None)],
+)
+def test_the_segmenter_s_recipe_follows_the_anatomy(
+    name: str, network: tuple[int, ...], regions: set[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    recipe = _recipes("unet", [], protocol(name))["unet"]
+    assert recipe.network.channels == network  # type: ignore[union-attr]
+    assert regions is None or set(recipe.data.regions) == regions
 
 
 def test_the_control_has_the_generator_s_architecture_and_no_training(tmp_path: Path) -> None:
