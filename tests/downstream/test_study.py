@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,8 @@ def test_a_direction_s_policy_edits_one_vendor_towards_the_other() -> None:
     known = direction(study, *vendors, known=True).to_dict()["params"]["target"]["empirical"]
     assert known == {"from": "samples", "where": {"manufacturer": "SIEMENS"}}
     assert (judged.policy.output.per_input, control.policy.output.per_input) == (3, 3)
+    few = [direction(replace(study, ratio=0.25), *vendors, judged=judged) for judged in (True, False)]
+    assert [policy.policy.output.per_input for policy in few] == [2, 1]  # enough for a ratio of 1, later
     assert len(judged.policy.gates) > 1
     assert [(g.name, g.min) for g in control.policy.gates] == [("changed", 0.0)]
 
