@@ -8,6 +8,7 @@ under the target's parameters with its own noise.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -331,7 +332,9 @@ def plot(summary: Mapping[str, Any], store: Store) -> str:
         )
         axes.set_title(title, fontsize=10)
         axes.invert_yaxis()
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(methods), fontsize=9)
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=math.ceil(len(methods) / 2), fontsize=9
+    )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     store.write("truth.png", buffer.getvalue())
