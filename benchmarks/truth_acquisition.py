@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _generators import RECIPES
+from _generators import RECIPES, ROOT
 
 from augengine import rng
 from augengine.commands.augment import DEMO_COHORT, DEMO_PREPARATION, DEMO_SAMPLERS
@@ -44,6 +44,7 @@ from augengine.report.console import console, stage
 from augengine.splits import assign_splits, categories
 from augengine.train.config import read_recipe
 from augengine.train.run import train
+from downstream.command import BREASTS
 
 OURS, IDENTITY, CEILING = "structure", "identity", "truth without noise"
 CLASSICAL = ("global gamma", "histogram matching", "histogram matching by tissue")
@@ -52,8 +53,7 @@ SWEPT = {"echo_time_ms": "TE", "repetition_time_ms": "TR", "flip_angle_deg": "fl
 DOSES, CONTRAST = 6, "contrast"
 RANGES = {"echo_time_ms": (1.0, 4.0), "repetition_time_ms": (4.0, 12.0), "flip_angle_deg": (5.0, 30.0)}
 INDEPENDENT = DEMO_COHORT.model_copy(update={"seed": 43, "independent": RANGES})
-# Finer cells and tables by tissue, as in the experiment.
-INDEPENDENT_CHANGES = ("network.unshuffle=2", "network.tissue_curves=true", "max_minutes=8")
+INDEPENDENT_MINUTES = 8
 MEASURES = {
     "rmse_body": "RMSE body", "rmse_tissue": "RMSE labelled", "ssim_body": "SSIM body",
     "structure_source": "structure, source", "texture_ratio": "texture ratio", "vendor_gain": "vendor gain",
@@ -94,7 +94,8 @@ def _independent(root: Path) -> tuple[str, str]:
     data, out = f"{root}/independent", f"{root}/models/independent"
     shard_cohort(INDEPENDENT, data, DEMO_PREPARATION, actors=INLINE)
     if not Path(out, "checkpoint/model.json").exists():
-        recipe = read_recipe(str(RECIPES / "cddgm_small.yaml"), INDEPENDENT_CHANGES)
+        changes = [*BREASTS.changes, f"max_minutes={INDEPENDENT_MINUTES}"]  # as in the experiment
+        recipe = read_recipe(str(ROOT / BREASTS.recipe), changes)
         train(recipe, data, out, progress=console.print)
     return data, f"{out}/checkpoint"
 
