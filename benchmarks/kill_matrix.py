@@ -39,7 +39,7 @@ POLICY = """\
 version: 1
 name: kill-matrix
 edit: acquisition
-params: {views: 1, target: {empirical: {from: duke_protocols}}}
+params: {target: {empirical: {from: duke_protocols}}}
 sampler: {steps: STEPS}
 gates: [{name: changed, min: 0.0}]
 output: {micro_batch: 2}

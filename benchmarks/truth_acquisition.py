@@ -63,6 +63,7 @@ MEASURES = {
 }  # fmt: skip
 RESPONSES = {
     "spearman": "Spearman with truth", "right_sign": "right sign", "monotone": "|Spearman| with dose",
+    "true_monotone": "the truth's",
     "true_change": "true change", "change": "change",
 }  # fmt: skip
 

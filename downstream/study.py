@@ -17,6 +17,7 @@ from augengine.pipeline.units import Actors
 from augengine.policy.spec import GateSpec
 from augengine.prepare import Preparation
 from augengine.rng import derive
+from augengine.splits import DEFAULT_FRACTIONS
 from augengine.train.config import Recipe, read_recipe
 from augengine.train.run import Progress, train
 from augengine.workflow import check_acceptable
@@ -40,6 +41,8 @@ class Study:
 
     Attributes:
         cohort, preparation: who is scanned, and how slices are cut.
+        fractions: of the subjects, for training, validation and test. Phantoms cost little to test on, and intervals
+            over patients are as narrow as patients are many.
         recipe, changes: file and `key=value`s: how the generator of each direction is trained.
         policy: file: what it makes.
         generator_minutes: training time of each generator.
@@ -49,11 +52,12 @@ class Study:
 
     cohort: Cohort | BrainCohort
     preparation: Preparation
+    fractions: tuple[float, float, float] = DEFAULT_FRACTIONS
     recipe: str = "jobs/recipes/cddgm_small.yaml"
     # Slices of 64 x 64 are too small for cells of 4, and pseudo-labels are not exact.
     changes: tuple[str, ...] = ("network.unshuffle=2", "network.tissue_curves=true")
     policy: str = "policies/duke_acquisition.yaml"
-    generator_minutes: float = 8.0
+    generator_minutes: float = 3.0
     labeller: str = "jobs/recipes/unet_duke_small.yaml"
     labeller_steps: int = 4000
     ratio: float = 1.0
@@ -85,7 +89,9 @@ def build(
     directions = [name for name in protocol.train_domains if name not in protocol.reference] if made else []
     targets = {name: other_domain(protocol, name) for name in directions}
     with stage("phantom cohort") as report:
-        shard_cohort(study.cohort, f"{out}/cohort", study.preparation, actors=light, progress=report)
+        shard_cohort(
+            study.cohort, f"{out}/cohort", study.preparation, fractions=study.fractions, actors=light, progress=report
+        )  # fmt: skip
     data = take_inventory(f"{out}/cohort", protocol)
     if protocol.generator_sees == "unlabelled":
         data = take_inventory(_write([_some_unlabelled(data)], out, protocol, stage, light)[0], protocol)

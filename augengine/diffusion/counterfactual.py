@@ -25,7 +25,7 @@ from augengine.diffusion.samplers import (
     sample,
     spacing_of,
 )
-from augengine.diffusion.structure import draw_heights, planes, recolour
+from augengine.diffusion.structure import opposed_heights, planes, recolour
 from augengine.errors import CheckpointError, ConfigError
 from augengine.records import Acquisition
 
@@ -90,17 +90,16 @@ def structure(
     strength: float = 1.0,
     guidance: Guidance = Guidance(),  # noqa: B008  (frozen)
     solver: Solver = "ddim",
-    views: int = 4,
 ) -> np.ndarray:
     """Generate under `target` while the network sees the source recoloured and where its tissues are.
+
+    It sees two opposed recolourings, whose x0 estimates are averaged at every step.
 
     `strength` 1 starts from pure noise, so that contrast can come from `target` alone; less starts from the noised
     source. Raises `CheckpointError` for a generator without a structure input.
 
     Args:
         tissue: int8 (B, H, W) by `augengine.diffusion.tissue.tissue_index` of the generator's labels.
-        views: random recolourings per row; their x0 estimates are averaged at every step, since a single one may
-            map two tissues onto the same value.
     """
     if not generator.spec.takes_structure:
         raise CheckpointError(
@@ -114,7 +113,7 @@ def structure(
     x_t = row_noise(x0, generators)
     if strength < 1:
         x_t = generator.schedule.noised(x0, x_t, start_B)
-    shown = structure_views(generator, x0, torch.from_numpy(tissue).to(x0.device), generators, views)
+    shown = structure_views(generator, x0, torch.from_numpy(tissue).to(x0.device))
     estimates = [denoiser(generator, acquired(generator, target, planes=view), guidance) for view in shown]
 
     def denoise(x_t: Tensor, t_B: Tensor) -> Tensor:
@@ -123,16 +122,11 @@ def structure(
     return _array(sample(denoise, x_t, timesteps, generator.schedule, solver, generators))
 
 
-def structure_views(
-    generator: Generator, x0: Tensor, tissue: Tensor, generators: Sequence[torch.Generator], views: int
-) -> list[Tensor]:
-    """`views` structure inputs of the same rows, each with its own random curves; row b draws from `generators[b]`."""
+def structure_views(generator: Generator, x0: Tensor, tissue: Tensor) -> list[Tensor]:
+    """Structure inputs of the same rows, one per curve of `opposed_heights`."""
     tissues = len(generator.spec.labels)
-    shown = []
-    for _ in range(views):
-        heights = torch.cat([draw_heights(1, tissues, x0.shape[1], g) for g in generators])
-        shown.append(planes(recolour(x0, tissue, heights), tissue, tissues))
-    return shown
+    curves = opposed_heights(tissues, x0.shape[1]).split(1)
+    return [planes(recolour(x0, tissue, curve), tissue, tissues) for curve in curves]
 
 
 def acquired(generator: Generator, acquisitions: Sequence[Acquisition], planes: Tensor | None = None) -> Conditioning:

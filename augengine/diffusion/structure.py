@@ -4,7 +4,8 @@ Every labelled tissue, and the rest of the image, passes through a random intens
 must then take contrast from the acquisition tokens and anatomy from this picture; no pair of the same anatomy at two
 acquisitions is needed. The curves are NOT monotone, and differ between tissues: a single curve for the whole image
 can be inferred from what it leaves untouched (skin, noise, shading) and undone, and the order of the tissues would
-follow the source instead of the target. Rows without a mask get a single curve.
+follow the source instead of the target. Rows without a mask get a single curve. Having learnt to trust no curve, the
+network is shown two opposed ones when it samples.
 Legend: B rows, C channels, L labelled tissues, `*` spatial axes.
 """
 
@@ -27,18 +28,28 @@ def draw_heights(rows: int, tissues: int, channels: int, generator: torch.Genera
     return heights
 
 
+def opposed_heights(tissues: int, channels: int) -> Tensor:
+    """Two fixed curves (2, L + 1, C, knots), the same for every tissue: brightness rising, and falling from the second
+    knot on. Together they lose little of what tells places apart, which a random curve may map onto one value.
+    """
+    rising = torch.linspace(0, 1, KNOTS)
+    falling = 1 + rising[1] - rising
+    falling[0] = 0
+    return torch.stack([rising, falling])[:, None, None].repeat(1, tissues + 1, channels, 1)
+
+
 def recolour(x: Tensor, tissue: Tensor, heights: Tensor) -> Tensor:
     """`x` (B, C, *) with each tissue through its own piecewise linear curve, to values of 0 to 1.
 
     Args:
         tissue: int (B, *) as of `tissue.tissue_index`; -1 counts as the rest.
-        heights: (B, L + 1, C, knots) in [0, 1] of `draw_heights`.
+        heights: (B, L + 1, C, knots) in [0, 1] of `draw_heights` or `opposed_heights`; or of one row, for all.
     """
-    b, c, knots = len(x), x.shape[1], heights.shape[-1]
+    b, knots = len(x), heights.shape[-1]
     place = ((x.flatten(2) - LOW) / (HIGH - LOW)).clamp(0, 1) * (knots - 1)
     left = place.floor().clamp(max=knots - 2)
     # One flat table per row and channel, the tissues' curves end to end.
-    table = heights.to(x).transpose(1, 2).reshape(b, c, -1)
+    table = heights.to(x).transpose(1, 2).flatten(2).expand(b, -1, -1)
     start = left.long() + knots * tissue.clamp(min=0).view(b, 1, -1).long()
     return torch.lerp(table.gather(2, start), table.gather(2, start + 1), place - left).view_as(x)
 

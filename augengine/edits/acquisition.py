@@ -61,11 +61,10 @@ class Target(Strict):
 
 
 class AcquisitionParams(Strict):
-    """Parameters of the edit in a policy file. `views`: recolourings that `structure` averages over."""
+    """Parameters of the edit in a policy file."""
 
     method: Literal["structure", "inversion", "sdedit"] = "structure"
     target: Target
-    views: int = Field(default=4, ge=1, le=64)
 
 
 class AcquisitionEdit:
@@ -139,7 +138,7 @@ class AcquisitionEdit:
         else:
             names = generator.spec.labels
             tissue = np.stack([tissue_index(s.label, s.labels, names, s.image) for s in samples])
-            y = counterfactual.structure(generator, x, targets, seeds, tissue, views=params.views, **settings)
+            y = counterfactual.structure(generator, x, targets, seeds, tissue, **settings)
         return [
             s.replace(image=denormalise(image, s), acquisition=target)
             for s, image, target in zip(samples, y, targets, strict=True)

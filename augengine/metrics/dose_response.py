@@ -22,7 +22,8 @@ class DoseResponse:
         right_sign: 1 if both go the same way, 0 if not; NaN where the truth hardly changes.
         spearman: rank correlation of the predicted with the true course, −1…1; 0 for a prediction that does not
             answer, NaN where the truth hardly changes.
-        monotone: |rank correlation| of the predicted response with the dose.
+        monotone, true_monotone: |rank correlation| of the predicted and of the true response with the dose. The truth
+            itself need not be monotone: with TE, fat and water come in and out of phase.
     """
 
     true_change: float
@@ -30,6 +31,7 @@ class DoseResponse:
     right_sign: float
     spearman: float
     monotone: float
+    true_monotone: float
 
 
 def dose_response(
@@ -53,6 +55,7 @@ def dose_response(
         right_sign=float(np.sign(change) == np.sign(true_change)) if tells else math.nan,
         spearman=_ranked(predicted, true) if tells else math.nan,
         monotone=abs(_ranked(dose, predicted)),
+        true_monotone=abs(_ranked(dose, true)),
     )
 
 

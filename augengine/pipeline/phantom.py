@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from augengine.phantom.brain_cohort import BrainCohort
 from augengine.phantom.cohort import Cohort
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.prepare import Preparation
-from augengine.splits import assign_splits, categories
+from augengine.splits import DEFAULT_FRACTIONS, assign_splits, categories
 
 AnyCohort = Cohort | BrainCohort
 
@@ -44,18 +45,21 @@ def shard_cohort(
     out: str,
     preparation: Preparation,
     *,
-    split_seed: int = 0,
+    fractions: Sequence[float] = DEFAULT_FRACTIONS,
     actors: Actors = Actors(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> None:
-    """Straight to `out/samples`, as ingest of the written data set would, but for the files in between."""
+    """Straight to `out/samples`, as ingest of the written data set would, but for the files in between.
+
+    `fractions` of the subjects are for training, validation and test.
+    """
     store = Store(out)
     scanned = {cohort.subject_id(i): _scanner(cohort, i) for i in range(cohort.subjects)}
-    splits = assign_splits(scanned, split_seed)
+    splits = assign_splits(scanned, 0, fractions)
     units = [Unit(s, {"index": i, "split": splits[s]}) for i, s in enumerate(scanned)]
     settings = {
         "stage": "phantom", "cohort": cohort.model_dump(mode="json"),
-        "preparation": preparation.model_dump(), "split_seed": split_seed,
+        "preparation": preparation.model_dump(), "fractions": list(fractions),
     }  # fmt: skip
     args = {"cohort": cohort, "preparation": preparation}
     summary = run_units(units, ShardWorker, args, store, settings, actors=actors, progress=progress)

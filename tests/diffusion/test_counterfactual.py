@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from augengine.diffusion.checkpoint import Generator, untrained
+from augengine.diffusion.conditioning import Conditioning
 from augengine.diffusion.counterfactual import acquired, denoiser, inversion, sdedit, structure
 from augengine.diffusion.guidance import Guidance
 from augengine.diffusion.spec import ModelSpec
@@ -89,9 +90,25 @@ def test_structure_depends_on_target_seed_source_and_mask(generator: Generator, 
         structure(generator, x, [ge], [2], mask, steps=3),
         structure(generator, images(1, seed=4), [ge], [1], mask, steps=3),
         structure(generator, x, [ge], [1], mask * 0 - 1, steps=3),
-        structure(generator, x, [ge], [1], mask, steps=3, views=1),
     ):
         assert np.abs(changed - base).max() > 1e-3
+
+
+class Shown(Identity):
+    """A network that returns the structure image that it is shown."""
+
+    def denoise(self, x: torch.Tensor, t_B: torch.Tensor, conditioning: object, *_: object) -> torch.Tensor:
+        assert isinstance(conditioning, Conditioning)
+        assert conditioning.planes is not None
+        return conditioning.planes[:, : x.shape[1]]
+
+
+def test_structure_is_the_mean_of_two_opposed_views(generator: Generator, acquisitions: Pair) -> None:
+    x, mask = images(2), np.zeros((2, 16, 16), np.int8)
+    found = structure(Shown(generator), x, [*acquisitions], [1, 2], mask, steps=3)  # type: ignore[arg-type]
+    knots = np.linspace(0, 1.2, 6)
+    rising, falling = (np.interp(x, knots, heights) for heights in (np.linspace(0, 1, 6), [0, 1, 0.8, 0.6, 0.4, 0.2]))
+    np.testing.assert_allclose(found, (rising + falling) / 2, atol=1e-5)
 
 
 def test_structure_needs_a_network_that_takes_one(spec: ModelSpec, acquisitions: Pair) -> None:

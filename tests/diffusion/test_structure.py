@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from augengine.diffusion.structure import draw_heights, planes, recolour
+from augengine.diffusion.structure import HIGH, draw_heights, opposed_heights, planes, recolour
 from augengine.diffusion.tissue import NO_MASK, tissue_index
 
 RAMP = torch.linspace(-0.5, 2.0, 2001).view(1, 1, 1, -1)
@@ -40,6 +40,20 @@ def test_tissues_have_curves_of_their_own_and_no_mask_means_one_curve() -> None:
     assert 0.3 < order < 0.7, "the order of two tissues must be a coin toss"
     hidden = recolour(x, torch.full_like(tissue, NO_MASK), curves(64, tissues=2))
     assert torch.equal(hidden.amax((2, 3)), hidden.amin((2, 3)))
+
+
+def test_opposed_curves_tell_apart_what_either_would_merge() -> None:
+    x, tissue = (
+        torch.linspace(0, HIGH, 501).view(1, 1, 1, -1).repeat(2, 1, 1, 1),
+        torch.ones(2, 1, 501, dtype=torch.int8),
+    )
+    rising, falling = recolour(x, tissue, opposed_heights(2, 1))[:, 0, 0]
+    assert (rising.diff() > 0).all()
+    assert falling[0] == 0, "air must stay dark"
+    assert falling.argmax() == 100
+    assert (falling[100:].diff() < 0).all()
+    one_for_all = recolour(x, tissue, opposed_heights(2, 1)[:1])
+    assert torch.equal(one_for_all[0], one_for_all[1])
 
 
 def test_tissue_index_goes_by_name_not_by_code() -> None:

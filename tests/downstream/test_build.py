@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -47,13 +48,15 @@ def test_true_labels_are_edited_and_never_shown_to_the_generator(tmp_path: Path)
         Cohort(subjects=12, matrix=64, slices=3, slice_spacing_mm=20, siemens_fraction=0.5),
         Preparation(size=32, drop_end_slices=1), recipe=str(tmp_path / "recipe.yaml"),
         policy=str(ROOT / "policies/duke_acquisition.yaml"), labeller=str(ROOT / "jobs/recipes/unet_duke_small.yaml"),
-        labeller_steps=2,
+        labeller_steps=2, fractions=(0.5, 0.25, 0.25),
     )  # fmt: skip
     asked = protocol("phantom_transductive").model_copy(update={"cells": (Cell(train="GE", test="Siemens"),)})
     out = str(tmp_path / "out")
     # Untrained rows pass every gate of the control.
     built = build(study, asked, out, {"untrained"}, silent, lambda line: None, actors=INLINE)
     cohort = {s.sample_id: s for s in rows(built.data)}
+    split_of = {s.subject_id: s.split for s in cohort.values()}
+    assert Counter(split_of.values()) == {"train": 6, "val": 3, "test": 3}
     made = rows(built.rows["untrained"][0], "accepted")
     assert made
     for sample in made:

@@ -28,7 +28,7 @@ version: 1
 name: NAME
 edit: acquisition
 select: {where: {WHERE}}
-params: {method: METHOD, views: 1, target: {empirical: {from: duke_protocols}}}
+params: {method: METHOD, target: {empirical: {from: duke_protocols}}}
 sampler: {steps: 2, strength: 0.5}
 gates: [{name: changed, GATE}]
 output: {retries: 0, micro_batch: 4}
