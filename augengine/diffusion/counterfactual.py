@@ -125,8 +125,8 @@ def structure(
 def structure_views(generator: Generator, x0: Tensor, tissue: Tensor) -> list[Tensor]:
     """Structure inputs of the same rows, one per curve of `opposed_heights`."""
     tissues = len(generator.spec.labels)
-    curves = opposed_heights(tissues, x0.shape[1]).split(1)
-    return [planes(recolour(x0, tissue, curve), tissue, tissues) for curve in curves]
+    curves = opposed_heights(tissues, x0.shape[1])
+    return [planes(recolour(x0, tissue, curve[None]), tissue, tissues) for curve in curves]
 
 
 def acquired(generator: Generator, acquisitions: Sequence[Acquisition], planes: Tensor | None = None) -> Conditioning:
