@@ -95,10 +95,11 @@ class MaskRecipe(Strict):
 
     Attributes:
         ablation: `none`; `paper`: the lesion's labels become background while the image keeps the lesion;
-            `unknown`: the region gets a plane of its own, lesion pixels drop out of the loss, and random blobs of
-            healthy tissue train the same plane with their pixels in the loss.
+            `unknown`: the region gets a plane of its own, lesion pixels drop out of the loss, and healthy tissue where
+            another row of the batch has its lesion trains the same plane with its pixels in the loss.
         probability: share of rows that are ablated; never in validation.
-        blob: smallest and largest radius of a blob, relative to the field of view.
+        blob: smallest and largest radius, relative to the field of view, of the ellipsoid that serves where the other
+            row has no lesion.
     """
 
     ablation: Literal["none", "paper", "unknown"] = "none"

@@ -12,7 +12,7 @@ from training_cases import LABELS, batch_of, objective_of
 
 from augengine.train.config import MaskRecipe
 from augengine.train.data import Batch
-from augengine.train.objectives.ablation import ablate, blobs
+from augengine.train.objectives.ablation import ablate, blobs, holes
 from augengine.train.objectives.base import Objective
 from augengine.train.objectives.examples import Example, example, lesion_mask
 
@@ -49,14 +49,14 @@ def test_paper_hides_the_lesions_label_and_still_learns_from_its_pixels() -> Non
     assert costs(trained.train(), lesion_of(trained)) != costs(trained, torch.zeros_like(lesion_of(trained)))
 
 
-def test_unknown_marks_lesion_and_blob_and_drops_the_lesions_pixels_only() -> None:
+def test_unknown_marks_lesion_and_hole_and_drops_the_lesions_pixels_only() -> None:
     trained = painter(mask=ALWAYS)
     lesion = lesion_of(trained)
     found = shown(trained)
     planes, unknown = found.conditioning.planes[:, :-1], found.conditioning.planes[:, -1].bool()
     assert planes.shape[1] == len(LABELS)
     assert (lesion <= unknown).all()
-    assert (unknown & ~lesion).flatten(1).any(1).all(), "every row has a blob of healthy tissue"
+    assert (unknown & ~lesion).flatten(1).any(1).all(), "every row hides some healthy tissue"
     assert not planes.movedim(1, -1)[unknown].any(), "what is unknown has no label"
     labelled = torch.from_numpy(batch_of().tissue) > 0
     assert torch.equal(planes.any(1), labelled & ~unknown)
@@ -70,14 +70,14 @@ def costs(trained: Objective, where: Tensor) -> float:
         return float(trained(painted(batch_of(), where, 2.0), 5, 0)["total"])
 
 
-def test_the_loss_does_not_see_the_lesion_but_sees_blobs_and_the_rest() -> None:
+def test_the_loss_does_not_see_the_lesion_but_sees_holes_and_the_rest() -> None:
     trained = painter(mask=ALWAYS)
     lesion = lesion_of(trained)
     unknown = shown(trained, seed=5).conditioning.planes[:, -1].bool()
-    blob, rest = unknown & ~lesion, ~unknown & ~lesion
+    hole, rest = unknown & ~lesion, ~unknown & ~lesion
     plain = costs(trained, torch.zeros_like(lesion))
     assert costs(trained, lesion) == plain
-    assert costs(trained, blob) > plain
+    assert costs(trained, hole) > plain
     assert costs(trained, rest) > plain
     assert costs(painter(mask={**ALWAYS, "probability": 0.0}), lesion) > plain
 
@@ -111,6 +111,22 @@ def test_evaluation_shows_the_whole_map() -> None:
     tissue = torch.from_numpy(batch_of().tissue)
     assert torch.equal(planes[:, :-1], torch.stack([tissue == n for n in (1, 2, 3)], dim=1).float())
     assert shown(trained).weight is None
+
+
+def test_healthy_tissue_is_hidden_where_another_row_has_its_lesion() -> None:
+    lesion = torch.zeros(4, 16, 16, dtype=torch.bool)
+    lesion[0, 2:5, 3:6] = lesion[1, 8:12, 8:12] = True
+    lesion[3, 9:11, 9:11] = True  # inside the lesion of row 1
+    found = holes(lesion, (0.1, 0.2), torch.Generator().manual_seed(0))
+    assert torch.equal(found[0], lesion[1])
+    assert torch.equal(found[2], lesion[3])
+    assert torch.equal(found[3], lesion[0])
+    assert found[1].any(), "the next row has no lesion"
+    one = holes(lesion[:1], (0.1, 0.2), torch.Generator().manual_seed(0))
+    assert (one & ~lesion[:1]).any(), "a row's own lesion teaches nothing"
+    among = holes(lesion[[3, 1]], (0.1, 0.2), torch.Generator().manual_seed(0))
+    assert torch.equal(among[0], lesion[1])
+    assert not torch.equal(among[1], lesion[3]), "a lesion within the row's own leaves nothing healthy"
 
 
 @pytest.mark.parametrize("size", [(40, 40), (40, 20), (16, 16, 24)])

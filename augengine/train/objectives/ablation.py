@@ -2,7 +2,8 @@
 
 Paper 001, 4.6 hides the lesion's label and leaves its pixels in the target, which teaches the network to paint
 lesions, or the mean of everything, onto background. With `unknown` the region has a plane of its own, the lesion's
-pixels leave the loss, and blobs of healthy tissue, hidden likewise, teach what belongs there.
+pixels leave the loss, and healthy tissue, hidden likewise in the shape and place of another row's lesion, teaches what
+belongs there: lesions lie where lesions grow, and not in all tissues alike.
 Legend: B rows, `*` spatial axes.
 """
 
@@ -20,8 +21,15 @@ def ablate(lesion: Tensor, recipe: MaskRecipe, generator: torch.Generator) -> tu
     chosen = rows.view(-1, *[1] * (lesion.ndim - 1))
     if recipe.ablation == "paper":
         return lesion & chosen, torch.zeros_like(lesion)
-    unknown = (lesion | blobs(lesion, recipe.blob, generator)) & chosen
+    unknown = (lesion | holes(lesion, recipe.blob, generator)) & chosen
     return unknown, unknown
+
+
+def holes(lesion: Tensor, radius: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """The next row's lesion, bool (B, *); a random ellipsoid where that leaves no healthy tissue to learn from."""
+    borrowed = lesion.roll(-1, 0)
+    teaches = (borrowed & ~lesion).flatten(1).any(1).view(-1, *[1] * (lesion.ndim - 1))
+    return torch.where(teaches, borrowed, blobs(lesion, radius, generator))
 
 
 def blobs(like: Tensor, radius: tuple[float, float], generator: torch.Generator) -> Tensor:
