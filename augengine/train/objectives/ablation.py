@@ -26,8 +26,10 @@ def ablate(lesion: Tensor, recipe: MaskRecipe, generator: torch.Generator) -> tu
 
 
 def holes(lesion: Tensor, radius: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """The next row's lesion, bool (B, *); a random ellipsoid where that leaves no healthy tissue to learn from."""
-    borrowed = lesion.roll(-1, 0)
+    """The lesion of the next row that has one, bool (B, *); a random ellipsoid where that leaves nothing healthy."""
+    ill = lesion.flatten(1).any(1)
+    rows = ill.nonzero()[:, 0]
+    borrowed = lesion[rows[ill.cumsum(0) % len(rows)]] if len(rows) else lesion
     teaches = (borrowed & ~lesion).flatten(1).any(1).view(-1, *[1] * (lesion.ndim - 1))
     return torch.where(teaches, borrowed, blobs(lesion, radius, generator))
 
