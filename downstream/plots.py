@@ -63,10 +63,13 @@ def curve(gains: Sequence[Mapping[str, Any]], title: str) -> Figure:
         axes.plot(ratios, [v["estimate"] for v in values], "o-", color=colour, label=cell)
         axes.fill_between(ratios, [v["low"] for v in values], [v["high"] for v in values], color=colour, alpha=0.15)
     axes.axhline(0, color="0.5", linewidth=1)
-    axes.set_xscale("log", base=2)
+    ratios = sorted({g["ratio"] for g in gains})
+    axes.set_xscale("log")
+    axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+    axes.minorticks_off()
     axes.set_xlabel("added rows per real row")
     axes.set_ylabel(f"gain in {title}, 95 % over patients")
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
 
