@@ -42,7 +42,7 @@ ELAPSED = "elapsed.json"
 # On both vendors' true labels, 2000 steps make a segmenter as good as on its own vendor's; 450 do not.
 FULL_SEEDS, FULL_STEPS = 5, 2000
 QUICK_SEEDS, QUICK_STEPS, QUICK_MINUTES, QUICK_SUBJECTS, QUICK_LABELLER_STEPS = 1, 300, 0.75, 96, 600
-# As many augmented rows as real ones cost Dice at home; a quarter as many cost none (docs/evidence.md).
+# As many augmented rows as real ones cost Siemens Dice at home; a quarter as many cost it none (docs/evidence.md).
 RATIO = 0.25
 BREAST_RECIPE, BRAIN_RECIPE = "jobs/recipes/unet_duke_small.yaml", "jobs/recipes/unet_small.yaml"
 
