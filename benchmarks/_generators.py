@@ -59,7 +59,8 @@ MODELS = {
     "m2": Trained("seg_m2_small"),
     "m3_paper": Trained("seg_m3_paper_small"),
     "m3": Trained("seg_m3_small"),
-    "m3_lesion": Trained("seg_m3_small", data="brain_lesion"),  # for scans whose label maps know no tissue
+    # For scans whose label maps know no tissue.
+    "m3_lesion": Trained("seg_m3_small", data="brain_lesion", overrides=("mask.hosts={}",)),
     "m3_context": Trained("seg_m3_small", overrides=("data.context=[-1, 1]",)),
     "pcf_unet": Trained("pcf_unet_small"),
     "pcf_vae": Trained("pcf_vae_small"),

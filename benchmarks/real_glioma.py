@@ -93,7 +93,7 @@ def _with_glioma(root: str, data: str, out: Path) -> str:
     how, folder = MODELS["m3_lesion"], str((out / "m3_glioma").resolve())
     if not (Path(folder) / "checkpoint/model.json").exists():
         connect()
-        recipe = read_recipe(str(RECIPES / f"{how.recipe}.yaml"))
+        recipe = read_recipe(str(RECIPES / f"{how.recipe}.yaml"), how.overrides)
         train(recipe, [cohort(root, how.data), *[data] * OWN_ROWS], folder, progress=console.print)
     return f"{folder}/checkpoint"
 

@@ -63,6 +63,12 @@ _CASES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
          "loss": {"lesion_weight": 2.0, "weighting": "min_snr"}},
         {},
     ),
+    "m3_surroundings": (
+        "painter",
+        {"network": _COMPACT, "diffusion": _X0, "mask": {"ablation": "unknown", "surroundings": True},
+         "data": {"lesion": LESION}},
+        {},
+    ),
     "m3_paper": (
         "painter",
         {"network": _MONAI, "diffusion": _X0, "mask": {"ablation": "paper"}, "data": {"lesion": LESION}},
@@ -104,7 +110,7 @@ _CASES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
                               {}),
 }  # fmt: skip
 CASES = tuple(_CASES)
-CASES_3D = ("structure", "counterfactual", "m3", "label_ldm", "label_segmenter", "error_corrector",
+CASES_3D = ("structure", "counterfactual", "m3", "m3_surroundings", "label_ldm", "label_segmenter", "error_corrector",
             "label_autoencoder", "segmenter_nested", "acquisition_predictor")  # fmt: skip
 
 

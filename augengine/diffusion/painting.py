@@ -94,6 +94,7 @@ def paint(
     if sampling.roi_margin is not None and generator.network.autoencoder is None:
         return _paint_boxes(generator, x, edit, wanted, seeds, sampling, sampling.roi_margin)
     x, edit = x.to(generator.device), edit.to(generator.device)
+    wanted = _surrounded(generator, wanted, x, edit <= 0)
     known, prompt = generator.network.encode(x), edit.float()
     if (autoencoder := generator.network.autoencoder) is not None:
         prompt = latent_mask(prompt, autoencoder.factor)
@@ -112,6 +113,7 @@ def _paint_boxes(
         raise ConfigError("slices that match along z are drawn on whole frames", next_step="leave out roi_margin")
     x, edit = x.to(generator.device), edit.to(generator.device)
     timesteps, painted = _timesteps(generator, sampling), x.clone()
+    wanted = _surrounded(generator, wanted, x, edit <= 0)
     for n, seed in enumerate(seeds):
         if not edit[n].any():
             continue
@@ -127,7 +129,8 @@ def _paint_boxes(
 
 def counterfactual(generator: Generator, x: Tensor, wanted: Conditioning, seeds: Seeds, sampling: Sampling) -> Tensor:
     """The whole image noised to `strength` and denoised under `wanted`, without a prompt (the CF of paper 000)."""
-    known = generator.network.encode(x.to(generator.device))
+    x = x.to(generator.device)
+    known, wanted = generator.network.encode(x), _surrounded(generator, wanted, x, torch.zeros_like(x[:, :1]))
     noise, timesteps = _noise(seeds), _timesteps(generator, sampling)
     x_t = generator.schedule.noised(known, row_noise(known, noise), at(timesteps[0], known))
     denoise = denoiser(generator, wanted, sampling.guidance)
@@ -144,12 +147,22 @@ def generate(
     if autoencoder is not None:
         shape = (autoencoder.spec.latent_channels, *autoencoder.latent_size(size))
     rows = len(seeds) if isinstance(seeds, Sequence) else len(seeds.seeds)
+    blank = torch.zeros(rows, len(generator.spec.channels), *size, device=generator.device)
+    wanted = _surrounded(generator, wanted, blank, blank[:, :1])
     noise = _noise(seeds)
     start = row_noise(torch.zeros(rows, *shape, device=generator.device), noise)
     denoise = denoiser(generator, wanted, sampling.guidance)
     timesteps = _timesteps(generator, replace(sampling, strength=1.0))
     drawn = sample(denoise, start, timesteps, generator.schedule, sampling.solver, noise)
     return generator.network.decode(drawn, size).cpu()
+
+
+def _surrounded(generator: Generator, wanted: Conditioning, x: Tensor, around: Tensor) -> Conditioning:
+    """`wanted`, and `x` where `around` (B, 1, *) is not 0 for a painter that is shown what surrounds its prompt."""
+    if not generator.spec.surroundings:
+        return wanted
+    assert wanted.planes is not None  # such a painter is shown labels, too
+    return replace(wanted, planes=torch.cat([wanted.planes, x * around, around.float()], dim=1))
 
 
 def _timesteps(generator: Generator, sampling: Sampling) -> list[int]:

@@ -79,6 +79,7 @@ class ModelSpec(Strict):
         lesion: labels that make a lesion.
         mask: what a painter is shown: `none`, `labels` (one plane per label), or `labels_unknown` (and one plane for
             "anything healthy may be here").
+        surroundings: a painter is also shown the image around what it paints, and where that is.
         context: offsets of neighbouring slices that are shown as further planes (2.5D).
         parts: models that this one is built on and holds frozen, by role.
         percentiles: those of a whole volume that normalisation maps to 0 and 1.
@@ -99,6 +100,7 @@ class ModelSpec(Strict):
     regions: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     lesion: tuple[str, ...] = ()
     mask: Literal["none", "labels", "labels_unknown"] = "none"
+    surroundings: bool = False
     context: tuple[int, ...] = ()
     parts: dict[str, ModelSpec] = Field(default_factory=dict)
     image_size: tuple[int, ...]
@@ -134,6 +136,7 @@ class ModelSpec(Strict):
         if self.takes_structure:
             return shown + len(self.channels) + 2 + len(self.labels)
         if self.kind == "painter":
+            shown += self.surroundings * (len(self.channels) + 1)
             return shown + {"none": 0, "labels": len(self.labels), "labels_unknown": len(self.labels) + 1}[self.mask]
         if self.kind == "label_segmenter":
             return shown + len(self.channels)

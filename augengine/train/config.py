@@ -100,14 +100,26 @@ class MaskRecipe(Strict):
         probability: share of rows that are ablated; never in validation.
         blob: smallest and largest radius, relative to the field of view, of the ellipsoid that serves where the other
             row has no lesion.
+        hosts: tissues that a part of a lesion grows in, by label. Borrowed holes keep to them, or a network that is to
+            fill oedema, which spreads in white matter and spares the cortex, learns to fill other mixtures of tissue.
+        margin: pixels by which the region grows at most, as policies paint a margin around a lesion; half on average.
+            So far a lesion's soft border is taken to reach, too, and drops out of the loss with it.
+        surroundings: show the image around the region as well, without noise: a chain that starts from noise alone
+            cannot see how this scan renders tissue before most of its steps are done. Of the rows that are not ablated
+            a third show it, too, with the labels of what lies in the region, so that lesions are painted likewise.
     """
 
     ablation: Literal["none", "paper", "unknown"] = "none"
     probability: float = Field(default=0.3, ge=0, le=1)
     blob: tuple[float, float] = (0.05, 0.2)
+    hosts: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    margin: int = Field(default=0, ge=0, le=32)
+    surroundings: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> MaskRecipe:
+        if (self.hosts or self.margin or self.surroundings) and self.ablation != "unknown":
+            raise ValueError("hosts, margin and surroundings are of regions that are unknown: set ablation unknown")
         if not 0 < self.blob[0] <= self.blob[1] <= 1:
             raise ValueError("blob is two rising shares of the field of view, above 0 and at most 1")
         return self
@@ -305,6 +317,9 @@ def check(recipe: Recipe) -> None:
         ((kind == "counterfactual") <= bool(data.lesion), "kind counterfactual needs data.lesion"),
         ((recipe.mask is not None and recipe.mask.ablation != "none") <= bool(data.lesion),
          "mask-ablated training needs data.lesion"),
+        (recipe.mask is None or set(recipe.mask.hosts) <= set(data.lesion), "mask.hosts names labels of data.lesion"),
+        (recipe.mask is None or not set(data.lesion) & {n for names in recipe.mask.hosts.values() for n in names},
+         "a lesion is no host of another: mask.hosts maps labels of data.lesion to healthy tissue"),
         (not recipe.loss.lesion_weight or (bool(data.lesion) and of_pixels),
          "loss.lesion_weight needs data.lesion and a generator of images, without an autoencoder"),
         (not data.context or (of_pixels and kind != "acquisition"),

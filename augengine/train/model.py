@@ -46,7 +46,8 @@ def model_spec(recipe: Recipe, found: Survey, parts: Mapping[str, ModelSpec]) ->
     """
     data, mask = recipe.data, recipe.mask
     regions = {name: tuple(labels) for name, labels in data.regions.items()}
-    for label in (*data.lesion, *data.showing, *(name for names in regions.values() for name in names)):
+    hosts = mask.hosts.values() if mask else ()
+    for label in (*data.lesion, *data.showing, *(n for names in (*regions.values(), *hosts) for n in names)):
         if label not in found.labels:
             raise unknown_name("label", label, found.labels, recipe.name)
     if data.context and len(found.image_size) == 3:
@@ -64,6 +65,7 @@ def model_spec(recipe: Recipe, found: Survey, parts: Mapping[str, ModelSpec]) ->
         regions=regions,
         lesion=data.lesion,
         mask="none" if mask is None else "labels_unknown" if mask.ablation == "unknown" else "labels",
+        surroundings=mask is not None and mask.surroundings,
         context=data.context,
         parts=dict(parts),
         image_size=found.image_size,

@@ -19,8 +19,8 @@ from augengine.diffusion.promptable import Prompting
 from augengine.diffusion.volume_noise import VolumeNoise
 from augengine.errors import CheckpointError, ConfigError
 
-CASES = [("m1", 2), ("m2", 2), ("m3", 2), ("counterfactual", 2), ("counterfactual_dit", 2), ("m3", 3),
-         ("counterfactual", 3)]  # fmt: skip
+CASES = [("m1", 2), ("m2", 2), ("m3", 2), ("m3_surroundings", 2), ("counterfactual", 2), ("counterfactual_dit", 2),
+         ("m3", 3), ("m3_surroundings", 3), ("counterfactual", 3)]  # fmt: skip
 SEEDS = [11, 12, 13, 14]
 QUICK = Sampling(steps=4)
 
@@ -110,6 +110,39 @@ def test_healthy_hides_what_the_prompt_covers_and_says_so_if_the_model_has_the_p
     assert healthy(generator, tissue, edit) == Conditioning()
 
 
+def seen_by(generator: Generator) -> list[Tensor]:
+    """The planes of every call of the network from now on."""
+    seen: list[Tensor] = []
+    generator.network.body.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2].planes))
+    return seen
+
+
+@pytest.mark.parametrize("ill", [False, True])
+def test_a_painter_is_shown_what_surrounds_its_prompt_and_nothing_within(ill: bool) -> None:
+    generator, x, tissue, edit = case_of("m3_surroundings")
+    seen = seen_by(generator)
+    wanted = unhealthy(generator, tissue) if ill else healthy(generator, tissue, edit)
+    out = paint(generator, x, edit, wanted, SEEDS, QUICK)
+    assert all(torch.equal(planes, torch.cat([wanted.planes, x * ~edit, (~edit).float()], dim=1)) for planes in seen)
+    other = paint(generator, torch.where(edit, x + 5, x), edit, wanted, SEEDS, QUICK)
+    assert torch.equal(bits(out), bits(other)), "what is painted over leaks"
+    seen.clear()
+    counterfactual(generator, x, wanted, SEEDS, replace(QUICK, strength=0.5))
+    generate(generator, wanted, SEEDS, QUICK)
+    assert len(seen) >= 2 * 2
+    assert not any(planes[:, -2:].any() for planes in seen), "a whole image has no surroundings"
+
+
+def test_a_box_around_the_prompt_is_shown_its_own_surroundings() -> None:
+    generator, x, tissue, edit = case_of("m3_surroundings")
+    seen = seen_by(generator)
+    paint(generator, x, edit, healthy(generator, tissue, edit), SEEDS, replace(QUICK, roi_margin=1))
+    boxes = {planes.shape[2:]: planes for planes in seen[:: len(seen) // 4]}
+    assert boxes.keys() == {(8, 8), (6, 6), (4, 4)}
+    assert torch.equal(boxes[8, 8][0, -1], 1 - boxes[8, 8][0, 3])
+    assert boxes[8, 8][0, -2][boxes[8, 8][0, -1] > 0].any()
+
+
 @pytest.mark.parametrize("case", ["m1", "m3", "counterfactual"])
 def test_a_model_of_slices_in_context_is_shown_their_neighbours(case: str) -> None:
     data = {"context": [-1, 1], **({} if case == "m1" else {"lesion": ["core"]})}
@@ -147,7 +180,7 @@ class Local(nn.Module):
         return functional.conv2d(seen, self.kernel, padding=1).tanh()
 
 
-@pytest.mark.parametrize("case", ["m3", "counterfactual"])
+@pytest.mark.parametrize("case", ["m3", "m3_surroundings", "counterfactual"])
 def test_the_region_of_interest_gives_what_the_full_frame_gives(case: str) -> None:
     generator, x, tissue, edit = case_of(case)
     local = Generator(generator.spec, GenerativeNetwork(Local(1 + generator.spec.planes), {}))

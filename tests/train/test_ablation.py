@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from training_cases import LABELS, batch_of, objective_of
+from training_cases import LABELS, batch_of, objective_of, recipe, spec_of
 
+from augengine.errors import ConfigError
 from augengine.train.config import MaskRecipe
 from augengine.train.data import Batch
 from augengine.train.objectives.ablation import ablate, blobs, holes
@@ -97,11 +99,43 @@ def test_the_share_of_ablated_rows_is_the_probability(ablation: str, probability
     lesion = torch.zeros(2000, 8, 8, dtype=torch.bool)
     lesion[:, 2:4, 2:4] = True
     recipe = MaskRecipe(ablation=ablation, probability=probability)  # type: ignore[arg-type]
-    hidden, unknown = ablate(lesion, recipe, torch.Generator().manual_seed(0))
+    found = ablate(lesion.to(torch.int8), lesion, LABELS, recipe, torch.Generator().manual_seed(0))
+    hidden, unknown = found.hidden, found.unknown
     rows = hidden.flatten(1).any(1)
     assert float(rows.float().mean()) == pytest.approx(probability, abs=0.04)
     assert torch.equal(hidden & lesion, lesion & rows[:, None, None]), "all of a lesion or nothing"
     assert torch.equal(unknown, hidden if ablation == "unknown" else torch.zeros_like(hidden))
+
+
+def test_the_image_around_the_hole_is_shown_whatever_its_labels() -> None:
+    mask = {**ALWAYS, "surroundings": True}
+    found, lesion = shown(painter(mask=mask)), lesion_of(painter())
+    planes, image = found.conditioning.planes, torch.from_numpy(batch_of().images)
+    unknown, clean, around = planes[:, [3]].bool(), planes[:, [4]], planes[:, [5]].bool()
+    assert torch.equal(around, ~unknown)
+    assert torch.equal(clean, image * ~unknown)
+    assert torch.equal(found.weight[:, 0] == 0, lesion)
+
+    several = [shown(painter(mask={**mask, "probability": 0.0}), seed=n) for n in range(40)]
+    planes = torch.stack([e.conditioning.planes for e in several])
+    assert not planes[:, :, 3].any()
+    around, named = planes[:, :, 5].bool(), torch.from_numpy(batch_of().tissue > 0)
+    nothing = ~around.flatten(2).any(2)
+    unnamed = (around == ~named).flatten(2).all(2)
+    assert 0.2 < float(nothing.float().mean()) < 0.47
+    assert 0.2 < float(unnamed.float().mean()) < 0.47
+    assert (around & named).flatten(2).any(2)[~nothing & ~unnamed].all(), "the rest shows tissue"
+    assert not (around & lesion).any(), "a lesion is never handed to its painter"
+    assert torch.equal(planes[:, :, 4], image[:, 0] * planes[:, :, 5])
+    labels = shown(painter().eval()).conditioning.planes[:, :3]
+    assert all(torch.equal(e.conditioning.planes[:, :3], labels) for e in several), "the labels stay"
+    assert all(e.weight is None for e in several)
+
+
+@pytest.mark.parametrize("option", [{"surroundings": True}, {"margin": 1}, {"hosts": {"rim": ("grey",)}}])
+def test_a_paper_s_ablation_knows_no_region(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="set ablation unknown"):
+        MaskRecipe(ablation="paper", **option)
 
 
 def test_evaluation_shows_the_whole_map() -> None:
@@ -117,17 +151,67 @@ def test_healthy_tissue_is_hidden_where_another_row_has_its_lesion() -> None:
     lesion = torch.zeros(4, 16, 16, dtype=torch.bool)
     lesion[0, 2:5, 3:6] = lesion[1, 8:12, 8:12] = True
     lesion[3, 9:11, 9:11] = True  # inside the lesion of row 1
-    found = holes(lesion, (0.1, 0.2), torch.Generator().manual_seed(0))
+    found = borrowed(lesion)
     assert torch.equal(found[0], lesion[1])
     assert torch.equal(found[2], lesion[3])
     assert torch.equal(found[3], lesion[0])
     assert found[1].any(), "the next lesion lies within the row's own"
-    assert holes(lesion[2:3], (0.1, 0.2), torch.Generator().manual_seed(0)).any(), "no row has a lesion"
-    one = holes(lesion[:1], (0.1, 0.2), torch.Generator().manual_seed(0))
+    assert borrowed(lesion[2:3]).any(), "no row has a lesion"
+    one = borrowed(lesion[:1])
     assert (one & ~lesion[:1]).any(), "a row's own lesion teaches nothing"
-    among = holes(lesion[[3, 1]], (0.1, 0.2), torch.Generator().manual_seed(0))
+    among = borrowed(lesion[[3, 1]])
     assert torch.equal(among[0], lesion[1])
     assert not torch.equal(among[1], lesion[3]), "a lesion within the row's own leaves nothing healthy"
+
+
+def borrowed(lesion: Tensor, tissue: Tensor | None = None, **changes: object) -> Tensor:
+    recipe = MaskRecipe.model_validate({"ablation": "unknown", "blob": (0.1, 0.2), **changes})
+    tissue = lesion.to(torch.int8) if tissue is None else tissue
+    return holes(tissue, lesion, LABELS, recipe, torch.Generator().manual_seed(0))
+
+
+def test_a_part_that_grows_in_some_tissue_only_is_borrowed_where_the_row_has_it() -> None:
+    core, grey, rim = 1, 2, 3
+    tissue = torch.zeros(2, 16, 16, dtype=torch.int8)
+    tissue[0, 2:10, 2:10], tissue[0, 5:7, 5:7] = rim, core
+    tissue[1, :, :6] = grey
+    found = borrowed(torch.isin(tissue, torch.tensor([core, rim])), tissue, hosts={"rim": ["grey"]})
+    expected = tissue[0] == core
+    expected[2:10, 2:6] = True
+    assert torch.equal(found[1], expected), "the core lies anywhere, the rim in grey matter"
+
+
+def test_the_loss_does_not_see_the_soft_border_of_the_rows_own_lesion() -> None:
+    trained = painter(mask={**ALWAYS, "margin": 2})
+    found, lesion = shown(trained, seed=5), lesion_of(trained)
+    unknown, dropped = found.conditioning.planes[:, -1].bool(), found.weight[:, 0] == 0
+    assert (lesion <= dropped).all()
+    assert (dropped <= unknown).all()
+    assert (dropped & ~lesion).any()
+    assert costs(trained, dropped) == costs(trained, torch.zeros_like(lesion))
+
+
+def test_hosts_are_healthy_tissue_of_lesions_that_the_recipe_names() -> None:
+    with pytest.raises(ValueError, match=r"names labels of data\.lesion"):
+        recipe("m3", mask={"ablation": "unknown", "hosts": {"grey": ["grey"]}})
+    with pytest.raises(ValueError, match="a lesion is no host of another"):
+        recipe("m3", mask={"ablation": "unknown", "hosts": {"rim": ["core"]}})
+    with pytest.raises(ConfigError, match="unknown label 'gray'; did you mean 'grey'"):
+        spec_of("m3", mask={"ablation": "unknown", "hosts": {"rim": ["gray"]}})
+
+
+def test_the_region_grows_by_up_to_the_margin_and_by_half_of_it_on_average() -> None:
+    lesion = torch.zeros(400, 24, 24, dtype=torch.bool)
+    lesion[::2, 10:14, 10:14] = lesion[1::2, 2:4, 2:4] = True  # each row borrows the other place
+    recipe = MaskRecipe(ablation="unknown", probability=1.0, margin=3)
+    found = ablate(lesion.to(torch.int8), lesion, LABELS, recipe, torch.Generator().manual_seed(0))
+    grown = found.unknown[:, 7:17, 12].sum(1)
+    assert set(grown.tolist()) == {4, 6, 8, 10}
+    assert float(grown.float().mean()) == pytest.approx(4 + 3, abs=0.3)
+    soft = torch.zeros_like(lesion)
+    soft[::2, 7:17, 7:17] = soft[1::2, :7, :7] = True
+    assert torch.equal(found.untaught, found.unknown & soft), "the soft border of a row's own lesion teaches nothing"
+    assert (found.unknown & ~soft).flatten(1).any(1).all()
 
 
 @pytest.mark.parametrize("size", [(40, 40), (40, 20), (16, 16, 24)])

@@ -37,6 +37,7 @@ from augengine.train.model import model_spec, resolve_parts
         ("m1", 1, 0, 0, False, False),
         ("m2", 1, 3, 0, False, True),
         ("m3", 1, 4, 0, False, True),
+        ("m3_surroundings", 1, 4 + 2, 0, False, True),
         ("m3_paper", 1, 3, 0, False, True),
         ("label_prior", 2, 0, 0, False, True),
         ("label_segmenter", 2, 1, 0, False, True),

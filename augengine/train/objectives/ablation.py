@@ -9,29 +9,78 @@ Legend: B rows, `*` spatial axes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from augengine.train.config import MaskRecipe
 
 
-def ablate(lesion: Tensor, recipe: MaskRecipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Bool (B, *) masks: labels to hide, and pixels marked as unknown (none with `paper`)."""
-    rows = torch.rand(len(lesion), generator=generator) < recipe.probability
-    chosen = rows.view(-1, *[1] * (lesion.ndim - 1))
+@dataclass(frozen=True)
+class Ablation:
+    """Bool (B, *) masks.
+
+    Attributes:
+        hidden: whose labels are hidden.
+        unknown: what is marked as unknown; nothing with `paper`.
+        untaught: unknown pixels that a lesion or its soft border has coloured; they say nothing of healthy tissue.
+        around: where the image itself is shown without noise; nothing unless the recipe says so.
+    """
+
+    hidden: Tensor
+    unknown: Tensor
+    untaught: Tensor
+    around: Tensor
+
+
+def ablate(
+    tissue: Tensor, lesion: Tensor, labels: Sequence[str], recipe: MaskRecipe, generator: torch.Generator
+) -> Ablation:
+    """What is hidden and shown of index maps (B, *) over `labels`, whose lesions are `lesion`, bool (B, *)."""
+    nowhere = torch.zeros_like(lesion)
+    if recipe.ablation == "none":
+        return Ablation(nowhere, nowhere, nowhere, nowhere)
+    chosen = _rows(lesion, recipe.probability, generator)
     if recipe.ablation == "paper":
-        return lesion & chosen, torch.zeros_like(lesion)
-    unknown = (lesion | holes(lesion, recipe.blob, generator)) & chosen
-    return unknown, unknown
+        return Ablation(lesion & chosen, nowhere, nowhere, nowhere)
+    region, coloured = lesion | holes(tissue, lesion, labels, recipe, generator), lesion
+    for _ in range(recipe.margin):
+        region = torch.where(_rows(lesion, 0.5, generator), _grown(region), region)
+        coloured = _grown(coloured)
+    around = _around(tissue, region, chosen, generator) if recipe.surroundings else nowhere
+    unknown = region & chosen
+    return Ablation(unknown, unknown, unknown & coloured, around)
 
 
-def holes(lesion: Tensor, radius: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """The lesion of the next row that has one, bool (B, *); a random ellipsoid where that leaves nothing healthy."""
+def _around(tissue: Tensor, region: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    """Where the image is shown: around the region in `chosen` rows and a third of the others, bool (B, *).
+
+    Another third shows what the label map does not name, the air around a brain that is painted whole, and the last
+    third nothing, for what is drawn from labels alone.
+    """
+    drawn = torch.rand(chosen.shape, generator=generator)
+    return torch.where(chosen | (drawn < 1 / 3), ~region, (drawn < 2 / 3) & (tissue == 0))
+
+
+def holes(
+    tissue: Tensor, lesion: Tensor, labels: Sequence[str], recipe: MaskRecipe, generator: torch.Generator
+) -> Tensor:
+    """The lesion of the next row that has one, bool (B, *); a random ellipsoid where that leaves nothing healthy.
+
+    Parts of a lesion that grow in some tissues only (`recipe.hosts`) are borrowed where the row has these.
+    """
     ill = lesion.flatten(1).any(1)
     rows = ill.nonzero()[:, 0]
-    borrowed = lesion[rows[ill.cumsum(0) % len(rows)]] if len(rows) else lesion
+    lender = rows[ill.cumsum(0) % len(rows)] if len(rows) else torch.arange(len(lesion))
+    borrowed = lesion[lender]
+    for part, hosts in recipe.hosts.items():
+        codes = torch.tensor([labels.index(name) + 1 for name in hosts])
+        borrowed &= (tissue[lender] != labels.index(part) + 1) | torch.isin(tissue, codes)
     teaches = (borrowed & ~lesion).flatten(1).any(1).view(-1, *[1] * (lesion.ndim - 1))
-    return torch.where(teaches, borrowed, blobs(lesion, radius, generator))
+    return torch.where(teaches, borrowed, blobs(lesion, recipe.blob, generator))
 
 
 def blobs(like: Tensor, radius: tuple[float, float], generator: torch.Generator) -> Tensor:
@@ -46,3 +95,15 @@ def blobs(like: Tensor, radius: tuple[float, float], generator: torch.Generator)
         shape = (-1, *[1] * dims)
         distance = distance + ((place - centre[:, axis].view(shape)) / radii[:, axis].view(shape)) ** 2
     return distance < 1
+
+
+def _rows(like: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Rows drawn, bool (B, 1, ...)."""
+    rows = torch.rand(len(like), generator=generator) < probability
+    return rows.view(-1, *[1] * (like.ndim - 1))
+
+
+def _grown(region: Tensor) -> Tensor:
+    """`region` (B, *) and the pixels that touch it."""
+    pool = functional.max_pool2d if region.ndim == 3 else functional.max_pool3d
+    return pool(region[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0

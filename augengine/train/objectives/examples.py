@@ -18,6 +18,7 @@ from augengine.diffusion.label_planes import planes as label_planes
 from augengine.diffusion.segmentation import probabilities
 from augengine.diffusion.structure import draw_heights, planes, recolour
 from augengine.diffusion.tissue import NO_MASK, one_hot, region_planes
+from augengine.train.config import MaskRecipe
 from augengine.train.data import Batch
 from augengine.train.objectives.ablation import ablate
 from augengine.train.objectives.base import Objective
@@ -72,17 +73,17 @@ def _painter(objective: Objective, batch: Batch, generator: torch.Generator) -> 
     if recipe is None:
         return Example(image, Conditioning(_cat(shown)), weight)
     lesion = lesion_mask(objective, tissue)
-    unknown = torch.zeros_like(lesion)
-    if objective.training and recipe.ablation != "none":
-        hidden, unknown = ablate(lesion, recipe, generator)
-        tissue[hidden] = 0
-        if recipe.ablation == "unknown":
-            # The pixels of an ablated lesion say nothing of what healthy tissue looks like there.
-            kept = (~(unknown & lesion))[:, None].float()
-            weight = kept if weight is None else weight * kept
+    found = ablate(tissue, lesion, spec.labels, recipe if objective.training else MaskRecipe(), generator)
+    tissue[found.hidden] = 0
+    if found.untaught.any():
+        kept = (~found.untaught)[:, None].float()
+        weight = kept if weight is None else weight * kept
     mask = [one_hot(tissue, len(spec.labels))]
     if spec.mask == "labels_unknown":
-        mask.append(unknown[:, None].float())
+        mask.append(found.unknown[:, None].float())
+    if spec.surroundings:
+        around = found.around[:, None].float()
+        shown = [*shown, image * around, around]
     return Example(image, Conditioning(_cat([*mask, *shown])), weight)
 
 
