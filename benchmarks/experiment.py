@@ -39,7 +39,7 @@ def main() -> None:
     results = json.loads((out / "results.json").read_text())
     figures = {
         "flags": flags, "minutes": round(json.loads((out / "elapsed.json").read_text())["seconds"] / 60, 1),
-        **{k: results[k] for k in ("protocol", "segmenter", "steps", "ratio", "gaps", "curve")},
+        **{k: results[k] for k in ("protocol", "segmenter", "steps", "ratio", "gaps", "shared", "curve")},
         "rows": [r for r in results["rows"] if r["metric"] == "dice"],
         "comparisons": [c for c in results["comparisons"] if (c["metric"], c["class"]) == ("dice", "mean")],
     }  # fmt: skip

@@ -220,6 +220,49 @@ def gaps(scores: Scores, measured: Measured, plan: Plan) -> list[GapClosed]:
     return found
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What a domain's own patients gain or lose if other domains' real rows train the segmenter, too, at equal steps.
+
+    An arm that carries rows to another domain asks the same of its segmenter, so its cost at home is read beside this.
+
+    Attributes:
+        train: the reference domain that was trained on, which holds `test`.
+        difference: it less `real` trained on `test` alone, on the patients of `test`; intervals as in `Gain`.
+    """
+
+    train: str
+    test: str
+    difference: Interval
+    with_seeds: Interval
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def shared(scores: Scores, measured: Measured, plan: Plan) -> list[Shared]:
+    """Every reference domain against every domain that it holds and that is trained and tested on its own."""
+    found = []
+    for name in plan.protocol.reference:
+        theirs = _by_seed(scores, Cell(train=name, test=name), measured)
+        for test in plan.protocol.train_domains:
+            own = _by_seed(scores, Cell(train=test, test=test), measured)
+            within = set(plan.protocol.domains[test]) < set(plan.protocol.domains[name])
+            if not within or theirs is None or own is None:
+                continue
+            pair = ({seed: {p: theirs[seed][p] for p in values} for seed, values in own.items()}, own)
+            whole, with_seeds = (
+                hierarchical_interval(*pair, rng=_rng(plan, measured), resample_seeds=seeds) for seeds in (False, True)
+            )
+            found.append(Shared(name, test, whole, with_seeds))
+    return found
+
+
+def _by_seed(scores: Scores, cell: Cell, measured: Measured) -> BySeed | None:
+    return next((scores[r][measured] for r in scores if (r.cell, r.arm) == (str(cell), "real")), None)
+
+
 def _of(scores: Scores, cell: str, arm: str, measured: Measured) -> dict[str, float] | None:
     rows = [row for row in scores if row.cell == cell and row.arm == arm and measured in scores[row]]
     return seed_means(scores[rows[0]][measured]) if rows else None

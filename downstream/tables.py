@@ -13,7 +13,7 @@ from typing import Any
 from augengine.io.store import Store
 from augengine.metrics.intervals import Interval
 from downstream.protocols import BACKGROUND, Cell
-from downstream.results import MEAN, Gain, GapClosed, Measured, Plan, Row, Scores, gains, gaps, summary
+from downstream.results import MEAN, Gain, GapClosed, Measured, Plan, Row, Scores, Shared, gains, gaps, shared, summary
 
 TABLES, RESULTS = "tables.md", "results.json"
 ALPHA = 0.05
@@ -38,7 +38,7 @@ def write_tables(plan: Plan, scores: Scores, out: str) -> dict[str, Any]:
     columns = _columns(plan)
     compared = {measured: gains(main, measured, plan, over_seeds=measured == primary(plan)) for measured in columns}
     told, closed = compared[primary(plan)], gaps(main, primary(plan), plan)
-    curve = _curve(plan, scores)
+    curve, mixed = _curve(plan, scores), shared(main, primary(plan), plan)
     results = {
         "protocol": plan.protocol.name, "segmenter": plan.segmenter, "steps": plan.steps, "ratio": plan.ratio,
         "rows": [
@@ -50,12 +50,13 @@ def write_tables(plan: Plan, scores: Scores, out: str) -> dict[str, Any]:
             for (metric, name), found in compared.items() for gain in found
         ],
         "gaps": [gap.to_dict() for gap in closed],
+        "shared": [one.to_dict() for one in mixed],
         "curve": [gain.to_dict() for gain in curve],
     }  # fmt: skip
     text = "\n".join(
         [
             f"# {plan.protocol.name}: {plan.segmenter}, {plan.steps} steps per training", "",
-            *_segmentation(plan, main, compared), *_gain_table(told, plan), *_gap_table(closed),
+            *_segmentation(plan, main, compared), *_gain_table(told, plan), *_gap_table(closed), *_shared_table(mixed),
             *_by_metric(plan, main, compared), *_curve_table(curve),
         ]
     )  # fmt: skip
@@ -123,6 +124,21 @@ def _gap_table(found: Sequence[GapClosed]) -> Iterable[str]:
     for gap in found:
         share = ["no drop", ""] if gap.share is None else [f"{gap.share.estimate:.2f}", _interval(gap.share, 2)]
         yield _line([gap.cell, f"{gap.drop.estimate:.4f}", _interval(gap.drop), gap.arm, *share])
+    yield ""
+
+
+def _shared_table(found: Sequence[Shared]) -> Iterable[str]:
+    if not found:
+        return
+    yield "## What real rows of the other domain cost at home"
+    yield ""
+    yield "Trained on real rows of both domains less trained on the test domain alone, for as many steps."
+    yield ""
+    yield _line(["Training", "Test", "difference", "95 % over patients", "95 % over patients and seeds"])
+    yield _line(["---"] * 5)
+    for one in found:
+        yield _line([one.train, one.test, f"{one.difference.estimate:+.4f}", _interval(one.difference),
+                     _interval(one.with_seeds)])  # fmt: skip
     yield ""
 
 

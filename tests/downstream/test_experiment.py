@@ -27,7 +27,7 @@ from augengine.train.config import Recipe
 from downstream.arms import ARMS
 from downstream.experiment import Done, Experiment, run
 from downstream.protocols import PROTOCOLS, Protocol
-from downstream.results import Plan, measure
+from downstream.results import Plan, Row, measure
 from downstream.segmenters import SEGMENTERS
 from downstream.segmenters.base import Segmenter, Training
 from downstream.segmenters.fitting import mark
@@ -186,6 +186,20 @@ def test_the_other_domain_is_harder_and_the_gap_is_told(full: Finished) -> None:
     assert told_gains["GE → Siemens", "counterfactual", "real"] == pytest.approx(gain)
     assert ("GE → Siemens", "classical+counterfactual", "classical") in told_gains
     assert "| GE | Siemens | counterfactual |" in text.decode()
+
+
+def test_real_rows_of_both_domains_are_compared_with_those_of_one_on_its_own_patients(full: Finished) -> None:
+    results, text = told(full.experiment)
+    found = {(one["train"], one["test"]): one for one in results["shared"]}
+    assert found.keys() == {("Both", "GE"), ("Both", "Siemens")}
+    scores = measure(full.experiment.out, actors=INLINE)
+    both, own = (scores[Row(cell, "real", 1.0)]["dice", "mean"] for cell in ("Both → Both", "GE → GE"))
+    assert both[0].keys() > own[0].keys()
+    expected = np.mean([both[seed][p] - own[seed][p] for seed in own for p in own[seed]])
+    difference = found["Both", "GE"]["difference"]
+    assert difference["estimate"] == pytest.approx(expected)
+    assert difference["low"] <= expected <= difference["high"]
+    assert "| Both | Siemens |" in text.decode()
 
 
 def test_tables_follow_from_stored_predictions_alone(full: Finished, tmp_path: Path) -> None:
