@@ -38,17 +38,21 @@ def main() -> None:
     figures, lines = [], []
     for vendor in VENDORS:
         own = _scores(scores, vendor, "real", plan.ratio)
-        others = {ARM: _scores(scores, vendor, ARM, plan.ratio), f"real of {REFERENCE.lower()}":
-                  _scores(scores, REFERENCE, "real", plan.ratio)}  # fmt: skip
+        rows, both = _scores(scores, vendor, ARM, plan.ratio), _scores(scores, REFERENCE, "real", plan.ratio)
+        pairs = {
+            f"{ARM} − real": (rows, own),
+            "real of both − real": (both, own),
+            f"{ARM} − real of both": (rows, both),
+        }
         for field, patients in _strata(own, fields).items():
-            for name, values in others.items():
-                pair = [{seed: {p: v[seed][p] for p in patients} for seed in own} for v in (values, own)]
-                found = hierarchical_interval(*pair, rng=np.random.default_rng(0), resample_seeds=True)
-                figures.append({"vendor": vendor, "field_strength_t": field, "patients": len(patients), "arm": name,
+            for name, pair in pairs.items():
+                a, b = ({seed: {p: v[seed][p] for p in patients} for seed in own} for v in pair)
+                found = hierarchical_interval(a, b, rng=np.random.default_rng(0), resample_seeds=True)
+                figures.append({"vendor": vendor, "field_strength_t": field, "patients": len(patients), "pair": name,
                                 "difference": {k: getattr(found, k) for k in ("estimate", "low", "high")}})  # fmt: skip
                 lines.append([vendor, field or "all", len(patients), name, f"{found.estimate:+.4f}",
                               f"{found.low:.4f} … {found.high:.4f}"])  # fmt: skip
-    columns = ["vendor", "field, T", "patients", "trained on", "against its own real rows", "95 % patients and seeds"]
+    columns = ["vendor", "field, T", "patients", "pair", "difference", "95 % patients and seeds"]
     table("Mean Dice at home", columns, lines)
     console.print(record("home", {"protocol": plan.protocol.name, "ratio": plan.ratio, "rows": figures}))
 
