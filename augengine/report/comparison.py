@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ Measured = Mapping[str, Mapping[str, Sequence[float]]]
 WINDOW = (-0.1, 1.3)  # of normalised images
 ON_CONSOLE = 6
 LOG_ABOVE = 100.0
+CHART_WIDTH, TITLE_WIDTH = 4.0, 16  # inches, characters
 
 
 @dataclass(frozen=True)
@@ -128,20 +130,26 @@ def best(measured: Measured, names: Sequence[str], measure: str, subjects: Seque
 
 
 def draw(comparisons: Sequence[Comparison]) -> bytes:
-    """PNG: per table its pictures, one row of the data per line and one method per column, beside its first measure."""
-    heights = [1.2 + 0.9 * max((len(p) for p in c.pictures.values()), default=1) for c in comparisons]
-    figure = Figure(figsize=(15, sum(heights)), layout="constrained")
-    parts: Any = figure.subfigures(len(comparisons), 1, height_ratios=heights, squeeze=False)
+    """`figure` as PNG."""
+    buffer = io.BytesIO()
+    figure(comparisons).savefig(buffer, format="png", dpi=80)
+    return buffer.getvalue()
+
+
+def figure(comparisons: Sequence[Comparison]) -> Figure:
+    """Per table its pictures, one row of the data per line and one method per column, beside its first measure."""
+    heights = [1.2 + 1.1 * max((len(p) for p in c.pictures.values()), default=1) for c in comparisons]
+    width = max(11.0, 1.1 * max(len(c.pictures) for c in comparisons))
+    whole = Figure(figsize=(width + CHART_WIDTH, sum(heights)), layout="constrained")
+    parts: Any = whole.subfigures(len(comparisons), 1, height_ratios=heights, squeeze=False)
     for part, comparison in zip(parts[:, 0], comparisons, strict=True):
         part.suptitle(comparison.title, fontsize=9)
         chart = part
         if comparison.pictures:
-            left, chart = part.subfigures(1, 2, width_ratios=(3, 1))
+            left, chart = part.subfigures(1, 2, width_ratios=(width, CHART_WIDTH))
             _gallery(left, comparison.pictures)
         _forest(chart, comparison)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
-    return buffer.getvalue()
+    return whole
 
 
 def _gallery(part: Any, pictures: Mapping[str, Sequence[np.ndarray]]) -> None:
@@ -150,7 +158,7 @@ def _gallery(part: Any, pictures: Mapping[str, Sequence[np.ndarray]]) -> None:
     for column, (name, images) in zip(axes.T, pictures.items(), strict=True):
         for axis in column:
             axis.set_axis_off()
-        column[0].set_title(name, fontsize=6)
+        column[0].set_title(textwrap.fill(name, TITLE_WIDTH), fontsize=6)
         for axis, image in zip(column, images, strict=False):
             low, high = (0, image.max() or 1) if image.dtype.kind in "bui" else WINDOW
             axis.imshow(image.T, cmap="gray", vmin=low, vmax=high, origin="lower")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from augengine.report.comparison import Comparison, Target, best, draw, intervals, target
+from augengine.report.comparison import Comparison, Target, best, draw, figure, intervals, target
 
 SUBJECTS = ["a", "a", "a", "b"]
 MEASURED = {
@@ -52,4 +54,24 @@ def test_every_form_of_a_table_holds_its_numbers() -> None:
     assert value["targets"] == [{"name": "low", "found": 0.25, "bound": 0.2, "at_most": True, "met": False}]
     assert value["n"] == 4
     table.show()
+
+
+def test_pictures_of_many_methods_keep_their_size_and_long_names_apart() -> None:
+    def drawn(names: list[str]) -> Figure:
+        table = Comparison("T", {"rmse": "RMSE"}, {name: {"rmse": 1.0} for name in names}, (), {},
+                           {name: [np.ones((8, 8))] for name in names})  # fmt: skip
+        found = figure([table])
+        found.draw_without_rendering()
+        return found
+
+    few, many = drawn([f"m{n}" for n in range(8)]), drawn([f"a method with a long name, {n}" for n in range(20)])
+    sizes = [found.axes[0].get_window_extent().width for found in (few, many)]
+    assert sizes[1] > 0.7 * sizes[0]
+    titles = [axis.title.get_window_extent() for axis in many.axes[:20]]
+    assert all(a.x1 < b.x0 for a, b in pairwise(titles))
+
+
+def test_every_form_can_be_drawn() -> None:
+    pictures = {"ours": [np.ones((8, 6)), np.zeros((8, 6))], "other": [np.ones((8, 6), np.uint8)] * 2}
+    table = Comparison("Title", {"rmse": "RMSE"}, intervals(MEASURED, SUBJECTS), (), {}, pictures)
     assert draw([table, Comparison("No pictures", {"rmse": "RMSE"}, intervals(MEASURED, SUBJECTS))])[:4] == b"\x89PNG"
