@@ -106,7 +106,7 @@ class MaskRecipe(Strict):
             So far a lesion's soft border is taken to reach, too, and drops out of the loss with it.
         surroundings: show the image around the region as well, without noise: a chain that starts from noise alone
             cannot see how this scan renders tissue before most of its steps are done. Of the rows that are not ablated
-            a third show it, too, with the labels of what lies in the region, so that lesions are painted likewise.
+            half show it, too, with the labels of what lies in the region, so that lesions are painted likewise.
     """
 
     ablation: Literal["none", "paper", "unknown"] = "none"

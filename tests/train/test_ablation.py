@@ -122,8 +122,8 @@ def test_the_image_around_the_hole_is_shown_whatever_its_labels() -> None:
     around, named = planes[:, :, 5].bool(), torch.from_numpy(batch_of().tissue > 0)
     nothing = ~around.flatten(2).any(2)
     unnamed = (around == ~named).flatten(2).all(2)
-    assert 0.2 < float(nothing.float().mean()) < 0.47
-    assert 0.2 < float(unnamed.float().mean()) < 0.47
+    assert 0.15 < float(nothing.float().mean()) < 0.35
+    assert 0.15 < float(unnamed.float().mean()) < 0.35
     assert (around & named).flatten(2).any(2)[~nothing & ~unnamed].all(), "the rest shows tissue"
     assert not (around & lesion).any(), "a lesion is never handed to its painter"
     assert torch.equal(planes[:, :, 4], image[:, 0] * planes[:, :, 5])

@@ -56,13 +56,13 @@ def ablate(
 
 
 def _around(tissue: Tensor, region: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
-    """Where the image is shown: around the region in `chosen` rows and a third of the others, bool (B, *).
+    """Where the image is shown: around the region in `chosen` rows and half of the others, bool (B, *).
 
-    Another third shows what the label map does not name, the air around a brain that is painted whole, and the last
-    third nothing, for what is drawn from labels alone.
+    A quarter of the others shows what the label map does not name, the air around a brain that is painted whole, and
+    the last quarter nothing, for what is drawn from labels alone.
     """
     drawn = torch.rand(chosen.shape, generator=generator)
-    return torch.where(chosen | (drawn < 1 / 3), ~region, (drawn < 2 / 3) & (tissue == 0))
+    return torch.where(chosen | (drawn < 0.5), ~region, (drawn < 0.75) & (tissue == 0))
 
 
 def holes(
