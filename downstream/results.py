@@ -199,10 +199,12 @@ def gaps(scores: Scores, measured: Measured, plan: Plan) -> list[GapClosed]:
     """The gap of every cell that is tested on a domain it was not trained on, and how far each arm closes it."""
     found = []
     for cell in filter(plan.protocol.shifted, plan.protocol.cells):
-        home = _of(scores, str(Cell(train=cell.test, test=cell.test)), "real", measured)
-        away = _of(scores, str(cell), "real", measured)
-        if home is None or away is None:
+        trained_here, trained_there = (
+            _real(scores, Cell(train=train, test=cell.test), measured) for train in (cell.test, cell.train)
+        )
+        if trained_here is None or trained_there is None:
             continue
+        home, away = seed_means(trained_here), seed_means(trained_there)
         for row in scores:
             if row.cell != str(cell) or measured not in scores[row]:
                 continue
@@ -245,9 +247,9 @@ def shared(scores: Scores, measured: Measured, plan: Plan) -> list[Shared]:
     """Every reference domain against every domain that it holds and that is trained and tested on its own."""
     found = []
     for name in plan.protocol.reference:
-        theirs = _by_seed(scores, Cell(train=name, test=name), measured)
+        theirs = _real(scores, Cell(train=name, test=name), measured)
         for test in plan.protocol.train_domains:
-            own = _by_seed(scores, Cell(train=test, test=test), measured)
+            own = _real(scores, Cell(train=test, test=test), measured)
             within = set(plan.protocol.domains[test]) < set(plan.protocol.domains[name])
             if not within or theirs is None or own is None:
                 continue
@@ -259,13 +261,9 @@ def shared(scores: Scores, measured: Measured, plan: Plan) -> list[Shared]:
     return found
 
 
-def _by_seed(scores: Scores, cell: Cell, measured: Measured) -> BySeed | None:
-    return next((scores[r][measured] for r in scores if (r.cell, r.arm) == (str(cell), "real")), None)
-
-
-def _of(scores: Scores, cell: str, arm: str, measured: Measured) -> dict[str, float] | None:
-    rows = [row for row in scores if row.cell == cell and row.arm == arm and measured in scores[row]]
-    return seed_means(scores[rows[0]][measured]) if rows else None
+def _real(scores: Scores, cell: Cell, measured: Measured) -> BySeed | None:
+    rows = [r for r in scores if (r.cell, r.arm) == (str(cell), "real") and measured in scores[r]]
+    return scores[rows[0]][measured] if rows else None
 
 
 def _rng(plan: Plan, measured: Measured) -> np.random.Generator:
