@@ -103,7 +103,7 @@ class MaskRecipe(Strict):
         hosts: tissues that a part of a lesion grows in, by label. Borrowed holes keep to them, or a network that is to
             fill oedema, which spreads in white matter and spares the cortex, learns to fill other mixtures of tissue.
         margin: pixels by which the region grows at most, as policies paint a margin around a lesion; half on average.
-            So far a lesion's soft border is taken to reach, too, and drops out of the loss with it.
+            A lesion's soft border is taken to reach as far beyond its mask, and drops out of the loss with it.
         surroundings: show the image around the region as well, without noise: a chain that starts from noise alone
             cannot see how this scan renders tissue before most of its steps are done. Of the rows that are not ablated
             half show it, too, with the labels of what lies in the region, so that lesions are painted likewise.
