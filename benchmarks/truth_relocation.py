@@ -1,8 +1,9 @@
 """Tumour relocation against the same brain with the lesion rendered in its new place, on held-out phantom subjects.
 
-The edit plans as a user's would (about the mirror image, turned and resized); the truth renders the finished label map
-in the same anatomy with the same noise. The baselines get the edit's masks: the old place filled by the mean, the
-lesion's pixels pasted in the new one, with and without Poisson blending.
+The edit plans as a user's would (about the mirror image, turned and resized; every model to the same place, with the
+margin of its kind); the truth renders the finished label map in the same anatomy with the same noise. The baselines get
+the edit's masks: the old place filled by the mean, the lesion's pixels pasted in the new one, with and without Poisson
+blending.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ DICE_OF_REAL = 0.8
 CONTEXT_PX = 2  # beyond the lesion, carried along: gradients at its edge need them
 MEASURES = {
     "rmse_new": "RMSE new lesion", "ssim_new": "SSIM", "texture_ratio": "texture ratio",
-    "referee_dice": "referee Dice", "rmse_old": "RMSE old place", "changed_outside": "max |Δ| outside",
-    "old_residual": "residual, old place", "psnr_db_new": "PSNR dB", "rmse_outside": "RMSE outside",
+    "referee_dice": "referee Dice", "rmse_margin": "RMSE beside it", "rmse_old": "RMSE old place",
+    "changed_outside": "max |Δ| outside", "old_residual": "residual, old place", "psnr_db_new": "PSNR dB", "rmse_outside": "RMSE outside",
 }  # fmt: skip
 
 
@@ -117,16 +118,13 @@ def _ids(chosen: Sequence[Row]) -> list[str]:
 
 def _cases(cohort: BrainCohort, chosen: Sequence[Row], generator: Generator) -> tuple[list[Case], int]:
     """The rows that have a plan, each with its truth, and the number of those that have none."""
-    edit, context = TumorRelocationEdit(), Context(specs={"generator": generator.spec})
     planned: dict[str, list[tuple[Row, Plan, Scene]]] = {}
     skipped = 0
     for row, seed in zip(chosen, seeds(list(chosen)), strict=True):
-        sample = row.sample
-        drawing = edit.plan(sample, PARAMS, rng.generator("relocation", sample.sample_id), context)
-        if isinstance(drawing, Skip):
+        sample, plan = row.sample, _plan(row.sample, seed, generator)
+        if plan is None:
             skipped += 1
             continue
-        plan = Plan("", sample.sample_id, 0, 0, seed, drawing.params)
         scene = Relocation.model_validate(plan.params).scene(sample)
         planned.setdefault(sample.subject_id, []).append((row, plan, scene))
     cases = []
@@ -134,6 +132,13 @@ def _cases(cohort: BrainCohort, chosen: Sequence[Row], generator: Generator) -> 
         truths = _rendered(cohort, [r.sample for r, _, _ in made], [s.label for _, _, s in made])
         cases += [Case(*each, truth) for each, truth in zip(made, truths, strict=True)]
     return cases, skipped
+
+
+def _plan(sample: Sample, seed: int, generator: Generator) -> Plan | None:
+    """Where the lesion goes, which depends on the sample alone, and how far `generator` paints beyond it."""
+    context = Context(specs={"generator": generator.spec})
+    drawing = TumorRelocationEdit().plan(sample, PARAMS, rng.generator("relocation", sample.sample_id), context)
+    return None if isinstance(drawing, Skip) else Plan("", sample.sample_id, 0, 0, seed, drawing.params)
 
 
 def _rendered(cohort: BrainCohort, samples: Sequence[Sample], labels: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -164,10 +169,9 @@ def _redrawn(cohort: BrainCohort, chosen: Sequence[Row]) -> dict[str, list[float
 def _relocated(cases: Sequence[Case], generator: Generator) -> list[np.ndarray]:
     edit, out = TumorRelocationEdit(), []
     for part in batches(list(cases), 8):
-        edited = edit.apply(
-            [c.row.sample for c in part], [c.plan for c in part], {"generator": generator}, PARAMS, SAMPLER
-        )
-        out += [normalise(sample) for sample in edited]
+        samples = [c.row.sample for c in part]
+        plans = [p for c in part if (p := _plan(c.row.sample, c.plan.seed, generator))]
+        out += [normalise(s) for s in edit.apply(samples, plans, {"generator": generator}, PARAMS, SAMPLER)]
     return out
 
 
@@ -204,8 +208,14 @@ def _measured(
             continue
         outside = ~(scene.old | scene.new)
         old = scene.old & ~case.lesion & case.row.brain
+        shown = {
+            "new": scene.lesion,
+            "margin": scene.new & ~case.lesion & case.row.brain,
+            "old": old,
+            "outside": outside & case.row.brain,
+        }
         measured = {
-            **fidelity(image, case.truth, {"new": scene.lesion, "old": old, "outside": outside & case.row.brain}),
+            **fidelity(image, case.truth, shown),
             "texture_ratio": texture_ratio(image, case.truth, scene.lesion),
             "changed_outside": float(np.abs(image - case.row.image)[:, outside].max()),
             "referee_dice": dice(tumour, case.lesion),

@@ -65,6 +65,23 @@ class LesionParams(Strict):
     roi_margin_mm: float | None = Field(default=None, ge=0)
 
 
+class NewLesionParams(LesionParams):
+    """How a lesion is painted where none was.
+
+    Attributes:
+        new_margin_mm: painted beyond the new lesion, since a lesion's border is soft and its label's is not; None takes
+            `margin_mm` for a painter and 0 for a healthy/unhealthy model, whose lesion is as wide as its prompt.
+    """
+
+    new_margin_mm: float | None = Field(default=None, ge=0, le=50)
+
+    def beyond_mm(self, spec: ModelSpec | None) -> float:
+        """`new_margin_mm`, or what it is by default for the model that paints."""
+        if self.new_margin_mm is not None:
+            return self.new_margin_mm
+        return self.margin_mm if spec is not None and spec.kind == "painter" else 0.0
+
+
 class Healing(Strict):
     """The part of a plan that says what is healed; with the sample it gives the same masks again.
 

@@ -24,7 +24,7 @@ from augengine.edits.base import Context, Drawing, Plan, Skip
 from augengine.edits.label_candidates import Candidate, Wanted, candidate, laid, region_labels
 from augengine.edits.lesions import (
     Healing,
-    LesionParams,
+    NewLesionParams,
     around,
     check_prompting,
     choose,
@@ -53,8 +53,10 @@ class PriorSampling(Strict):
     steps: int = Field(default=50, ge=1, le=1000)
 
 
-class SyntheticLabelsParams(LesionParams):
+class SyntheticLabelsParams(NewLesionParams):
     """Parameters of the edit in a policy file, beside those that say which of the source's lesions go.
+
+    The margins say what `paint: lesion` paints.
 
     Attributes:
         volume_ml: range of the new lesion's volume, all parts together; None leaves it to the prior.
@@ -68,7 +70,6 @@ class SyntheticLabelsParams(LesionParams):
         candidates: maps drawn for a row, of which the one nearest to the drawn targets is taken.
         prior: how they are sampled.
         paint: the image of the whole foreground, or only of the old and the new lesion.
-        new_margin_mm: with `lesion`, painted beyond the new one.
         style: with paint `all`, intensities mapped to those of the source's healthy tissue (`source`), or as the
             painter made them (`painter`), whose acquisition nobody knows.
     """
@@ -83,7 +84,6 @@ class SyntheticLabelsParams(LesionParams):
     candidates: int = Field(default=8, ge=1, le=256)
     prior: PriorSampling = Field(default_factory=PriorSampling)
     paint: Paint = "all"
-    new_margin_mm: float = Field(default=0.0, ge=0, le=50)
     style: Literal["source", "painter"] = "source"
 
     @model_validator(mode="after")
@@ -167,8 +167,8 @@ class SyntheticLabelsEdit:
             return Skip("the slice has no left and right")
         plan = SyntheticLesion(
             healing=healing, host=params.host, side=params.side, paint=params.paint, volume_ml=None, lesions=None,
-            new_margin_mm=params.new_margin_mm, min_component_ml=params.min_component_ml, centres=(),
-            candidates=params.candidates,
+            new_margin_mm=params.beyond_mm(context.specs.get("painter")), min_component_ml=params.min_component_ml,
+            centres=(), candidates=params.candidates,
         )  # fmt: skip
         places = np.argwhere(plan.room(sample))
         low, high = params.volume_ml or (params.min_component_ml, np.inf)

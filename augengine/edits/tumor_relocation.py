@@ -21,8 +21,8 @@ from augengine.edits.base import Context, Drawing, Plan, Skip
 from augengine.edits.lesions import (
     PAINTERS,
     Healing,
-    LesionParams,
     Names,
+    NewLesionParams,
     around,
     check_prompting,
     choose,
@@ -98,7 +98,7 @@ class Host(Strict):
         return np.asarray(masks.erode(tissue, self.edge_mm, spacing) & ~(others | named(healed, self.exclude)))
 
 
-class RelocationParams(LesionParams):
+class RelocationParams(NewLesionParams):
     """Parameters of the edit in a policy file, beside those that say which lesion is meant and how it is healed.
 
     Attributes:
@@ -110,7 +110,6 @@ class RelocationParams(LesionParams):
         scale: of every length.
         elastic_mm: root mean square displacement of a smooth random deformation.
         elastic_length_mm: how smooth.
-        new_margin_mm: painted beyond the new lesion, so that its surroundings may answer to it.
         texture: channel to evenly spaced quantiles, lowest to highest, that the new lesion's intensities shall have
             (0 is the 10th and 1 the 99th percentile of the volume).
         tries: places that are tried before the row is skipped.
@@ -124,7 +123,6 @@ class RelocationParams(LesionParams):
     scale: Range = (1.0, 1.0)
     elastic_mm: Range = (0.0, 0.0)
     elastic_length_mm: float = Field(default=10.0, gt=0)
-    new_margin_mm: float = Field(default=0.0, ge=0, le=50)
     host: Host = Field(default_factory=Host)
     texture: dict[str, Annotated[tuple[float, ...], Field(min_length=2)]] = Field(default_factory=dict)
     tries: int = Field(default=100, ge=1, le=10_000)
@@ -255,7 +253,8 @@ class TumorRelocationEdit:
         axis = masks.left_right_axis(sample.affine, sample.image.ndim - 1)
         if params.mirror != "never" and axis is None:
             return Skip("the slice has no left and right")
-        common = {"healing": healing, "host": params.host, "new_margin_mm": params.new_margin_mm}
+        beyond_mm = params.beyond_mm(context.specs.get("generator"))
+        common = {"healing": healing, "host": params.host, "new_margin_mm": beyond_mm}
         room = params.host.room(sample, healing)
         places = np.argwhere(room)
         if not len(places):

@@ -210,6 +210,20 @@ def test_the_second_step_sees_a_healed_scan_and_noise_of_its_own(
     assert heals["seeds"] != paints["seeds"]
 
 
+@pytest.mark.parametrize(
+    ("params", "painter_mm", "other_mm"),
+    [({}, 3.0, 0.0), ({"margin_mm": 8.0}, 8.0, 0.0), ({"margin_mm": 8.0, "new_margin_mm": 4.0}, 4.0, 4.0)],
+)
+def test_a_painter_also_paints_what_a_soft_border_reaches(
+    params: dict[str, Any], painter_mm: float, other_mm: float
+) -> None:
+    for kind, margin_mm in (("painter", painter_mm), ("counterfactual", other_mm)):
+        context = Context(specs={"generator": tiny_spec(kind, channels=CHANNELS)})
+        drawing = EDIT.plan(SAMPLE, params_of(**params, **MIRROR), np.random.default_rng(0), context)
+        assert isinstance(drawing, Drawing)
+        assert drawing.params["new_margin_mm"] == margin_mm
+
+
 def test_texture_sets_quantiles_inside_the_new_lesion_only(painter: Generator) -> None:
     quantiles = [0.5, 0.7, 1.5]
     plain = move(painter, new_margin_mm=8.0, **MIRROR)
