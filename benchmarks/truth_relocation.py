@@ -44,7 +44,8 @@ CONTEXT_PX = 2  # beyond the lesion, carried along: gradients at its edge need t
 MEASURES = {
     "rmse_new": "RMSE new lesion", "ssim_new": "SSIM", "texture_ratio": "texture ratio",
     "referee_dice": "referee Dice", "rmse_margin": "RMSE beside it", "rmse_old": "RMSE old place",
-    "changed_outside": "max |Δ| outside", "old_residual": "residual, old place", "psnr_db_new": "PSNR dB", "rmse_outside": "RMSE outside",
+    "changed_outside": "max |Δ| outside", "old_residual": "residual, old place", "psnr_db_new": "PSNR dB",
+    "rmse_outside": "RMSE outside",
 }  # fmt: skip
 
 
