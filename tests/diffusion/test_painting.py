@@ -143,7 +143,7 @@ def test_a_box_around_the_prompt_is_shown_its_own_surroundings() -> None:
     assert boxes[8, 8][0, -2][boxes[8, 8][0, -1] > 0].any()
 
 
-@pytest.mark.parametrize("case", ["m1", "m3", "counterfactual"])
+@pytest.mark.parametrize("case", ["m1", "m3", "m3_surroundings", "counterfactual"])
 def test_a_model_of_slices_in_context_is_shown_their_neighbours(case: str) -> None:
     data = {"context": [-1, 1], **({} if case == "m1" else {"lesion": ["core"]})}
     generator, (_, x, tissue, edit) = untrained(spec_of(case, data=data), seed=1), case_of(case)
@@ -152,7 +152,10 @@ def test_a_model_of_slices_in_context_is_shown_their_neighbours(case: str) -> No
     context = torch.cat([x.roll(1, 0), x.roll(-1, 0)], dim=1)
     wanted = healthy(generator, tissue, edit, context)
     assert torch.equal(wanted.planes[:, -2:], context)
+    seen = seen_by(generator)
     out = paint(generator, x, edit, wanted, SEEDS, QUICK)
+    around = [x * ~edit, (~edit).float()] if generator.spec.surroundings else []
+    assert all(torch.equal(planes, torch.cat([wanted.planes, *around], dim=1)) for planes in seen)
     other = paint(generator, x, edit, healthy(generator, tissue, edit, 1 - context), SEEDS, QUICK)
     assert not torch.allclose(out, other)
     assert torch.equal(bits(out)[~edit], bits(x)[~edit])

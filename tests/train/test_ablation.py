@@ -132,6 +132,17 @@ def test_the_image_around_the_hole_is_shown_whatever_its_labels() -> None:
     assert all(e.weight is None for e in several)
 
 
+def test_neighbouring_slices_come_before_what_surrounds_the_hole_as_in_sampling() -> None:
+    batch = batch_of()
+    batch = replace(batch, context=np.concatenate([batch.images + 1, batch.images + 2], axis=1))
+    trained = painter(mask={**ALWAYS, "surroundings": True}, data={"context": [-1, 1], "lesion": ["core", "rim"]})
+    planes = shown(trained, batch).conditioning.planes
+    assert torch.equal(planes[:, 4:6], torch.from_numpy(batch.context))
+    around = planes[:, [7]]
+    assert torch.equal(planes[:, [6]], torch.from_numpy(batch.images) * around)
+    assert torch.equal(around, 1 - planes[:, [3]])
+
+
 @pytest.mark.parametrize("option", [{"surroundings": True}, {"margin": 1}, {"hosts": {"rim": ("grey",)}}])
 def test_a_paper_s_ablation_knows_no_region(option: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="set ablation unknown"):
