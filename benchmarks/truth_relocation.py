@@ -37,6 +37,7 @@ PARAMS = RelocationParams(
     labels=LESION, margin_mm=3, mirror="always", shift_mm=(0, 20), rotation_deg=(-20, 20), scale=(0.8, 1.2)
 )
 SAMPLER = Sampler(solver="ddim", steps=25)
+GUIDANCE = 3.0  # of generators that know "unhealthy" only, as in policies/brats_tumor_relocation_paper.yaml
 GENERATORS, PASTES = ("m3", "pcf_unet"), ("copy–paste", "copy–paste, Poisson")
 REAL, TRUTH = "source, its own lesion", "truth"
 DICE_OF_REAL = 0.8
@@ -168,11 +169,13 @@ def _redrawn(cohort: BrainCohort, chosen: Sequence[Row]) -> dict[str, list[float
 
 
 def _relocated(cases: Sequence[Case], generator: Generator) -> list[np.ndarray]:
-    edit, out = TumorRelocationEdit(), []
+    edit, out, sampler = TumorRelocationEdit(), [], SAMPLER
+    if generator.spec.kind == "counterfactual":
+        sampler = SAMPLER.model_copy(update={"guidance": GUIDANCE})
     for part in batches(list(cases), 8):
         samples = [c.row.sample for c in part]
         plans = [p for c in part if (p := _plan(c.row.sample, c.plan.seed, generator))]
-        out += [normalise(s) for s in edit.apply(samples, plans, {"generator": generator}, PARAMS, SAMPLER)]
+        out += [normalise(s) for s in edit.apply(samples, plans, {"generator": generator}, PARAMS, sampler)]
     return out
 
 
