@@ -95,8 +95,7 @@ def _independent(root: Path) -> tuple[str, str]:
     data, out = f"{root}/independent", f"{root}/models/independent"
     shard_cohort(INDEPENDENT, data, DEMO_PREPARATION, actors=INLINE)
     if not Path(out, "checkpoint/model.json").exists():
-        changes = [*BREASTS.changes, f"max_minutes={INDEPENDENT_MINUTES}"]  # as in the experiment
-        recipe = read_recipe(str(ROOT / BREASTS.recipe), changes)
+        recipe = read_recipe(str(ROOT / BREASTS.recipe), [f"max_minutes={INDEPENDENT_MINUTES}"])
         train(recipe, data, out, progress=console.print)
     return data, f"{out}/checkpoint"
 

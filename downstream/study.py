@@ -43,7 +43,7 @@ class Study:
         cohort, preparation: who is scanned, and how slices are cut.
         fractions: of the subjects, for training, validation and test. Phantoms cost little to test on, and intervals
             over patients are as narrow as patients are many.
-        recipe, changes: file and `key=value`s: how the generator of each direction is trained.
+        recipe: file: how the generator of each direction is trained.
         policy: file: what it makes.
         generator_minutes: training time of each generator.
         labeller, labeller_steps: file and training of the segmenter that labels what generators see without labels.
@@ -54,8 +54,6 @@ class Study:
     preparation: Preparation
     fractions: tuple[float, float, float] = DEFAULT_FRACTIONS
     recipe: str = "jobs/recipes/cddgm_small.yaml"
-    # Slices of 64 x 64 are too small for cells of 4, and pseudo-labels are not exact.
-    changes: tuple[str, ...] = ("network.unshuffle=2", "network.tissue_curves=true")
     policy: str = "policies/duke_acquisition.yaml"
     generator_minutes: float = 3.0
     labeller: str = "jobs/recipes/unet_duke_small.yaml"
@@ -195,7 +193,7 @@ def labeller_recipe(study: Study, protocol: Protocol) -> Recipe:
 
 
 def _generator(study: Study, data: str, out: str, stage: Stage, say: Progress) -> str:
-    recipe = read_recipe(study.recipe, [*study.changes, f"max_minutes={study.generator_minutes}"])
+    recipe = read_recipe(study.recipe, [f"max_minutes={study.generator_minutes}"])
     with stage("train generator"):
         return train(recipe, data, out, progress=say)
 
