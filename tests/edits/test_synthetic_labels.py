@@ -283,6 +283,9 @@ def test_the_lesion_alone_is_painted_if_asked_for(painter: Generator) -> None:
     here = masks.dilate(lesion(after) | lesion(SAMPLE), 4.0, (4.0, 4.0))
     assert not changed[~here].any()
     assert changed[lesion(after) | lesion(SAMPLE)].mean() > 0.9
+    beyond = here & ~masks.dilate(lesion(SAMPLE), 4.0, (4.0, 4.0)) & ~lesion(after) & masks.foreground(SAMPLE.image)
+    assert beyond.sum() > 5
+    assert changed[beyond].mean() > 0.9, "the new lesion's margin was not painted"
 
 
 def test_a_healthy_scan_gets_a_lesion_and_every_seed_another(painter: Generator) -> None:

@@ -224,6 +224,14 @@ def test_a_painter_also_paints_what_a_soft_border_reaches(
         assert drawing.params["new_margin_mm"] == margin_mm
 
 
+def test_the_margin_beyond_the_new_lesion_is_painted(painter: Generator) -> None:
+    after = move(painter, new_margin_mm=8.0, **MIRROR)
+    reached = masks.dilate(lesion(after), 8.0, (4.0, 4.0)) & (SAMPLE.image != 0).any(0)
+    beyond = reached & ~masks.dilate(lesion(SAMPLE), 3.0, (4.0, 4.0))
+    assert (beyond & ~lesion(after)).sum() > 20
+    assert (after.image != SAMPLE.image).any(axis=0)[beyond].mean() > 0.9
+
+
 def test_texture_sets_quantiles_inside_the_new_lesion_only(painter: Generator) -> None:
     quantiles = [0.5, 0.7, 1.5]
     plain = move(painter, new_margin_mm=8.0, **MIRROR)
