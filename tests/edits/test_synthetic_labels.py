@@ -286,6 +286,8 @@ def test_the_lesion_alone_is_painted_if_asked_for(painter: Generator) -> None:
     beyond = here & ~masks.dilate(lesion(SAMPLE), 4.0, (4.0, 4.0)) & ~lesion(after) & masks.foreground(SAMPLE.image)
     assert beyond.sum() > 5
     assert changed[beyond].mean() > 0.9, "the new lesion's margin was not painted"
+    by_default = plan(painter, paint="lesion", margin_mm=8.0)
+    assert by_default.params["new_margin_mm"] == 8.0, "as much as around the old lesion"
 
 
 def test_a_healthy_scan_gets_a_lesion_and_every_seed_another(painter: Generator) -> None:
