@@ -12,13 +12,14 @@ from augengine.io.labels import parse_labels
 from augengine.io.layouts import LAYOUTS
 from augengine.io.sources import SourceOptions
 from augengine.pipeline.cluster import connect, output_uri, user_errors
-from augengine.pipeline.ingest import ingest
+from augengine.pipeline.ingest import ingest, plan_ingest
 from augengine.pipeline.units import Actors
 from augengine.prepare import Preparation
 from augengine.report.console import report_steps, stage
-from augengine.report.ingest_report import print_ledger
+from augengine.report.ingest_report import print_ledger, print_preview, print_unused
 from augengine.splits import DEFAULT_FRACTIONS
 
+SUBJECT_HELP = "Regular expression: its first group (or whole match) in a volume's path is the subject."
 Plane = Literal["acquired", "axial", "coronal", "sagittal"]
 
 
@@ -31,6 +32,12 @@ def ingest_command(
     mask: Annotated[str | None, typer.Option(help="File pattern of the mask.")] = None,
     set_: Annotated[str, typer.Option("--set", help="Acquisition of all images: echo_time_ms=2.4,...")] = "",
     site: Annotated[str | None, typer.Option(help="Name of the site, written to every sample.")] = None,
+    subject: Annotated[str | None, typer.Option(help=SUBJECT_HELP)] = None,
+    site_pattern: Annotated[str | None, typer.Option(help="The same for the site.")] = None,
+    participants: Annotated[Path | None, typer.Option(help="Table with a column participant_id.")] = None,
+    subject_column: Annotated[str | None, typer.Option(help="Its column that names the person.")] = None,
+    site_column: Annotated[str | None, typer.Option(help="Its column that names the site.")] = None,
+    max_label_loss: Annotated[float, typer.Option(help="Share of a label's volume that may be lost, 0 to 1.")] = 0.1,
     slices: Annotated[bool, typer.Option("--slices/--volumes", help="Cut slices, or keep volumes.")] = True,
     plane: Annotated[Plane, typer.Option(help="What lies in-plane.")] = "acquired",
     size: Annotated[int | None, typer.Option(help="Square in-plane matrix; the field of view fits in.")] = None,
@@ -47,26 +54,37 @@ def ingest_command(
     boxes: Annotated[Path | None, typer.Option(help="Duke: annotation boxes, to cross-check.")] = None,
     actors: Annotated[int, typer.Option(help="Parallel readers.")] = 2,
     inline: Annotated[bool, typer.Option("--inline", help="Work in this process, without Ray.")] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="Show subjects and splits; read no pixels.")] = False,
+    unused: Annotated[Path | None, typer.Option(help="Write the files that no volume uses to this TSV.")] = None,
 ) -> None:
     """Ingest a data set; running the same command again does what is missing."""
     with user_errors():
         codes, scheme = parse_labels(labels) if labels else (None, None)
         options = checked(
             SourceOptions, labels=codes, scheme=scheme, channels=parse_assignments(channels, "--channels", "*"),
-            mask=mask, acquisition=parse_assignments(set_, "--set"), site=site, public_ids=public_ids,
+            mask=mask, acquisition=parse_assignments(set_, "--set"), site=site, subject=subject,
+            site_pattern=site_pattern, participants=participants, subject_column=subject_column,
+            site_column=site_column, max_label_loss=max_label_loss, public_ids=public_ids,
             pseudonym_key=pseudonym_key, allow_echo_planar=allow_echo_planar, masks_root=masks, mapping=mapping,
             clinical=clinical, boxes=boxes,
         )  # fmt: skip
         preparation = checked(
             Preparation, slices=slices, plane=plane, size=size, spacing_mm=spacing_mm, drop_end_slices=drop_end_slices
         )
-        uri = output_uri(out, f"ingest-{root.resolve().name}")
+        shares = parse_numbers(fractions, "--fractions")
         if not inline:
             connect()
+        if preview:
+            with stage("headers") as report:
+                plan = plan_ingest(root, layout, options, split_seed, shares, inline, report_steps(report))
+            print_preview(plan.sources, plan.splits, plan.files())
+            print_unused(plan.unused, unused)
+            return
+        uri = output_uri(out, f"ingest-{root.resolve().name}")
         with stage("ingest") as report:
             summary = ingest(
                 root, uri, layout=layout, options=options, preparation=preparation, split_seed=split_seed,
-                fractions=parse_numbers(fractions, "--fractions"), actors=Actors(actors, inline=inline),
-                progress=report_steps(report),
+                fractions=shares, actors=Actors(actors, inline=inline), progress=report_steps(report),
             )  # fmt: skip
         print_ledger(summary, uri)
+        print_unused(summary["unused"], unused)

@@ -15,7 +15,7 @@ from typing import Any
 
 from augengine.errors import DataError
 from augengine.io.files import FileReader
-from augengine.io.sources import Entry, Source, shared_acquisition, subject_name
+from augengine.io.sources import Entry, Scanned, Source, shared_acquisition, subject_name
 from augengine.records import Acquisition
 
 MASKS = ("*_mask.nii", "*_mask.nii.gz", "*_dseg.nii", "*_dseg.nii.gz")
@@ -69,7 +69,7 @@ class BidsReader(FileReader):
         self.require_labels(entries)
         return entries
 
-    def scan(self, entry: Entry) -> list[Source]:
+    def scan(self, entry: Entry) -> Scanned:
         """Read the sidecars; one that cannot be read rules the volume out."""
         subject = subject_name(entry["name"], self.options)
         spec = {"channels": entry["channels"], "mask": entry["mask"]}
@@ -79,7 +79,9 @@ class BidsReader(FileReader):
             acquisition = shared_acquisition(parts) if parts else acquisition
         except DataError as problem:
             error = error or str(problem)
-        return [Source(subject + entry["volume"], subject, entry["entry"], spec, acquisition, error)]
+        name = entry["name"]
+        volume = subject + entry["volume"]
+        return Scanned([Source(volume, subject, entry["entry"], spec, acquisition, error, participant=name)])
 
     def _masks(self) -> tuple[str, ...]:
         return (self.options.mask,) if self.options.mask else MASKS

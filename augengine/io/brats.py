@@ -14,6 +14,7 @@ from pathlib import Path
 from augengine.errors import ConfigError
 from augengine.io.files import FileReader
 from augengine.io.sources import Entry
+from augengine.io.walk import visible_files
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class BratsReader(FileReader):
     def entries(self) -> list[Entry]:
         """Case folders, sorted by name."""
         self._check_scheme()
-        folders = [p for p in self.root.rglob("*") if p.is_dir() and self.year.folder.fullmatch(p.name)]
+        folders = {(self.root / file).parent for file in visible_files(self.root)}
+        folders = {folder for folder in folders if self.year.folder.fullmatch(folder.name)}
         return [self._entry(folder) for folder in sorted(folders)]
 
     def _check_scheme(self) -> None:

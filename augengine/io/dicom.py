@@ -17,7 +17,19 @@ import numpy as np
 from augengine.errors import DataError
 from augengine.geometry import LPS_TO_RAS
 from augengine.io.dicom_frames import Frame, read_frames, read_pixels
-from augengine.io.sources import Entry, Source, SourceOptions, pseudonym, subject_name, visible_files
+from augengine.io.sources import (
+    Entry,
+    Listing,
+    Scanned,
+    Source,
+    SourceOptions,
+    Unused,
+    Volume,
+    grouped,
+    pseudonym,
+    subject_name,
+)
+from augengine.io.walk import is_hidden, visible_files, visible_folders, walk
 from augengine.records import Sample
 from augengine.rng import digest
 
@@ -59,7 +71,7 @@ def find_stacks(folder: Path, allow_echo_planar: bool = False) -> Found:
     """
     frames: dict[str, list[Frame]] = defaultdict(list)
     broken: list[tuple[Path, str]] = []
-    for path in visible_files(folder):
+    for path in map(folder.joinpath, visible_files(folder)):
         try:
             found = read_frames(path, allow_echo_planar)
         except DataError as error:
@@ -165,24 +177,36 @@ class DicomReader:
     def __init__(self, root: Path, options: SourceOptions) -> None:
         self.root, self.options = root, options
 
-    def entries(self) -> list[Entry]:
-        """One per sub-folder with files, and one for files right in the root."""
-        folders = sorted(p for p in self.root.iterdir() if p.is_dir() and not p.name.startswith("."))
-        if any(looks_like_dicom(p) for p in sorted(self.root.iterdir()) if p.is_file()):
-            return [{"folder": "."}]
-        return [{"folder": p.name} for p in folders if any(q.is_file() for q in p.rglob("*"))]
+    def listing(self) -> Listing:
+        """One entry per sub-folder with files, or a single one where slices lie right in the root."""
+        here = sorted(p for p in self.root.iterdir() if not p.is_dir())
+        if any(p.is_file() and looks_like_dicom(p) for p in here):
+            return Listing([{"folder": "."}])
+        hidden = {f.path: "hidden" for f in walk(self.root) if is_hidden(f.path.split("/")[0])}
+        loose = {p.name: "lies beside the subjects' folders" for p in here if not is_hidden(p.name)}
+        entries = [{"folder": p.name} for p in visible_folders(self.root) if next(walk(self.root, p.name), None)]
+        return Listing(entries, unused=hidden | loose)
 
-    def scan(self, entry: Entry) -> list[Source]:
+    def files(self, entry: Entry) -> list[str]:
+        """All below the folder."""
+        return [f.path for f in walk(self.root, entry["folder"])]
+
+    def scan(self, entry: Entry) -> Scanned:
         """Stacks of one sub-folder."""
         found = find_stacks(self.root / entry["folder"], self.options.allow_echo_planar)
         sources = [self._source(stack, entry["folder"]) for stack in found.stacks]
         for path, reason in found.broken:
-            name = str(path.relative_to(self.root))
+            name = path.relative_to(self.root).as_posix()
             subject = subject_name(entry["folder"], self.options)
-            sources.append(Source(f"{subject}_{self._id(name)}", subject, name, error=reason))
-        return sources
+            sources.append(Source(f"{subject}_{self._id(name)}", subject, name, {"files": [name]}, error=reason))
+        return Scanned(sources, self._unused(entry, sources))
 
-    def read(self, source: Source) -> tuple[Sample, list[str]]:
+    def _unused(self, entry: Entry, sources: Sequence[Source]) -> list[Unused]:
+        used = {file for source in sources for file in source.files}
+        below = walk(self.root, entry["folder"])
+        return grouped({f.path: f.problem or "no DICOM image" for f in below if f.path not in used})
+
+    def read(self, source: Source) -> Volume:
         """Load one stack."""
         paths = [self.root / name for name in source.spec["files"]]
         image, affine, notes = load_stack(paths, source.spec["stack"], self.options.allow_echo_planar)
@@ -190,7 +214,7 @@ class DicomReader:
             image=image[None], affine=affine, channels=(next(iter(self.options.channels), "mr"),),
             subject_id=source.subject_id, volume_id=source.volume_id, acquisition=source.acquisition,
         )  # fmt: skip
-        return sample, notes
+        return Volume(sample, notes)
 
     def _source(self, stack: Stack, folder: str) -> Source:
         frame = stack.first
@@ -200,6 +224,7 @@ class DicomReader:
         return Source(
             f"{subject}_{self._id(frame.series)}{part}", subject, files[0],
             {"files": files, "stack": stack.key}, frame.acquisition, stack.error,
+            participant=frame.patient or folder,
         )  # fmt: skip
 
     def _id(self, raw: str) -> str:

@@ -20,8 +20,9 @@ from augengine.io.dicom import Stack, find_stacks, load_stack
 from augengine.io.duke_masks import breast_label, mask_files
 from augengine.io.duke_tables import boxes_by_patient, clinical_by_patient, clinical_differences
 from augengine.io.labels import SCHEMES
-from augengine.io.sources import Entry, Source, SourceOptions, pseudonym
+from augengine.io.sources import Entry, Listing, Scanned, Source, SourceOptions, Volume, grouped, pseudonym
 from augengine.io.tables import records, table_rows
+from augengine.io.walk import visible_files, visible_folders, walk
 from augengine.records import Acquisition, Sample
 
 PATIENT = re.compile(r"Breast_MRI_\d{3}")
@@ -45,12 +46,12 @@ class DukeReader:
         if options.masks_root is not None and not options.masks_root.is_dir():
             raise ConfigError("no such folder of masks", where=str(options.masks_root), next_step="check --masks")
 
-    def entries(self) -> list[Entry]:
+    def listing(self) -> Listing:
         """Patient folders that hold images, with their mask files."""
         masks = mask_files(self._mask_folders())
         found: dict[str, str] = {}
         for folder in patient_folders(self.root):
-            if next(folder.rglob("*.[dD][cC][mM]"), None):
+            if visible_files(folder, suffixes=(".dcm",)):
                 where = folder.relative_to(self.root).as_posix()
                 if folder.name in found:
                     raise ConfigError(
@@ -58,7 +59,7 @@ class DukeReader:
                         where=str(self.root), next_step="ingest one copy at a time",
                     )  # fmt: skip
                 found[folder.name] = where
-        return [
+        entries = [
             {
                 "patient": patient,
                 "folder": where,
@@ -66,31 +67,64 @@ class DukeReader:
             }
             for patient, where in sorted(found.items())
         ]
+        return Listing(entries, unused=self._outside(entries))
 
-    def scan(self, entry: Entry) -> list[Source]:
+    def files(self, entry: Entry) -> list[str]:
+        """All below the patient's folder, and the masks."""
+        below = [f.path for f in walk(self.root, entry["folder"])]
+        return [*below, *(mask for mask in entry["masks"] if mask not in below)]
+
+    def scan(self, entry: Entry) -> Scanned:
         """The pre-contrast series of one patient."""
+        source = self._scan(entry)
+        used = set(source.files)
+        rest = {file: "no pre-contrast series" for file in self.files(entry) if file not in used}
+        return Scanned([source], grouped(rest))
+
+    def _outside(self, entries: list[Entry]) -> dict[str, str]:
+        """Files that belong to no patient: of the root, and of a folder of masks elsewhere."""
+        folders = tuple(f"{entry['folder']}/" for entry in entries)
+        masks = {mask for entry in entries for mask in entry["masks"]}
+        roots = [self.root] if self.options.masks_root is None else [self.root, self.options.masks_root.resolve()]
+        found: dict[str, str] = {}
+        for root in roots:
+            for file in walk(root):
+                path = os.path.relpath(root / file.path, self.root)
+                if not path.startswith(folders) and path not in masks:
+                    found[path] = file.problem or "belongs to no patient with images"
+        return found
+
+    def _scan(self, entry: Entry) -> Source:
         patient, folder = entry["patient"], entry["folder"]
         found = find_stacks(self.root / folder)
         stacks = [s for s in found.stacks if not is_segmentation(s)]
         others = {s.first.patient for s in stacks} - {patient, ""}
         if others:
             # Not named: what stands in PatientID instead might be a person's.
-            return [Source(patient, patient, folder, error="PatientID of every file must be that of the folder")]
+            return Source(patient, patient, folder, error="PatientID of every file must be that of the folder")
         if found.broken:  # it might be the pre-contrast series that cannot be read
-            return [
-                Source(patient, patient, folder, error=f"unreadable files in a series folder: {found.broken[0][1]}")
-            ]
+            return Source(patient, patient, folder, error=f"unreadable files in a series folder: {found.broken[0][1]}")
         stack, rule = choose_pre_contrast(stacks, self.mapping.get(patient), bool(self.mapping))
         if stack is None:
-            return [Source(patient, patient, folder, error=rule)]
+            return Source(patient, patient, folder, error=rule)
         notes = [f"pre-contrast series by {rule}", *self._cross_check(patient, stack.first.acquisition)]
         if patient in ANNOTATION_ERRORS:
             notes.append("this patient has known annotation errors")
         files = sorted({p.path.relative_to(self.root).as_posix() for p in stack.frames})
         spec = {"files": files, "stack": stack.key, "masks": entry["masks"]}
-        return [Source(patient, patient, folder, spec, stack.first.acquisition, stack.error, tuple(notes))]
+        return Source(
+            patient,
+            patient,
+            folder,
+            spec,
+            stack.first.acquisition,
+            stack.error,
+            tuple(notes),
+            participant=patient,
+            public=True,
+        )
 
-    def read(self, source: Source) -> tuple[Sample, list[str]]:
+    def read(self, source: Source) -> Volume:
         """Image and label; patients without masks have none."""
         spec = source.spec
         image, affine, notes = load_stack([self.root / f for f in spec["files"]], spec["stack"], False)
@@ -106,12 +140,12 @@ class DukeReader:
             labels={} if label is None else SCHEMES["duke"], subject_id=source.subject_id,
             volume_id=source.volume_id, acquisition=source.acquisition,
         )  # fmt: skip
-        return sample, notes
+        return Volume(sample, notes)
 
     def _mask_folders(self) -> list[Path]:
         if self.options.masks_root is not None:
             return [self.options.masks_root]
-        return [p for p in sorted(self.root.iterdir()) if p.is_dir() and re.search("mask|segmentation", p.name.lower())]
+        return [p for p in visible_folders(self.root) if re.search("mask|segmentation", p.name.lower())]
 
     def _cross_check(self, patient: str, acquisition: Acquisition) -> list[str]:
         if not self.clinical:
@@ -125,7 +159,7 @@ def patient_folders(root: Path) -> list[Path]:
     """Folders named `Breast_MRI_NNN`, at most four levels down (a download puts manifest folders on top)."""
     found, level = [], [root]
     for _ in range(4):
-        below = [p for folder in level for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+        below = [p for folder in level for p in visible_folders(folder)]
         found += [p for p in below if PATIENT.fullmatch(p.name)]
         level = [p for p in below if not PATIENT.fullmatch(p.name)]
     return found

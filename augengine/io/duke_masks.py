@@ -20,7 +20,7 @@ from augengine.geometry import resample_labels, same_grid
 from augengine.io.files import read_volume
 from augengine.io.labels import SCHEMES, mask_to_label
 from augengine.io.nrrd import read_nrrd
-from augengine.io.sources import visible_files
+from augengine.io.walk import visible_files
 
 # Words in a segment's name, in the order in which they are tried.
 WORDS = {"vessels": ("vessel", "blood"), "dense": ("dense", "fgt", "fibro", "gland"), "breast": ("breast",)}
@@ -29,7 +29,8 @@ WORDS = {"vessels": ("vessel", "blood"), "dense": ("dense", "fgt", "fibro", "gla
 def mask_files(folders: Sequence[Path]) -> dict[str, list[Path]]:
     """Mask files below some folders by the patient in their names."""
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in [p for folder in folders for p in visible_files(folder, (".nrrd", ".nii", ".nii.gz"))]:
+    suffixes = (".nrrd", ".nii", ".nii.gz")
+    for path in [folder / p for folder in folders for p in visible_files(folder, suffixes=suffixes)]:
         match = re.search(r"Breast_MRI_\d{3}", path.name) or re.search(r"Breast_MRI_\d{3}", path.parent.name)
         if match:
             found[match.group()].append(path.resolve())

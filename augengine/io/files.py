@@ -19,7 +19,8 @@ from augengine.errors import ConfigError, DataError
 from augengine.geometry import same_grid
 from augengine.io import nifti, nrrd
 from augengine.io.labels import mask_to_label
-from augengine.io.sources import Entry, Source, SourceOptions, subject_name, visible_files
+from augengine.io.sources import Entry, Listing, Scanned, Source, SourceOptions, Volume, subject_name
+from augengine.io.walk import visible_files, walk
 from augengine.records import Acquisition, Sample
 
 IMAGE_ENDINGS = ("_image",)
@@ -36,7 +37,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 def read_channels(
     root: Path, channels: Mapping[str, str], mask: str | None, labels: Mapping[str, int] | None, source: Source
-) -> tuple[Sample, list[str]]:
+) -> Volume:
     """Stack files (paths relative to `root`) as channels, and put the mask on their grid.
 
     Raises:
@@ -66,7 +67,7 @@ def read_channels(
         labels=labels if labels and label is not None else {}, subject_id=source.subject_id,
         volume_id=source.volume_id, acquisition=source.acquisition,
     )  # fmt: skip
-    return sample, notes
+    return Volume(sample, notes)
 
 
 class FileReader(ABC):
@@ -82,15 +83,33 @@ class FileReader(ABC):
     def entries(self) -> list[Entry]:
         """Subjects by file name: `{name, entry, channels, mask, error}`."""
 
-    def scan(self, entry: Entry) -> list[Source]:
+    def listing(self) -> Listing:
+        """The entries, and every file that none of them takes."""
+        entries = self.entries()
+        taken = {file for entry in entries for file in self.files(entry)}
+        rest = {f.path: f.problem or self.unused(f.path) for f in walk(self.root) if f.path not in taken}
+        return Listing(entries, unused=rest)
+
+    def files(self, entry: Entry) -> list[str]:
+        """Channels and mask."""
+        return [*entry["channels"].values(), *([entry["mask"]] if entry["mask"] else [])]
+
+    def unused(self, path: str) -> str:
+        """Why a visible file is part of no entry."""
+        return "no image" if not path.lower().endswith(self.suffixes) else "matches no pattern of channels or mask"
+
+    def scan(self, entry: Entry) -> Scanned:
         """One source; files without headers take their acquisition from the options only."""
         subject = subject_name(entry["name"], self.options, public=entry.get("public", False))
         spec = {"channels": entry["channels"], "mask": entry["mask"]}
         acquisition = Acquisition(**entry.get("acquisition", {}))
         volume = subject + entry.get("volume", "")
-        return [Source(volume, subject, entry["entry"], spec, acquisition, entry.get("error"))]
+        name, error = entry["name"], entry.get("error")
+        public = entry.get("public", False)
+        source = Source(volume, subject, entry["entry"], spec, acquisition, error, participant=name, public=public)
+        return Scanned([source])
 
-    def read(self, source: Source) -> tuple[Sample, list[str]]:
+    def read(self, source: Source) -> Volume:
         """Load all channels and the mask."""
         return read_channels(self.root, source.spec["channels"], source.spec["mask"], self.options.labels, source)
 
@@ -118,7 +137,7 @@ class GenericReader(FileReader):
         if options.mask and not options.channels:
             raise ConfigError("--mask needs --channels", found=options.mask, next_step="add --channels t1=PATTERN")
         folders: dict[Path, list[Path]] = defaultdict(list)
-        for path in visible_files(self.root, self.suffixes):
+        for path in map(self.root.joinpath, visible_files(self.root, suffixes=self.suffixes)):
             folders[path.parent].append(path)
         entries: list[Entry] = []
         for folder, files in sorted(folders.items()):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from augengine.io.brats import YEARS, Brats2020, Brats2021, Brats2023, Brats2024
 from augengine.io.dicom import DicomReader, looks_like_dicom
 from augengine.io.duke import PATIENT, DukeReader
 from augengine.io.files import NiftiReader, NrrdReader
-from augengine.io.sources import Entry, Reader, SourceOptions
+from augengine.io.sources import Listing, Reader, SourceOptions
+from augengine.io.walk import walk
 from augengine.yaml_config import unknown_name
 
 READERS: dict[str, Callable[[Path, SourceOptions], Reader]] = {
@@ -27,8 +27,8 @@ LAYOUTS = ("auto", *READERS)
 LOOK_AT_PATHS = 20_000
 
 
-def open_layout(root: Path, layout: str, options: SourceOptions) -> tuple[Reader, list[Entry]]:
-    """The reader of a folder, and its entries.
+def open_layout(root: Path, layout: str, options: SourceOptions) -> tuple[Reader, Listing]:
+    """The reader of a folder, and what it lists.
 
     Raises:
         ConfigError: an unknown layout, or options that the layout cannot obey.
@@ -40,18 +40,19 @@ def open_layout(root: Path, layout: str, options: SourceOptions) -> tuple[Reader
         raise DataError("the data must be a folder", where=str(root), next_step="check the path")
     name = detect(root, options) if layout == "auto" else layout
     reader = READERS[name](root, options)
-    entries = reader.entries()
-    if not entries:
+    listing = reader.listing()
+    if not listing.entries:
         raise DataError(
             f"no subject of layout '{name}' in this folder", where=str(root),
             next_step=f"check the path, or state another --layout ({', '.join(READERS)})",
         )  # fmt: skip
-    return reader, entries
+    return reader, listing
 
 
 def detect(root: Path, options: SourceOptions) -> str:
     """The layout of a folder by the names in it; an ambiguous folder is a `ConfigError`."""
-    paths = list(islice(_walk(root), LOOK_AT_PATHS))
+    visible = (Path(f.path) for f in walk(root) if f.problem is None)
+    paths = list(islice(visible, LOOK_AT_PATHS))
     names = {part for path in paths for part in path.parts}
     years = [year for year, rule in YEARS.items() if any(rule.folder.fullmatch(n) for n in names)]
     if "brats2023" in years:  # 2023 and 2024 share their names; the stated scheme tells them apart
@@ -80,11 +81,3 @@ def detect(root: Path, options: SourceOptions) -> str:
         "the layout of this folder is not clear", found=" and ".join(found) or "no known file", where=str(root),
         next_step=f"check the path, or state --layout ({', '.join(READERS)})",
     )  # fmt: skip
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield (Path(folder) / name).relative_to(root)

@@ -1,18 +1,22 @@
 """What every reader of a data set shares: options and ids go in, `Source` items (one per volume) come out.
 
-A reader works in three steps, so that a large data set never stands on one machine: `entries` lists folders
-or files (driver, names only), `scan` reads headers (workers), `read` loads pixels (workers).
+A reader works in three steps, so that a large data set never stands on one machine: `listing` lists folders
+or files (driver, names only), `scan` reads headers (workers), `read` loads pixels (workers). Every file below the
+root is used by a volume or named as unused, with a reason; ingest checks the sum.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from augengine.errors import ConfigError
@@ -20,6 +24,7 @@ from augengine.records import ACQUISITION_CATEGORICAL, ACQUISITION_NUMERIC, Acqu
 from augengine.yaml_config import Strict, unknown_name
 
 Entry = dict[str, Any]
+_TABLES = ("masks_root", "mapping", "clinical", "boxes", "participants")
 
 
 class SourceOptions(Strict):
@@ -32,6 +37,11 @@ class SourceOptions(Strict):
         mask: file pattern of the mask, within the folder of a subject.
         acquisition: values for files without headers; they win over headers.
         site: written to every sample.
+        subject, site_pattern: regular expressions, searched for in the path of a volume's first file, relative to the
+            root: the first group (the whole match, if there is none) is the subject, or the site.
+        participants: table with a column `participant_id`; BIDS' `participants.tsv` in the root is found by itself.
+        subject_column, site_column: columns of that table that name the person and the site of a participant.
+        max_label_loss: share of the labelled volume that a mask may lose on its way into a shard, 0 to 1.
         public_ids: keep the data set's own names as subject ids; otherwise they are hashed.
         pseudonym_key: secret key of that hash.
         allow_echo_planar: ingest echo-planar DICOM series, too.
@@ -44,6 +54,12 @@ class SourceOptions(Strict):
     mask: str | None = None
     acquisition: dict[str, str | float] = Field(default_factory=dict)
     site: str | None = None
+    subject: str | None = None
+    site_pattern: str | None = None
+    participants: Path | None = None
+    subject_column: str | None = None
+    site_column: str | None = None
+    max_label_loss: float = Field(default=0.1, ge=0, le=1)
     public_ids: bool = False
     pseudonym_key: str = Field(default="", max_length=64, repr=False)
     allow_echo_planar: bool = False
@@ -65,11 +81,20 @@ class SourceOptions(Strict):
     def _acquisition(cls, values: dict[str, str | float]) -> dict[str, str | float]:
         return {name: acquisition_value(name, value) for name, value in values.items()}
 
+    @field_validator("subject", "site_pattern")
+    @classmethod
+    def _pattern(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"a pattern must be a regular expression ({error})") from None
+        return pattern
+
     def identity(self) -> dict[str, Any]:
         """JSON that changes with whatever changes the samples; holds neither the key nor a path."""
-        values = self.model_dump(exclude={"pseudonym_key", "masks_root", "mapping", "clinical", "boxes"})
+        values = self.model_dump(exclude={"pseudonym_key", *_TABLES})
         key = hashlib.blake2b(self.pseudonym_key.encode(), digest_size=4, person=b"augengine-key").hexdigest()
-        tables = [name for name in ("masks_root", "mapping", "clinical", "boxes") if getattr(self, name)]
+        tables = [name for name in _TABLES if getattr(self, name)]
         return {**values, "pseudonyms": key if self.pseudonym_key else "without a key", "tables": tables}
 
 
@@ -95,10 +120,14 @@ class Source:
     Attributes:
         volume_id, subject_id: as they will stand in the shards.
         entry: path relative to the root, for messages on the console; never written to a shard.
-        spec: what `read` needs (relative paths); plain JSON.
+        spec: what `read` needs: `files`, `channels` (name to file), `mask`, `masks` and `sidecars` hold paths relative
+            to the root; plain JSON.
         acquisition: from headers, for the stratified split.
         error: why the headers alone rule the volume out, or None.
         notes: decisions worth recording, free of names.
+        participant: the data set's own name of the patient, to look up in a table; never written to a shard.
+        public: the data set's own names are public, so that ids are no pseudonyms.
+        site: of this volume, where a table or a pattern tells.
     """
 
     volume_id: str
@@ -108,6 +137,17 @@ class Source:
     acquisition: Acquisition = field(default_factory=Acquisition)
     error: str | None = None
     notes: tuple[str, ...] = ()
+    participant: str | None = None
+    public: bool = False
+    site: str | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file that the volume is made of, relative to the root, each once."""
+        spec = self.spec
+        channels, mask = spec.get("channels") or {}, spec.get("mask")
+        several = [*(spec.get("files") or ()), *channels.values(), *(spec.get("masks") or ())]
+        return tuple(dict.fromkeys([*several, *([mask] if mask else []), *(spec.get("sidecars") or ())]))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` is the inverse."""
@@ -120,6 +160,55 @@ class Source:
         return cls(**{**values, "acquisition": acquisition, "notes": tuple(values["notes"])})
 
 
+@dataclass(frozen=True)
+class Unused:
+    """A file that no volume uses, or all files of a folder with one reason. `path` is for the console only."""
+
+    path: str
+    reason: str
+    files: int = 1
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What the names alone tell.
+
+    Attributes:
+        entries: what to scan.
+        shared: files that volumes of several entries use, e.g. a table of participants.
+        unused: files that belong to no entry, with the reason.
+    """
+
+    entries: Sequence[Entry]
+    shared: Sequence[str] = ()
+    unused: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What the headers of one entry tell: its volumes, and the entry's files that none of them uses."""
+
+    sources: Sequence[Source]
+    unused: Sequence[Unused] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A volume with pixels.
+
+    Attributes:
+        sample: image `(C, I, J, K)` as the files state it.
+        notes: what was done to it, free of names.
+        outside: bool `(I, J, K)`, voxels that the scanner did not measure (padding); None: all are measured.
+        acquired_axis: array axis along which the slices were acquired; None where the file does not tell.
+    """
+
+    sample: Sample
+    notes: Sequence[str] = ()
+    outside: np.ndarray | None = None
+    acquired_axis: int | None = None
+
+
 class Reader(Protocol):
     """Reads one layout; made on the driver with small tables only, and sent to the workers."""
 
@@ -127,14 +216,47 @@ class Reader(Protocol):
     root: Path
     options: SourceOptions
 
-    def entries(self) -> list[Entry]:
-        """What to scan, in a fixed order; touches names only."""
+    def listing(self) -> Listing:
+        """What to scan, in a fixed order, and every file outside of it; touches names only."""
 
-    def scan(self, entry: Entry) -> list[Source]:
+    def files(self, entry: Entry) -> list[str]:
+        """Every file that the entry answers for, relative to the root."""
+
+    def scan(self, entry: Entry) -> Scanned:
         """Volumes of one entry, from headers only; unusable ones carry an `error`."""
 
-    def read(self, source: Source) -> tuple[Sample, list[str]]:
-        """The volume with pixels, and notes on what was done to it. Raises DataError."""
+    def read(self, source: Source) -> Volume:
+        """The volume with pixels. Raises DataError."""
+
+
+def grouped(reasons: Mapping[str, str], at_least: int = 4) -> list[Unused]:
+    """Unused files by path and reason; many of one folder with one reason become one item.
+
+    >>> grouped({"a/1": "no image", "b/1": "text", "b/2": "text", "b/3": "text", "b/4": "text"})
+    [Unused(path='a/1', reason='no image', files=1), Unused(path='b/', reason='text', files=4)]
+    """
+    folders: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for path, reason in sorted(reasons.items()):
+        folders[path.rpartition("/")[0], reason].append(path)
+    found: list[Unused] = []
+    for (folder, reason), paths in folders.items():
+        if len(paths) < at_least:
+            found += [Unused(path, reason) for path in paths]
+        else:
+            found.append(Unused(f"{folder or '.'}/", reason, len(paths)))
+    return found
+
+
+def matched(pattern: str, path: str) -> str | None:
+    """The first group of a pattern in a path (the whole match, if it has none); None where it does not match.
+
+    >>> matched(r"case(\\d+)", "site_b/case12_t1.nii.gz")
+    '12'
+    """
+    match = re.search(pattern, path)
+    if match is None:
+        return None
+    return match.group(1) if match.re.groups else match.group()
 
 
 def pseudonym(raw: str, key: str, prefix: str = "sub") -> str:
@@ -154,15 +276,3 @@ def shared_acquisition(parts: Sequence[Acquisition]) -> Acquisition:
     """The fields on which all channels agree; the others are None."""
     first = parts[0].to_dict()
     return Acquisition(**{n: v if all(p.to_dict()[n] == v for p in parts) else None for n, v in first.items()})  # type: ignore[arg-type]
-
-
-def visible_files(folder: Path, suffixes: tuple[str, ...] = ("",)) -> list[Path]:
-    """All files below a folder with one of the suffixes, sorted; hidden files and folders are left out."""
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.name.lower().endswith(suffixes)
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    ]
-    return sorted(found)

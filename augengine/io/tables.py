@@ -1,4 +1,4 @@
-"""A CSV or XLSX table goes in, rows of stripped text come out."""
+"""A CSV, TSV or XLSX table goes in, rows of stripped text come out."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def table_rows(path: Path) -> list[list[str]]:
         if path.suffix.lower() == ".xlsx":
             sheet = openpyxl.load_workbook(path, read_only=True, data_only=True).active
             return [["" if v is None else str(v).strip() for v in row] for row in sheet.iter_rows(values_only=True)]
+        tab = "\t" if path.suffix.lower() == ".tsv" else ","
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return [[cell.strip() for cell in row] for row in csv.reader(file)]
+            return [[cell.strip() for cell in row] for row in csv.reader(file, delimiter=tab)]
     except FileNotFoundError:
         raise ConfigError("no such table", where=str(path), next_step="check the path") from None
     except Exception as error:  # openpyxl raises many unrelated classes for damaged files

@@ -2,7 +2,8 @@
 
 Three passes: list (driver, names only), headers (workers), pixels (work units). The split needs every
 subject's acquisition before the first shard is written, so the driver holds one small row per volume, never
-pixels. Every volume found ends in `volumes/` (one ledger row, its samples in `samples/`) or in `failed/`.
+pixels. Every volume found ends in `volumes/` (one ledger row, its samples in `samples/`) or in `failed/`; every file
+found is part of a volume or named with the reason why not. Both sums are checked.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import dataclasses
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,22 @@ import augengine
 from augengine.errors import AugengineError, DataError, RunError
 from augengine.io.commits import committed_files, finish
 from augengine.io.layouts import open_layout
+from augengine.io.participants import Participants
 from augengine.io.shards import SCHEMA, to_table
-from augengine.io.sources import Entry, Reader, Source, SourceOptions, pseudonym
+from augengine.io.sources import (
+    Entry,
+    Listing,
+    Reader,
+    Source,
+    SourceOptions,
+    Unused,
+    grouped,
+    matched,
+    pseudonym,
+    subject_name,
+)
 from augengine.io.store import Store
+from augengine.io.walk import walk
 from augengine.pipeline.units import Actors, Unit, run_units
 from augengine.prepare import Preparation, prepare
 from augengine.records import Acquisition, Sample
@@ -67,17 +82,17 @@ def ingest(
         progress: called with stage (`headers`, `volumes`), done, total and row counts.
 
     Returns:
-        The manifest, with `sources` (per volume: entry, source, subject_id, split, rows, reason), `made`,
-        `skipped` and `seconds` added. Entries are paths, for the console; they are not written.
+        The manifest, with `sources` (per volume: entry, source, subject_id, split, rows, reason), `unused` (files of
+        no volume, with reasons), `made`, `skipped` and `seconds` added. Paths are for the console; they are not
+        written.
 
     Raises:
         DataError, ConfigError: the folder or the options as a whole cannot be used.
         RunError: the output folder holds another run, or counts do not reconcile.
     """
     options, preparation = options or SourceOptions(), preparation or Preparation()
-    reader, entries = open_layout(Path(root).expanduser().resolve(), layout, options)
-    sources = _unique(_scan(reader, entries, actors.inline, progress))
-    splits = _splits(sources, options, split_seed, fractions)
+    plan = plan_ingest(root, layout, options, split_seed, fractions, actors.inline, progress)
+    reader, sources, splits = plan.reader, plan.sources, plan.splits
     store = Store(out)
     settings = {
         "layout": reader.layout,
@@ -101,18 +116,121 @@ def ingest(
             "volumes found must equal volumes ingested plus failed", found=f"{len(sources)} found, {counts}",
             where=store.uri, next_step="ingest into an empty folder",
         )  # fmt: skip
+    lost = {row["source"] for row in _rows(store, "failed")}
+    files = plan.files(lost)
     manifest = {
         "stage": "ingest",
         "engine_version": augengine.__version__,
         **settings,
         "found": {"volumes": len(sources), "subjects": len({s.subject_id for s in sources})},
         "counts": counts,
+        "input_files": files,
         "subjects_by_split": {name: sum(v == name for v in splits.values()) for name in SPLITS},
         "notes": dict(Counter(note for s in sources for note in s.notes)),
     }
     finish(store, manifest)
-    added = {"made": summary.made, "skipped": summary.skipped, "seconds": summary.seconds}
+    added = {
+        "made": summary.made, "skipped": summary.skipped, "seconds": summary.seconds, "unused": plan.unused,
+    }  # fmt: skip
     return {**manifest, **added, "sources": ledger(store, sources)}
+
+
+@dataclass(frozen=True, eq=False)
+class IngestPlan:
+    """What names and headers alone tell of a data set: all but the pixels.
+
+    Attributes:
+        splits: of every subject with a usable volume.
+        shared: files that volumes of several entries use.
+        unused: files of no volume, with reasons.
+        found: files below the root, counted on their own.
+    """
+
+    reader: Reader
+    sources: Sequence[Source]
+    splits: Mapping[str, str]
+    shared: Sequence[str]
+    unused: Sequence[Unused]
+    found: int
+
+    def files(self, lost: Collection[str] = ()) -> dict[str, Any]:
+        """Counts of files: found = used + failed + unused.
+
+        Args:
+            lost: ids of the volumes that cannot be ingested.
+
+        Raises:
+            RunError: the sum is not right.
+        """
+        used = {*self.shared, *(f for s in self.sources if s.volume_id not in lost for f in s.files)}
+        failed = {f for s in self.sources if s.volume_id in lost for f in s.files} - used
+        reasons: Counter[str] = Counter()
+        for item in self.unused:
+            reasons[item.reason] += item.files
+        if len(used) + len(failed) + reasons.total() != self.found:
+            raise RunError(
+                "files found must equal files used plus files of failed volumes plus files named as unused",
+                found=f"{self.found} found, {len(used)} + {len(failed)} + {reasons.total()}",
+                where=str(self.reader.root),
+                next_step="report this layout; nothing says which file was passed over",
+            )
+        return {"found": self.found, "used": len(used), "failed": len(failed), "unused": dict(sorted(reasons.items()))}
+
+
+def plan_ingest(
+    root: str | Path,
+    layout: str,
+    options: SourceOptions,
+    split_seed: int = 0,
+    fractions: Sequence[float] = DEFAULT_FRACTIONS,
+    inline: bool = False,
+    progress: Progress | None = None,
+) -> IngestPlan:
+    """List a folder, read all headers, name subjects and sites, and split; reads no pixels and writes nothing.
+
+    Raises:
+        DataError, ConfigError: the folder or the options as a whole cannot be used.
+    """
+    reader, listing = open_layout(Path(root).expanduser().resolve(), layout, options)
+    found, unused = _scan(reader, listing, inline, progress)
+    participants = Participants.of(reader.root, options)
+    sources = _unique([_identified(source, options, participants) for source in found])
+    shared = [*listing.shared, *participants.files(reader.root)]
+    rest = {path: why for path, why in listing.unused.items() if path not in shared}
+    named = [*grouped(rest), *unused]
+    count = sum(1 for folder in _roots(reader) for _ in walk(folder))
+    splits = _splits(sources, options, split_seed, fractions)
+    return IngestPlan(reader, sources, splits, shared, named, count)
+
+
+def _roots(reader: Reader) -> list[Path]:
+    """The root, and a folder of masks that lies outside of it."""
+    masks = reader.options.masks_root
+    outside = masks is not None and not masks.resolve().is_relative_to(reader.root)
+    return [reader.root, *([masks.resolve()] if masks is not None and outside else [])]
+
+
+def _identified(source: Source, options: SourceOptions, participants: Participants) -> Source:
+    """The source with the subject and the site that patterns and tables state; one that they leave out fails."""
+    path = next(iter(source.files), source.entry)
+    try:
+        changes: dict[str, Any] = {"site": options.site}
+        if options.subject is not None:
+            person = matched(options.subject, path)
+            if person is None:
+                raise DataError("--subject must match the path of every volume", next_step="mend the pattern")
+            changes["subject_id"] = subject_name(person, options, public=source.public)
+        elif (person := participants.subject(source)) is not None:
+            changes["subject_id"] = subject_name(person, options, public=source.public)
+        if options.site_pattern is not None:
+            changes["site"] = matched(options.site_pattern, path)
+            if changes["site"] is None:
+                raise DataError("--site-pattern must match the path of every volume", next_step="mend the pattern")
+        elif (site := participants.site(source)) is not None:
+            changes["site"] = site
+        return dataclasses.replace(source, **changes)
+    except DataError as error:
+        return dataclasses.replace(source, error=source.error or str(error))
 
 
 def plan_units(sources: Sequence[Source], splits: Mapping[str, str]) -> list[Unit]:
@@ -141,14 +259,14 @@ class IngestWorker:
                 if source.error is not None:
                     raise DataError(source.error)
                 stage = "read"
-                volume, notes = self.reader.read(source)
+                volume = self.reader.read(source)
                 stage = "prepare"
-                rows = prepare(self._stated(volume, item["split"]), self.preparation)
+                rows = prepare(self._stated(volume.sample, source, item["split"]), self.preparation)
                 samples.append(to_table(rows))
                 volumes.append(
                     {
                         "source": source.volume_id, "subject_id": source.subject_id, "split": item["split"],
-                        "rows": len(rows), "notes": [*source.notes, *notes],
+                        "rows": len(rows), "notes": [*source.notes, *volume.notes],
                     }
                 )  # fmt: skip
             except Exception as error:  # one bad volume must not stop the others; it is listed with its reason
@@ -173,10 +291,9 @@ class IngestWorker:
         items = [{**item, "source": {**item["source"], "error": str(why)}} for item in spec["items"]]
         return self({"items": items})
 
-    def _stated(self, volume: Sample, split: str | None) -> Sample:
-        options = self.reader.options
-        acquisition = volume.acquisition.replace(**options.acquisition)
-        return volume.replace(acquisition=acquisition, site=options.site, split=split)
+    def _stated(self, volume: Sample, source: Source, split: str | None) -> Sample:
+        acquisition = volume.acquisition.replace(**self.reader.options.acquisition)
+        return volume.replace(acquisition=acquisition, site=source.site, split=split)
 
 
 def reason(error: Exception, source: Source, root: Path) -> str:
@@ -197,47 +314,65 @@ def ledger(store: Store, sources: Sequence[Source]) -> list[dict[str, Any]]:
     """What became of each volume: entry, source, subject_id, split, rows, notes or reason."""
     found: dict[str, dict[str, Any]] = {}
     for folder in ("volumes", "failed"):
-        for name in committed_files(store, folder):
-            found.update((row["source"], row) for row in store.parquet(name).read().to_pylist())
+        found.update((row["source"], row) for row in _rows(store, folder))
     empty: dict[str, Any] = {"split": None, "rows": 0, "notes": [], "stage": None, "reason": None}
     return [{"entry": s.entry, **empty, **found[s.volume_id]} for s in sources]
 
 
-def _scan(reader: Reader, entries: Sequence[Entry], inline: bool, progress: Progress | None) -> list[Source]:
+def _rows(store: Store, folder: str) -> list[dict[str, Any]]:
+    return [row for name in committed_files(store, folder) for row in store.parquet(name).read().to_pylist()]
+
+
+def _scan(
+    reader: Reader, listing: Listing, inline: bool, progress: Progress | None
+) -> tuple[list[Source], list[Unused]]:
     sources: list[Source] = []
-    for n, found in enumerate(_scanned(reader, entries, inline), 1):
-        sources += found
+    unused: list[Unused] = []
+    for n, found in enumerate(_scanned(reader, listing.entries, inline), 1):
+        sources += [Source.from_json(s) for s in found["sources"]]
+        unused += [Unused(**u) for u in found["unused"]]
         if progress:
-            progress("headers", n, len(entries), {"volumes": len(sources)})
-    return sorted(sources, key=lambda s: (s.volume_id, s.entry))
+            progress("headers", n, len(listing.entries), {"volumes": len(sources)})
+    return sorted(sources, key=lambda s: (s.volume_id, s.entry)), sorted(unused, key=lambda u: u.path)
 
 
-def _scanned(reader: Reader, entries: Sequence[Entry], inline: bool) -> Iterator[list[Source]]:
+def _scanned(reader: Reader, entries: Sequence[Entry], inline: bool) -> Iterator[dict[str, Any]]:
     if inline:
-        for entry in entries:
-            yield [Source.from_json(s) for s in scan_entry(reader, entry)]
+        yield from (scan_entry(reader, entry) for entry in entries)
         return
     import ray
 
     items = [{"entry": json.dumps(entry)} for entry in entries]
     dataset = ray.data.from_items(items, override_num_blocks=min(len(items), 200)).map(_scan_row, fn_args=(reader,))
     for row in dataset.iter_rows():
-        yield [Source.from_json(s) for s in json.loads(row["sources"])]
+        yield json.loads(row["found"])
 
 
 def _scan_row(row: dict[str, Any], reader: Reader) -> dict[str, str]:
-    return {"sources": json.dumps(scan_entry(reader, json.loads(row["entry"])))}
+    return {"found": json.dumps(scan_entry(reader, json.loads(row["entry"])))}
 
 
-def scan_entry(reader: Reader, entry: Entry) -> list[dict[str, Any]]:
-    """Sources of one entry as JSON; an entry that cannot be scanned is one source with an error."""
+def scan_entry(reader: Reader, entry: Entry) -> dict[str, Any]:
+    """`sources` and `unused` of one entry as JSON; an entry that cannot be scanned is one source with an error.
+
+    A file of the entry that the reader neither used nor named is a fault of the reader, and fails the entry.
+    """
     try:
-        return [s.to_json() for s in reader.scan(entry)]
+        found = reader.scan(entry)
+        used = {file for source in found.sources for file in source.files}
+        passed_over = len(set(reader.files(entry)) - used) - sum(item.files for item in found.unused)
+        if passed_over:
+            raise DataError("every file must be used or named", found=f"{passed_over} of this folder are neither")
+        return {
+            "sources": [s.to_json() for s in found.sources],
+            "unused": [dataclasses.asdict(u) for u in found.unused],
+        }
     except Exception as error:  # one bad folder must not stop the others; it is listed with its reason
         subject = pseudonym(canonical_json(entry), reader.options.pseudonym_key)
         where = str(entry.get("folder") or entry.get("entry"))
-        failed = Source(subject, subject, where)
-        return [dataclasses.replace(failed, error=reason(error, failed, reader.root)).to_json()]
+        failed = Source(subject, subject, where, {"files": reader.files(entry)})
+        text = reason(error, Source(subject, subject, where), reader.root)
+        return {"sources": [dataclasses.replace(failed, error=text).to_json()], "unused": []}
 
 
 def _unique(sources: Sequence[Source]) -> list[Source]:
@@ -257,7 +392,9 @@ def _unique(sources: Sequence[Source]) -> list[Source]:
 def _splits(sources: Sequence[Source], options: SourceOptions, seed: int, fractions: Sequence[float]) -> dict[str, str]:
     """Split of every subject with a usable volume."""
     acquisitions: dict[str, list[Acquisition]] = defaultdict(list)
+    sites: dict[str, str | None] = {}
     for source in sources:
         if source.error is None:
+            sites.setdefault(source.subject_id, source.site)
             acquisitions[source.subject_id].append(source.acquisition.replace(**options.acquisition))
-    return assign_splits({s: categories(a, options.site) for s, a in acquisitions.items()}, seed, fractions)
+    return assign_splits({s: categories(a, sites[s]) for s, a in acquisitions.items()}, seed, fractions)

@@ -1,16 +1,22 @@
-"""What an ingest did in; a table of files, rows and reasons on the console out."""
+"""What an ingest did, or would do, in; tables of files, subjects, rows and reasons on the console out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from augengine.errors import RunError
+from augengine.io.sources import Source, Unused
 from augengine.report.console import console
 
 LINES = 12
+NAMED = 20
 
 
 def ledger_table(summary: Mapping[str, Any]) -> Table:
@@ -38,4 +44,58 @@ def print_ledger(summary: Mapping[str, Any], uri: str) -> None:
         f"({counts['samples']} samples) + {counts['failed']} failed; subjects by split: "
         + ", ".join(f"{name} {n}" for name, n in summary["subjects_by_split"].items())
     )
+    _print_files(summary["input_files"])
     console.print(f"units made {summary['made']}, already committed {summary['skipped']}; shards: {uri}")
+
+
+def print_preview(sources: Sequence[Source], splits: Mapping[str, str], files: Mapping[str, Any]) -> None:
+    """Which volumes would be one subject, at which site and in which split; subjects of several volumes first."""
+    by_subject: dict[str, list[Source]] = defaultdict(list)
+    for source in sources:
+        by_subject[source.subject_id].append(source)
+    table = Table()
+    for name in ("subject", "site", "split", "volumes", "paths, or why not"):
+        table.add_column(name, overflow="fold", justify="right" if name == "volumes" else "left")
+    ordered = sorted(by_subject.items(), key=lambda item: (-len(item[1]), item[0]))
+    for subject, group in ordered[:LINES]:
+        sites = ", ".join(sorted({s.site or "-" for s in group}))
+        texts = [f"{s.entry}: {s.error}" if s.error else s.entry for s in group]
+        shown = texts[:3] + ([f"… and {len(texts) - 3} more"] if len(texts) > 3 else [])
+        cells = (subject, sites, splits.get(subject, "-"), str(len(group)), "\n".join(shown))
+        table.add_row(*map(escape, cells))
+    if len(ordered) > LINES:
+        table.add_row(f"… and {len(ordered) - LINES} more", "", "", "", "")
+    console.print(table)
+    failed = sum(s.error is not None for s in sources)
+    console.print(f"{len(sources)} volumes of {len(by_subject)} subjects, {failed} of them cannot be used")
+    _print_files(files)
+
+
+def print_unused(unused: Sequence[Unused], file: Path | None = None) -> None:
+    """Files that no volume uses, with reasons; all of them go to `file`, if one is given.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    for item in unused[:NAMED]:
+        count = f" ({item.files} files)" if item.files > 1 else ""
+        console.print(f"  not used: {escape(item.path)}{count}: {escape(item.reason)}")
+    if len(unused) > NAMED:
+        console.print(f"  … and {len(unused) - NAMED} more; --unused FILE writes all of them")
+    if file is not None:
+        try:
+            with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
+                rows = csv.writer(out, delimiter="\t")
+                rows.writerow(("path", "files", "reason"))
+                rows.writerows((item.path, item.files, item.reason) for item in unused)
+        except OSError as error:
+            raise RunError("cannot write the list of files", found=error.strerror, where=str(file)) from None
+
+
+def _print_files(files: Mapping[str, Any]) -> None:
+    unused = files["unused"]
+    reasons = "; ".join(f"{n} {why}" for why, n in unused.items())
+    console.print(
+        f"{files['found']} files found = {files['used']} used + {files['failed']} of failed volumes + "
+        f"{sum(unused.values())} not used" + (f" ({reasons})" if unused else "")
+    )

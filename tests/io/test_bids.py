@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mri_files import block, write_nifti
+from reading import read_all, scanned
 
 from augengine.errors import ConfigError
 from augengine.io.layouts import open_layout
@@ -27,8 +28,8 @@ def dataset(root: Path) -> None:
 
 
 def sources(root: Path, **options: object) -> list[Source]:
-    reader, entries = open_layout(root, "auto", SourceOptions(**options))
-    return [s for e in entries for s in reader.scan(e)]
+    reader, _ = open_layout(root, "auto", SourceOptions(**options))
+    return scanned(reader)
 
 
 def test_single_images_with_sidecars_in_milliseconds(tmp_path: Path) -> None:
@@ -61,13 +62,12 @@ def test_masks_in_derivatives(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="meaning of their codes"):
         sources(tmp_path)
     options = SourceOptions(channels={"t1": "T1w"}, labels={"lesion": 1})
-    reader, entries = open_layout(tmp_path, "bids", options)
-    labels = [reader.read(reader.scan(e)[0])[0].label for e in entries]
+    reader, _ = open_layout(tmp_path, "bids", options)
+    labels = [v.sample.label for v in read_all(reader)]
     assert labels[:2] == [None, None]
     np.testing.assert_array_equal(labels[2], mask)
     write_nifti(tmp_path / "derivatives/auto/sub-02/anat/sub-02_dseg.nii.gz", mask)
-    _, entries = open_layout(tmp_path, "bids", options)
-    assert "one mask per session" in entries[2]["error"]
+    assert "one mask per session" in str(scanned(open_layout(tmp_path, "bids", options)[0])[2].error)
 
 
 def test_broken_sidecar_rules_out_its_volume(tmp_path: Path) -> None:

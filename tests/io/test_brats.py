@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mri_files import block, write_nifti
+from reading import scanned
 
 from augengine.errors import ConfigError, DataError
 from augengine.io.labels import parse_labels
@@ -38,10 +39,10 @@ def options(scheme: str) -> SourceOptions:
 
 
 def read(root: Path, layout: str, scheme: str) -> Sample:
-    reader, (entry,) = open_layout(root, layout, options(scheme))
-    (source,) = reader.scan(entry)
+    reader, _ = open_layout(root, layout, options(scheme))
+    (source,) = scanned(reader)
     assert source.error is None
-    return reader.read(source)[0]
+    return reader.read(source).sample
 
 
 @pytest.mark.parametrize("year", CASES)
@@ -91,5 +92,5 @@ def test_missing_channel_and_validation_case(tmp_path: Path) -> None:
     assert sample.label is None
     assert not sample.labels
     (tmp_path / case / f"{case}_t2.nii.gz").unlink()
-    reader, (entry,) = open_layout(tmp_path, "brats2021", options("brats2021"))
-    assert "missing: t2" in str(reader.scan(entry)[0].error)
+    reader, _ = open_layout(tmp_path, "brats2021", options("brats2021"))
+    assert "missing: t2" in str(scanned(reader)[0].error)

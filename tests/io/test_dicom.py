@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mri_files import block, edit, series_affine, write_enhanced, write_series
+from reading import scanned
 
 from augengine.errors import DataError
 from augengine.io.dicom import DicomReader, find_stacks
@@ -18,13 +19,14 @@ OBLIQUE = (0.88721967, 0.29733548, -0.35275051, -0.10480381, 0.87451601, 0.47353
 
 def sources(root: Path, **options: object) -> tuple[DicomReader, list[Source]]:
     reader = DicomReader(root, SourceOptions(**options))
-    return reader, [s for entry in reader.entries() for s in reader.scan(entry)]
+    return reader, scanned(reader)
 
 
 def only(root: Path, **options: object) -> tuple[Sample, list[str]]:
     reader, found = sources(root, **options)
     assert [s.error for s in found] == [None]
-    return reader.read(found[0])
+    volume = reader.read(found[0])
+    return volume.sample, list(volume.notes)
 
 
 @pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1), (1, 0, 0, 0, 0, -1), OBLIQUE])
@@ -104,7 +106,7 @@ def test_mixed_series_is_split_into_its_stacks(tmp_path: Path) -> None:
     reader, found = sources(tmp_path)
     assert len({s.volume_id for s in found}) == 4
     assert {s.subject_id for s in found} == {found[0].subject_id}
-    volumes = [reader.read(s)[0].image[0] for s in found]
+    volumes = [reader.read(s).sample.image[0] for s in found]
     for pixels in (axial, sagittal, echo):
         assert any(np.array_equal(v, pixels) for v in volumes)
 
@@ -185,7 +187,7 @@ def test_real_dicom(real_data: Path) -> None:
     assert sum("mosaic" in str(e) for e in errors.values()) == 3
     assert sum("echo-planar" in str(e) for e in errors.values()) == 4
     gre = next(s for s in found if s.error is None)
-    sample, _ = reader.read(gre)
+    sample = reader.read(gre).sample
     assert sample.image.shape == (1, 42, 64, 5)
     assert sample.acquisition.scan_options == "PFP"
     # Slices are sorted along the normal, here towards R: the file 1.dcm is the last one.
@@ -197,7 +199,7 @@ def test_real_dicom(real_data: Path) -> None:
     assert architect.scan_options == "SAT_GEMS\\EDR_GEMS\\EPI_GEMS\\HYPERBAND_GEMS\\PFF\\FS"
     xa30 = by_name["siemens_xa30_enhanced_multiframe"]
     assert None not in (xa30.acquisition.repetition_time_ms, xa30.acquisition.echo_time_ms)
-    volume, _ = reader.read(xa30)
+    volume = reader.read(xa30).sample
     assert volume.image.shape == (1, 86, 86, 63)
     np.testing.assert_allclose((volume.affine @ [0, 0, 62, 1])[:3], (68.2, 96, 96), atol=1e-4)
     np.testing.assert_allclose(volume.spacing_mm[2], 2.2, atol=1e-4)

@@ -6,6 +6,7 @@ import nrrd
 import numpy as np
 import pytest
 from mri_files import block, edit, write_nifti, write_series
+from reading import scanned
 
 from augengine.errors import ConfigError, DataError
 from augengine.io.duke_tables import clinical_by_patient, clinical_differences, legend
@@ -60,11 +61,12 @@ def masks(root: Path, tissue: np.ndarray, names: dict[str, tuple[int, int]] | No
 
 
 def scan(root: Path, **options: object) -> tuple[Source, Sample | None, list[str]]:
-    reader, (entry,) = open_layout(root, "auto", SourceOptions(**options))
-    (source,) = reader.scan(entry)
+    reader, _ = open_layout(root, "auto", SourceOptions(**options))
+    (source,) = scanned(reader)
     if source.error is not None:
         return source, None, []
-    return source, *reader.read(source)
+    volume = reader.read(source)
+    return source, volume.sample, list(volume.notes)
 
 
 @pytest.mark.parametrize("layout", ["classic", "descriptive"])

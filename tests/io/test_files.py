@@ -7,6 +7,7 @@ import nrrd
 import numpy as np
 import pytest
 from mri_files import block, write_nifti
+from reading import scanned
 
 from augengine.errors import ConfigError, DataError
 from augengine.io.files import NiftiReader, NrrdReader
@@ -20,13 +21,14 @@ from augengine.records import Sample
 
 def sources(root: Path, reader_class: type = NiftiReader, **options: object) -> tuple[NiftiReader, list[Source]]:
     reader = reader_class(root, SourceOptions(**options))
-    return reader, [s for entry in reader.entries() for s in reader.scan(entry)]
+    return reader, scanned(reader)
 
 
 def read_all(root: Path, reader_class: type = NiftiReader, **options: object) -> list[tuple[Sample, list[str]]]:
     reader, found = sources(root, reader_class, **options)
     assert [s.error for s in found] == [None] * len(found)
-    return [reader.read(s) for s in found]
+    volumes = [reader.read(s) for s in found]
+    return [(v.sample, list(v.notes)) for v in volumes]
 
 
 def test_slope_dtype_and_affine_are_nibabels(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_pairs_by_suffix_and_ids(tmp_path: Path) -> None:
     reader, found = sources(tmp_path, labels={"lesion": 1}, public_ids=True)
     assert [s.subject_id for s in found] == ["p1", "p2", "p3", "p4"]
     assert "missing: image" in str(found[3].error)
-    labels = [reader.read(s)[0].label for s in found[:3]]
+    labels = [reader.read(s).sample.label for s in found[:3]]
     assert labels[0] is None
     np.testing.assert_array_equal(labels[1], block() > 500)
     np.testing.assert_array_equal(labels[2], block() > 700)

@@ -22,10 +22,10 @@ WHOLE = Preparation(slices=False)
 
 
 def read_all(root: Path, layout: str, options: SourceOptions) -> list[Sample]:
-    reader, entries = open_layout(root, layout, options)
-    sources = [source for entry in entries for source in reader.scan(entry)]
+    reader, listing = open_layout(root, layout, options)
+    sources = [source for entry in listing.entries for source in reader.scan(entry).sources]
     assert all(s.error is None for s in sources)
-    return [prepare(reader.read(s)[0], WHOLE)[0] for s in sources]
+    return [prepare(reader.read(s).sample, WHOLE)[0] for s in sources]
 
 
 @pytest.mark.parametrize("layout", ["duke-classic", "duke-descriptive"])
