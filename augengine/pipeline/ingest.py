@@ -19,11 +19,11 @@ import pyarrow as pa
 
 import augengine
 from augengine.errors import AugengineError, DataError, RunError
-from augengine.io.commits import committed_files, finish
+from augengine.io.dataset import finish, listed_files
 from augengine.io.layouts import open_layout
 from augengine.io.shards import SCHEMA, to_table
 from augengine.io.sources import Entry, Reader, Source, SourceOptions, pseudonym
-from augengine.io.store import Store
+from augengine.io.store import Place, Store
 from augengine.pipeline.units import Actors, Unit, run_units
 from augengine.prepare import Preparation, prepare
 from augengine.records import Acquisition, Sample
@@ -48,7 +48,7 @@ Progress = Callable[[str, int, int, Mapping[str, int]], None]
 
 def ingest(
     root: str | Path,
-    out: str,
+    out: Place,
     *,
     layout: str = "auto",
     options: SourceOptions | None = None,
@@ -62,7 +62,7 @@ def ingest(
 
     Args:
         root: local folder that all workers see.
-        out: local path or fsspec URI of the output folder.
+        out: output folder: local path, fsspec URI, or a `Store` with storage options.
         fractions: of subjects in train, val, test.
         progress: called with stage (`headers`, `volumes`), done, total and row counts.
 
@@ -78,7 +78,7 @@ def ingest(
     reader, entries = open_layout(Path(root).expanduser().resolve(), layout, options)
     sources = _unique(_scan(reader, entries, actors.inline, progress))
     splits = _splits(sources, options, split_seed, fractions)
-    store = Store(out)
+    store = Store.at(out)
     settings = {
         "layout": reader.layout,
         "preparation": preparation.model_dump(),
@@ -110,7 +110,7 @@ def ingest(
         "subjects_by_split": {name: sum(v == name for v in splits.values()) for name in SPLITS},
         "notes": dict(Counter(note for s in sources for note in s.notes)),
     }
-    finish(store, manifest)
+    finish(store, manifest, {name: summary.files.get(name, []) for name in counts})
     added = {"made": summary.made, "skipped": summary.skipped, "seconds": summary.seconds}
     return {**manifest, **added, "sources": ledger(store, sources)}
 
@@ -196,9 +196,9 @@ def reason(error: Exception, source: Source, root: Path) -> str:
 def ledger(store: Store, sources: Sequence[Source]) -> list[dict[str, Any]]:
     """What became of each volume: entry, source, subject_id, split, rows, notes or reason."""
     found: dict[str, dict[str, Any]] = {}
-    for folder in ("volumes", "failed"):
-        for name in committed_files(store, folder):
-            found.update((row["source"], row) for row in store.parquet(name).read().to_pylist())
+    files = listed_files(store)
+    for part in (*files["volumes"], *files["failed"]):
+        found.update((row["source"], row) for row in store.parquet(part.name).read().to_pylist())
     empty: dict[str, Any] = {"split": None, "rows": 0, "notes": [], "stage": None, "reason": None}
     return [{"entry": s.entry, **empty, **found[s.volume_id]} for s in sources]
 
