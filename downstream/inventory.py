@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from augengine.errors import DataError
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files
 from augengine.io.shards import check_schema
 from augengine.io.store import Store
 from augengine.rng import canonical_json
@@ -77,7 +77,7 @@ def take_inventory(uri: str, protocol: Protocol) -> Inventory:
     groups: list[Group] = []
     split: dict[Scanned, str] = {}
     labelled: set[Scanned] = set()
-    for name in sample_files(store):
+    for name in dataset_files(store):
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for n in range(file.num_row_groups):

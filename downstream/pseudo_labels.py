@@ -17,14 +17,14 @@ from scipy.ndimage import gaussian_filter
 
 from augengine.errors import ConfigError
 from augengine.intensity import normalise
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files, finish
 from augengine.io.shards import SCHEMA, from_row, to_row
 from augengine.io.store import Store
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.rng import digest
 from downstream.segmenters import load_segmenter
 
-FOLDER = "labelled"
+FOLDER = "samples"
 BATCH = 16
 # Of the mixture: how often it is fitted, how far the prior is trusted, how smooth a tissue's mean may vary, and below
 # which share of neighbours it is the tissue's mean in the whole row.
@@ -43,7 +43,7 @@ def pseudo_label(
         out: absolute path or URI; the same call again makes what is missing.
 
     Returns:
-        URI of the folder of shards.
+        URI of the data set.
 
     Raises:
         ConfigError: a region of several labels, which does not say which of them a voxel has.
@@ -51,12 +51,13 @@ def pseudo_label(
     store, source = Store(out), Store(data)
     units = [
         Unit(digest(name, group, length=16), {"name": name, "group": group})
-        for name in sample_files(source)
+        for name in dataset_files(source)
         for group in range(source.parquet(name).num_row_groups)
     ]
     args = {"data": source.uri, "segmenter": segmenter, "device": "cuda" if actors.num_gpus else "cpu"}
-    run_units(units, LabelWorker, args, store, {"data": source.uri}, actors=actors, progress=progress)
-    return f"{store.uri}/{FOLDER}"
+    run = run_units(units, LabelWorker, args, store, {"data": source.uri}, actors=actors, progress=progress)
+    finish(store, {"stage": "pseudo_labels", "counts": run.counts}, run.files)
+    return store.uri
 
 
 class LabelWorker:

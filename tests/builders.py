@@ -8,7 +8,8 @@ from augengine.diffusion.checkpoint import save_generator, untrained
 from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.spec import DiffusionSpec, Kind, ModelSpec
 from augengine.diffusion.unet import UNetSpec
-from augengine.io.shards import to_bytes, to_table
+from augengine.io.dataset import write_dataset
+from augengine.io.shards import to_table
 from augengine.io.store import Store
 from augengine.phantom.protocols import duke_protocols
 from augengine.records import Acquisition, Sample
@@ -40,11 +41,10 @@ def slice_sample(subject: int, index: int = 0, *, size: int = 32, split: str = "
 
 
 def write_samples(folder: object, samples: list[Sample], per_file: int = 8) -> str:
-    """Samples as plain shards in `folder`; returns its URI."""
-    store = Store(str(folder))
-    for n, start in enumerate(range(0, len(samples), per_file)):
-        store.write(f"part-{n:03d}.parquet", to_bytes(to_table(samples[start : start + per_file])))
-    return store.uri
+    """Samples as the data set `folder` (a path, a URI or a `Store`); returns its URI."""
+    place = folder if isinstance(folder, Store) else str(folder)
+    tables = (to_table(samples[start : start + per_file]) for start in range(0, len(samples), per_file))
+    return write_dataset(place, tables).uri
 
 
 LESION_CODES = {"necrosis": 1, "oedema": 2, "enhancing": 4, "csf": 5, "white_matter": 6}

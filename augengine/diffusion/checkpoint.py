@@ -19,7 +19,7 @@ from augengine.diffusion.denoisers import GenerativeNetwork
 from augengine.diffusion.schedules import Schedule, clean_estimate
 from augengine.diffusion.spec import FORMAT_VERSION, GENERATORS, ModelSpec
 from augengine.errors import CheckpointError
-from augengine.io.store import Store
+from augengine.io.store import Place, Store
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
 
@@ -82,18 +82,18 @@ def save_generator(store: Store, spec: ModelSpec, weights: dict[str, Tensor]) ->
     return spec
 
 
-def read_spec(uri: str) -> ModelSpec:
+def read_spec(uri: Place) -> ModelSpec:
     """What a checkpoint folder says about its model, without its weights; a `CheckpointError` where it is unusable."""
-    return _read_spec(Store(uri))
+    return _read_spec(Store.at(uri))
 
 
-def load_model(uri: str, device: str | torch.device = "cpu") -> Model:
+def load_model(uri: Place, device: str | torch.device = "cpu") -> Model:
     """The model in folder `uri`, a `Generator` if it diffuses; anything missing, damaged or unfitting is an error.
 
     Raises:
         CheckpointError: with the rule, the file and the next step.
     """
-    store = Store(uri)
+    store = Store.at(uri)
     spec = _read_spec(store)
     network = build(spec)
     try:
@@ -107,11 +107,11 @@ def load_model(uri: str, device: str | torch.device = "cpu") -> Model:
     return Model(spec, network, device) if spec.diffusion is None else Generator(spec, network, device)
 
 
-def load_generator(uri: str, device: str | torch.device = "cpu") -> Generator:
+def load_generator(uri: Place, device: str | torch.device = "cpu") -> Generator:
     """As `load_model`; a model that does not diffuse is a `CheckpointError`."""
     model = load_model(uri, device)
     if not isinstance(model, Generator):
-        raise CheckpointError(f"a generator is needed: {', '.join(GENERATORS)}", found=model.spec.kind, where=uri)
+        raise CheckpointError(f"a generator is needed: {', '.join(GENERATORS)}", found=model.spec.kind, where=str(uri))
     return model
 
 

@@ -153,16 +153,6 @@ def check_schema(file: pq.ParquetFile, where: str) -> None:
         raise DataError(f"shards of schema version {SCHEMA_VERSION} are needed", found=version.decode(), where=where)
 
 
-def shard_names(store: Store, folder: str) -> list[str]:
-    """Parquet files of one folder, or a `DataError` that says what to run."""
-    names = store.names(folder, ".parquet")
-    if not names:
-        raise DataError(
-            "no Parquet shards here", where=store.path(folder), next_step="run jobs/ingest.py, or check the path"
-        )
-    return names
-
-
 def iter_metadata(store: Store, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Rows without pixels, one row group at a time."""
     for name in names:

@@ -12,7 +12,7 @@ from augengine.diffusion.spec import ModelSpec
 from augengine.edits.base import Skip
 from augengine.errors import AugengineError, RunError
 from augengine.io.shards import from_row
-from augengine.io.store import Store
+from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.augment import THROUGHPUT
 from augengine.pipeline.models import folders, resolve_models
@@ -57,12 +57,12 @@ class Forecast:
 
 def forecast(
     loaded: LoadedPolicy | Mixture,
-    data: str,
-    checkpoints: Mapping[str, str],
+    data: Place,
+    checkpoints: Mapping[str, Place],
     *,
     actors: Actors = Actors(),  # noqa: B008  (frozen)
     rows_per_second: float | None = None,
-    run: str | None = None,
+    run: Place | None = None,
     rows_drawn: int = ROWS_DRAWN,
 ) -> Forecast:
     """Survey the data and draw plans for an even choice of at most `rows_drawn` rows.
@@ -74,7 +74,7 @@ def forecast(
     Raises:
         AugengineError: bad policy, data or checkpoint, or `run` holds no finished run.
     """
-    mixture, store = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded, Store(data)
+    mixture, store = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded, Store.at(data)
     source = survey(store, mixture)
     measured = _measured(run) if run else {}
     speed = rows_per_second or measured.get("rows_per_second")
@@ -96,8 +96,8 @@ def forecast(
     )  # fmt: skip
 
 
-def _measured(run: str) -> dict[str, Any]:
-    store = Store(run)
+def _measured(run: Place) -> dict[str, Any]:
+    store = Store.at(run)
     if not store.exists(THROUGHPUT):
         raise RunError(
             f"a finished run holds {THROUGHPUT}", where=store.uri,

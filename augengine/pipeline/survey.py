@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from augengine.edits.base import Donor
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files
 from augengine.io.shards import METADATA_COLUMNS, check_schema
 from augengine.io.store import Store
 from augengine.load import Mixture
@@ -61,7 +61,7 @@ def survey(store: Store, mixture: Mixture) -> Source:
     channels: dict[str, set[tuple[str, ...]]] = {m.name: set() for m in mixture.members}
     running, rows, left_out = hashlib.blake2b(digest_size=16), 0, Counter[str]()
     splits = {m.policy.select.split for m in mixture.members}
-    for name in sample_files(store):
+    for name in dataset_files(store):
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for group in range(file.num_row_groups):

@@ -7,6 +7,7 @@ folders of shards, real and augmented, are read as one data set.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,12 +21,12 @@ from augengine.diffusion.tissue import tissue_index
 from augengine.diffusion.volume_context import neighbour_index
 from augengine.errors import DataError
 from augengine.intensity import normalise
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files
 from augengine.io.shards import check_schema, from_row
-from augengine.io.store import Store
+from augengine.io.store import Place, Store
 from augengine.records import Acquisition
 
-Uris = str | Sequence[str]
+Uris = Place | Sequence[Place]
 
 _SURVEY_COLUMNS = [
     "sample_id", "subject_id", "split", "channels", "image_shape", "label_names", "spacing_mm", "acquisition",
@@ -189,8 +190,13 @@ def survey(uris: Uris, rows: Rows) -> Survey:
     )
 
 
+def places_of(uris: Uris) -> list[Place]:
+    """One folder, or several, as a list."""
+    return [uris] if isinstance(uris, str | os.PathLike | Store) else list(uris)
+
+
 def _stores(uris: Uris) -> list[Store]:
-    return [Store(uri) for uri in ([uris] if isinstance(uris, str) else uris)]
+    return [Store.at(place) for place in places_of(uris)]
 
 
 def _row_groups(
@@ -198,7 +204,7 @@ def _row_groups(
 ) -> Iterator[tuple[tuple[int, str, int], list[dict[str, Any]]]]:  # fmt: skip
     """Row groups as (folder, shard, group) and their rows."""
     for n, store in enumerate(stores):
-        for name in sample_files(store):
+        for name in dataset_files(store):
             file = store.parquet(name)
             check_schema(file, store.path(name))
             for group in range(file.num_row_groups):
