@@ -34,7 +34,7 @@ def slice_sample(subject: int, index: int = 0, *, size: int = 32, split: str = "
         "labels": {"fat": 1},
         "acquisition": SIEMENS if subject % 2 else GE,
         "split": split,
-        "intensity_range": (30.0, 700.0),
+        "intensity_range": ((30.0, 700.0),) * len(changes.get("channels", ("t1",))),  # type: ignore[arg-type]
     }
     return Sample(**{**values, **changes})
 
@@ -79,7 +79,7 @@ def lesion_sample(
         "labels": LESION_CODES,
         "acquisition": SIEMENS if subject % 2 else GE,
         "split": "train",
-        "intensity_range": (0.0, 620.0),
+        "intensity_range": ((0.0, 620.0),) * len(changes.get("channels", ("t1", "flair"))),  # type: ignore[arg-type]
     }
     return Sample(**{**values, **changes})
 
