@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from augengine.diffusion.checkpoint import read_spec
+from augengine.diffusion.checkpoint import check_rule, read_spec
 from augengine.errors import RunError
 from augengine.intensity import normalise
 from augengine.io.dataset import dataset_files, is_dataset
@@ -117,6 +117,14 @@ class Ready:
         given = [uri for uri in self.checkpoints.values() if uri]
         return read_spec(given[0]).image_size[0] if given else None
 
+    @property
+    def ranges(self) -> dict[str, Any]:
+        """How the models, or the recipe, want intensity ranges measured."""
+        specs = [read_spec(place) for place in self.checkpoints.values() if place]
+        asked = [spec.intensity for spec in specs if spec.sees_images]
+        found = asked[0] if asked else self.recipe.intensity if self.recipe else None
+        return {} if found is None else found.model_dump(include={"percentiles", "foreground"})
+
 
 def check(job: Job) -> Ready:
     """Read the policy, the recipe and the checkpoints' descriptions: mistakes show before any work is done."""
@@ -136,10 +144,13 @@ def holds_shards(data: str) -> bool:
 
 def ingest_stage(job: Job, ready: Ready, root: str) -> str:
     """Ingest a local folder into `out/data`; returns its URI."""
-    preparation = job.preparation
+    preparation = job.preparation.model_copy(update=ready.ranges)
     if preparation.size is None:
         # A generator knows the matrix that it was trained on; another one would change what it sees.
         preparation = preparation.model_copy(update={"size": ready.size})
+    for place in ready.checkpoints.values():
+        if place:
+            check_rule(read_spec(place), preparation.intensity_rule, Store.at(place).uri)
     with stage("ingest") as progress:
         summary = ingest(
             Path(root), job.under("data"), layout=job.layout, options=job.options, preparation=preparation,

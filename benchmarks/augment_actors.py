@@ -84,7 +84,7 @@ def main() -> None:
             "equal_bytes": sum(d == 0 for d in differences),
             "largest_difference_grey_levels": max(differences),
             "intensity_range_grey_levels": float(
-                np.median([np.subtract(*s.intensity_range[::-1]) for s in one.values()])
+                np.median([np.ptp(s.intensity_range, axis=1).max() for s in one.values()])
             ),
         },
         "seconds": {

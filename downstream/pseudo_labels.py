@@ -16,9 +16,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from augengine.errors import ConfigError
-from augengine.intensity import normalise
 from augengine.io.dataset import dataset_files, finish
-from augengine.io.shards import SCHEMA, from_row, to_row
+from augengine.io.shards import SCHEMA, from_row, read_group, to_row
 from augengine.io.store import Store
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.rng import digest
@@ -72,14 +71,14 @@ class LabelWorker:
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
         """The rows, labelled."""
-        table = self.data.parquet(spec["name"]).read_row_group(spec["group"], columns=SCHEMA.names)
+        table = read_group(self.data.parquet(spec["name"]), spec["group"], SCHEMA.names)
         rows = [row for n in range(0, table.num_rows, BATCH) for row in self._labelled(table.slice(n, BATCH))]
         return {FOLDER: pa.Table.from_pylist(rows, schema=SCHEMA)}
 
     def _labelled(self, table: pa.Table) -> Iterator[dict[str, Any]]:
         samples = [from_row({**row, "label": None, "label_confidence": None}) for row in table.to_pylist()]
         names = [labels[0] for labels in self.segmenter.regions.values()]
-        images = np.stack([normalise(s) for s in samples])
+        images = self.segmenter.normalised(samples)
         for sample, image, found in zip(samples, images, self.segmenter.predict(images), strict=True):
             label, confidence, codes = likeliest(refined(image, found), names, sample.labels)
             yield to_row(sample.replace(label=label, label_confidence=confidence, labels=codes))

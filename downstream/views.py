@@ -19,7 +19,7 @@ from augengine.errors import DataError
 from augengine.gates import body_mask
 from augengine.intensity import denormalise, normalise
 from augengine.io.dataset import below, dataset_files, finish
-from augengine.io.shards import SCHEMA, check_schema, from_row, to_row
+from augengine.io.shards import SCHEMA, check_schema, from_row, read_group, to_row
 from augengine.io.store import Store
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.records import Provenance, Sample
@@ -152,7 +152,7 @@ class ViewWorker:
 
     def _rows(self, view: View, name: str, group: int) -> Iterable[dict[str, Any]]:
         subjects = {subject for subject, _ in view.labelled} if view.synthetic else set()
-        for row in Store(view.data).parquet(name).read_row_group(group, columns=SCHEMA.names).to_pylist():
+        for row in read_group(Store(view.data).parquet(name), group, SCHEMA.names).to_pylist():
             split = view.splits.get(row["split"])
             if split is None or row["synthetic"] != view.synthetic:
                 continue
@@ -169,7 +169,7 @@ class ViewWorker:
         """Donors come from one row group, drawn for this one, so that a unit reads two groups at the most."""
         random = generator("histogram match", view.folder, *place)
         name, group = view.donors[int(random.integers(len(view.donors)))]
-        found = Store(view.data).parquet(name).read_row_group(group, columns=SCHEMA.names).to_pylist()
+        found = read_group(Store(view.data).parquet(name), group, SCHEMA.names).to_pylist()
         donors = [
             from_row({**row, "label": None})
             for row in found

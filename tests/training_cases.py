@@ -155,7 +155,7 @@ def samples_of(dims: int = 2, split: str = "train") -> list[Sample]:
             image=batch.images[n], affine=np.diag([1.0, 1.0, 3.0, 1.0]), channels=("t1",), subject_id=subject,
             volume_id=subject, label=batch.tissue[n].astype(np.uint8),
             labels={name: code for code, name in enumerate(LABELS, 1)}, acquisition=batch.acquisitions[n],
-            slice_index=0 if dims == 2 else None, split=split, intensity_range=(0.0, 1.0),
+            slice_index=0 if dims == 2 else None, split=split, intensity_range=((0.0, 1.0),),
         )
         for n, subject in enumerate(SUBJECTS)
     ]  # fmt: skip

@@ -20,6 +20,7 @@ from augengine.diffusion.schedules import Schedule, clean_estimate
 from augengine.diffusion.spec import FORMAT_VERSION, GENERATORS, ModelSpec
 from augengine.errors import CheckpointError
 from augengine.io.store import Place, Store
+from augengine.records import IntensityRule
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
 
@@ -41,14 +42,15 @@ class Model:
         """Identity of the weights."""
         return self.spec.sha256
 
-    def check(self, channels: Sequence[str]) -> None:
-        """Refuse data whose channels are not those of training, in that order."""
+    def check(self, channels: Sequence[str], rule: IntensityRule) -> None:
+        """Refuse data whose channels, in that order, or intensity ranges are not as those of training."""
         if tuple(channels) != self.spec.channels:
             raise CheckpointError(
                 f"this model was trained on channels {', '.join(self.spec.channels)}",
                 found=", ".join(channels),
                 next_step="train one on these channels, or select samples that have the model's",
             )
+        check_rule(self.spec, rule)
 
 
 class Generator(Model):
@@ -66,6 +68,27 @@ class Generator(Model):
         """x0 estimate for `x` (B, C, *), or latents, at timesteps `t_B`; unclamped."""
         output = self.network(x, t_B.to(x.device), conditioning).float()
         return clean_estimate(self.schedule.spec.parametrisation, self.schedule, output, x, t_B)
+
+
+def check_rule(spec: ModelSpec, rule: IntensityRule, where: str | None = None) -> None:
+    """Refuse rows on another scale than a model was trained on.
+
+    Raises:
+        CheckpointError: with both rules; `where` is the model's or the row's place.
+    """
+    if spec.sees_images and rule != spec.intensity.rule:
+        raise CheckpointError(
+            f"this model was trained on {spec.intensity.rule}", found=str(rule), where=where,
+            next_step=f"{how_to_ingest(spec.intensity.rule)}, or train another model",
+        )  # fmt: skip
+
+
+def how_to_ingest(rule: IntensityRule) -> str:
+    """What brings data onto the scale of a rule."""
+    if rule.together:
+        return "give it the shards of schema version 1"
+    low, high = rule.percentiles
+    return f"ingest again with --percentiles {low:g},{high:g} --foreground {rule.foreground}"
 
 
 def subject_hash(subject_id: str) -> str:

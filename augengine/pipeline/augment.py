@@ -130,7 +130,7 @@ def augment(
     mixture = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded
     read = Store.at(data)
     source = survey(read, mixture)
-    uris, weights = resolve_models(mixture, checkpoints, source.channels)
+    uris, weights = resolve_models(mixture, checkpoints, source.scales)
     hashes = {member.name: {**weights[member.name], **_gate_hashes(member)} for member in mixture.members}
     if not source.selected:
         selects = [m.policy.select.model_dump(exclude_none=True) for m in mixture.members]

@@ -12,7 +12,7 @@ from augengine.diffusion.checkpoint import load_generator
 from augengine.edits.base import Donor
 from augengine.errors import AugengineError, DataError
 from augengine.gates import Tools
-from augengine.io.shards import from_row
+from augengine.io.shards import from_row, read_group
 from augengine.io.store import Place, Store
 from augengine.load import Mixture
 from augengine.pipeline.outcomes import Rows
@@ -70,7 +70,7 @@ class AugmentWorker:
 
     def _rows(self, spec: dict[str, Any], columns: list[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
         """Place in the row group and values of the unit's rows: those that its policy is to make."""
-        table = self.data.parquet(spec["name"]).read_row_group(int(spec["group"]), columns=columns)
+        table = read_group(self.data.parquet(spec["name"]), int(spec["group"]), columns)
         start, length = (int(spec["row"]), 1) if "row" in spec else (0, None)
         for n, row in enumerate(table.slice(start, length).to_pylist(), start):
             drawn = self.mixture.drawn(row, spec["replicate"])

@@ -11,7 +11,7 @@ from augengine.diffusion.checkpoint import read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.edits.base import Skip
 from augengine.errors import AugengineError, RunError
-from augengine.io.shards import from_row
+from augengine.io.shards import from_row, read_group
 from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.augment import THROUGHPUT
@@ -81,7 +81,7 @@ def forecast(
     rows = list(_some(store, source, mixture, rows_drawn))
     drawn, skipped = 0, Counter[str]()
     if all(folders(mixture, checkpoints).values()):
-        uris, _ = resolve_models(mixture, checkpoints, source.channels)
+        uris, _ = resolve_models(mixture, checkpoints, source.scales)
         specs = {name: {role: read_spec(uri) for role, uri in roles.items()} for name, roles in uris.items()}
         drawn, skipped = len(rows), _skips(mixture, source, specs, rows)
     requested = source.selected * mixture.per_input
@@ -114,7 +114,7 @@ def _some(store: Store, source: Source, mixture: Mixture, count: int) -> Iterato
         if not any((seen + n) % stride == 0 for n in range(group.selected)):
             seen += group.selected
             continue
-        for row in store.parquet(group.name).read_row_group(group.group).to_pylist():
+        for row in read_group(store.parquet(group.name), group.group).to_pylist():
             if mixture.takes(row):
                 if seen % stride == 0:
                     yield row

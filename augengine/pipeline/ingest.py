@@ -262,7 +262,8 @@ class IngestWorker:
                 stage = "read"
                 volume = self.reader.read(source)
                 stage = "prepare"
-                rows = prepare(self._stated(volume.sample, source, item["split"]), self.preparation)
+                stated = self._stated(volume.sample, source, item["split"])
+                rows = prepare(stated, self.preparation, outside=volume.outside, acquired_axis=volume.acquired_axis)
                 samples.append(to_table(rows))
                 volumes.append(
                     {

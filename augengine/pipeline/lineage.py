@@ -13,7 +13,7 @@ from augengine.diffusion.checkpoint import load_generator
 from augengine.edits.base import Plan
 from augengine.errors import CheckpointError, DataError, RunError
 from augengine.io.dataset import dataset_files, run_files
-from augengine.io.shards import from_row
+from augengine.io.shards import from_row, read_group
 from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.augment import INPUTS, OUTCOMES, POLICY
@@ -48,7 +48,8 @@ class Replay:
 
     Attributes:
         equal: image, label and its confidence, geometry and acquisition are the same bytes.
-        largest_difference: of the images, in grey levels of the source.
+        largest_difference: of the images, in grey levels of the source …
+        largest_share: … and relative to the intensity range of the channel; NaN where the source has none.
         batch: padded batch size with which it was made again …
         full_batch: … and the policy's, which is larger where memory ran out then.
     """
@@ -57,6 +58,7 @@ class Replay:
     again: Sample
     equal: bool
     largest_difference: float
+    largest_share: float
     batch: int
     full_batch: int
 
@@ -168,7 +170,7 @@ def _halves(size: int) -> Iterator[int]:
 
 def _compare(stored: Sample, again: Sample, size: int, full: int) -> Replay:
     if stored.image.shape != again.image.shape:
-        return Replay(stored, again, False, float("inf"), size, full)
+        return Replay(stored, again, False, float("inf"), float("inf"), size, full)
     equal = (
         stored.image.tobytes() == again.image.tobytes()
         and _bytes(stored.label) == _bytes(again.label)
@@ -176,7 +178,9 @@ def _compare(stored: Sample, again: Sample, size: int, full: int) -> Replay:
         and bool((stored.affine == again.affine).all())
         and stored.acquisition == again.acquisition
     )
-    return Replay(stored, again, equal, float(np.abs(stored.image - again.image).max()), size, full)
+    difference = np.abs(stored.image - again.image).max(axis=tuple(range(1, stored.image.ndim)))
+    share = np.nan if stored.intensity_range is None else (difference / np.ptp(stored.intensity_range, axis=1)).max()
+    return Replay(stored, again, equal, float(difference.max()), float(share), size, full)
 
 
 def _bytes(labels: np.ndarray | None) -> bytes | None:
@@ -190,4 +194,4 @@ def _where(store: Store, names: Sequence[str], key: str, value: str) -> Iterator
         for group in range(file.num_row_groups):
             ids = file.read_row_group(group, columns=[key])[key].to_pylist()
             if value in ids:
-                yield file.read_row_group(group).slice(ids.index(value), 1).to_pylist()[0]
+                yield read_group(file, group).slice(ids.index(value), 1).to_pylist()[0]

@@ -15,7 +15,7 @@ import numpy as np
 
 from augengine.errors import AugengineError, DataError
 from augengine.io.dataset import dataset_files
-from augengine.io.shards import check_schema, from_row
+from augengine.io.shards import check_schema, from_row, read_group
 from augengine.io.store import Place, Store
 from augengine.metrics.partial import Measure, Pair, Partial
 from augengine.pipeline.units import Actors, on_actors
@@ -105,7 +105,7 @@ class _Meter:
         wanted = [n for n, split in enumerate(splits) if self.job.split in (None, split)]
         if not wanted:
             return None
-        rows = file.read_row_group(group.number).take(wanted).to_pylist()
+        rows = read_group(file, group.number).take(wanted).to_pylist()
         return self.measure(self._pairs([from_row(row) for row in rows]))
 
     def _pairs(self, samples: Sequence[Sample]) -> list[Pair]:
@@ -137,7 +137,7 @@ class _Meter:
             ids = file.read_row_group(group.number, columns=["sample_id"]).column("sample_id").to_pylist()
             hits = [n for n, sample_id in enumerate(ids) if sample_id in missing]
             if hits:
-                for row in file.read_row_group(group.number).take(hits).to_pylist():
+                for row in read_group(file, group.number).take(hits).to_pylist():
                     found[row["sample_id"]] = from_row(row)
         return found
 

@@ -154,6 +154,7 @@ def make_reader(data: Uris, rows: Rows, recipe: Recipe, spec: ModelSpec, batch_s
     return BatchReader(
         data, rows, recipe.seed, batch_size, spec.labels, context=spec.context,
         window_groups=recipe.data.window_groups, cache_mb=recipe.data.cache_mb,
+        rule=spec.intensity.rule if spec.sees_images else None,
     )  # fmt: skip
 
 

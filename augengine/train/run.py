@@ -119,7 +119,9 @@ def _claim(out: Store, recipe: Recipe, found: Survey, spec: ModelSpec, *, severa
     mixture = [found.ids] if several else []  # arms of an experiment may differ in the augmented rows alone
     wanted: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"), "recipe_digest": recipe.digest,
-        "data_digest": digest(found.rows, found.subjects, found.channels, found.image_size, *mixture),
+        "data_digest": digest(
+            found.rows, found.subjects, found.channels, found.image_size, *found.intensity.identity, *mixture
+        ),
         "parts": {role: part.sha256 for role, part in spec.parts.items()},
     }  # fmt: skip
     if out.exists("run.json"):

@@ -22,7 +22,7 @@ def sample(subject: int, index: int, split: str = "train", size: int = 8) -> Sam
         acquisition=Acquisition("GE", "Signa", 1.5, "FS", 10.0, 2.0, 2.0 + subject / 10, 5.0),
         slice_index=index,
         split=split,
-        intensity_range=(100.0, 110.0),
+        intensity_range=((100.0, 110.0),),
     )
 
 
@@ -146,7 +146,7 @@ def test_context_shows_the_neighbouring_slices_and_the_edge_repeats(data: str) -
 def test_context_of_several_channels_goes_offset_by_offset(tmp_path: Path) -> None:
     images = [np.full((2, 4, 4), 10 * k, np.float32) + np.array([[[0]], [[5]]], np.float32) for k in range(3)]
     rows = [
-        sample(0, k).replace(image=image, channels=("a", "b"), intensity_range=(0.0, 10.0))
+        sample(0, k).replace(image=image, channels=("a", "b"), intensity_range=((0.0, 10.0),) * 2)
         for k, image in enumerate(images)
     ]
     batch = BatchReader(write_rows(tmp_path, rows), Rows("train"), 0, 3, context=(-1, 1)).batch(0)

@@ -53,7 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
             acquisition=Acquisition("GE", "Signa", 1.5, "FS", 10.0, 2.0, 2.0 + subject / 10, 5.0),
             slice_index=k,
             split="val" if subject == 5 else "train",
-            intensity_range=(50.0, 450.0),
+            intensity_range=((50.0, 450.0),),
         )
         for subject in range(6)
         for k in range(8)
