@@ -19,9 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
+from augengine.acquisition_terms import normal
 from augengine.diffusion.checkpoint import Generator, load_generator, load_model, read_spec, untrained
-from augengine.edits.acquisition import AcquisitionEdit, AcquisitionParams, Target
+from augengine.edits.acquisition import AcquisitionEdit, AcquisitionParams
 from augengine.edits.base import Plan
+from augengine.edits.targets import Target
 from augengine.intensity import normalise
 from augengine.io.commits import committed_files, sample_files
 from augengine.io.shards import iter_metadata, iter_samples
@@ -36,7 +38,6 @@ from augengine.phantom.protocols import (
     draw_protocol,
     duke_protocols,
     is_fat_saturated,
-    options,
     without_fat_saturation,
 )
 from augengine.phantom.write import true_counterfactual
@@ -49,6 +50,7 @@ from augengine.rng import derive, digest, generator
 
 matplotlib.use("Agg")
 MICRO_BATCH = 8
+VARYING = ("repetition_time_ms", "echo_time_ms")  # what varies within a row of the joint table
 METRICS = ("psnr_db", "rmse", "structure_ssim", "texture_ratio")
 
 
@@ -78,7 +80,8 @@ def split_rows(acquisitions: Iterable[Acquisition]) -> dict[str, tuple[Protocol,
 
 
 def _row(a: Acquisition) -> tuple[object, ...]:
-    return a.manufacturer, a.model, a.field_strength_t, options(a), a.flip_angle_deg, a.slice_thickness_mm
+    stated = {name: value for name, value in a.to_dict().items() if value is not None and name not in VARYING}
+    return tuple((name, normal(name, value)) for name, value in stated.items())
 
 
 def evaluate(
