@@ -18,13 +18,15 @@ from scipy.ndimage import gaussian_filter
 from augengine.errors import ConfigError
 from augengine.intensity import normalise
 from augengine.io.commits import sample_files
+from augengine.io.content import content_digest
 from augengine.io.shards import SCHEMA, from_row, to_row
 from augengine.io.store import Store
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
-from augengine.rng import digest
-from downstream.segmenters import load_segmenter
+from augengine.rng import canonical_json, digest
+from augengine.train.data import LABELLERS
+from downstream.segmenters import load_segmenter, segmenter_identity
 
-FOLDER = "labelled"
+FOLDER = "samples"
 BATCH = 16
 # Of the mixture: how often it is fitted, how far the prior is trusted, how smooth a tissue's mean may vary, and below
 # which share of neighbours it is the tissue's mean in the whole row.
@@ -43,20 +45,27 @@ def pseudo_label(
         out: absolute path or URI; the same call again makes what is missing.
 
     Returns:
-        URI of the folder of shards.
+        URI of the data set.
 
     Raises:
         ConfigError: a region of several labels, which does not say which of them a voxel has.
+        RunError: the folder holds the labels of another segmenter, or of other rows.
     """
     store, source = Store(out), Store(data)
+    names, labeller = sample_files(source), segmenter_identity(segmenter)
     units = [
         Unit(digest(name, group, length=16), {"name": name, "group": group})
-        for name in sample_files(source)
+        for name in names
         for group in range(source.parquet(name).num_row_groups)
     ]
     args = {"data": source.uri, "segmenter": segmenter, "device": "cuda" if actors.num_gpus else "cpu"}
-    run_units(units, LabelWorker, args, store, {"data": source.uri}, actors=actors, progress=progress)
-    return f"{store.uri}/{FOLDER}"
+    mixture = {"iterations": ITERATIONS, "trust": TRUST, "smooth_px": SMOOTH_PX, "few": FEW,
+               "least_variance": LEAST_VARIANCE, "least_voxels": LEAST_VOXELS}  # fmt: skip
+    fingerprint = {"stage": "pseudo_labels", "source": content_digest(source, names), **labeller, "mixture": mixture}
+    # Whoever is trained on these rows learns from the subjects that trained the segmenter, too.
+    files = {LABELLERS: canonical_json(labeller["weights"]) + "\n"}
+    run_units(units, LabelWorker, args, store, fingerprint, files=files, actors=actors, progress=progress)
+    return store.uri
 
 
 class LabelWorker:

@@ -26,6 +26,7 @@ from augengine.edits.base import Plan
 from augengine.edits.targets import Target
 from augengine.intensity import normalise
 from augengine.io.commits import committed_files, sample_files
+from augengine.io.content import content_digest
 from augengine.io.shards import iter_metadata, iter_samples
 from augengine.io.store import Store
 from augengine.metrics.fidelity import fidelity, texture_ratio
@@ -124,24 +125,24 @@ def evaluate(
         )
         for place in ("body", "tissue")
     }
-    units = []
+    generator_spec, units = read_spec(checkpoint), []
     for subject, rows in sorted(subjects.items())[:subjects_at_most]:
         spec = {"subject": subject, "rows": _inner(rows, slices_per_subject)}
-        units.append(Unit(digest(checkpoint, spec, length=16), spec))
+        units.append(Unit(digest(generator_spec.sha256, spec, length=16), spec))
     args = {
         "data": data, "checkpoint": checkpoint, "cohort": cohort.model_dump(mode="json"),
         "preparation": preparation.model_dump(mode="json"),
         "samplers": {m: s.model_dump(mode="json") for m, s in samplers.items()}, "histograms": histograms,
         "protocols": protocols or {"all": duke_protocols()}, "predictor": predictor,
     }  # fmt: skip
-    generator_spec = read_spec(checkpoint)
     if predictor is not None:
         check_disjoint(read_spec(predictor), {checkpoint: generator_spec}, subjects)
     fingerprint = {
-        "checkpoint": generator_spec.sha256,
-        "samplers": args["samplers"],
-        "cohort": args["cohort"],
-    }
+        "checkpoint": generator_spec.sha256, "samplers": args["samplers"], "cohort": args["cohort"],
+        "preparation": args["preparation"], "data": content_digest(source, files),
+        "protocols": {name: [asdict(p) for p in rows] for name, rows in (protocols or {}).items()},
+        "predictor": None if predictor is None else read_spec(predictor).sha256,
+    }  # fmt: skip
     run_units(
         units,
         TruthWorker,

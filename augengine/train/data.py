@@ -8,13 +8,14 @@ folders of shards, real and augmented, are read as one data set.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from augengine import rng
+from augengine.acquisition_terms import manufacturer
 from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.tissue import tissue_index
 from augengine.diffusion.volume_context import neighbour_index
@@ -23,12 +24,16 @@ from augengine.intensity import normalise
 from augengine.io.commits import sample_files
 from augengine.io.shards import check_schema, from_row
 from augengine.io.store import Store
-from augengine.records import Acquisition
+from augengine.records import Acquisition, Provenance
 
 Uris = str | Sequence[str]
 
+LABELLERS = "labelled_by.json"
+"""File of a data set whose label maps are a model's: role → sha256 of its weights."""
+
 _SURVEY_COLUMNS = [
     "sample_id", "subject_id", "split", "channels", "image_shape", "label_names", "spacing_mm", "acquisition",
+    "synthetic", "provenance",
 ]  # fmt: skip
 
 
@@ -37,7 +42,8 @@ class Survey:
     """What the metadata of one split say: enough to build the network and the vocabulary.
 
     `subjects` are sorted ids; `labels` are the names that any row's mask knows, sorted; `image_size` is the spatial
-    shape; `spacing_mm` the median voxel size; `ids` a digest of the rows' ids.
+    shape; `spacing_mm` the median voxel size; `ids` a digest of the rows' ids. `manufacturers` are None if some row
+    states none; `donors` lent to augmented rows; `teachers` are the models (sha256) that made, judged or labelled rows.
     """
 
     rows: int
@@ -48,6 +54,9 @@ class Survey:
     vocabulary: Vocabulary
     subjects: tuple[str, ...]
     ids: str = field(default="", compare=False)
+    manufacturers: tuple[str, ...] | None = None
+    donors: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,6 +166,8 @@ def survey(uris: Uris, rows: Rows) -> Survey:
     labels: set[str] = set()
     spacings: set[tuple[float, ...]] = set()
     ids: list[str] = []
+    donors: set[str] = set()
+    teachers = {sha256 for store in stores for sha256 in labellers(store).values()}
     for _, found in _row_groups(stores, columns):
         for row in filter(rows.holds, found):
             first = first or row
@@ -173,6 +184,10 @@ def survey(uris: Uris, rows: Rows) -> Survey:
             labels.update(row["label_names"])
             acquisitions.add(Acquisition(**row["acquisition"]))
             spacings.add(tuple(round(v, 4) for v in row["spacing_mm"]))
+            if row["synthetic"]:
+                made = Provenance.from_json(row["provenance"])
+                donors.update(made.plan.get("donors", ()))
+                teachers.update(sha256 for role, sha256 in made.models.items() if not role.endswith(".reference"))
     if first is None:
         where = ", ".join(store.uri for store in stores)
         kind = "labelled rows" if rows.labelled else "rows"
@@ -186,7 +201,21 @@ def survey(uris: Uris, rows: Rows) -> Survey:
         vocabulary=Vocabulary.fit(acquisitions),
         subjects=tuple(sorted(subjects)),
         ids=rng.digest(sorted(ids)),
+        manufacturers=_manufacturers(acquisitions),
+        donors=tuple(sorted(donors)),
+        teachers=tuple(sorted(teachers)),
     )
+
+
+def labellers(store: Store) -> dict[str, str]:
+    """Role to sha256 of the models that labelled a data set; none if its label maps are its own."""
+    found: dict[str, str] = store.read_json(LABELLERS) if store.exists(LABELLERS) else {}
+    return found
+
+
+def _manufacturers(acquisitions: Iterable[Acquisition]) -> tuple[str, ...] | None:
+    stated = {acquisition.manufacturer for acquisition in acquisitions}
+    return tuple(sorted({manufacturer(name) for name in stated if name})) if None not in stated else None
 
 
 def _stores(uris: Uris) -> list[Store]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -17,6 +17,8 @@ from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import SPEC, read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import AugengineError, ConfigError, RunError
+from augengine.io.commits import sample_files
+from augengine.io.content import content_digest
 from augengine.io.store import Store
 from augengine.rng import digest
 from augengine.train.config import Recipe
@@ -74,7 +76,7 @@ def train(
     found = survey(data, recipe.data.rows("train"))
     part_uris = resolve_parts(recipe, parts or {})
     spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in part_uris.items()})
-    _claim(out, recipe, found, spec, several=len(data) > 1)
+    _claim(out, recipe, found, spec, data, progress)
     if out.exists(f"checkpoint/{SPEC}"):
         progress(f"{recipe.name}: already trained, {checkpoint_uri}")
         return checkpoint_uri
@@ -114,17 +116,32 @@ def train(
     return checkpoint_uri
 
 
-def _claim(out: Store, recipe: Recipe, found: Survey, spec: ModelSpec, *, several: bool) -> None:
-    """Refuse a folder that another recipe or other data began: its state would be continued silently."""
-    mixture = [found.ids] if several else []  # arms of an experiment may differ in the augmented rows alone
+def _claim(
+    out: Store, recipe: Recipe, found: Survey, spec: ModelSpec, data: Sequence[str], progress: Progress
+) -> None:  # fmt: skip
+    """Refuse a folder that another recipe or other data began: its state would be continued silently.
+
+    `data_digest` counts what the rows are of, `content` is what they are; runs of older versions state the first alone.
+    """
+    mixture = [found.ids] if len(data) > 1 else []  # arms of an experiment may differ in the augmented rows alone
     wanted: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"), "recipe_digest": recipe.digest,
         "data_digest": digest(found.rows, found.subjects, found.channels, found.image_size, *mixture),
+        "content": [content_digest(store, sample_files(store)) for store in map(Store, data)],
         "parts": {role: part.sha256 for role, part in spec.parts.items()},
     }  # fmt: skip
     if out.exists("run.json"):
         before = out.read_json("run.json")
-        for key, what in (("recipe_digest", "recipe"), ("data_digest", "data"), ("parts", "parts")):
+        if "content" not in before:
+            progress(f"{recipe.name}: an older version began this run and did not record its data's content, so that "
+                     "nothing shows whether labels and pixels are still the same")  # fmt: skip
+            before["content"] = wanted["content"]
+        for key, what in (
+            ("recipe_digest", "recipe"),
+            ("data_digest", "data"),
+            ("content", "data"),
+            ("parts", "parts"),
+        ):
             if before.get(key) != wanted[key]:
                 raise RunError(
                     f"this folder holds a run with another {what}", where=out.uri,
