@@ -24,8 +24,8 @@ from augengine.rng import digest
 from augengine.train.config import Recipe
 from augengine.train.data import Survey, Uris, survey
 from augengine.train.loop import train_worker
+from augengine.train.metrics_file import MetricsTail
 from augengine.train.model import model_spec, resolve_parts
-from augengine.train.state import read_metrics
 from augengine.train.trackers import check as check_trackers
 
 MAX_FAILURES = 2
@@ -178,10 +178,10 @@ def _explained(error: BaseException, out: Store) -> AugengineError:
 
 
 class _Follower:
-    """Prints the metrics file as it grows, from a thread of the driver."""
+    """Prints the latest metrics, from a thread of the driver."""
 
     def __init__(self, out: Store, recipe: Recipe, progress: Progress, every_s: float = 5.0) -> None:
-        self.out, self.recipe, self.progress, self.every_s = out, recipe, progress, every_s
+        self.tail, self.recipe, self.progress, self.every_s = MetricsTail(out), recipe, progress, every_s
         self.stop = threading.Event()
         self.shown = -1
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -199,7 +199,7 @@ class _Follower:
             self._show()
 
     def _show(self) -> None:
-        lines = [line for line in read_metrics(self.out) if "loss" in line]
+        lines = [line for line in self.tail.lines() if "loss" in line]
         if not lines or lines[-1]["step"] == self.shown:
             return
         last = lines[-1]
