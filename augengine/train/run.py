@@ -88,6 +88,7 @@ def train(
         f"{recipe.name}: {parameters / 1e6:.1f} M parameters to train, {found.rows} rows of {len(found.subjects)} "
         f"subjects, {num_workers} worker{'s' if num_workers > 1 else ''}"
     )
+    _tell_memory(recipe, found, progress)
     threads = threads_per_worker or max(1, (os.cpu_count() or 1) // max(1, num_workers))
     trainer = TorchTrainer(
         train_worker,
@@ -114,6 +115,27 @@ def train(
     if not out.exists(f"checkpoint/{SPEC}"):
         raise RunError("training ended without a checkpoint", where=out.uri, next_step="run the same command again")
     return checkpoint_uri
+
+
+def _tell_memory(recipe: Recipe, found: Survey, progress: Progress) -> None:
+    """Say so where a worker must hold more than the recipe allows: with less it would decode the same rows over again.
+
+    Raises:
+        ConfigError: more than this machine has.
+    """
+    data = recipe.data
+    needed = found.window_bytes(data.window_groups, len(data.context))
+    if needed <= data.cache_mb * 2**20:
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    text = f"one window of {data.window_groups} row groups takes {-(-needed // 2**20)} MiB, decoded"
+    if needed > memory:
+        raise ConfigError(
+            "a worker holds one window of row groups in memory", found=f"{text}, of {memory // 2**20} MiB here",
+            next_step=f"lower data.window_groups to {max(1, data.window_groups * memory // (2 * needed))}",
+        )  # fmt: skip
+    progress(f"{recipe.name}: {text}; each worker keeps so much instead of data.cache_mb {data.cache_mb}, or it would "
+             "decode a row group anew for almost every row (less memory: lower data.window_groups)")  # fmt: skip
 
 
 def _claim(
