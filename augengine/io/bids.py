@@ -69,7 +69,7 @@ class BidsReader(FileReader):
         with_images = {n: list(draft.images.values()) for n, draft in enumerate(drafts.volumes) if draft.images}
         found = match(tree.masks, with_images)
         self._check_masks(tree, found)
-        sidecars = SidecarIndex(tree.sidecars)
+        sidecars = SidecarIndex(tree.sidecars, tree.images)
         entries = [_entry(draft, found, n, sidecars, tree) for n, draft in enumerate(drafts.volumes)]
         times = Counter(sidecar for entry in entries for sidecar in entry["used"])
         taken = {file for entry in entries for file in self.files(entry)}
@@ -170,7 +170,10 @@ def _entry(draft: Draft, found: Found, n: int, sidecars: SidecarIndex, tree: Tre
     masks = found.masks.get(n, ())
     mask = masks[0].path if len(masks) == 1 else None
     files = {channel: image.path for channel, image in draft.images.items()}
-    levels = {channel: sidecars.levels(image) for channel, image in draft.images.items()}
+    levels, remarks = {}, []
+    for channel, image in draft.images.items():
+        levels[channel], notes = sidecars.levels(image)
+        remarks += notes
     paths = dict.fromkeys(path for each in levels.values() for level in each for path in level)
     error = draft.error or (several(masks) if len(masks) > 1 else None)
     if any(file in tree.lost for file in files.values()):
@@ -187,6 +190,6 @@ def _entry(draft: Draft, found: Found, n: int, sidecars: SidecarIndex, tree: Tre
         "used": [path for path in paths if path not in tree.lost],
         "lost": [path for path in paths if path in tree.lost],
         "parts": [c for c, file in files.items() if (name := parse(file)) and name.entities.get("part") in PARTS],
-        "notes": [*draft.notes, *(found.notes.get(n, ()) if mask else ())],
+        "notes": [*draft.notes, *(found.notes.get(n, ()) if mask else ()), *remarks],
         "error": error,
     }

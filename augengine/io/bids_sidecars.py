@@ -48,24 +48,34 @@ Levels = list[list[str]]
 
 
 class SidecarIndex:
-    """All sidecars of a data set by folder and suffix."""
+    """All sidecars of a data set by folder and suffix; `images` tell which sidecars are an image's own."""
 
-    def __init__(self, names: Iterable[BidsName]) -> None:
+    def __init__(self, names: Iterable[BidsName], images: Iterable[BidsName]) -> None:
         self._found: dict[tuple[str, str], list[BidsName]] = defaultdict(list)
+        self._own = {(_folder(image), image.stem) for image in images}
         for name in names:
             if name.source is None:
-                self._found[name.path.rpartition("/")[0], name.suffix].append(name)
+                self._found[_folder(name), name.suffix].append(name)
 
-    def levels(self, image: BidsName) -> Levels:
-        """Paths of the sidecars that apply to an image: levels of folders, the root first, the most general first."""
-        folders = image.path.split("/")[:-1]
-        levels = []
+    def levels(self, image: BidsName) -> tuple[Levels, list[str]]:
+        """Paths of the sidecars that apply to an image, by folder from the root on, the most general first; notes.
+
+        `sub-1_T1w.json` applies to `sub-1_ce-x_T1w.nii`, too. Where both images lie there, each with a sidecar of its
+        own name, each has its own, as the validator of BIDS has it.
+        """
+        folders = _folder(image).split("/")
+        levels, notes = [], []
         for depth in range(len(folders) + 1):
             here = self._found.get(("/".join(folders[:depth]), image.suffix), [])
             fits = [s for s in here if s.entities.items() <= image.entities.items()]
+            of_others = [s for s in fits if s.stem != image.stem and (_folder(s), s.stem) in self._own]
+            if any(s.stem == image.stem for s in fits):
+                fits = [s for s in fits if s not in of_others]
+            elif of_others:
+                notes.append("the sidecar of another image applies, since it has none of its own")
             if fits:
                 levels.append([s.path for s in sorted(fits, key=lambda s: (len(s.entities), s.path))])
-        return levels
+        return levels, notes
 
 
 def read_sidecars(root: Path, levels: Levels, lost: Collection[str] = ()) -> tuple[dict[str, Any], list[str]]:
@@ -160,6 +170,10 @@ def _text(value: Any) -> tuple[str, str | None]:
 
 def _list(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _folder(name: BidsName) -> str:
+    return name.path.rpartition("/")[0]
 
 
 def _entities(path: str) -> int:

@@ -92,6 +92,20 @@ def test_several_of_one_folder(tmp_path: Path) -> None:
     assert source.notes[-1] == "two equally specific sidecars disagree on EchoTime; it was left out"
 
 
+def test_images_with_sidecars_of_their_own_names_do_not_inherit_from_each_other(tmp_path: Path) -> None:
+    put(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", {"EchoTime": 0.003, "FlipAngle": 9})
+    put(tmp_path, "sub-01/anat/sub-01_ce-gadolinium_T1w.nii.gz", {"EchoTime": 0.004})
+    put(tmp_path, "sub-01/anat/sub-01_run-2_T1w.nii.gz")
+    volumes = found(tmp_path)
+    stated = {n: (v.acquisition.echo_time_ms, v.acquisition.flip_angle_deg) for n, v in volumes.items()}
+    assert stated == {
+        "sub-01_T1w": (3, 9), "sub-01_ce-gadolinium_T1w": (4, None), "sub-01_run-2_T1w": (3, 9),
+    }  # fmt: skip
+    assert [v.notes for v in volumes.values()] == [
+        (), (), ("the sidecar of another image applies, since it has none of its own",),
+    ]  # fmt: skip
+
+
 def test_a_shared_sidecar_is_used_once(tmp_path: Path) -> None:
     for run in (1, 2):
         put(tmp_path, f"sub-01/anat/sub-01_run-{run}_T1w.nii.gz")
