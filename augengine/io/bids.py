@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from augengine.errors import ConfigError, DataError
 from augengine.io.bids_channels import PARTS, Channels, no_anatomy
-from augengine.io.bids_masks import Found, match, several, stated_codes
-from augengine.io.bids_names import BidsName, parse
+from augengine.io.bids_masks import NO_MASKS, Found, match, several, stated_codes
+from augengine.io.bids_names import IMAGE_ENDINGS, BidsName, parse
 from augengine.io.bids_sidecars import SidecarIndex, acquisition, no_magnitude, read_sidecars
 from augengine.io.bids_tree import LOST, Tree
 from augengine.io.files import FileReader
@@ -65,7 +65,20 @@ class BidsReader(FileReader):
     def listing(self) -> Listing:
         """One entry per volume, from names alone."""
         tree = Tree.of(walk(self.root), self.options.mask)
+        if not tree.images and tree.deeper:
+            raise ConfigError(
+                "a BIDS data set has its subjects right below its root", found=f"{tree.deeper}/sub-*",
+                next_step=f"ingest {self.root / tree.deeper}",
+            )  # fmt: skip
         drafts = self._stacked(tree) if self.options.channels else _single(tree)
+        if not drafts.volumes:
+            reasons = {**tree.reasons, **drafts.reasons}
+            kinds = Counter(why for path, why in reasons.items() if path.lower().endswith(IMAGE_ENDINGS))
+            raise DataError(
+                "a BIDS data set must hold an anatomical image", where=str(self.root),
+                found="; ".join(f"{n} {why}" for why, n in kinds.most_common(4)) or "no image",
+                next_step="check the path; --channels name=SUFFIX takes other suffixes of anat",
+            )  # fmt: skip
         with_images = {n: list(draft.images.values()) for n, draft in enumerate(drafts.volumes) if draft.images}
         found = match(tree.masks, with_images)
         self._check_masks(tree, found)
@@ -86,6 +99,8 @@ class BidsReader(FileReader):
         """Read the sidecars; one that cannot be read rules the volume out."""
         error, notes, parts = entry["error"], list(entry["notes"]), []
         several_channels = len(entry["channels"]) > 1
+        if self.options.labels and not entry["mask"] and error is None:
+            notes.append("no mask was found")
         for channel, levels in entry["sidecars"].items():
             try:
                 values, remarks = read_sidecars(self.root, levels, entry["lost"])
@@ -134,6 +149,10 @@ class BidsReader(FileReader):
     def _check_masks(self, tree: Tree, found: Found) -> None:
         """Stated labels must be found, and found masks must have stated labels."""
         options = self.options
+        if options.mask == NO_MASKS:
+            if options.labels:
+                raise ConfigError("labels need masks", found="--mask none", next_step="leave --labels or --mask out")
+            return
         if options.mask and not tree.masks:
             raise ConfigError("--mask must match a file", found=options.mask, next_step="check the pattern")
         masked = next((masks[0] for masks in found.masks.values()), None)
@@ -148,8 +167,9 @@ class BidsReader(FileReader):
             codes = stated_codes(masked, tree.tables, self.root)
             raise ConfigError(
                 "this data set has masks: the meaning of their codes must be stated", where=masked.path,
-                next_step=f"its dseg.tsv says --labels {codes}" if codes
-                else "give --labels name=code,... or --labels SCHEME",
+                next_step=(f"its dseg.tsv says --labels {codes}" if codes
+                           else "give --labels name=code,... or --labels SCHEME")
+                + ", or --mask none to ingest images only",
             )  # fmt: skip
 
 

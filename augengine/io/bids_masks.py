@@ -19,6 +19,7 @@ from augengine.io.tables import records, table_rows
 SUFFIXES = ("mask", "dseg")
 OWN_SPACE = ("orig", "scanner")
 BRAIN = {"brain", "brainmask"}
+NO_MASKS = "none"
 UNFIT = "a mask of no image that is used"
 
 
@@ -38,9 +39,13 @@ class Found:
 
 
 def is_mask(name: BidsName, pattern: str | None) -> bool:
-    """True for a file that matches the pattern; without one, for BIDS' suffixes, but not for masks of the brain."""
+    """True for a file that matches the pattern; without one, for BIDS' suffixes, but not for masks of the brain.
+
+    A pattern with `/` is one of the path, another one of the name, with or without its ending. `none` matches nothing.
+    """
     if pattern is not None:
-        return fnmatchcase(name.path.rpartition("/")[2], pattern) or fnmatchcase(name.stem, pattern)
+        whole = name.path if "/" in pattern else name.path.rpartition("/")[2]
+        return pattern != NO_MASKS and (fnmatchcase(whole, pattern) or fnmatchcase(name.stem, pattern))
     return name.suffix in SUFFIXES and not _of_brain(name)
 
 
@@ -50,7 +55,9 @@ def no_mask(name: BidsName, pattern: str | None) -> str:
         return "a map of probabilities"
     if name.suffix in SUFFIXES:
         return "a mask that --mask does not ask for" if pattern else "a mask of the brain; --mask PATTERN takes it"
-    return "made from an image, and no mask by its name" + ("" if pattern else "; --mask PATTERN takes it")
+    return (
+        "made from an image, and not asked for by --mask" if pattern else "made from an image; --mask PATTERN takes it"
+    )
 
 
 def match(masks: Sequence[BidsName], volumes: Mapping[int, Sequence[BidsName]]) -> Found:
@@ -93,7 +100,8 @@ def several(masks: Sequence[BidsName]) -> str:
     places = {mask.path.rpartition("/")[0] for mask in masks}
     where = f" in {len(places)} folders" if len(places) > 1 else ""
     found = ", ".join(sorted(set(names))) if len(set(names)) > 1 else f"{len(masks)} of one name{where}"
-    return f"an image must have one mask; found {found}; choose with --mask PATTERN, or move the others away"
+    choose = "choose with --mask PATTERN (of the name, or of the path if it holds /)"
+    return f"an image must have one mask; found {found}; {choose}"
 
 
 def stated_codes(mask: BidsName, tables: Sequence[BidsName], root: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -9,7 +10,9 @@ from augengine.io.bids_masks import SUFFIXES, is_mask, no_mask
 from augengine.io.bids_names import IMAGE_ENDINGS, BidsName, misplaced, parse, schema
 from augengine.io.walk import File
 
+DERIVED = "describes derivatives"
 LOST = "a link that leads nowhere"
+SUBJECT = re.compile(r"(.+?)/sub-[^/]+/(?:ses-[^/]+/)?anat/")
 TABLES = ("participants", "sessions", "scans", "samples")
 
 
@@ -25,6 +28,7 @@ class Tree:
         others: suffixes of files that were made from an image and are no mask by their names.
         reasons: why a file is not used, by path; that of a sidecar holds unless a volume uses it.
         lost: links that lead nowhere, whose content was not fetched.
+        deeper: a folder that holds subjects but is not the root, as `rawdata`.
     """
 
     images: list[BidsName] = field(default_factory=list)
@@ -34,6 +38,7 @@ class Tree:
     others: set[str] = field(default_factory=set)
     reasons: dict[str, str] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
+    deeper: str | None = None
 
     @classmethod
     def of(cls, files: Iterable[File], mask: str | None) -> Tree:
@@ -49,6 +54,10 @@ class Tree:
             if file.problem in (None, LOST):
                 tree._sort(file.path, mask, stems)
         tree.images.sort(key=lambda name: name.path)
+        for path in [path for path, reason in tree.reasons.items() if reason == DERIVED]:
+            name = parse(path)
+            if name is not None and name.subject and (path.rpartition("/")[0], name.stem) not in stems:
+                tree.reasons[path] = "describes a derivative that is not here"
         return tree
 
     def _sort(self, path: str, mask: str | None, stems: set[tuple[str, str]]) -> None:
@@ -57,6 +66,9 @@ class Tree:
             self._describing(path, name)
             return
         reason = _no_input(path, name, folder)
+        inside = SUBJECT.match(path)
+        if inside and not path.startswith("derivatives/"):
+            self.deeper = self.deeper or inside.group(1)
         if reason is None and name is not None:
             if (folder, name.stem) in stems:
                 reason = "a .nii.gz of the same name lies beside it, and was taken"
@@ -86,7 +98,7 @@ class Tree:
             self.tables.append(name)
             reason = "a table of label codes; --labels states them"
         elif ending in ("json", "tsv"):
-            reason = "describes derivatives" if derived else "describes the data set"
+            reason = DERIVED if derived else "describes the data set"
         else:
             reason = "no image"
         self.reasons.setdefault(path, reason)

@@ -40,13 +40,13 @@ def test_names_of_the_spinal_cord_toolbox(tmp_path: Path) -> None:
     assert got["sub-01_run-2_T2starw"] is None
     assert got["sub-01_run-1_T1w"] is None
     assert unused(tmp_path, labels=LABELS, mask="*_gmseg-manual*") == {
-        f"{LABELLED}run-1_T2starw_seg-manual.nii.gz": "made from an image, and no mask by its name"
+        f"{LABELLED}run-1_T2starw_seg-manual.nii.gz": "made from an image, and not asked for by --mask"
     }
     (volume,) = [v for v in found(tmp_path, labels=LABELS, mask="*seg-manual.nii.gz").values() if v.error]
     assert volume.volume_id == "sub-01_run-1_T2starw"
     assert volume.error == (
-        "an image must have one mask; found gmseg-manual, seg-manual; choose with --mask PATTERN, "
-        "or move the others away"
+        "an image must have one mask; found gmseg-manual, seg-manual; choose with --mask PATTERN "
+        "(of the name, or of the path if it holds /)"
     )
 
 
@@ -66,7 +66,7 @@ def test_a_mask_without_a_suffix_is_of_all_images_of_its_entities(tmp_path: Path
     volumes = found(tmp_path, labels=LABELS)
     note = "its mask names no suffix and was taken for 2 images"
     assert {n: v.notes for n, v in volumes.items()} == {
-        "sub-01_FLAIR": (note,), "sub-01_T1w": (note,), "sub-01_run-2_T1w": (),
+        "sub-01_FLAIR": (note,), "sub-01_T1w": (note,), "sub-01_run-2_T1w": ("no mask was found",),
     }  # fmt: skip
     stacked = found(tmp_path, labels=LABELS, channels={"t1": "T1w", "flair": "FLAIR"})
     assert [v.notes for v in stacked.values()] == [()]
@@ -164,6 +164,43 @@ def test_two_masks_of_one_image_fail_and_are_named(tmp_path: Path) -> None:
     (volume,) = found(tmp_path, labels=LABELS).values()
     assert "an image must have one mask; found 2 of one name in 2 folders" in str(volume.error)
     assert unused(tmp_path, labels=LABELS) == dict.fromkeys(paths, "one of several masks of one image")
+
+
+def test_one_of_two_raters_is_chosen_by_folder(tmp_path: Path) -> None:
+    put(tmp_path, f"{ANAT}T1w.nii.gz")
+    masks = {
+        r: put_mask(tmp_path, f"derivatives/{r}/sub-01/anat/sub-01_dseg.nii.gz", seed=n) for n, r in enumerate("ab")
+    }
+    for rater, mask in masks.items():
+        np.testing.assert_array_equal(labels(tmp_path, mask=f"derivatives/{rater}/*_dseg.nii.gz")["sub-01_T1w"], mask)
+
+
+def test_masks_are_left_out_if_that_is_stated(tmp_path: Path) -> None:
+    put(tmp_path, f"{ANAT}T1w.nii.gz")
+    put_mask(tmp_path, f"{ANAT}dseg.nii.gz")
+    with pytest.raises(ConfigError, match="or --mask none to ingest images only"):
+        found(tmp_path)
+    assert found(tmp_path, mask="none")["sub-01_T1w"].spec["mask"] is None
+    assert unused(tmp_path, mask="none") == {f"{ANAT}dseg.nii.gz": "a mask that --mask does not ask for"}
+    with pytest.raises(ConfigError, match="labels need masks"):
+        found(tmp_path, mask="none", labels=LABELS)
+
+
+def test_a_mask_of_a_suffix_that_is_not_there_is_of_no_image(tmp_path: Path) -> None:
+    for suffix in ("T1w", "FLAIR"):
+        put(tmp_path, f"{ANAT}{suffix}.nii.gz")
+    put_mask(tmp_path, f"{ANAT}FLAIR_label-lesion_mask.nii.gz")
+    path = f"{ANAT}T2w_label-lesion_mask.nii.gz"
+    put_mask(tmp_path, path)
+    volumes = found(tmp_path, labels=LABELS)
+    assert {name: v.notes for name, v in volumes.items()} == {"sub-01_FLAIR": (), "sub-01_T1w": ("no mask was found",)}
+    assert unused(tmp_path, labels=LABELS) == {path: "a mask of no image that is used"}
+
+
+def test_the_mask_of_a_magnitude_part(tmp_path: Path) -> None:
+    put(tmp_path, f"{ANAT}part-mag_T2starw.nii.gz")
+    put_mask(tmp_path, f"{ANAT}dseg.nii.gz")
+    assert found(tmp_path, labels=LABELS)["sub-01_part-mag_T2starw"].notes == ()
 
 
 def test_a_mask_of_the_brain_is_no_lesion(tmp_path: Path) -> None:

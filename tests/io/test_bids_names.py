@@ -7,7 +7,7 @@ import pytest
 from bids_files import found, pixels, put, unused
 from mri_files import block, write_nifti
 
-from augengine.errors import DataError
+from augengine.errors import ConfigError, DataError
 from augengine.io.bids_names import misplaced, parse, schema
 from augengine.io.layouts import open_layout
 from augengine.io.sources import SourceOptions
@@ -111,7 +111,10 @@ def test_what_is_no_contrast_image_is_named(tmp_path: Path, name: str, reason: s
         ("sub-01/sub-01_T1w.nii.gz", "in no folder of a data type"),
         ("sub-01/anat/sub-02_T1w.nii.gz", "its name and its folder state different subjects"),
         ("sub-01/anat/scan_T1w.nii.gz", "its name is no BIDS name"),
-        ("derivatives/fmriprep/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz", "made from an image, and no mask"),
+        (
+            "derivatives/fmriprep/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz",
+            "made from an image; --mask PATTERN takes it",
+        ),
         ("derivatives/fmriprep/sub-01/anat/sub-01_label-GM_probseg.nii.gz", "a map of probabilities"),
         ("sourcedata/sub-01/anat/sub-01_T1w.nii.gz", "outside of the folders of subjects"),
         ("sub-01_T1w.nii.gz", "outside of any folder"),
@@ -169,3 +172,19 @@ def test_names_in_any_case_of_the_ending_and_linked_folders(tmp_path: Path) -> N
     images = pixels(tmp_path / "data")
     np.testing.assert_array_equal(images["sub-01_T1w"][0][0], block(seed=1))
     np.testing.assert_array_equal(images["sub-02_T1w"][0][0], block(seed=2))
+
+
+@pytest.mark.parametrize("layout", ["auto", "bids"])
+def test_subjects_that_lie_deeper_are_pointed_to(tmp_path: Path, layout: str) -> None:
+    """As a generic folder every image would be a subject, and sessions would part between splits."""
+    put(tmp_path, "rawdata/sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz")
+    (tmp_path / "README").write_text("about")
+    with pytest.raises(ConfigError, match=r"found rawdata/sub-\*; ingest .*rawdata$"):
+        open_layout(tmp_path, layout, SourceOptions())
+
+
+def test_a_data_set_without_anatomy_says_what_it_holds(tmp_path: Path) -> None:
+    put(tmp_path, "sub-01/dwi/sub-01_dwi.nii.gz")
+    put(tmp_path, f"{ANAT}T1map.nii.gz")
+    with pytest.raises(DataError, match="found 1 of data type dwi, which is no anatomy; 1 a quantitative map"):
+        found(tmp_path)

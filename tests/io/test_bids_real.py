@@ -115,7 +115,7 @@ def test_files_of_b2_are_used_or_named(b2: Path) -> None:
     left = unused(b2, **GREY)
     for mask in ("gmseg", "seg"):
         assert left[f"derivatives/labels/sub-10328/anat/sub-10328_run-1_T2starw_{mask}-manual.json"] == (
-            "describes derivatives"
+            "describes a derivative that is not here"
         )
     assert sum(reason.startswith("made from an image") for reason in left.values()) == 8
     assert {s.site for s in plan.sources} == {"UCL", "NWU", "Philips", "Juntendo", "Milan", "CEITEC"}
