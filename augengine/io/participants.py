@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,10 +66,11 @@ class Participants:
         return cls(table, by_name, options.subject_column, options.site_column)
 
     def files(self, root: Path) -> list[str]:
-        """The table, if it lies below the root."""
-        if self.table is None or not self.table.resolve().is_relative_to(root):
+        """The table, if it lies below the root; a link counts as the file that it is listed as."""
+        if self.table is None:
             return []
-        return [self.table.resolve().relative_to(root).as_posix()]
+        places = (Path(os.path.abspath(self.table)), self.table.resolve())
+        return [place.relative_to(root).as_posix() for place in places if place.is_relative_to(root)][:1]
 
     def subject(self, source: Source) -> str | None:
         """The person that the table names for a volume; None if it was not asked for.

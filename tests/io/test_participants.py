@@ -91,6 +91,18 @@ def test_a_table_that_nobody_asks_for_is_not_read(tmp_path: Path) -> None:
         of(tmp_path / "elsewhere")
 
 
+def test_a_linked_table_is_the_file_that_is_listed(tmp_path: Path) -> None:
+    """Data sets under version control keep contents elsewhere, and links to them in their places."""
+    put(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz")
+    content = tmp_path / ".git/annex/table"
+    content.parent.mkdir(parents=True)
+    content.write_text(HEADER + "sub-01\tanna\tBern\n")
+    (tmp_path / "participants.tsv").symlink_to(content)
+    plan = plan_ingest(tmp_path, "bids", SourceOptions(subject_column="person"), inline=True)
+    assert "participants.tsv" in plan.shared
+    assert plan.files() == {"found": 3, "used": 2, "failed": 0, "unused": {"hidden": 1}}
+
+
 def test_one_person_in_several_folders_and_several_sessions_stays_in_one_split(tmp_path: Path) -> None:
     for n in range(12):
         for session in "ab":
