@@ -34,8 +34,8 @@ class SourceOptions(Strict):
     Attributes:
         labels: label name to code, or None where masks are absent.
         scheme: name of the scheme that `labels` came from, e.g. `brats2021`.
-        channels: channel name to file pattern (NIfTI, NRRD) or suffix (BIDS).
-        mask: file pattern of the mask, within the folder of a subject.
+        channels: channel name to file pattern (NIfTI, NRRD) or to suffix, with entities before it (BIDS).
+        mask: file pattern of the mask; `none` (BIDS) leaves masks out.
         acquisition: values for files without headers; they win over headers.
         site: written to every sample.
         subject, site_pattern: regular expressions, searched for in the path of a volume's first file, relative to the
