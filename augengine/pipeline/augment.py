@@ -128,8 +128,8 @@ def augment(
     """
     mixture = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded
     source = survey(Store(data), mixture)
-    check_choices(Store(data), mixture, source)
     uris, weights = resolve_models(mixture, checkpoints, source.channels)
+    check_choices(Store(data), mixture, source)
     hashes = {member.name: {**weights[member.name], **_gate_hashes(member)} for member in mixture.members}
     device = "cuda" if actors.num_gpus else "cpu"
     args = {
