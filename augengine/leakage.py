@@ -39,7 +39,7 @@ def check_leakage(
     checkpoints: Mapping[str, ModelSpec],
     *,
     held_out_manufacturers: Collection[str] = (),
-    labellers: Mapping[str, str] | None = None,
+    others: Mapping[str, str] | None = None,
 ) -> Lineage:
     """Resolve the lineage of every row that a segmenter is to be trained on; memory grows with subjects, not rows.
 
@@ -49,15 +49,16 @@ def check_leakage(
         checkpoints: what `model.json` says of every model that had a part (`read_spec`), by any name.
         held_out_manufacturers: for the protocol `strict`: no row may be of their scanners, no target may be borrowed
             from their subjects, and no model may have seen their scans.
-        labellers: role → sha256 of models that labelled rows which do not say so themselves.
+        others: role → sha256 of models that had a part and that no row names: those that labelled rows, and those that
+            the segmenter is built on.
 
     Raises:
         LeakageError: naming the first test subject, the row and the way that it came in; a row or model of a held-out
             manufacturer; or a lineage that cannot be resolved, since nothing is proven then.
     """
     models = _Models(test_subjects, checkpoints, held_out_manufacturers)
-    for role, sha256 in (labellers or {}).items():
-        models.check(sha256, f"labels of the rows, {role}")
+    for role, sha256 in (others or {}).items():
+        models.check(sha256, role)
     tested, subjects, donors = set(test_subjects), set[str](), set[str]()
     count = synthetic = 0
     for row in rows:

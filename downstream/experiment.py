@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from augengine.diffusion.checkpoint import read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import DataError
 from augengine.io.dataset import dataset_files
@@ -209,7 +210,9 @@ def guard(
     experiment: Experiment, folders: Folders, chunks: Sequence[Chunk], models: Mapping[str, ModelSpec]
 ) -> dict[str, Lineage]:
     """Resolve the lineage of everything that any arm is trained on, one training domain after the other."""
-    protocol, labelled = experiment.protocol, labellers(Store(experiment.data))
+    protocol, parts = experiment.protocol, _parts(experiment)
+    others = {f"labels of the rows, {role}": sha for role, sha in labellers(Store(experiment.data)).items()}
+    others |= {name: spec.sha256 for name, spec in parts.items()}
     found = {}
     for train, kinds in folders.items():
         tests = {pair for cell in protocol.cells if cell.train == train for pair in protocol.tests(cell)}
@@ -219,10 +222,23 @@ def guard(
         # Validation rows decide no weight; where the protocol validates on the test subjects, they are those.
         counted = (row for row in rows if row["split"] == "train" or not protocol.validates_on_test)
         found[train] = check_leakage(
-            subjects, counted, models, held_out_manufacturers=protocol.held_out_manufacturers(train),
-            labellers=labelled,
-        )  # fmt: skip
+            subjects,
+            counted,
+            {**models, **parts},
+            held_out_manufacturers=protocol.held_out_manufacturers(train),
+            others=others,
+        )
     return found
+
+
+def _parts(experiment: Experiment) -> dict[str, ModelSpec]:
+    """Trained models that the segmenter's recipes are built on."""
+    return {
+        f"part '{name}' of recipe {recipe.name}": read_spec(uri)
+        for recipe in experiment.recipes.values()
+        for name, uri in recipe.parts.items()
+        if uri is not None
+    }
 
 
 def _metadata(uri: str) -> Iterable[dict[str, Any]]:

@@ -118,10 +118,10 @@ def test_what_a_generator_was_trained_on_has_a_lineage_too(tmp_path: Path, model
 
 def test_a_model_that_labelled_the_rows_is_looked_at(tmp_path: Path, model: ModelSpec) -> None:
     labeller = model.model_copy(update={"sha256": "aa", "subject_hashes": (subject_hash("S090"),)})
-    with pytest.raises(LeakageError, match=r"labels of the rows, unet: .*S090 trained model"):
-        check(tmp_path / "a", [slice_sample(1)], labeller, labellers={"unet": "aa"})
-    with pytest.raises(LeakageError, match=r"labels of the rows, unet: .*must be known"):
-        check(tmp_path / "b", [slice_sample(1)], labellers={"unet": "aa"})
+    with pytest.raises(LeakageError, match=r"labels, unet: .*S090 trained model"):
+        check(tmp_path / "a", [slice_sample(1)], labeller, others={"labels, unet": "aa"})
+    with pytest.raises(LeakageError, match=r"labels, unet: .*must be known"):
+        check(tmp_path / "b", [slice_sample(1)], others={"labels, unet": "aa"})
 
 
 def test_strict_refuses_models_that_saw_any_held_out_manufacturer(tmp_path: Path, model: ModelSpec) -> None:

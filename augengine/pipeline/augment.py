@@ -131,8 +131,8 @@ def augment(
     mixture = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded
     read = Store.at(data)
     source = survey(read, mixture)
-    check_choices(read, mixture, source)
     uris, weights = resolve_models(mixture, checkpoints, source.scales)
+    check_choices(read, mixture, source)
     hashes = {member.name: {**weights[member.name], **_gate_hashes(member)} for member in mixture.members}
     device = "cuda" if actors.num_gpus else "cpu"
     args = {

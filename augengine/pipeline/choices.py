@@ -45,14 +45,19 @@ def _idle(store: Store, mixture: Mixture, source: Source) -> dict[str, str]:
     """Members that take no row, and why."""
     if all(source.requested(member.name) for member in mixture.members):
         return {}
-    found: Counter[tuple[str | None, Acquisition]] = Counter()
-    for row in iter_metadata(store, dataset_files(store)):
-        found[row["split"], Acquisition(**row["acquisition"])] += 1
+    found = count_acquisitions(store)
     selects = {member.name: member.policy.select for member in mixture.members}
-    return {name: reason for name, select in selects.items() if (reason := _why_nothing(select, found))}
+    return {name: reason for name, select in selects.items() if (reason := why_nothing(select, found))}
 
 
-def _why_nothing(select: Select, found: Mapping[tuple[str | None, Acquisition], int]) -> str | None:
+def count_acquisitions(store: Store) -> Counter[tuple[str | None, Acquisition]]:
+    """Rows of a data set by split and acquisition."""
+    rows = iter_metadata(store, dataset_files(store))
+    return Counter((row["split"], Acquisition(**row["acquisition"])) for row in rows)
+
+
+def why_nothing(select: Select, found: Mapping[tuple[str | None, Acquisition], int]) -> str | None:
+    """Why `select` takes none of the rows; None if it takes some."""
     if any(select.takes(split, acquisition) for split, acquisition in found):
         return None
     here: Counter[Acquisition] = Counter()
