@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from augengine.errors import DataError
 from augengine.geometry import check_affine, permute, regrid, spacing_mm, to_canonical
+from augengine.label_loss import LabelWatch
 from augengine.records import Sample
 from augengine.yaml_config import Strict
 
@@ -43,18 +44,21 @@ class Preparation(Strict):
         return self
 
 
-def prepare(volume: Sample, preparation: Preparation) -> list[Sample]:
+def prepare(volume: Sample, preparation: Preparation, *, watch: LabelWatch | None = None) -> list[Sample]:
     """Canonical orientation, through-plane axis last, resampling and slicing.
 
     Args:
         volume: image `(C, I, J, K)` in any orientation; oblique affines stay exact.
+        watch: follows the labels, refuses a loss above its bound, and knows where the mask says nothing: such slices
+            get no label. Without it, any loss is allowed.
 
     Returns:
         Slices (image `(C, I, J)`, `slice_index` counted in the canonical source volume, affine places
         `(i, j, 0)`) or one volume; `intensity_range` is the (10th, 99th) percentile of the source volume.
 
     Raises:
-        DataError: a slice instead of a volume, an empty, non-finite or constant image, or no slice left.
+        DataError: a slice instead of a volume, an empty, non-finite or constant image, no slice left, or too much of
+            a label lost.
     """
     check(volume)
     low, high = np.percentile(volume.image, INTENSITY_PERCENTILES)
@@ -70,6 +74,8 @@ def prepare(volume: Sample, preparation: Preparation) -> list[Sample]:
     order = [axis for axis in range(3) if axis != through] + [through]
     label = None if label is None else permute(label, affine, order)[0]
     image, affine = permute(image, affine, order)
+    if label is not None and watch is None:
+        watch = LabelWatch.of(label, affine, volume.labels, max_loss=1.0)
 
     first, last = preparation.drop_end_slices, image.shape[-1] - preparation.drop_end_slices
     if last <= first:
@@ -79,18 +85,28 @@ def prepare(volume: Sample, preparation: Preparation) -> list[Sample]:
         )  # fmt: skip
     image, label = image[..., first:last], None if label is None else label[..., first:last]
     affine = shifted(affine, first)
+    if label is not None and watch is not None:
+        watch.cut(label, affine, "--drop-end-slices")
 
     if preparation.size or preparation.spacing_mm:
+        before, source = label, affine
         image, label, affine = regrid(image, label, affine, *target_grid(image.shape[1:], affine, preparation))
+        if label is not None and before is not None and watch is not None:
+            axes = (2,) if preparation.slices else ()
+            label = watch.resampled(before, source, label, affine, "--size/--spacing-mm", axes)
     whole = volume.replace(
         image=np.ascontiguousarray(image, np.float32),
         label=None if label is None else np.ascontiguousarray(label),
         affine=affine,
         intensity_range=(float(low), float(high)),
     )
+    unknown = np.zeros(last - first, bool)
+    if watch is not None and watch.uncovered is not None:
+        uncovered = permute(to_canonical(watch.uncovered, volume.affine)[0], affine, order)[0]
+        unknown = watch.unlabelled_slices(uncovered[..., first:last], preparation.slices)
     if not preparation.slices:
         return [whole]
-    return [
+    rows = [
         whole.replace(
             image=whole.image[..., k].copy(),
             label=None if whole.label is None else whole.label[..., k].copy(),
@@ -99,6 +115,7 @@ def prepare(volume: Sample, preparation: Preparation) -> list[Sample]:
         )
         for k in range(whole.image.shape[-1])
     ]
+    return [row.replace(label=None, labels={}) if unknown[k] else row for k, row in enumerate(rows)]
 
 
 def check(volume: Sample) -> None:
