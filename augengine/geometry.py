@@ -6,6 +6,7 @@ oblique affine stays exact; resampling states its own affine.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import nibabel as nib
@@ -13,9 +14,11 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from augengine.errors import DataError
+from augengine.label_regrid import regrid_label
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-GRID_TOLERANCE_MM = 0.01
+# Nearest neighbours stay the same up to half a voxel, and headers round to far less than a tenth of one.
+SAME_GRID_VOXELS = 0.1
 
 
 def spacing_mm(affine: np.ndarray) -> np.ndarray:
@@ -61,13 +64,28 @@ def to_canonical(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.
     return permute(array, affine, np.argsort(orientation[:, 0]).tolist())
 
 
+def grid_shift(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
+    """The largest distance between two grids of one shape at any corner, along any axis of the first, in voxels."""
+    corners = np.array([[*corner, 1] for corner in itertools.product(*((0, n - 1) for n in shape))], float).T
+    return float(np.abs(np.linalg.inv(affine) @ other @ corners - corners).max())
+
+
 def same_grid(shape: Sequence[int], affine: np.ndarray, other_shape: Sequence[int], other: np.ndarray) -> bool:
-    """True if two grids have the same shape and no corner differs by more than 0.01 mm."""
-    if tuple(shape) != tuple(other_shape):
-        return False
-    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), -1).reshape(-1, 3)
-    difference = corners @ (affine - other)[:3, :3].T + (affine - other)[:3, 3]
-    return bool(np.abs(difference).max() <= GRID_TOLERANCE_MM)
+    """True if two grids have the same shape and no corner differs by more than a tenth of a voxel."""
+    return tuple(shape) == tuple(other_shape) and grid_shift(shape, affine, other) <= SAME_GRID_VOXELS
+
+
+def inside(shape: Sequence[int], affine: np.ndarray, other_shape: Sequence[int], other: np.ndarray) -> np.ndarray:
+    """bool `shape`: voxels of one grid whose centre lies within the voxels of another."""
+    result = np.ones(tuple(shape), bool)
+    for row, count in zip((np.linalg.inv(other) @ affine)[:3], other_shape, strict=True):
+        at = np.full((1, 1, 1), row[3])
+        for axis in np.flatnonzero(np.abs(row[:3]) * shape > 1e-6).tolist():  # an aligned grid needs one of three
+            steps = [1, 1, 1]
+            steps[axis] = shape[axis]
+            at = at + row[axis] * np.arange(shape[axis]).reshape(steps)
+        result &= (at >= -0.5 - SAME_GRID_VOXELS) & (at <= count - 0.5 + SAME_GRID_VOXELS)
+    return result
 
 
 def resample_labels(label: np.ndarray, affine: np.ndarray, shape: Sequence[int], target: np.ndarray) -> np.ndarray:
@@ -139,7 +157,7 @@ def regrid(
 
     Args:
         image: float32 `(C, I, J, K)`, linear with anti-aliasing.
-        label: uint8 `(I, J, K)`; every code is resampled as the image is, and the largest share wins.
+        label: uint8 `(I, J, K)`; every code is resampled as the image is, and keeps its volume (`regrid_label`).
         affine: of the input grid.
         shape: voxels of the output, three numbers.
         spacing: voxel size of the output, mm, three numbers.
@@ -155,12 +173,18 @@ def regrid(
     change = np.diag([*steps, 1.0])
     change[:3, 3] = offsets
     if label is not None:
-        label = _regrid_label(label, weights)
+        label = regrid_label(label, weights, list(map(_fills, image.shape[1:], shape, steps.tolist(), offsets)))
     image = _apply(image, weights)
     if fill is not None and fill.any():
         for axis, matrix in enumerate(weights):
             np.moveaxis(image, 1 + axis, 1)[:, np.diff(matrix.indptr) == 0] = fill.reshape(-1, 1, 1, 1)
     return image, label, affine @ change
+
+
+def _fills(n_in: int, n_out: int, step: float, offset: float) -> np.ndarray:
+    """float64 `(n_in,)`: output voxels that each input voxel fills, as far as it lies in the output's extent."""
+    edges = np.clip(np.arange(n_in + 1) - 0.5, offset - step / 2, offset + step * (n_out - 0.5))
+    return np.asarray(np.diff(edges) / step)
 
 
 def _apply(array: np.ndarray, weights: Sequence[sparse.csr_array]) -> np.ndarray:
@@ -171,13 +195,3 @@ def _apply(array: np.ndarray, weights: Sequence[sparse.csr_array]) -> np.ndarray
         out = weights[axis] @ moved.reshape(moved.shape[0], -1)
         array = np.moveaxis(out.reshape(-1, *moved.shape[1:]), 0, lead + axis)
     return np.ascontiguousarray(array, np.float32)
-
-
-def _regrid_label(label: np.ndarray, weights: Sequence[sparse.csr_array]) -> np.ndarray:
-    shape = tuple(w.shape[0] for w in weights)
-    best, result = np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
-    for code in np.unique(label).tolist():
-        share = _apply((label == code).astype(np.float32), weights)
-        wins = share > best
-        best[wins], result[wins] = share[wins], code
-    return result

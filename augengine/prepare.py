@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from augengine.errors import DataError
 from augengine.geometry import background, check_affine, permute, regrid, spacing_mm, to_canonical
+from augengine.label_loss import LabelWatch
 from augengine.records import IntensityRule, Sample
 from augengine.yaml_config import Strict
 
@@ -55,7 +56,12 @@ class Preparation(Strict):
 
 
 def prepare(
-    volume: Sample, preparation: Preparation, *, outside: np.ndarray | None = None, acquired_axis: int | None = None
+    volume: Sample,
+    preparation: Preparation,
+    *,
+    outside: np.ndarray | None = None,
+    acquired_axis: int | None = None,
+    watch: LabelWatch | None = None,
 ) -> list[Sample]:
     """Canonical orientation, through-plane axis last, resampling and slicing.
 
@@ -65,14 +71,16 @@ def prepare(
             hold counts for nothing, and becomes what padding is: the background of the measured voxels. The smallest
             measured value would not do, since a single dark voxel may be far below the air around it.
         acquired_axis: array axis of `volume` that slices were acquired along, if known.
+        watch: follows the labels, refuses a loss above its bound, and knows where the mask says nothing: such slices
+            get no label. Without it, any loss is allowed.
 
     Returns:
         Slices (image `(C, I, J)`, `slice_index` counted in the canonical source volume, affine places
         `(i, j, 0)`) or one volume; `intensity_range` are percentiles of each channel of the source volume.
 
     Raises:
-        DataError: a slice instead of a volume, an empty, non-finite or constant image, no slice left, or nothing
-            measured.
+        DataError: a slice instead of a volume, an empty, non-finite or constant image, no slice left, nothing
+            measured, or too much of a label lost.
     """
     measured = None if outside is None or not outside.any() else ~outside
     check(volume, measured)
@@ -90,6 +98,8 @@ def prepare(
     air = background(image, measured) if resampled or measured is not None else None
     if measured is not None and air is not None:
         image = np.where(measured, image, air.reshape(-1, 1, 1, 1))
+    if label is not None and watch is None:
+        watch = LabelWatch.of(label, affine, volume.labels, max_loss=1.0)
 
     first, last = preparation.drop_end_slices, image.shape[-1] - preparation.drop_end_slices
     if last <= first:
@@ -99,10 +109,16 @@ def prepare(
         )  # fmt: skip
     image, label = image[..., first:last], None if label is None else label[..., first:last]
     affine = shifted(affine, first)
+    if label is not None and watch is not None:
+        watch.cut(label, affine, "--drop-end-slices")
 
     if resampled:
+        before, source = label, affine
         grid = target_grid(image.shape[1:], affine, preparation)
         image, label, affine = regrid(image, label, affine, *grid, fill=air)
+        if label is not None and before is not None and watch is not None:
+            axes = (2,) if preparation.slices else ()
+            label = watch.resampled(before, source, label, affine, "--size/--spacing-mm", axes)
     whole = volume.replace(
         image=np.ascontiguousarray(image, np.float32),
         label=None if label is None else np.ascontiguousarray(label),
@@ -110,9 +126,13 @@ def prepare(
         intensity_range=ranges,
         intensity_rule=preparation.intensity_rule,
     )
+    unknown = np.zeros(last - first, bool)
+    if watch is not None and watch.uncovered is not None:
+        uncovered = permute(to_canonical(watch.uncovered, volume.affine)[0], affine, order)[0]
+        unknown = watch.unlabelled_slices(uncovered[..., first:last], preparation.slices)
     if not preparation.slices:
         return [whole]
-    return [
+    rows = [
         whole.replace(
             image=whole.image[..., k].copy(),
             label=None if whole.label is None else whole.label[..., k].copy(),
@@ -121,6 +141,7 @@ def prepare(
         )
         for k in range(whole.image.shape[-1])
     ]
+    return [row.replace(label=None, labels={}) if unknown[k] else row for k, row in enumerate(rows)]
 
 
 def intensity_ranges(

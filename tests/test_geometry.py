@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 
 from augengine.errors import DataError
-from augengine.geometry import check_affine, regrid, resample_labels, same_grid, spacing_mm, to_canonical
+from augengine.geometry import (
+    check_affine,
+    grid_shift,
+    inside,
+    regrid,
+    resample_labels,
+    same_grid,
+    spacing_mm,
+    to_canonical,
+)
 
 
 def oblique(seed: int) -> np.ndarray:
@@ -85,12 +94,26 @@ def test_resample_labels_follows_world_coordinates() -> None:
     assert (resample_labels(label, affine, (9, 8, 7), shifted)[7:] == 0).all()
 
 
+def test_voxels_inside_of_another_grid() -> None:
+    affine, other = oblique(4), oblique(4)
+    other[:3, 3] += other[:3, 0] * 2 + other[:3, 2] * 0.4  # it begins two voxels later, and ends one before
+    expected = np.zeros((6, 5, 4), bool)
+    expected[2:5] = True
+    np.testing.assert_array_equal(inside((6, 5, 4), affine, (3, 5, 4), other), expected)
+    turned = other[:, [1, 0, 2, 3]]  # the same voxels, axes exchanged
+    np.testing.assert_array_equal(inside((6, 5, 4), affine, (5, 3, 4), turned), expected)
+
+
 def test_same_grid_and_bad_affines() -> None:
     affine = oblique(2)
     nudged = affine + np.diag([1e-5, 0, 0, 0])
     assert same_grid((9, 9, 9), affine, (9, 9, 9), nudged)
-    nudged[0, 3] += 0.02
-    assert not same_grid((9, 9, 9), affine, (9, 9, 9), nudged)
+    for voxels, same in ((0.09, True), (0.11, False)):
+        moved = affine.copy()
+        moved[:3, 3] += affine[:3, 1] * voxels
+        assert same_grid((9, 9, 9), affine, (9, 9, 9), moved) is same
+        np.testing.assert_allclose(grid_shift((9, 9, 9), affine, moved), voxels, atol=1e-9)
+    assert not same_grid((9, 9, 9), affine, (9, 9, 8), affine)
     for bad in (np.diag([1.0, 1, 0, 1]), np.full((4, 4), np.nan), np.eye(3)):
         with pytest.raises(DataError, match="affine"):
             check_affine(bad)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from augengine.commands.flags import checked, parse_assignments, parse_numbers
-from augengine.io.labels import parse_labels
+from augengine.io.labels import MaskGrid, parse_labels
 from augengine.io.layouts import LAYOUTS
 from augengine.io.sources import SourceOptions
 from augengine.pipeline.cluster import connect, output_uri, user_errors
@@ -16,7 +16,7 @@ from augengine.pipeline.ingest import ingest, plan_ingest
 from augengine.pipeline.units import Actors
 from augengine.prepare import Preparation
 from augengine.report.console import report_steps, stage
-from augengine.report.ingest_report import print_ledger, print_preview, print_unused
+from augengine.report.ingest_report import print_hint, print_ledger, print_preview, print_unused
 from augengine.splits import DEFAULT_FRACTIONS
 
 SUBJECT_HELP = "Regular expression: its first group (or whole match) in a volume's path is the subject."
@@ -29,8 +29,11 @@ def ingest_command(
     out: Annotated[str | None, typer.Option(help="Output folder: a path or any fsspec URI.")] = None,
     layout: Annotated[str, typer.Option(help=f"One of {', '.join(LAYOUTS)}.")] = "auto",
     labels: Annotated[str | None, typer.Option(help="Scheme (brats2021, …) or name=code,...")] = None,
-    channels: Annotated[str, typer.Option(help="name=PATTERN,... (NIfTI, NRRD) or name=SUFFIX,... (BIDS).")] = "",
+    channels: Annotated[
+        str, typer.Option(help="name=PATTERN,... (NIfTI, NRRD), =SUFFIX (BIDS), =NUMBER (nnU-Net).")
+    ] = "",
     mask: Annotated[str | None, typer.Option(help="File pattern of the mask.")] = None,
+    mask_grid: Annotated[MaskGrid, typer.Option(help="image: a mask lies on its image's voxels.")] = "header",
     set_: Annotated[str, typer.Option("--set", help="Acquisition of all images: echo_time_ms=2.4,...")] = "",
     site: Annotated[str | None, typer.Option(help="Name of the site, written to every sample.")] = None,
     subject: Annotated[str | None, typer.Option(help=SUBJECT_HELP)] = None,
@@ -65,7 +68,7 @@ def ingest_command(
         codes, scheme = parse_labels(labels) if labels else (None, None)
         options = checked(
             SourceOptions, labels=codes, scheme=scheme, channels=parse_assignments(channels, "--channels", "*"),
-            mask=mask, acquisition=parse_assignments(set_, "--set"), site=site, subject=subject,
+            mask=mask, mask_grid=mask_grid, acquisition=parse_assignments(set_, "--set"), site=site, subject=subject,
             site_pattern=site_pattern, participants=participants, subject_column=subject_column,
             site_column=site_column, max_label_loss=max_label_loss, public_ids=public_ids,
             pseudonym_key=pseudonym_key, allow_echo_planar=allow_echo_planar, masks_root=masks, mapping=mapping,
@@ -82,6 +85,7 @@ def ingest_command(
             with stage("headers") as report:
                 plan = plan_ingest(root, layout, options, split_seed, shares, inline, report_steps(report))
             print_preview(plan.sources, plan.splits, plan.files())
+            print_hint(plan.hint)
             print_unused(plan.unused, unused)
             return
         uri = output_uri(out, f"ingest-{root.resolve().name}")

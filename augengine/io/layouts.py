@@ -9,10 +9,11 @@ from pathlib import Path
 
 from augengine.errors import ConfigError, DataError
 from augengine.io.bids import BidsReader
-from augengine.io.brats import YEARS, Brats2020, Brats2021, Brats2023, Brats2024Gli
+from augengine.io.brats import YEARS, Brats2020, Brats2021, Brats2023, Brats2024
 from augengine.io.dicom import DicomReader, looks_like_dicom
 from augengine.io.duke import PATIENT, DukeReader
-from augengine.io.files import NiftiReader, NrrdReader
+from augengine.io.folders import NiftiReader, NrrdReader
+from augengine.io.nnunet import DecathlonReader, NnunetReader, detect_images_tr
 from augengine.io.sources import Listing, Reader, SourceOptions
 from augengine.io.walk import walk
 from augengine.yaml_config import unknown_name
@@ -20,7 +21,8 @@ from augengine.yaml_config import unknown_name
 READERS: dict[str, Callable[[Path, SourceOptions], Reader]] = {
     r.layout: r
     for r in (
-        DicomReader, DukeReader, NiftiReader, NrrdReader, Brats2020, Brats2021, Brats2023, Brats2024Gli, BidsReader,
+        DicomReader, DukeReader, NiftiReader, NrrdReader, NnunetReader, DecathlonReader, Brats2020, Brats2021,
+        Brats2023, Brats2024, BidsReader,
     )
 }  # fmt: skip
 LAYOUTS = ("auto", *READERS)
@@ -54,27 +56,34 @@ def detect(root: Path, options: SourceOptions) -> str:
     visible = (Path(f.path) for f in walk(root) if f.problem is None)
     paths = list(islice(visible, LOOK_AT_PATHS))
     names = {part for path in paths for part in path.parts}
-    years = [year for year, rule in YEARS.items() if any(rule.folder.fullmatch(n) for n in names)]
+    years = [year for year, rule in YEARS.items() if any(rule.case.fullmatch(n) for n in names)]
     if "brats2023" in years:  # 2023 and 2024 share their names; the stated scheme tells them apart
-        if options.scheme not in ("brats2023", "brats2024-gli"):
+        stated = (options.scheme or "").partition("-")[0]
+        if stated not in ("brats2023", "brats2024"):
+            schemes = sorted({s for y in years for task in YEARS[y].tasks.values() for s in task.schemes})
             raise ConfigError(
                 "these folders are named alike in BraTS 2023 and 2024", where=str(root),
-                next_step="state --labels brats2023 or --labels brats2024-gli",
+                next_step=f"state --labels ({', '.join(schemes)}), or --layout brats2023 or brats2024",
             )  # fmt: skip
-        return options.scheme
+        return stated
     if years:
         return years[0]
     if any(PATIENT.fullmatch(n) for n in names):
         return "duke"
     if any("anat" in p.parts and any(part.startswith("sub-") for part in p.parts) for p in paths):
         return "bids"
-    found = [
+    kind = detect_images_tr(p.as_posix() for p in paths)
+    if kind is not None:
+        return kind
+    found: list[str] = [
         name
         for name, ending in (("nifti", r"\.nii(\.gz)?$"), ("nrrd", r"\.(nrrd|nhdr)$"))
         if any(re.search(ending, p.name, re.IGNORECASE) for p in paths)
     ]
     if any(looks_like_dicom(root / p) for p in paths):
         found.append("dicom")
+    if not found and any(p.name.lower().endswith(".hdr") for p in paths):
+        return "nifti"
     if len(found) == 1:
         return found[0]
     raise ConfigError(

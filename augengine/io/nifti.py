@@ -1,51 +1,118 @@
-"""A NIfTI file goes in, one 3D array and its RAS+ affine come out."""
+"""A NIfTI file goes in; its array, its RAS+ affine in mm and what had to be decided on the way come out."""
 
 from __future__ import annotations
 
+import gzip
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from augengine.errors import DataError
-from augengine.geometry import check_affine, same_grid
+from augengine.geometry import spacing_mm
+from augengine.io.nifti_header import header_affine, length_unit, slice_axis
+from augengine.io.units import check_spacing
 
 SUFFIXES = (".nii", ".nii.gz")
+# Header and data in two files; the data file is the header's sidecar.
+PAIR_SUFFIXES = (".hdr", ".img")
+LENGTH = {348: (nib.Nifti1Header, nib.Nifti1Image), 540: (nib.Nifti2Header, nib.Nifti2Image)}
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiFile:
+    """One opened file.
+
+    Attributes:
+        image: nibabel's image; its pixels are read by `values` and `stored`.
+        affine: float64 `(4, 4)`, voxel index to RAS+ mm; None where the header states none, or none that is usable.
+        notes: decisions, free of names.
+        acquired_axis: array axis of the slices, by the header's `dim_info` or since there is one slice only; or None.
+    """
+
+    path: Path
+    image: Any
+    affine: np.ndarray | None
+    notes: tuple[str, ...]
+    acquired_axis: int | None
+
+    def placed(self) -> np.ndarray:
+        """The affine. Raises DataError where there is none: left and right would be a guess."""
+        if self.affine is None:
+            raise DataError(
+                "sform or qform must state where the voxels lie", found="no usable one", where=str(self.path),
+                next_step="set the orientation with a tool that knows it, e.g. nibabel or fslorient",
+            )  # fmt: skip
+        return self.affine
+
+    def values(self) -> np.ndarray:
+        """The array after scl_slope and scl_inter; integers without a scale stay integers."""
+        return self._read(lambda: np.asanyarray(self.image.dataobj))
+
+    def stored(self) -> tuple[np.ndarray, float, float]:
+        """The array as stored, slope and intercept."""
+        proxy = self.image.dataobj
+        return self._read(proxy.get_unscaled), float(proxy.slope), float(proxy.inter)
+
+    def _read(self, load: Any) -> np.ndarray:
+        try:
+            return np.asanyarray(load())
+        except Exception as error:  # nibabel, gzip and zlib raise many unrelated classes for damaged files
+            raise _damaged(error, self.path) from None
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Values after scl_slope/scl_inter as they are (integers stay integers), affine, notes.
+    """Array `(I, J, K)` after scl_slope/scl_inter (integers stay integers), affine, notes.
 
     Raises:
-        DataError: damaged file, more than one volume (4D, 5D), colour or complex voxels, or a header
-            without orientation (neither sform nor qform), since left and right would be a guess.
+        DataError: as `open_nifti` does, more than one volume (4D, 5D), colour or complex voxels, or a header without
+            orientation.
+    """
+    file = open_nifti(path)
+    return squeeze(file.values(), path), file.placed(), list(file.notes)
+
+
+def open_nifti(path: Path) -> NiftiFile:
+    """A file with its geometry settled; pixels are not read yet.
+
+    Raises:
+        DataError: a missing, empty or damaged file, Analyze 7.5, or voxels of a size that no scan has.
     """
     try:
-        file = nib.load(path)
-        data = np.asanyarray(file.dataobj)
+        packed, head = _head(path)
+        if len(head) == 0:
+            raise DataError("this file is empty", where=str(path), next_step="fetch it again or leave it out")
+        raw = _raw_header(head)
+        if path.name.lower().endswith(".hdr") and raw is not None and raw["magic"].item()[:2] != b"ni":
+            raise DataError(
+                "Analyze 7.5 files state no orientation: left and right would be a guess", where=str(path),
+                next_step="convert them to NIfTI with a tool that knows the orientation",
+            )  # fmt: skip
+        image, renamed = _image(path, packed, raw)
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError("this file is missing", where=str(path)) from None
     except Exception as error:  # nibabel, gzip and zlib raise many unrelated classes for damaged files
-        raise DataError("this NIfTI file is damaged", found=type(error).__name__, where=str(path)) from None
-    data = squeeze(data, path)
-    header, notes = file.header, []
-    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
-    if sform is None and qform is None:
-        raise DataError(
-            "sform or qform must state where the voxels lie", found="both codes 0", where=str(path),
-            next_step="set the orientation with a tool that knows it, e.g. nibabel or fslorient",
-        )  # fmt: skip
-    affine = check_affine(file.affine, str(path))
-    if sform is not None and qform is not None and not same_grid(data.shape, sform, data.shape, qform):
-        notes.append("sform and qform differ; sform was taken")
-    return data, affine, notes
+        raise _damaged(error, path) from None
+    shape, header, notes = image.shape, image.header, [renamed] if renamed else []
+    affine, remarks = header_affine(header, raw, (*shape, 1, 1)[:3])
+    if affine is not None:
+        sizes = spacing_mm(affine)[: 2 if (*shape, 1)[2] == 1 else 3]
+        check_spacing(sizes, length_unit(header), "xyzt_units", str(path))
+    single = [axis for axis, n in enumerate((*shape, 1, 1)[:3]) if n == 1]
+    return NiftiFile(path, image, affine, (*notes, *remarks), single[0] if len(single) == 1 else slice_axis(header))
 
 
 def squeeze(data: np.ndarray, path: Path) -> np.ndarray:
-    """Drop trailing axes of length 1 and insist on one volume of real numbers."""
+    """Drop trailing axes of length 1, give a flat image a third axis, and insist on one volume of real numbers."""
     shape = data.shape
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
+    if data.ndim == 2:
+        data = data[..., None]
     if data.ndim != 3:
         raise DataError(
             "one file must hold one 3D volume", found=f"shape {shape}", where=str(path),
@@ -54,3 +121,40 @@ def squeeze(data: np.ndarray, path: Path) -> np.ndarray:
     if data.dtype.kind not in "iuf":
         raise DataError("voxels must be real numbers", found=str(data.dtype), where=str(path))
     return data
+
+
+def data_file(header: Path) -> Path | None:
+    """The `.img` of a `.hdr`, in whatever case it is written; None where there is none."""
+    names = [header.name[:-4] + end for end in (".img", ".IMG", ".img.gz")]
+    return next((header.with_name(name) for name in names if header.with_name(name).is_file()), None)
+
+
+def _head(path: Path) -> tuple[bool, bytes]:
+    """Whether a file is gzip-compressed, and its first 540 bytes after decompression."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if packed else path.open("rb") as content:
+        return packed, content.read(540)
+
+
+def _raw_header(head: bytes) -> Any:
+    """The header as it is written, before nibabel mends it; None where it is no NIfTI header."""
+    for size, (kind, _) in LENGTH.items():
+        for order in "<>":
+            if len(head) >= size and np.frombuffer(head[:4], f"{order}i4")[0] == size:
+                return kind(head[:size], endianness=order, check=False)
+    return None
+
+
+def _image(path: Path, packed: bool, raw: Any) -> tuple[Any, str | None]:
+    """nibabel's image, which trusts the name, and a note where the name does not tell how the file is packed."""
+    named = path.name.lower().endswith(".gz")
+    if packed == named or raw is None or path.name.lower().endswith(".hdr"):
+        return nib.load(path), None
+    kind = LENGTH[int(raw["sizeof_hdr"])][1]
+    image = kind.from_bytes(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
+    return image, "gzip-compressed under the name .nii" if packed else "not compressed, though named .gz"
+
+
+def _damaged(error: Exception, path: Path) -> DataError:
+    return DataError("this NIfTI file is damaged", found=type(error).__name__, where=str(path))

@@ -14,13 +14,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from augengine.acquisition_terms import same
 from augengine.errors import ConfigError
+from augengine.label_loss import LabelWatch
 from augengine.records import ACQUISITION_CATEGORICAL, ACQUISITION_NUMERIC, Acquisition, Sample
 from augengine.yaml_config import Strict, unknown_name
 
@@ -36,6 +37,7 @@ class SourceOptions(Strict):
         scheme: name of the scheme that `labels` came from, e.g. `brats2021`.
         channels: channel name to file pattern (NIfTI, NRRD) or to suffix, with entities before it (BIDS).
         mask: file pattern of the mask; `none` (BIDS) leaves masks out.
+        mask_grid: `image` lays a mask of the image's shape on the image's voxels, whatever its header says.
         acquisition: values for files without headers; they win over headers.
         site: written to every sample.
         subject, site_pattern: regular expressions, searched for in the path of a volume's first file, relative to the
@@ -53,6 +55,7 @@ class SourceOptions(Strict):
     scheme: str | None = None
     channels: dict[str, str] = Field(default_factory=dict)
     mask: str | None = None
+    mask_grid: Literal["header", "image"] = "header"
     acquisition: dict[str, str | float] = Field(default_factory=dict)
     site: str | None = None
     subject: str | None = None
@@ -129,6 +132,7 @@ class Source:
         participant: the data set's own name of the patient, to look up in a table; never written to a shard.
         public: the data set's own names are public, so that ids are no pseudonyms.
         site: of this volume, where a table or a pattern tells.
+        split: where the data set itself says so, as of its test images; or None.
     """
 
     volume_id: str
@@ -141,6 +145,7 @@ class Source:
     participant: str | None = None
     public: bool = False
     site: str | None = None
+    split: str | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -202,12 +207,14 @@ class Volume:
         notes: what was done to it, free of names.
         outside: bool `(I, J, K)`, voxels that the scanner did not measure (padding); None: all are measured.
         acquired_axis: array axis along which the slices were acquired; None where the file does not tell.
+        watch: follows the labels from the mask's file on; None where there is no label, or its reader has none.
     """
 
     sample: Sample
     notes: Sequence[str] = ()
     outside: np.ndarray | None = None
     acquired_axis: int | None = None
+    watch: LabelWatch | None = None
 
 
 class Reader(Protocol):

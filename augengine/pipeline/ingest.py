@@ -33,13 +33,16 @@ from augengine.io.sources import (
     Source,
     SourceOptions,
     Unused,
+    Volume,
     grouped,
     matched,
     pseudonym,
     subject_name,
 )
 from augengine.io.store import Place, Store
+from augengine.io.time_points import time_points
 from augengine.io.walk import walk
+from augengine.label_loss import LabelWatch
 from augengine.pipeline.units import Actors, Unit, run_units
 from augengine.prepare import Preparation, prepare
 from augengine.records import Acquisition, Sample
@@ -84,8 +87,8 @@ def ingest(
 
     Returns:
         The manifest, with `sources` (per volume: entry, source, subject_id, split, rows, reason), `unused` (files of
-        no volume, with reasons), `made`, `skipped` and `seconds` added. Paths are for the console; they are not
-        written.
+        no volume, with reasons), `hint` (what else the user should know, or None), `made`, `skipped` and `seconds`
+        added. Paths are for the console; they are not written.
 
     Raises:
         DataError, ConfigError: the folder or the options as a whole cannot be used.
@@ -132,6 +135,7 @@ def ingest(
     finish(store, manifest, {name: summary.files.get(name, []) for name in counts})
     added = {
         "made": summary.made, "skipped": summary.skipped, "seconds": summary.seconds, "unused": plan.unused,
+        "hint": plan.hint,
     }  # fmt: skip
     return {**manifest, **added, "sources": ledger(store, sources)}
 
@@ -145,6 +149,7 @@ class IngestPlan:
         shared: files that volumes of several entries use.
         unused: files of no volume, with reasons.
         found: files below the root, counted on their own.
+        hint: what the user should know about subjects; None if nothing.
     """
 
     reader: Reader
@@ -153,6 +158,7 @@ class IngestPlan:
     shared: Sequence[str]
     unused: Sequence[Unused]
     found: int
+    hint: str | None = None
 
     def files(self, lost: Collection[str] = ()) -> dict[str, Any]:
         """Counts of files: found = used + failed + unused.
@@ -200,8 +206,9 @@ def plan_ingest(
     rest = {path: why for path, why in listing.unused.items() if path not in shared}
     named = [*grouped(rest), *unused]
     count = sum(1 for folder in _roots(reader) for _ in walk(folder))
-    splits = _splits(sources, options, split_seed, fractions)
-    return IngestPlan(reader, sources, splits, shared, named, count)
+    points = time_points(sources, options)
+    splits = _splits(sources, options, split_seed, fractions, points.patients)
+    return IngestPlan(reader, sources, splits, shared, named, count, points.hint)
 
 
 def _roots(reader: Reader) -> list[Path]:
@@ -262,13 +269,17 @@ class IngestWorker:
                 stage = "read"
                 volume = self.reader.read(source)
                 stage = "prepare"
+                watch = self._watch(volume)
+                lost = watch.notes if watch is not None else []
                 stated = self._stated(volume.sample, source, item["split"])
-                rows = prepare(stated, self.preparation, outside=volume.outside, acquired_axis=volume.acquired_axis)
+                rows = prepare(
+                    stated, self.preparation, outside=volume.outside, acquired_axis=volume.acquired_axis, watch=watch
+                )
                 samples.append(to_table(rows))
                 volumes.append(
                     {
                         "source": source.volume_id, "subject_id": source.subject_id, "split": item["split"],
-                        "rows": len(rows), "notes": [*source.notes, *volume.notes],
+                        "rows": len(rows), "notes": [*source.notes, *volume.notes, *lost],
                     }
                 )  # fmt: skip
             except Exception as error:  # one bad volume must not stop the others; it is listed with its reason
@@ -292,6 +303,12 @@ class IngestWorker:
         """Rows of `failed` for volumes that were not read."""
         items = [{**item, "source": {**item["source"], "error": str(why)}} for item in spec["items"]]
         return self({"items": items})
+
+    def _watch(self, volume: Volume) -> LabelWatch | None:
+        sample = volume.sample
+        if volume.watch is not None or sample.label is None:
+            return volume.watch
+        return LabelWatch.of(sample.label, sample.affine, sample.labels, self.reader.options.max_label_loss)
 
     def _stated(self, volume: Sample, source: Source, split: str | None) -> Sample:
         acquisition = volume.acquisition.replace(**self.reader.options.acquisition)
@@ -391,12 +408,28 @@ def _unique(sources: Sequence[Source]) -> list[Source]:
     return unique
 
 
-def _splits(sources: Sequence[Source], options: SourceOptions, seed: int, fractions: Sequence[float]) -> dict[str, str]:
-    """Split of every subject with a usable volume."""
+def _splits(
+    sources: Sequence[Source],
+    options: SourceOptions,
+    seed: int,
+    fractions: Sequence[float],
+    patients: Mapping[str, str],
+) -> dict[str, str]:
+    """Split of every subject with a usable volume; subjects of one patient share it.
+
+    A patient with an image that the data set itself puts into a split goes there whole.
+    """
     acquisitions: dict[str, list[Acquisition]] = defaultdict(list)
     sites: dict[str, str | None] = {}
+    fixed: dict[str, str] = {}
+    subjects: dict[str, str] = {}
     for source in sources:
         if source.error is None:
-            sites.setdefault(source.subject_id, source.site)
-            acquisitions[source.subject_id].append(source.acquisition.replace(**options.acquisition))
-    return assign_splits({s: categories(a, sites[s]) for s, a in acquisitions.items()}, seed, fractions)
+            patient = subjects[source.subject_id] = patients.get(source.subject_id, source.subject_id)
+            sites.setdefault(patient, source.site)
+            acquisitions[patient].append(source.acquisition.replace(**options.acquisition))
+            if source.split is not None:
+                fixed[patient] = source.split
+    free = {p: categories(a, sites[p]) for p, a in acquisitions.items() if p not in fixed}
+    found = {**assign_splits(free, seed, fractions), **fixed}
+    return {subject: found[patient] for subject, patient in subjects.items()}

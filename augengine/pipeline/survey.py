@@ -90,4 +90,3 @@ def survey(store: Store, mixture: Mixture) -> Source:
         rows,
         left_out,
     )
-

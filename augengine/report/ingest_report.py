@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,8 @@ def print_ledger(summary: Mapping[str, Any], uri: str) -> None:
         + ", ".join(f"{name} {n}" for name, n in summary["subjects_by_split"].items())
     )
     _print_files(summary["input_files"])
+    _print_notes([note for source in summary["sources"] for note in source["notes"]])
+    print_hint(summary["hint"])
     console.print(f"units made {summary['made']}, already committed {summary['skipped']}; shards: {uri}")
 
 
@@ -69,6 +72,22 @@ def print_preview(sources: Sequence[Source], splits: Mapping[str, str], files: M
     failed = sum(s.error is not None for s in sources)
     console.print(f"{len(sources)} volumes of {len(by_subject)} subjects, {failed} of them cannot be used")
     _print_files(files)
+
+
+def _print_notes(notes: Sequence[str]) -> None:
+    """How many volumes have which notes; those that differ in numbers alone are one line."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for note in notes:
+        kinds[re.sub(r"\d+(\.\d+)?", "…", note)].append(note)
+    for kind, same in sorted(kinds.items(), key=lambda item: -len(item[1]))[:LINES]:
+        text = same[0] if len(set(same)) == 1 else kind
+        console.print(f"  {len(same)} volume{'s' * (len(same) > 1)}: {escape(text)}")
+
+
+def print_hint(hint: str | None) -> None:
+    """What the user should know, if there is anything."""
+    if hint is not None:
+        console.print(f"note: {escape(hint)}", style="yellow")
 
 
 def print_unused(unused: Sequence[Unused], file: Path | None = None) -> None:

@@ -10,8 +10,8 @@ from mri_files import block, write_nifti
 from reading import scanned
 
 from augengine.errors import ConfigError, DataError
-from augengine.io.files import NiftiReader, NrrdReader
-from augengine.io.labels import check_codes, parse_labels
+from augengine.io.folders import NiftiReader, NrrdReader
+from augengine.io.labels import parse_labels
 from augengine.io.nifti import read_nifti
 from augengine.io.nrrd import read_nrrd
 from augengine.io.sources import Source, SourceOptions
@@ -138,13 +138,12 @@ def test_masks_on_other_grids(tmp_path: Path) -> None:
         read_all(tmp_path, labels={"lesion": 1})
 
 
-def test_codes_are_checked_and_schemes_parsed() -> None:
-    mask = np.array([[[0, 1, 4]]])
-    assert check_codes(mask, parse_labels("brats2021")[0]).dtype == np.uint8
-    with pytest.raises(DataError, match=r"code\(s\) \[4\].*--labels"):
-        check_codes(mask, parse_labels("brats2023")[0])
-    with pytest.raises(DataError, match=r"0\.5"):
-        check_codes(np.array([[[0, 0.5]]]), {"lesion": 1})
+def test_schemes_are_parsed() -> None:
+    assert parse_labels("brats2024-ped") == (
+        {"enhancing": 1, "non_enhancing": 2, "cyst": 3, "oedema": 4},
+        "brats2024-ped",
+    )
+    assert parse_labels("lesion=1, cyst=3") == ({"lesion": 1, "cyst": 3}, None)
     for bad in ("brats2022", "lesion=0", "lesion=1,lesion=2", "a=x"):
         with pytest.raises(ConfigError, match="label"):
             parse_labels(bad)
