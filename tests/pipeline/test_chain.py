@@ -16,7 +16,7 @@ from augengine.edits import EDITS
 from augengine.edits.base import Plan
 from augengine.edits.chain import parted, union
 from augengine.errors import CheckpointError, ConfigError
-from augengine.io.commits import record_name, committed_files, committed_units
+from augengine.io.commits import committed_files, committed_units, record_name
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.leakage import LeakageError, check_leakage
