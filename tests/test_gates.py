@@ -19,6 +19,7 @@ from augengine.diffusion.spec import ModelSpec
 from augengine.errors import CheckpointError, ConfigError
 from augengine.gates import MEASURES, Case, Gates, Tools, complete, gate_hashes, image_digest
 from augengine.gates.judged import RefereeGate, belief
+from augengine.intensity import normalise
 from augengine.io.store import Store
 from augengine.policy.spec import GateSpec, Policy, policy_digest
 from augengine.records import Sample
@@ -72,6 +73,21 @@ def test_changed_and_range() -> None:
     assert value("changed", before, local) < 0.01
     assert value("out_of_range", before, before.replace(image=before.image + 5000)) == 1
     assert value("out_of_range", before, before) == 0
+
+
+def test_air_below_the_range_of_tissue_is_not_out_of_range() -> None:
+    """Ranges of non-zero voxels put air far below 0; what is darker than the source ever was is out of range."""
+    before = slice_sample(1)
+    image = np.where(before.image > 100, before.image, 0).astype(np.float32)
+    before = before.replace(image=image, intensity_range=((400.0, 700.0),))
+    assert normalise(before).min() < -1.3
+    assert value("out_of_range", before, before) == 0
+    darker = image.copy()
+    darker[0, :4] = -200
+    assert value("out_of_range", before, before.replace(image=darker)) == 4 / 32
+    bright = before.replace(image=image, intensity_range=((0.0, 700.0),))  # its own lowest value is 0
+    assert value("out_of_range", bright, bright.replace(image=darker)) == 0
+    assert value("out_of_range", bright, bright.replace(image=2 * darker)) == 4 / 32
 
 
 def test_a_hole_is_void_but_a_tissue_that_darkens_as_a_whole_is_not() -> None:

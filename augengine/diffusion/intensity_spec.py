@@ -16,7 +16,8 @@ class IntensityRecipe(Strict):
     """What a recipe asks for.
 
     Ranges are measured when data are ingested, of whole volumes; a recipe can only say which ranges it takes. `scale`
-    and `clip` are the network's own first step, so that everything around it knows one scale.
+    and `clip` are the network's own first step, so that everything around it knows one scale. With `nonzero`, air lies
+    below 0: about -0.4 to -1.1 in sequences of a skull-stripped glioma, which `diffusion.x0_range` must leave room for.
 
     Attributes:
         percentiles: of each channel of the source volume, which rows have at 0 and 1.

@@ -34,12 +34,16 @@ class StructureSsim(Gate):
 
 
 class OutOfRange(Gate):
-    """Fraction of voxels outside −0.5…3 on the normalised scale (10th percentile 0, 99th 1 of the source volume)."""
+    """Fraction of voxels outside −0.5…3 on the normalised scale (10th percentile 0, 99th 1 of the source volume).
+
+    Where a channel of the source reaches lower, as air does if ranges are those of tissue alone, that is its bound.
+    """
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""
-        _, after = case.normalised()
-        return float(((after < -0.5) | (after > 3)).mean())
+        before, after = case.normalised()
+        low = np.minimum(-0.5, before.min(axis=tuple(range(1, before.ndim)), keepdims=True))
+        return float(((after < low) | (after > 3)).mean())
 
 
 class Changed(Gate):

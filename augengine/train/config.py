@@ -317,6 +317,8 @@ def check(recipe: Recipe) -> None:
          "a model of label maps alone takes no section intensity"),
         (intensity.plain or reads,
          f"intensity.scale and intensity.clip are for models that draw no images; this is kind {kind}"),
+        (intensity.foreground == "all" or not (structure or recipe.random_contrast),
+         "network.structure and random_contrast recolour tissue from 0 on: foreground nonzero puts some of it below"),
         (recipe.mask is None or kind == "painter", "only kind painter takes the section mask"),
         ((recipe.autoencoding is not None) == (kind == "autoencoder"),
          "kind autoencoder, and only it, has a section autoencoding"),

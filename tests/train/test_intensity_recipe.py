@@ -68,6 +68,7 @@ def test_a_recipe_s_identity_follows_its_ranges_and_stays_without_any() -> None:
         ("segmenter", {"together": True}, "Extra inputs"),
         ("m1", "ldm_seg", "for models that draw no images; this is kind painter"),
         ("acquisition", {"clip": True}, "this is kind acquisition"),
+        ("structure", {"foreground": "nonzero"}, "recolour tissue from 0 on"),
         ("label_prior", {"foreground": "nonzero"}, "label maps alone takes no section intensity"),
         ("label_autoencoder", {}, "label maps alone"),
     ],
