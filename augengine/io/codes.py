@@ -8,9 +8,6 @@ import numpy as np
 
 from augengine.errors import DataError
 
-# A step of half a code or more could put a value nearer to a wrong code than to the right one.
-WIDEST_STEP = 0.5
-
 
 def check_codes(
     mask: np.ndarray, labels: Mapping[str, int], slope: float = 1.0, inter: float = 0.0
@@ -37,11 +34,12 @@ def check_codes(
     empty = np.isnan(stored) if mask.dtype.kind == "f" else np.zeros(stored.shape, bool)
     values = np.where(empty, 0.0, slope * stored.astype(np.float64) + inter)
     codes = np.rint(np.where(np.isfinite(values), values, 0.0))
-    step = abs(slope) if mask.dtype.kind in "iu" and (slope, inter) != (1.0, 0.0) else 0.0
+    # From a step of 1 on, a stored value no longer tells which of two codes was meant.
+    step = abs(slope) if mask.dtype.kind in "iu" and abs(slope) < 1 else 0.0
     precision = np.finfo(np.float32 if mask.dtype.kind in "iu" else mask.dtype).eps
     rounding = 4 * max(float(precision), float(np.finfo(np.float32).eps))
     # A tiny surplus: the slope itself is a rounded float32.
-    tolerance = min(step, WIDEST_STEP) / 2 * 1.001 + rounding * np.maximum(1, np.abs(codes))
+    tolerance = step / 2 * 1.001 + rounding * np.maximum(1, np.abs(codes))
     fractions = ~(np.abs(values - codes) <= tolerance)
     if fractions.any():
         raise DataError(

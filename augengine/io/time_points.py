@@ -71,8 +71,7 @@ def _groups(names: Mapping[str, str], rule: re.Pattern[str]) -> dict[str, list[s
 
 def _pattern(prefixes: Sequence[str], sources: Sequence[Source], patients: Mapping[str, str]) -> str | None:
     """A regular expression that finds just these patients in the paths of all volumes; None if no simple one does."""
-    templates = {re.sub(r"\d+", lambda m: rf"\d{{{len(m.group())}}}", _escaped(p)) for p in prefixes}
-    templates |= {re.sub(r"\d+", r"\\d+", _escaped(p)) for p in prefixes}
+    templates = {re.sub(r"\d+", r"\\d+", _escaped(p)) for p in prefixes}
     for template in sorted(templates, key=len, reverse=True):
         for pattern in (template, template.replace("_", "[_/]")):
             found: dict[str, set[str]] = defaultdict(set)
