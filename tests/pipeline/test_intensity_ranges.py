@@ -19,7 +19,7 @@ from augengine.diffusion.checkpoint import read_spec, save_generator
 from augengine.errors import CheckpointError, DataError, RunError
 from augengine.gates import Gates
 from augengine.intensity import normalise
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files
 from augengine.io.labels import parse_labels
 from augengine.io.shards import iter_samples
 from augengine.io.sources import SourceOptions
@@ -68,7 +68,7 @@ def options() -> SourceOptions:
 
 def rows(uri: str) -> list[Sample]:
     store = Store(uri)
-    return list(iter_samples(store, sample_files(store)))
+    return list(iter_samples(store, dataset_files(store)))
 
 
 def policy(folder: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BUCKET
+from object_store import BUCKET
 
 ROOT = Path(__file__).resolve().parents[2]
 DIVIDED = "several.1,several.2"
