@@ -1,175 +1,43 @@
 """A folder of DICOM files goes in; one volume per series, stacked by position along the slice normal, comes out.
 
-Files are told apart by SeriesInstanceUID, never by name. A mixed series is split into its stacks (orientation,
-matrix, spacing, image type, temporal position, TE, TI, flip angle). What is refused stands in `dicom_frames`.
+A mixed series becomes several volumes (echoes, phases, stacks, slabs; see `dicom_split`). What is no image to train
+with is named (`dicom_kinds`); what should be a volume and cannot be read fails with its reason.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from augengine.errors import DataError
-from augengine.geometry import LPS_TO_RAS
-from augengine.io.dicom_frames import Frame, read_frames, read_pixels
+from augengine.io.dicom_frames import read_frames
+from augengine.io.dicom_header import looks_like_dicom
+from augengine.io.dicom_stacks import Found, Stack, find_stacks
+from augengine.io.dicom_subjects import Person, person, settle
+from augengine.io.dicom_volume import SLICE_AXIS, load_stack
 from augengine.io.sources import (
     Entry,
     Listing,
     Scanned,
     Source,
     SourceOptions,
-    Unused,
     Volume,
     grouped,
     pseudonym,
     subject_name,
 )
-from augengine.io.walk import is_hidden, visible_files, visible_folders, walk
+from augengine.io.walk import is_hidden, visible_folders, walk
 from augengine.records import Sample
-from augengine.rng import digest
 
-SAME_POSITION_MM = 0.01
-DICOM_NAMES = (".dcm", ".ima")
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Frames of one series that belong to one volume, and the reason to refuse them, if any."""
-
-    frames: tuple[Frame, ...]
-    part: int
-    error: str | None
-
-    @property
-    def first(self) -> Frame:
-        """The frame that speaks for the stack."""
-        return self.frames[0]
-
-    @property
-    def key(self) -> str:
-        """Short name of the stack key; free of names and UIDs."""
-        return digest([str(v) for v in self.first.stack_key], length=16)
-
-
-@dataclass(frozen=True)
-class Found:
-    """Stacks below a folder, and files named like DICOM that cannot be read."""
-
-    stacks: tuple[Stack, ...]
-    broken: tuple[tuple[Path, str], ...]
-
-
-def find_stacks(folder: Path, allow_echo_planar: bool = False) -> Found:
-    """Read all headers below `folder` and sort frames into stacks.
-
-    A file that cannot be read rules out every series in its own folder: it may be one of their slices.
-    """
-    frames: dict[str, list[Frame]] = defaultdict(list)
-    broken: list[tuple[Path, str]] = []
-    for path in map(folder.joinpath, visible_files(folder)):
-        try:
-            found = read_frames(path, allow_echo_planar)
-        except DataError as error:
-            broken.append((path, str(error)))
-            continue
-        if found is None and path.suffix.lower() in DICOM_NAMES:
-            broken.append((path, "this file is named like DICOM but is none"))
-        for frame in found or []:
-            frames[frame.series].append(frame)
-    stacks = []
-    for series in frames.values():
-        parts: dict[tuple[object, ...], list[Frame]] = defaultdict(list)
-        for frame in series:
-            parts[frame.stack_key].append(frame)
-        folders = {f.path.parent for f in series}
-        spoilt = next((reason for path, reason in broken if path.parent in folders), None)
-        for n, key in enumerate(sorted(parts, key=str)):
-            beside = f"a file in the folder of this series cannot be read: {spoilt}" if spoilt else None
-            stacks.append(Stack(tuple(parts[key]), n, parts[key][0].refusal or beside))
-    homeless = [b for b in broken if not any(b[0].parent == f.path.parent for s in stacks for f in s.frames)]
-    return Found(tuple(stacks), tuple(homeless))
-
-
-def load_stack(paths: Sequence[Path], key: str, allow_echo_planar: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Pixels of one stack as float32 `(I, J, K)` (i along rows' columns, j down the rows), RAS affine, notes."""
-    images: list[tuple[Frame, np.ndarray]] = []
-    for path in paths:
-        for frame, pixels in read_pixels(path, allow_echo_planar):
-            if Stack((frame,), 0, None).key == key:
-                images.append(
-                    (frame, pixels.astype(np.float32) * np.float32(frame.slope) + np.float32(frame.intercept))
-                )
-    return assemble(images)
-
-
-def assemble(images: Sequence[tuple[Frame, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Sort by position along the normal, drop exact duplicates, insist on even spacing.
-
-    Raises:
-        DataError: different images at one position, a gap (with the positions beside it), slices that are not
-            in one line, or fewer than two positions.
-    """
-    orientation = np.array(images[0][0].orientation)
-    normal = np.cross(orientation[:3], orientation[3:])
-    depth = np.array([normal @ np.array(frame.position) for frame, _ in images])
-    order = np.argsort(depth, kind="stable")
-    kept: list[int] = []
-    duplicates = 0
-    for n in order.tolist():
-        if not kept or depth[n] - depth[kept[-1]] > SAME_POSITION_MM:
-            kept.append(n)
-        elif np.array_equal(images[n][1], images[kept[-1]][1]):
-            duplicates += 1
-        else:
-            raise DataError(
-                "a series must hold one image per position", found=f"different images at {depth[n]:.2f} mm",
-                next_step="split dynamic or multi-echo series into one folder per volume",
-            )  # fmt: skip
-    if len(kept) < 2:
-        raise DataError("a volume needs at least two slices", found=f"{len(kept)} position")
-    positions = np.array([images[n][0].position for n in kept])
-    step = _even_step(depth[kept], positions)
-    frame = images[kept[0]][0]
-    assert frame.spacing is not None  # frames without spacing were refused
-    affine = np.eye(4)
-    # DICOM C.7.6.2.1: the first spacing is between rows, the first direction runs along a row.
-    affine[:3, 0] = orientation[:3] * frame.spacing[1]
-    affine[:3, 1] = orientation[3:] * frame.spacing[0]
-    affine[:3, 2] = step
-    affine[:3, 3] = positions[0]
-    volume = np.stack([images[n][1].T for n in kept], axis=-1)
-    return volume, LPS_TO_RAS @ affine, [f"{duplicates} exact duplicates dropped"] if duplicates else []
-
-
-def _even_step(depth: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """The vector from slice to slice, LPS mm; a gap or a bend is a `DataError`."""
-    gaps = np.diff(depth)
-    usual = float(np.median(gaps))
-    tolerance = max(0.02 * usual, SAME_POSITION_MM)
-    for n in np.flatnonzero(np.abs(gaps - usual) > tolerance).tolist():
-        missing = round(gaps[n] / usual) - 1
-        guess = f" (about {missing} missing)" if missing > 0 else ""
-        raise DataError(
-            "slices must be evenly spaced",
-            found=f"{gaps[n]:.2f} mm between {depth[n]:.2f} and {depth[n + 1]:.2f} mm instead of {usual:.2f}{guess}",
-            next_step="find the missing files of this series",
-        )
-    step = (positions[-1] - positions[0]) / (len(positions) - 1)
-    bend = np.abs(positions - (positions[0] + np.arange(len(positions))[:, None] * step)).max()
-    if bend > max(0.1 * usual, 0.1):
-        raise DataError("slices must lie in one line", found=f"{bend:.2f} mm off")
-    return np.asarray(step)
+__all__ = ["DicomReader", "looks_like_dicom"]
 
 
 class DicomReader:
     """Any folder of DICOM: every sub-folder is scanned on its own, and every series in it is a volume.
 
-    Subject ids are pseudonyms of PatientID (of the folder where that is empty), unless ids are public.
+    Subject ids are pseudonyms of PatientID, unless ids are public; `dicom_subjects` tells what stands for an empty one.
     """
 
     layout: ClassVar[str] = "dicom"
@@ -179,12 +47,16 @@ class DicomReader:
 
     def listing(self) -> Listing:
         """One entry per sub-folder with files, or a single one where slices lie right in the root."""
-        here = sorted(p for p in self.root.iterdir() if not p.is_dir())
-        if any(p.is_file() and looks_like_dicom(p) for p in here):
-            return Listing([{"folder": "."}])
+        loose: dict[str, str] = {}
+        for file in walk(self.root):
+            if "/" not in file.path and not is_hidden(file.path):
+                reason = file.problem or _no_slice(self.root / file.path)
+                if reason is None:
+                    return Listing([{"folder": ".", "alone": True}])
+                loose[file.path] = reason
         hidden = {f.path: "hidden" for f in walk(self.root) if is_hidden(f.path.split("/")[0])}
-        loose = {p.name: "lies beside the subjects' folders" for p in here if not is_hidden(p.name)}
-        entries = [{"folder": p.name} for p in visible_folders(self.root) if next(walk(self.root, p.name), None)]
+        names = [p.name for p in visible_folders(self.root) if next(walk(self.root, p.name), None)]
+        entries = [{"folder": name, "alone": len(names) == 1} for name in names]
         return Listing(entries, unused=hidden | loose)
 
     def files(self, entry: Entry) -> list[str]:
@@ -194,44 +66,94 @@ class DicomReader:
     def scan(self, entry: Entry) -> Scanned:
         """Stacks of one sub-folder."""
         found = find_stacks(self.root / entry["folder"], self.options.allow_echo_planar)
-        sources = [self._source(stack, entry["folder"]) for stack in found.stacks]
+        usable = [s for s in found.stacks if s.named is None]
+        people = self._people(usable, entry)
+        sources = [self._source(stack, whose, entry) for stack, whose in zip(usable, people, strict=True)]
         for path, reason in found.broken:
             name = path.relative_to(self.root).as_posix()
             subject = subject_name(entry["folder"], self.options)
             sources.append(Source(f"{subject}_{self._id(name)}", subject, name, {"files": [name]}, error=reason))
-        return Scanned(sources, self._unused(entry, sources))
-
-    def _unused(self, entry: Entry, sources: Sequence[Source]) -> list[Unused]:
         used = {file for source in sources for file in source.files}
+        reasons = {self._name(path): reason for path, reason in unused_files(found).items()}
         below = walk(self.root, entry["folder"])
-        return grouped({f.path: f.problem or "no DICOM image" for f in below if f.path not in used})
+        return Scanned(sources, grouped({f.path: f.problem or reasons[f.path] for f in below if f.path not in used}))
 
     def read(self, source: Source) -> Volume:
         """Load one stack."""
-        paths = [self.root / name for name in source.spec["files"]]
-        image, affine, notes = load_stack(paths, source.spec["stack"], self.options.allow_echo_planar)
+        spec = source.spec
+        loaded = load_stack([self.root / name for name in spec["files"]], spec["frames"])
         sample = Sample(
-            image=image[None], affine=affine, channels=(next(iter(self.options.channels), "mr"),),
+            image=loaded.image[None], affine=loaded.affine, channels=(next(iter(self.options.channels), "mr"),),
             subject_id=source.subject_id, volume_id=source.volume_id, acquisition=source.acquisition,
         )  # fmt: skip
-        return Volume(sample, notes)
+        return Volume(sample, loaded.notes, loaded.outside, SLICE_AXIS)
 
-    def _source(self, stack: Stack, folder: str) -> Source:
+    def settle(self, sources: Sequence[Source]) -> list[Source]:
+        """What only all entries together tell: torn series, and one PatientID in several folders."""
+        return settle(sources)
+
+    def _people(self, stacks: Sequence[Stack], entry: Entry) -> list[Person]:
+        whose = [person(s.first.patient, entry["folder"], [s.first.study], False) for s in stacks]
+        studies = [s.first.study for s, p in zip(stacks, whose, strict=True) if p.note]
+        alone = entry["alone"] and not self._asked
+        return [person(s.first.patient, entry["folder"], [s.first.study, *studies], alone) if p.note else p
+                for s, p in zip(stacks, whose, strict=True)]  # fmt: skip
+
+    @property
+    def _asked(self) -> bool:
+        """The user says who is who."""
+        return self.options.subject is not None or self.options.subject_column is not None
+
+    def _source(self, stack: Stack, whose: Person, entry: Entry) -> Source:
         frame = stack.first
-        subject = subject_name(frame.patient or folder, self.options)
-        files = sorted({str(f.path.relative_to(self.root)) for f in stack.frames})
+        subject = subject_name(whose.name, self.options)
+        files = [self._name(path) for path in stack.files]
         part = f"-{stack.part}" if stack.part else ""
+        acquisition, remarks = stack.acquisition()
+        spec = {
+            "files": files,
+            "frames": stack.indices,
+            "content": stack.content,
+            "series": self._id(frame.series),
+            "study": self._id(frame.study),
+            "folder": entry["folder"],
+        }
+        notes = (*stack.notes, *remarks, *([whose.note] if whose.note and not self._asked else []))
         return Source(
-            f"{subject}_{self._id(frame.series)}{part}", subject, files[0],
-            {"files": files, "stack": stack.key}, frame.acquisition, stack.error,
-            participant=frame.patient or folder,
+            f"{subject}_{self._id(frame.series)}{part}", subject, files[0], spec, acquisition,
+            stack.error or whose.error, notes, participant=whose.name,
         )  # fmt: skip
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
 
     def _id(self, raw: str) -> str:
         return pseudonym(raw, self.options.pseudonym_key, "vol")
 
 
-def looks_like_dicom(path: Path) -> bool:
-    """True if the file starts as DICOM Part 10 says; reads 132 bytes."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+def unused_files(found: Found) -> dict[Path, str]:
+    """Why each file below a folder that is part of no usable stack is left alone.
+
+    Where several series share a folder, the number of the series is named.
+    """
+    series: dict[Path, set[str]] = defaultdict(set)
+    for stack in found.stacks:
+        for path in stack.files:
+            series[path.parent].add(stack.first.series)
+    reasons: dict[Path, str] = dict(found.unused)
+    for stack in found.stacks:
+        for path in stack.files if stack.named else ():
+            number = f"series {stack.first.series_number:g}: " if len(series[path.parent]) > 1 else ""
+            reasons[path] = f"{number}{stack.named}"
+    return reasons
+
+
+def _no_slice(path: Path) -> str | None:
+    """Why a file right in the root is no slice, so that sub-folders hold the subjects; None if it may be one."""
+    aside = "lies beside the subjects' folders"
+    if not looks_like_dicom(path):
+        return aside
+    try:
+        return read_frames(path).reason
+    except (OSError, DataError):
+        return None

@@ -1,11 +1,7 @@
-"""A DICOM file goes in; its frames (geometry, allow-listed acquisition values, reason to refuse) and pixels come out.
+"""A DICOM file goes in; its frames come out: geometry, allow-listed acquisition values, and why not to use them.
 
-Classic files hold one frame. Enhanced multi-frame files hold many, whose positions, TR, TE and flip angle sit
-in functional groups; both become the same `Frame`.
-
-Refused, with the reason: objects that are not MR images, colour images, phase images, Siemens mosaics (one
-frame tiles a whole volume: its slices are not where the header says), and echo-planar series (fMRI, diffusion:
-distorted, low-resolution time series are no training images for structural edits), unless allowed.
+Classic files hold one frame. Enhanced multi-frame files hold many, whose positions, TR, TE and flip angle sit in
+functional groups; both become the same `Frame`.
 """
 
 from __future__ import annotations
@@ -14,203 +10,194 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pydicom
-from pydicom.errors import InvalidDicomError
-
 from augengine.errors import DataError
+from augengine.io.dicom_header import FrameHeader, number, numbers, read_header, stated, text, texts
+from augengine.io.dicom_kinds import NO_GEOMETRY, no_image, no_magnitude, refusal
 from augengine.records import Acquisition
 
-NOT_MR = "only MR images can be ingested"
-MOSAIC = "a mosaic tiles a whole volume into one frame; it is not a volume for this purpose"
-ECHO_PLANAR = "echo-planar series (fMRI, diffusion) are not ingested unless --allow-echo-planar is given"
-PHASE = "phase images are not magnitude images"
-COLOUR = "only MONOCHROME2 images with one sample per pixel can be ingested"
-NO_GEOMETRY = "position, orientation and pixel spacing must be stated"
-
-# Nothing else of a header is looked at, bar the functional groups.
-_TAGS = [
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "PatientID", "Modality", "SeriesDescription",
-    "SeriesNumber", "SeriesTime", "AcquisitionTime", "InstanceNumber", "ImageType", "ScanningSequence",
-    "EchoPlanarPulseSequence", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
-    "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "TemporalPositionIdentifier",
-    "RescaleSlope", "RescaleIntercept", "Manufacturer", "ManufacturerModelName", "MagneticFieldStrength",
-    "ScanOptions", "FlipAngle", "SliceThickness", "EchoTime", "RepetitionTime", "InversionTime",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-]  # fmt: skip
+NO_DICOM, EMPTY = "no DICOM file", "an empty file"
+_TIMING, _ECHO, _MODIFIER = "MRTimingAndRelatedParametersSequence", "MREchoSequence", "MRModifierSequence"
+_CONTENT, _MEASURES = "FrameContentSequence", "PixelMeasuresSequence"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Frame:
-    """One image of a series, without pixels. Geometry is in LPS mm as DICOM states it; None where refused."""
+    """One image of a series, without pixels. Geometry is in LPS mm as DICOM states it; None where it does not.
+
+    Attributes:
+        index: of the frame in its file; None in a file of one frame.
+        uid: of the image; two files with one uid are copies.
+        day, second: when it was acquired.
+        order: the place in the series that the scanner gave it.
+        decimals: digits after the point with which the position is stated, one number for each of its components.
+        named: why this is no magnitude image at all: it is left alone.
+        refusal: why this image cannot be read: its volume fails.
+    """
 
     path: Path
     index: int | None
+    uid: str
+    study: str
     series: str
     patient: str
     description: str
     series_number: float
-    time: float
+    acquisition_number: float | None
+    day: int | None
+    second: float | None
+    trigger_ms: float | None
+    order: int | None
     rows: int
     columns: int
     image_type: tuple[str, ...]
     temporal: str
+    stack: str
+    echo: float | None
     acquisition: Acquisition
     slope: float
     intercept: float
+    mapped: bool
     position: tuple[float, ...] | None
+    decimals: tuple[int, ...]
     orientation: tuple[float, ...] | None
     spacing: tuple[float, ...] | None
+    gap_mm: float | None
+    named: str | None
     refusal: str | None
 
     @property
-    def stack_key(self) -> tuple[Any, ...]:
-        """Equal for frames that may stand in one volume: a mixed series is split by this."""
-        rounded = tuple(np.round(self.orientation or (), 3) + 0.0)
-        spacing = tuple(np.round(self.spacing or (), 4))
-        a = self.acquisition
-        return (
-            self.series, self.patient, self.rows, self.columns, spacing, rounded, self.image_type, self.temporal,
-            a.echo_time_ms, a.flip_angle_deg, a.inversion_time_ms, self.refusal,
-        )  # fmt: skip
+    def moment(self) -> float | None:
+        """Seconds of the day, or since the first day of the calendar where the day is stated, too."""
+        return None if self.second is None else self.second + 86400.0 * (self.day or 0)
 
 
-def read_frames(path: Path, allow_echo_planar: bool = False) -> list[Frame] | None:
-    """Frames of one file, from its header alone; None if the file is no DICOM.
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds: frames, or the reason why it holds none."""
 
-    Raises:
-        DataError: a DICOM file whose header is cut off or lacks the series' identity.
-    """
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-    except InvalidDicomError:
-        return None
-    except Exception as error:  # pydicom raises many unrelated classes for damaged files
-        raise DataError("this DICOM file is damaged", found=type(error).__name__) from None
-    return _frames(header, path, allow_echo_planar)
+    frames: tuple[Frame, ...] = ()
+    reason: str | None = None
 
 
-def read_pixels(path: Path, allow_echo_planar: bool = False) -> list[tuple[Frame, np.ndarray]]:
-    """Every frame of a file with its stored pixels `(rows, columns)`; compressed transfer syntaxes are decoded.
+def read_frames(path: Path, allow_echo_planar: bool = False) -> Contents:
+    """Frames of one file, from its header alone.
 
     Raises:
-        DataError: pixels missing, cut off or not decodable.
+        OSError: a file that cannot be opened.
+        DataError: a DICOM file whose header is damaged or cut off.
     """
-    try:
-        dataset = pydicom.dcmread(path)
-        pixels = dataset.pixel_array
-    except Exception as error:  # decoders raise many unrelated classes for damaged files
-        raise DataError(
-            "the pixels of a DICOM file cannot be decoded: it is cut off or damaged", found=type(error).__name__
-        ) from None
-    frames = _frames(dataset, path, allow_echo_planar)
-    return [(frame, pixels if frame.index is None else pixels[frame.index]) for frame in frames]
+    header = read_header(path)
+    if header is None:
+        return Contents(reason=EMPTY if path.stat().st_size == 0 else NO_DICOM)
+    return frames_of(header, path, allow_echo_planar)
 
 
-def _frames(header: Any, path: Path, allow_echo_planar: bool) -> list[Frame]:
-    if "SeriesInstanceUID" not in header or "Modality" not in header:
-        raise DataError("a DICOM file must state modality and series", found="a header without them: it is cut off")
-    groups = header.get("PerFrameFunctionalGroupsSequence")
+def frames_of(header: Any, path: Path, allow_echo_planar: bool = False) -> Contents:
+    """Frames of a data set. Raises DataError if its header is cut off."""
+    reason = no_image(header)
+    if reason is not None:
+        return Contents(reason=reason)
+    missing = [k for k in ("SeriesInstanceUID", "Modality", "Rows", "Columns") if not stated(header, k)]
+    if missing:
+        cut = f"a header without {missing[0]}: it is cut off"
+        raise DataError("a DICOM image must state modality, series and matrix", found=cut)
+    groups = stated(header, "PerFrameFunctionalGroupsSequence")
     if not groups:
-        return [_frame(header, path, None, [], allow_echo_planar)]
-    shared = header.get("SharedFunctionalGroupsSequence") or []
+        return Contents((_frame(FrameHeader(header), path, None, allow_echo_planar),))
+    shared = stated(header, "SharedFunctionalGroupsSequence") or []
     single = len(groups) == 1
-    return [
-        _frame(header, path, None if single else n, [group, *shared], allow_echo_planar)
-        for n, group in enumerate(groups)
-    ]
-
-
-def _frame(header: Any, path: Path, index: int | None, groups: list[Any], allow_echo_planar: bool) -> Frame:
-    def value(keyword: str, sequence: str | None = None, enhanced: str | None = None) -> Any:
-        """From the frame's functional groups, then the shared ones, then the top level."""
-        for group in groups:
-            for item in (group.get(sequence) or []) if sequence else []:
-                found = item.get(enhanced or keyword)
-                if found is not None and found != "":
-                    return found
-        return header.get(keyword)
-
-    timing, echo, modifier = "MRTimingAndRelatedParametersSequence", "MREchoSequence", "MRModifierSequence"
-    transform, measures = "PixelValueTransformationSequence", "PixelMeasuresSequence"
-    image_type = texts(value("ImageType", "MRImageFrameTypeSequence", "FrameType"))
-    position = numbers(value("ImagePositionPatient", "PlanePositionSequence"), 3)
-    orientation = numbers(value("ImageOrientationPatient", "PlaneOrientationSequence"), 6)
-    spacing = numbers(value("PixelSpacing", measures), 2)
-    slope = number(value("RescaleSlope", transform))
-    return Frame(
-        path=path,
-        index=index,
-        series=str(header.SeriesInstanceUID),
-        patient=str(header.get("PatientID") or "").strip(),
-        description=str(header.get("SeriesDescription") or ""),
-        series_number=number(header.get("SeriesNumber")) or 0.0,
-        time=number(header.get("AcquisitionTime")) or number(header.get("SeriesTime")) or 0.0,
-        rows=int(header.get("Rows") or 0),
-        columns=int(header.get("Columns") or 0),
-        image_type=image_type,
-        temporal=str(value("TemporalPositionIdentifier", "FrameContentSequence", "TemporalPositionIndex") or ""),
-        acquisition=Acquisition(
-            manufacturer=text(header.get("Manufacturer")),
-            model=text(header.get("ManufacturerModelName")),
-            field_strength_t=number(header.get("MagneticFieldStrength")),
-            scan_options="\\".join(texts(header.get("ScanOptions"))) or None,
-            flip_angle_deg=number(value("FlipAngle", timing)),
-            slice_thickness_mm=number(value("SliceThickness", measures)),
-            echo_time_ms=number(value("EchoTime", echo, "EffectiveEchoTime")),
-            repetition_time_ms=number(value("RepetitionTime", timing)),
-            inversion_time_ms=number(value("InversionTime", modifier, "InversionTimes")),
-        ),
-        slope=1.0 if slope is None else slope,
-        intercept=number(value("RescaleIntercept", transform)) or 0.0,
-        position=position,
-        orientation=orientation,
-        spacing=spacing,
-        refusal=_refusal(header, image_type, allow_echo_planar, bool(position and orientation and spacing)),
+    return Contents(
+        tuple(
+            _frame(FrameHeader(header, [group, *shared]), path, None if single else n, allow_echo_planar)
+            for n, group in enumerate(groups)
+        )
     )
 
 
-def _refusal(header: Any, image_type: tuple[str, ...], allow_echo_planar: bool, geometry: bool) -> str | None:
-    if header.get("Modality") != "MR":
-        return f"{NOT_MR}; found modality {header.get('Modality') or 'none'}"
-    if int(header.get("SamplesPerPixel") or 1) != 1 or header.get("PhotometricInterpretation") != "MONOCHROME2":
-        return COLOUR
-    if "MOSAIC" in image_type:
-        return MOSAIC
-    echo_planar = "EP" in texts(header.get("ScanningSequence")) or header.get("EchoPlanarPulseSequence") == "YES"
-    if echo_planar and not allow_echo_planar:
-        return ECHO_PLANAR
-    if "P" in image_type[2:3] or "PHASE MAP" in image_type:
-        return PHASE
-    return None if geometry else NO_GEOMETRY
+def _frame(header: FrameHeader, path: Path, index: int | None, allow_echo_planar: bool) -> Frame:
+    top, get, setting = header.top, header.get, header.setting
+    image_type = texts(get("ImageType", "MRImageFrameTypeSequence", "FrameType"))
+    place = get("ImagePositionPatient", "PlanePositionSequence")
+    position = numbers(place, 3)
+    orientation = numbers(get("ImageOrientationPatient", "PlaneOrientationSequence"), 6)
+    spacing = numbers(get("PixelSpacing", _MEASURES), 2)
+    slope, intercept, mapped = _scale(header)
+    day, second = header.moment()
+    named = no_magnitude(header, image_type)
+    why = None
+    if named is None:
+        why = refusal(header, image_type, allow_echo_planar)
+        why = why or (None if position and orientation and spacing else NO_GEOMETRY)
+    order = number(get("InstanceNumber")) if index is None else index + 1
+    uid = str(get("SOPInstanceUID") or path)
+    return Frame(
+        path=path,
+        index=index,
+        uid=uid if index is None else f"{uid}#{index}",
+        study=str(stated(top, "StudyInstanceUID") or ""),
+        series=str(stated(top, "SeriesInstanceUID")),
+        patient=str(stated(top, "PatientID") or "").strip(),
+        description=str(stated(top, "SeriesDescription") or ""),
+        series_number=number(stated(top, "SeriesNumber")) or 0.0,
+        acquisition_number=number(get("AcquisitionNumber", _CONTENT, "FrameAcquisitionNumber")),
+        day=day,
+        second=second,
+        trigger_ms=number(get("TriggerTime", "CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime")),
+        order=None if order is None else int(order),
+        rows=int(stated(top, "Rows")),
+        columns=int(stated(top, "Columns")),
+        image_type=image_type,
+        temporal=str(get("TemporalPositionIdentifier", _CONTENT, "TemporalPositionIndex") or ""),
+        stack=str(next((v for item in header.items(_CONTENT) if (v := stated(item, "StackID"))), "")),
+        echo=number(get("EchoNumbers")),
+        acquisition=Acquisition(
+            manufacturer=text(stated(top, "Manufacturer")),
+            model=text(stated(top, "ManufacturerModelName")),
+            field_strength_t=number(stated(top, "MagneticFieldStrength")),
+            scan_options="\\".join(texts(setting("ScanOptions"))) or None,
+            flip_angle_deg=number(setting("FlipAngle", _TIMING)),
+            slice_thickness_mm=number(get("SliceThickness", _MEASURES)),
+            echo_time_ms=number(setting("EchoTime", _ECHO, "EffectiveEchoTime")),
+            repetition_time_ms=number(setting("RepetitionTime", _TIMING)),
+            inversion_time_ms=number(setting("InversionTime", _MODIFIER, "InversionTimes")),
+        ),
+        slope=slope,
+        intercept=intercept,
+        mapped=mapped,
+        position=position,
+        decimals=tuple(map(_decimals, place.split("\\") if isinstance(place, str) else place))
+        if position
+        else (0, 0, 0),
+        orientation=orientation,
+        spacing=spacing,
+        gap_mm=number(get("SpacingBetweenSlices", _MEASURES)),
+        named=named,
+        refusal=why,
+    )
 
 
-def texts(value: Any) -> tuple[str, ...]:
-    """One or several values of a text attribute, in header order."""
-    if value is None or value == "":
-        return ()
-    return tuple(str(v).strip() for v in ([value] if isinstance(value, str) else value))
+def _scale(header: FrameHeader) -> tuple[float, float, bool]:
+    """Slope, intercept, and whether they come from a real-world value mapping (where no rescale is stated)."""
+    transform = "PixelValueTransformationSequence"
+    slope = number(header.get("RescaleSlope", transform))
+    intercept = number(header.get("RescaleIntercept", transform))
+    if slope is None and intercept is None:
+        mapping = "RealWorldValueMappingSequence"
+        mappings = [*header.items(mapping), *(stated(header.top, mapping) or ())]
+        slopes = [number(stated(m, "RealWorldValueSlope")) for m in mappings]
+        if len(mappings) == 1 and slopes[0]:
+            return slopes[0], number(stated(mappings[0], "RealWorldValueIntercept")) or 0.0, True
+    return 1.0 if slope is None else slope, intercept or 0.0, False
 
 
-def text(value: Any) -> str | None:
-    """A text attribute; empty is None."""
-    return str(value or "").strip() or None
+def _decimals(value: str) -> int:
+    """Digits after the point of a decimal string, as written.
 
-
-def number(value: Any) -> float | None:
-    """A numeric attribute (the first of several); empty or malformed is None."""
+    >>> _decimals("-12.50"), _decimals("3"), _decimals("1e-3")
+    (2, 0, 3)
+    """
+    digits, _, power = value.lower().partition("e")
     try:
-        first = value if isinstance(value, str | int | float) else next(iter(value))
-        result = float(first)
-    except (TypeError, ValueError, StopIteration):
-        return None
-    return result if np.isfinite(result) else None
-
-
-def numbers(value: Any, count: int) -> tuple[float, ...] | None:
-    """Exactly `count` finite numbers, or None."""
-    try:
-        result = tuple(float(v) for v in value)
-    except (TypeError, ValueError):
-        return None
-    return result if len(result) == count and np.isfinite(result).all() else None
+        return max(0, len(digits.partition(".")[2]) - int(power or 0))
+    except ValueError:
+        return 0

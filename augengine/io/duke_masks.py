@@ -9,44 +9,54 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from augengine.errors import DataError
-from augengine.geometry import resample_labels, same_grid
+from augengine.geometry import resample_labels, same_grid, spacing_mm
 from augengine.io.files import read_volume
 from augengine.io.labels import SCHEMES, mask_to_label
 from augengine.io.nrrd import read_nrrd
-from augengine.io.walk import visible_files
 
 # Words in a segment's name, in the order in which they are tried.
 WORDS = {"vessels": ("vessel", "blood"), "dense": ("dense", "fgt", "fibro", "gland"), "breast": ("breast",)}
+MASK_SUFFIXES = (".nrrd", ".nii", ".nii.gz")
+MASK_FOLDER = re.compile("mask|segmentation", re.IGNORECASE)
+PATIENT_NAME = re.compile(r"Breast_MRI_\d{3}")
 
 
-def mask_files(folders: Sequence[Path]) -> dict[str, list[Path]]:
-    """Mask files below some folders by the patient in their names."""
+def mask_files(folder: Path, names: Iterable[str]) -> dict[str, list[Path]]:
+    """The masks among files below a folder by the patient in their names, or in those of the folders above them."""
     found: dict[str, list[Path]] = defaultdict(list)
-    suffixes = (".nrrd", ".nii", ".nii.gz")
-    for path in [folder / p for folder in folders for p in visible_files(folder, suffixes=suffixes)]:
-        match = re.search(r"Breast_MRI_\d{3}", path.name) or re.search(r"Breast_MRI_\d{3}", path.parent.name)
-        if match:
-            found[match.group()].append(path.resolve())
+    for name in names:
+        above, _, file = name.rpartition("/")
+        patients = PATIENT_NAME.findall(file) or PATIENT_NAME.findall(above)
+        if patients and file.lower().endswith(MASK_SUFFIXES):
+            found[patients[-1]].append(folder / name)  # the link itself, where it is one: its target lies elsewhere
     return found
 
 
-def breast_label(paths: Sequence[Path], shape: Sequence[int], affine: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def breast_label(
+    paths: Sequence[Path], shape: Sequence[int], affine: np.ndarray, max_loss: float = 1.0
+) -> tuple[np.ndarray, list[str]]:
     """`{fat: 1, fibroglandular: 2}` on the image's grid: the breast without dense tissue is fat.
 
+    Args:
+        max_loss: share of a tissue's volume that resampling may lose.
+
     Raises:
-        DataError: damaged or unexpected files, no breast or dense mask, or no overlap with the image.
+        DataError: damaged or unexpected files, no breast or dense mask, no overlap with the image, or more loss.
     """
     whole = [p for p in paths if not p.name.lower().endswith(".nrrd")]
     if whole:
-        if len(whole) > 1:
-            raise DataError("a patient has one NIfTI mask", found=f"{len(whole)} files")
+        if len(paths) > 1:
+            raise DataError(
+                "a patient has one NIfTI mask, or masks as NRRD",
+                found=f"{len(whole)} NIfTI and {len(paths) - len(whole)} NRRD files",
+            )
         data, mask_affine, _ = read_volume(whole[0])
         return mask_to_label(data, mask_affine, shape, affine, SCHEMES["duke"])
     tissues: dict[str, np.ndarray] = {}
@@ -55,22 +65,47 @@ def breast_label(paths: Sequence[Path], shape: Sequence[int], affine: np.ndarray
         found, mask_affine, remarks = segments(path)
         notes += remarks
         for name, mask in found.items():
+            if name == "vessels":  # no label of ours
+                continue
             if not same_grid(mask.shape, mask_affine, shape, affine):
-                mask = resample_labels(mask, mask_affine, shape, affine)
-                notes.append(f"{name} mask resampled into the image grid by nearest neighbour")
-            tissues[name] = tissues.get(name, np.zeros(tuple(shape), bool)) | mask.astype(bool)
+                mask, remark = _resampled(name, mask, mask_affine, shape, affine, max_loss)
+                notes.append(remark)
+            tissues[name] = mask | tissues[name] if name in tissues else mask
     for name in ("breast", "dense"):
         if name not in tissues or not tissues[name].any():
             raise DataError(
                 f"a {name} mask that overlaps the image is needed", found=", ".join(sorted(tissues)) or "none"
             )
-    codes = SCHEMES["duke"]
-    label = np.where(tissues["breast"], codes["fat"], 0)
-    return np.where(tissues["dense"], codes["fibroglandular"], label).astype(np.uint8), notes
+    label = np.zeros(tuple(shape), np.uint8)
+    label[tissues["breast"]] = SCHEMES["duke"]["fat"]
+    label[tissues["dense"]] = SCHEMES["duke"]["fibroglandular"]
+    return label, notes
+
+
+def _resampled(
+    name: str, mask: np.ndarray, mask_affine: np.ndarray, shape: Sequence[int], affine: np.ndarray, max_loss: float
+) -> tuple[np.ndarray, str]:
+    """A mask on the image's grid, and what became of its volume."""
+    moved = resample_labels(mask.view(np.uint8), mask_affine, shape, affine).view(bool)
+    before = float(mask.sum()) * float(np.prod(spacing_mm(mask_affine)))
+    after = float(moved.sum()) * float(np.prod(spacing_mm(affine)))
+    remark = f"{name} mask resampled into the image grid by nearest neighbour: {before:.0f} mm³ became {after:.0f}"
+    lost = 1 - after / before if before else 0.0
+    if lost > max_loss:
+        raise DataError(
+            f"a mask may lose at most {max_loss:.0%} of its volume by resampling",
+            found=f"{lost:.0%} of the {name} mask lost: {remark}",
+            next_step="check that the mask belongs to this image, or raise --max-label-loss",
+        )
+    return moved, remark
 
 
 def segments(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
-    """Masks `(I, J, K)` by tissue (breast, dense, vessels), their affine, notes."""
+    """Masks (bool, `(I, J, K)`) by tissue (breast, dense, vessels), their affine, notes.
+
+    Several segments of one tissue, such as left and right, are one mask. Slicer before 4.11 states neither value nor
+    layer: each segment is a layer of its own, and a single one may be a plain array.
+    """
     data, affine, header = read_nrrd(path)
     layers = data[None] if data.ndim == 3 else data
     numbers = sorted({int(m.group(1)) for key in header if (m := re.match(r"Segment(\d+)_Name", str(key)))})
@@ -78,16 +113,25 @@ def segments(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
         if data.ndim == 4:
             raise DataError("a layered mask must name its segments", found=f"shape {data.shape}", where=str(path))
         return _by_convention(path, data), affine, ["mask values by the data set's convention: the file names none"]
+    old = not any(f"Segment{n}_{key}" in header for n in numbers for key in ("LabelValue", "Layer"))
+    if old and len(layers) != len(numbers):
+        raise DataError(
+            "segments without stated values must have a layer each",
+            found=f"{len(numbers)} segments in {len(layers)} layers", where=str(path),
+        )  # fmt: skip
     found: dict[str, np.ndarray] = {}
-    for number in numbers:
+    for place, number in enumerate(numbers):
         tissue = _tissue(header, number, len(numbers), path)
-        value, layer = _integer(header, f"Segment{number}_LabelValue", path), 0
-        if f"Segment{number}_Layer" in header:
-            layer = _integer(header, f"Segment{number}_Layer", path)
-        if layer >= len(layers):
-            raise DataError("a segment's layer must be in the file", found=layer, where=str(path))
-        found[tissue] = (layers[layer] == value).astype(np.uint8)
-    return found, affine, []
+        if old:
+            mask = layers[place] != 0
+        else:
+            layer = _integer(header, f"Segment{number}_Layer", path) if f"Segment{number}_Layer" in header else 0
+            if layer >= len(layers):
+                raise DataError("a segment's layer must be in the file", found=layer, where=str(path))
+            mask = layers[layer] == _integer(header, f"Segment{number}_LabelValue", path)
+        found[tissue] = found[tissue] | mask if tissue in found else mask
+    remarks = ["masks of several segments of one tissue joined"] if len(found) < len(numbers) else []
+    return found, affine, remarks
 
 
 def _tissue(header: dict[str, Any], number: int, count: int, path: Path) -> str:
@@ -102,8 +146,8 @@ def _tissue(header: dict[str, Any], number: int, count: int, path: Path) -> str:
 
 def _by_convention(path: Path, data: np.ndarray) -> dict[str, np.ndarray]:
     if _is_breast_file(path):
-        return {"breast": (data > 0).astype(np.uint8)}
-    return {"vessels": (data == 1).astype(np.uint8), "dense": (data == 2).astype(np.uint8)}
+        return {"breast": data > 0}
+    return {"vessels": data == 1, "dense": data == 2}
 
 
 def _is_breast_file(path: Path) -> bool:

@@ -1,14 +1,15 @@
-"""Duke's optional spreadsheets go in; decoded values by patient, for cross-checks, come out."""
+"""Duke's optional spreadsheets go in; decoded values by patient come out: the pre-contrast series, and cross-checks."""
 
 from __future__ import annotations
 
 import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from augengine.acquisition_terms import same
 from augengine.errors import ConfigError
+from augengine.io.sources import pseudonym
 from augengine.io.tables import records, table_rows
 from augengine.records import Acquisition
 
@@ -114,4 +115,30 @@ def boxes_by_patient(path: Path) -> dict[str, Box]:
             raise ConfigError(
                 f"the table of boxes needs Patient ID, {', '.join(BOX_COLUMNS)}", found=str(error), where=f"{path}:{n}"
             ) from None
+    return found
+
+
+def pre_contrast_series(path: Path) -> dict[str, str]:
+    """Patient to (pseudonym of) SeriesInstanceUID from the mapping table's `pre` rows.
+
+    The UID is the folder part of `classic_path`, whichever way its slashes lean; the paths themselves are never
+    followed.
+
+    Raises:
+        ConfigError: a missing column, or no `pre` row.
+    """
+    rows = records(table_rows(path))
+    if not rows or not {"original_path_and_filename", "classic_path"} <= rows[0].keys():
+        raise ConfigError(
+            "the mapping table needs the columns original_path_and_filename and classic_path", where=str(path),
+            next_step="use Breast-Cancer-MRI-filepath_filename-mapping as downloaded",
+        )  # fmt: skip
+    found: dict[str, str] = {}
+    for row in rows:
+        parts = PurePosixPath(row["original_path_and_filename"].replace("\\", "/")).parts
+        classic = PurePosixPath(row.get("classic_path", "").replace("\\", "/"))
+        if len(parts) >= 3 and parts[-2].lower() == "pre":
+            found.setdefault(parts[-3], pseudonym(classic.parent.name, "", "series"))
+    if not found:
+        raise ConfigError("the mapping table must have rows of 'pre' images", found="none", where=str(path))
     return found

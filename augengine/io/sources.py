@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -235,6 +235,14 @@ class Reader(Protocol):
 
     def read(self, source: Source) -> Volume:
         """The volume with pixels. Raises DataError."""
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """A reader that has something to say when all entries are scanned."""
+
+    def settle(self, sources: Sequence[Source]) -> list[Source]:
+        """The same sources, with errors and notes that only all of them together tell."""
 
 
 def grouped(reasons: Mapping[str, str], at_least: int = 4) -> list[Unused]:

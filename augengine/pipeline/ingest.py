@@ -30,6 +30,7 @@ from augengine.io.sources import (
     Entry,
     Listing,
     Reader,
+    Settles,
     Source,
     SourceOptions,
     Unused,
@@ -200,6 +201,9 @@ def plan_ingest(
     """
     reader, listing = open_layout(Path(root).expanduser().resolve(), layout, options)
     found, unused = _scan(reader, listing, inline, progress)
+    if not found:
+        raise _nothing(reader, unused)
+    found = reader.settle(found) if isinstance(reader, Settles) else found
     participants = Participants.of(reader.root, options)
     sources = _unique([_identified(source, options, participants) for source in found])
     shared = [*listing.shared, *participants.files(reader.root)]
@@ -209,6 +213,17 @@ def plan_ingest(
     points = time_points(sources, options)
     splits = _splits(sources, options, split_seed, fractions, points.patients)
     return IngestPlan(reader, sources, splits, shared, named, count, points.hint)
+
+
+def _nothing(reader: Reader, unused: Sequence[Unused]) -> DataError:
+    reasons: Counter[str] = Counter()
+    for item in unused:
+        reasons[item.reason] += item.files
+    return DataError(
+        f"a folder of layout '{reader.layout}' must hold a volume",
+        found=", ".join(f"{n} × {why}" for why, n in reasons.most_common(5)) or "no file",
+        where=str(reader.root),
+    )
 
 
 def _roots(reader: Reader) -> list[Path]:

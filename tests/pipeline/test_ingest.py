@@ -48,7 +48,7 @@ def test_counts_reconcile_and_every_failure_has_its_reason(tmp_path: Path) -> No
     assert summary["found"] == {"volumes": 10, "subjects": 10}
     assert summary["counts"] == {"samples": 42, "volumes": 7, "failed": 3}
     failed = {s["entry"].split("/")[0][-6:]: (s["stage"], s["reason"]) for s in summary["sources"] if s["reason"]}
-    assert failed["JANE-0"][0] == "read"
+    assert failed["JANE-0"][0] == "headers"
     assert "evenly spaced" in failed["JANE-0"][1]
     assert failed["JANE-1"][0] == "headers"
     assert "mosaic" in failed["JANE-1"][1]
