@@ -10,6 +10,7 @@ import pytest
 from builders import slice_sample, write_samples
 
 from augengine.io.content import content_digest, file_sha256
+from augengine.io.dataset import dataset_files
 from augengine.io.store import Store
 from augengine.records import Acquisition, Sample
 
@@ -26,13 +27,13 @@ CHANGES: dict[str, dict[str, Any]] = {
     "confidence": {"label_confidence": CERTAIN},
     # The same values at other places: as many bytes, compressed or not.
     "pixels": {"image": SAMPLES[2].image[:, ::-1].copy()},
-    "range": {"intensity_range": (31.0, 700.0)},
+    "range": {"intensity_range": ((31.0, 700.0),)},
 }
 
 
 def digest_of(folder: Path, samples: list[Sample]) -> str:
     store = Store(write_samples(folder, samples, per_file=2))
-    return content_digest(store, store.names("", ".parquet"))
+    return content_digest(store, dataset_files(store))
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -50,7 +51,7 @@ def test_rows_missing_added_or_in_another_order_are_another_data_set(tmp_path: P
 
 def test_what_the_manifest_lists_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(write_samples(tmp_path, SAMPLES, per_file=2))
-    names = store.names("", ".parquet")
+    names = dataset_files(store)
     read = content_digest(store, names)
     parts = [{"name": name, "sha256": file_sha256(store, name), "rows": 2, "bytes": 1} for name in names]
     store.write_json("manifest.json", {"files": {"samples": parts, "failed": ["older"]}})

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -116,6 +117,14 @@ def test_storage_that_writes_over_what_is_there_is_refused(
     assert not store.exists(LOCK)
 
 
+def until(reached: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait for something that a thread brings about."""
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_a_beating_lock_from_elsewhere_is_respected(store: Store) -> None:
     held(store, 4711, "elsewhere")
     beat = threading.Timer(0.2, held, (store, 4711, "elsewhere", 1))
@@ -127,11 +136,14 @@ def test_a_beating_lock_from_elsewhere_is_respected(store: Store) -> None:
 
 def test_a_holder_that_was_overtaken_notices_and_leaves_the_lock_alone(store: Store) -> None:
     with RunLock(store, renew_s=0.05) as lock:
-        time.sleep(0.3)
+        until(lambda: json.loads(store.read(LOCK))["beats"] > 0)
         lock.check()
-        assert json.loads(store.read(LOCK))["beats"] > 0
-        held(store, 4711, "elsewhere")
-        time.sleep(0.3)
+
+        def overtaken() -> bool:
+            held(store, 4711, "elsewhere")  # again, where a renewal that had begun before replaced it
+            return lock._lost.wait(0.3)
+
+        until(overtaken)
         with pytest.raises(RunError, match="another job took this output folder over"):
             lock.check()
     assert json.loads(store.read(LOCK))["pid"] == 4711

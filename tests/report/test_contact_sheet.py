@@ -59,7 +59,7 @@ def test_the_channel_and_the_slice_that_changed_most_are_shown(
     shown: list[np.ndarray] = []
     monkeypatch.setattr(module, "upright", lambda picture: shown.append(picture) or picture)
     data, out = Store(write_samples(tmp_path / "data", [source])), Store(write_samples(tmp_path / "out", [after]))
-    contact_sheet(data, ["part-000.parquet"], out, ["part-000.parquet"], truth=normalise)
+    contact_sheet(data, dataset_files(data), out, dataset_files(out), truth=normalise)
     expected = [normalise(s)[1, :, :, 4] for s in (source, after, after)]
     assert len(shown) == 5
     for picture, wanted in zip(shown, expected, strict=False):

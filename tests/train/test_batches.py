@@ -8,8 +8,7 @@ from training_cases import batch_of, recipe, samples_of, survey_of, write_rows
 
 from augengine.errors import ConfigError, DataError
 from augengine.io.dataset import write_dataset
-from augengine.io.shards import to_bytes, to_table
-from augengine.io.store import Store
+from augengine.io.shards import to_table
 from augengine.records import Acquisition, Sample
 from augengine.train.data import Batch, BatchReader, Rows, fold_of, row_bytes, survey
 from augengine.train.run import _tell_memory
@@ -91,9 +90,8 @@ def counted(data: str, **options: Any) -> tuple[Counting, list[list[int]]]:
 
 
 def test_a_row_group_is_decoded_once_an_epoch_however_small_the_cache(tmp_path: Path) -> None:
-    store = Store(tmp_path / "many")
-    for shard in range(16):
-        store.write(f"samples/part-{shard:02d}.parquet", to_bytes(to_table([sample(shard, k) for k in range(10)])))
+    shards = (to_table([sample(shard, k) for k in range(10)]) for shard in range(16))
+    store = write_dataset(tmp_path / "many", shards)
     seen = {}
     for cache_mb in (0, 1024):
         for window_groups in (1, 4, 8):
