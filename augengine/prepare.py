@@ -86,7 +86,7 @@ def prepare(volume: Sample, preparation: Preparation, *, watch: LabelWatch | Non
     image, label = image[..., first:last], None if label is None else label[..., first:last]
     affine = shifted(affine, first)
     if label is not None and watch is not None:
-        watch.cut(label, affine, "--drop-end-slices")
+        watch.cut(label, affine, "--drop-end-slices", 2 * first / (2 * first + label.shape[-1]))
 
     if preparation.size or preparation.spacing_mm:
         before, source = label, affine
