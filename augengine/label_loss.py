@@ -88,6 +88,7 @@ class LabelWatch:
     uncovered: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
     _rounding_mm3: float = 0.0
+    _asked: float = 0.0
 
     @classmethod
     def of(cls, label: np.ndarray, affine: np.ndarray, labels: Mapping[str, int], max_loss: float) -> LabelWatch:
@@ -95,12 +96,16 @@ class LabelWatch:
         volumes = label_volumes(label, affine)
         return cls(labels, max_loss, volumes, volumes)
 
-    def cut(self, label: np.ndarray, affine: np.ndarray, step: str) -> None:
-        """A step that left out voxels and kept the others as they are.
+    def cut(self, label: np.ndarray, affine: np.ndarray, step: str, asked: float) -> None:
+        """A step that left out voxels, as the user asked, and kept the others as they are.
+
+        Args:
+            asked: share of the image that is left out; a label that is spread over the image loses as much of it.
 
         Raises:
-            DataError: a label lost more than the bound allows, or all of it.
+            DataError: a label lost more than the bound allows and than the user asked for, or all of it.
         """
+        self._asked = max(self._asked, asked)
         self._compare(label_volumes(label, affine), step)
 
     def resampled(
@@ -152,10 +157,11 @@ class LabelWatch:
             if before - after > NOTED_SHARE * start:
                 self.notes.append(f"label '{name}': {(before - after) / start:.0%} of {start:.0f} mm3 lost by {step}")
             lost = start - after
-            over = lost > self.max_loss * start + (self._rounding_mm3 if after > 0 else 0)
+            bound = max(self.max_loss, self._asked)
+            over = lost > bound * start + self._rounding_mm3 or (after == 0 and self.max_loss < 1)
             if before > after and over:
                 raise DataError(
-                    f"of label '{name}' at most {self.max_loss:.0%} may be lost",
+                    f"of label '{name}' at most {bound:.0%} may be lost",
                     found=f"{lost / start:.0%} of {start:.0f} mm3 lost, the last of it by {step}",
                     next_step="look at image and mask, change that setting, or raise --max-label-loss",
                 )  # fmt: skip

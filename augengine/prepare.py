@@ -110,7 +110,7 @@ def prepare(
     image, label = image[..., first:last], None if label is None else label[..., first:last]
     affine = shifted(affine, first)
     if label is not None and watch is not None:
-        watch.cut(label, affine, "--drop-end-slices")
+        watch.cut(label, affine, "--drop-end-slices", 2 * first / (2 * first + label.shape[-1]))
 
     if resampled:
         before, source = label, affine

@@ -40,13 +40,22 @@ def test_volumes_are_mm3_of_each_code() -> None:
 
 
 def test_end_slices_that_hold_a_label_are_noted_and_refused_with_the_flag() -> None:
-    label = box(np.s_[10:20, 10:20, 1:10])
+    label = box(np.s_[10:20, 10:20, 31:40], shape=(40, 40, 40))
     assert prepared(label)[1] == []
     rows, notes = prepared(label, 0.12, drop_end_slices=1)
     assert notes == ["label 'rim': 11% of 2700 mm3 lost by --drop-end-slices"]
-    assert len(rows) == 8
+    assert len(rows) == 38
     with pytest.raises(DataError, match=r"label 'rim' at most 10%.*the last of it by --drop-end-slices.*--max-label"):
         prepared(label, 0.1, drop_end_slices=1)
+
+
+def test_a_tissue_loses_what_end_slices_were_asked_for() -> None:
+    tissue = box(np.s_[5:35, 5:35, :], np.s_[10:20, 10:20, 6:10])
+    with pytest.raises(DataError, match=r"label 'core' at most 40% may be lost; found 50%"):
+        prepared(tissue, 0.1, drop_end_slices=2)
+    tissue[10:20, 10:20, 5] = 2
+    _, notes = prepared(tissue, 0.1, drop_end_slices=2)
+    assert [n[:20] for n in notes] == ["label 'rim': 40% of ", "label 'core': 40% of"]
 
 
 def test_a_label_that_goes_whole_is_refused_however_small() -> None:
