@@ -89,7 +89,12 @@ def read_frames(path: Path, allow_echo_planar: bool = False) -> Contents:
     header = read_header(path)
     if header is None:
         return Contents(reason=EMPTY if path.stat().st_size == 0 else NO_DICOM)
-    return frames_of(header, path, allow_echo_planar)
+    try:
+        return frames_of(header, path, allow_echo_planar)
+    except DataError:
+        raise
+    except Exception as error:  # values that are not what their VR says raise many unrelated classes
+        raise DataError("this DICOM file is damaged", found=type(error).__name__) from None
 
 
 def frames_of(header: Any, path: Path, allow_echo_planar: bool = False) -> Contents:

@@ -145,8 +145,7 @@ def _state_syntax(dataset: Any) -> None:
     """
     if getattr(dataset.file_meta, "TransferSyntaxUID", None):
         return
-    pixels = dataset.get_item("PixelData")
-    if pixels is not None and getattr(pixels, "is_undefined_length", False):
+    if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
         raise DataError("compressed pixels need a stated transfer syntax", found="no file meta information")
     implicit, little = dataset.original_encoding
     explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
