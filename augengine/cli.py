@@ -9,6 +9,7 @@ from augengine.commands.calibrate import calibrate_command
 from augengine.commands.check import check_command
 from augengine.commands.explain import explain_command
 from augengine.commands.ingest import ingest_command
+from augengine.commands.ls import ls_command
 from augengine.commands.phantom import phantom_command
 from augengine.commands.plan import plan_command
 from augengine.commands.replay import replay_command
@@ -21,6 +22,7 @@ app.command("train")(train_command)
 app.command("augment")(augment_duke)
 app.command("check")(check_command)
 app.command("calibrate")(calibrate_command)
+app.command("ls")(ls_command)
 app.command("plan")(plan_command)
 app.command("replay")(replay_command)
 app.command("explain")(explain_command)
