@@ -54,7 +54,7 @@ def check_leakage(
     by_hash = {subject_hash(subject): subject for subject in tested}
     by_sha256 = {spec.sha256: (name, spec) for name, spec in checkpoints.items()}
     subjects: set[str] = set()
-    donors: set[str] = set()
+    borrowed: set[str] = set()
     models: set[str] = set()
     count = synthetic = 0
     for row in rows:
@@ -68,7 +68,7 @@ def check_leakage(
         provenance = _provenance(row)
         for donor in _donors(provenance["plan"]):
             _refuse(tested, donor, "a donor of its plan", where)
-            donors.add(donor)
+            borrowed.add(donor)
         for role, sha256 in provenance["models"].items():
             if sha256 in models or role.endswith(".reference"):  # label maps that a gate compared with made nothing
                 continue
@@ -82,7 +82,16 @@ def check_leakage(
             if held_out_manufacturer is not None and spec.kind in GENERATORS:
                 _check_manufacturer(name, spec, held_out_manufacturer, f"{where}, {role}")
             models.add(sha256)
-    return Lineage(count, synthetic, len(subjects), len(donors), len(models))
+    return Lineage(count, synthetic, len(subjects), len(borrowed), len(models))
+
+
+def donors(row: Mapping[str, Any]) -> frozenset[str]:
+    """The subjects whose labels or metadata an augmented row borrowed, besides its own.
+
+    Raises:
+        LeakageError: its provenance does not say.
+    """
+    return frozenset(_donors(_provenance(row)["plan"]))
 
 
 def _refuse(tested: Collection[str], subject: str, way: str, where: str) -> None:

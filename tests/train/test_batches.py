@@ -8,7 +8,8 @@ from augengine.errors import DataError
 from augengine.io.shards import to_bytes, to_table
 from augengine.io.store import Store
 from augengine.records import Acquisition, Sample
-from augengine.train.data import BatchReader, Rows, fold_of, survey
+from augengine.selection import fold_of
+from augengine.train.data import BatchReader, Rows, survey
 
 
 def sample(subject: int, index: int, split: str = "train", size: int = 8) -> Sample:
