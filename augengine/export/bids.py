@@ -101,7 +101,8 @@ class Bids(Strict):
         yield File(f"{DERIVATIVES}/dseg.tsv", f"{table}\n".encode())
         yield from _participants(cases)
         yield File(".bidsignore", b"export.json\n")
-        yield File("README.md", _readme(cases, about).encode())
+        for folder in ("", f"{DERIVATIVES}/"):
+            yield File(f"{folder}README.md", _readme(cases, about).encode())
 
     def identity(self) -> dict[str, Any]:
         """All options."""
@@ -126,7 +127,7 @@ class Bids(Strict):
             name = self._name(stem, desc, channel)
             yield File(f"{folder}/{name}.nii.gz", nifti_bytes(array, item.affine), (case.name,))
             of = f"bids:raw:sub-{subject}/anat/{self._name(stem, '', channel)}.nii.gz" if source else None
-            yield _text(f"{folder}/{name}.json", sidecar(case, of, about.licence), (case.name,))
+            yield _text(f"{folder}/{name}.json", sidecar(item, of, about.licence), (case.name,))
         if item.label is None:
             return
         shown = [f"{folder}/{self._name(stem, desc, channel)}.nii.gz" for channel in about.channels]
@@ -136,11 +137,9 @@ class Bids(Strict):
         name = f"{DERIVATIVES}/sub-{subject}/anat/{stem}{_desc(desc)}_dseg"
         yield File(f"{name}.nii.gz", nifti_bytes(item.label, item.affine), (case.name,))
         about_label = {
-            "Manual": False,
-            "Sources": of_label,
-            "SpatialReference": of_label[0],
+            "Description": f"labels of {case.name}", "Sources": of_label, "SpatialReference": of_label[0],
             "Synthetic": case.synthetic,
-        }
+        }  # fmt: skip
         yield _text(f"{name}.json", about_label, (case.name,))
 
     def _name(self, stem: str, desc: str, channel: str) -> str:
@@ -169,8 +168,9 @@ def called(cases: Sequence[Case]) -> list[Case]:
     return done
 
 
-def sidecar(case: Case, source: str | None, licence: str | None) -> dict[str, Any]:
+def sidecar(item: Item, source: str | None, licence: str | None) -> dict[str, Any]:
     """What BIDS says of an image; times in seconds."""
+    case = item.case
     found: dict[str, Any] = {}
     for key, name in _SECONDS.items():
         if (value := case.acquisition.get(name)) is not None:
@@ -181,10 +181,16 @@ def sidecar(case: Case, source: str | None, licence: str | None) -> dict[str, An
     if not case.synthetic:
         return found
     found |= {
-        "Description": f"synthetic image, made by the generative policy {case.policy}", "Synthetic": True,
-        "Policy": case.policy, "PolicyDigest": case.policy_digest, "SourceLicence": licence or "not stated",
+        "Description": f"synthetic image by the policy {case.policy}", "Synthetic": True,
+        "SkullStripped": _emptied(item), "Policy": case.policy, "PolicyDigest": case.policy_digest,
+        "SourceLicence": licence or "not stated",
     }  # fmt: skip
     return {**found, "Sources": [source], "SpatialReference": source} if source else found
+
+
+def _emptied(item: Item) -> bool:
+    """True if what lies around the head was set to 0: a quarter of all voxels, as no scanner leaves it."""
+    return bool((item.image == 0).all(0).mean() > 0.25)
 
 
 def _desc(desc: str) -> str:

@@ -54,7 +54,7 @@ class HuggingFace(Strict):
 
     def files(self, items: Iterator[Item], unit: str, about: About) -> Iterator[File]:
         """One Parquet file."""
-        schema, sink, names = self.schema(about), io.BytesIO(), []
+        schema, sink, names = self.columns(about), io.BytesIO(), []
         with pq.ParquetWriter(sink, schema, compression="zstd", compression_level=3) as writer:
             for group in _chunks(items, _ROWS_PER_GROUP):
                 names += [item.case.name for item in group]
@@ -70,7 +70,7 @@ class HuggingFace(Strict):
         """All options."""
         return self.model_dump(mode="json")
 
-    def schema(self, about: About) -> pa.Schema:
+    def columns(self, about: About) -> pa.Schema:
         """Of every file; with what Hugging Face reads of it."""
         fields = [(name, pa.string()) for name in _TEXT]
         fields += [("synthetic", pa.bool_()), ("channels", pa.list_(pa.string())), ("labels", pa.list_(pa.string()))]

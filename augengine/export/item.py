@@ -105,7 +105,7 @@ class Items:
         return sample.image[[sample.channels.index(name) for name in self.channels]]
 
     def _air(self, place: Place) -> np.ndarray:
-        return (self._channels(self._sample(place)) == 0).all(0)
+        return np.asarray((self._channels(self._sample(place)) == 0).all(0))
 
     def _label(self, sample: Sample) -> np.ndarray | None:
         if sample.label is None:

@@ -67,9 +67,9 @@ class TorchIO(Strict):
 def sampling(item: Item) -> np.ndarray:
     """uint8 `(I, J, K)`: 1 on the labels; without any, on what is not 0; without that, everywhere."""
     if item.label is not None and item.label.any():
-        return (item.label > 0).astype(np.uint8)
+        return np.asarray(item.label > 0, np.uint8)
     body = (item.image != 0).any(0)
-    return (body if body.any() else np.ones_like(body)).astype(np.uint8)
+    return np.asarray(body if body.any() else np.ones_like(body), np.uint8)
 
 
 def _sampling_name(case: Case) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-module = sys.modules[nnUNetTrainer.__module__]
+module: Any = sys.modules[nnUNetTrainer.__module__]
 
 
 class AugengineTrainer(nnUNetTrainer):  # type: ignore[misc]

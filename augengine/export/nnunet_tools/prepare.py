@@ -41,7 +41,7 @@ class RealFingerprint(DatasetFingerprintExtractor):  # type: ignore[misc]
 def real_planner(base: type) -> type:
     """A planner that plans for the number of real cases."""
 
-    class RealPlanner(base):  # type: ignore[misc,valid-type]
+    class RealPlanner(base):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             real_only(self)
