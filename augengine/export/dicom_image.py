@@ -12,6 +12,7 @@ from augengine import __version__
 from augengine.export.case import Case
 from augengine.export.item import Item
 from augengine.geometry import LPS_TO_RAS, spacing_mm
+from augengine.rng import canonical_json
 
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 _DAY, _TIME = "19700101", "000000"
@@ -19,7 +20,7 @@ _DAY, _TIME = "19700101", "000000"
 
 def uid(*parts: str) -> str:
     """A UID that follows from ids alone."""
-    return str(generate_uid(entropy_srcs=["augengine", *parts]))
+    return str(generate_uid(entropy_srcs=["augengine", canonical_json(parts)]))
 
 
 def instances(item: Item, array: np.ndarray, channel: str, number: int, licence: str | None) -> list[Any]:
@@ -66,7 +67,7 @@ def _headed(case: Case, channel: str, number: int, k: int, licence: str | None) 
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     dataset.SpecificCharacterSet = "ISO_IR 192"
-    dataset.PatientName = dataset.PatientID = case.subject_id
+    dataset.PatientName, dataset.PatientID = f"{case.subject_id}^", case.subject_id
     dataset.PatientBirthDate = dataset.PatientSex = ""
     dataset.PatientIdentityRemoved, dataset.DeidentificationMethod = "YES", "written anew from pixels by augengine"
     dataset.StudyInstanceUID, dataset.StudyID = uid("study", case.subject_id, case.volume_id), ""

@@ -126,6 +126,8 @@ def _settle(found: Any, case: Case) -> None:
         element.DimensionOrganizationUID = organisation
     for element in found.DimensionIndexSequence:
         element.DimensionOrganizationUID = organisation
+    for element in found.get("ContributingEquipmentSequence", ()):
+        element.ContributionDateTime = "19700101000000"
     found.SyntheticData = "YES" if case.synthetic else "NO"
 
 

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from builders import write_checkpoint
-from cohorts import LABELS, OBLIQUE, augmented, cohort, exported, slice_cohort, slices, volume, volume_cohort
+from export_cohorts import LABELS, OBLIQUE, augmented, cohort, exported, slice_cohort, slices, volume, volume_cohort
 
 from augengine.diffusion.checkpoint import read_spec, save_generator, subject_hash, untrained
 from augengine.errors import AugengineError, DataError, RunError

@@ -7,7 +7,7 @@ import io
 import nibabel as nib
 import numpy as np
 import pytest
-from cohorts import OBLIQUE
+from export_cohorts import OBLIQUE
 
 from augengine.errors import DataError
 from augengine.export.nifti import check_grid, nifti_bytes, oriented
