@@ -62,6 +62,9 @@ def main() -> None:
     number = int(FOLDER.name[len("Dataset") :].split("_")[0])
     if Path(nnUNet_raw, FOLDER.name).resolve() != FOLDER:
         parser.error(f"nnUNet_raw must be {FOLDER.parent}; found {nnUNet_raw}")
+    prepared = Path(nnUNet_preprocessed, FOLDER.name)
+    prepared.mkdir(parents=True, exist_ok=True)
+    shutil.copy(FOLDER / "splits_final.json", prepared)  # over one of an export that stood here before
     RealFingerprint(number, asked.np).run(overwrite_existing=True)
     plans = asked.plans_name
     if asked.plans_of is None:
@@ -73,8 +76,7 @@ def main() -> None:
     else:
         source = int(asked.plans_of) if asked.plans_of.isdecimal() else asked.plans_of
         move_plans_between_datasets(source, number, plans)
-        for name in ("dataset.json", "splits_final.json"):
-            shutil.copy(FOLDER / name, Path(nnUNet_preprocessed, FOLDER.name, name))
+        shutil.copy(FOLDER / "dataset.json", prepared)
     api.preprocess_dataset(number, plans, asked.c, [asked.np] * len(asked.c))
 
 
