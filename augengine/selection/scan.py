@@ -43,7 +43,7 @@ class Scan:
             request.where, ""
         )  # conditions on which no row said anything, with one that did not
         self.gates: set[str] = set()  # gates that rows name, where a condition asks for one that they do not
-        self.trained_on = 0  # real rows of the split train
+        self.trained_on = 0  # real rows for training
         self.ids = hashlib.blake2b(digest_size=16)
 
     def rows(self, source: int, store: Store, augmented: bool) -> Iterator[dict[str, Any]]:
@@ -119,7 +119,7 @@ class Scan:
         self.shapes.add(tuple(row["image_shape"]))
         if row["label_names"] or self.request.unlabelled != "keep":
             self.schemes.setdefault((tuple(row["label_names"]), tuple(row["label_codes"])), where)
-        self.trained_on += not augmented and row["split"] in ("train", None)
+        self.trained_on += not augmented and (self.request.splits is None or row["split"] == "train")
         self.ids.update(f"{where}\n".encode())
 
     def _keep(
