@@ -32,4 +32,9 @@ def conformed(sample: Sample, channels: Sequence[str], labels: Labels, label_nam
 
 def _channels(sample: Sample, channels: Sequence[str]) -> dict[str, object]:
     order = [sample.channels.index(name) for name in channels]
-    return {"image": np.ascontiguousarray(sample.image[order]), "channels": tuple(channels)}
+    ranges = sample.intensity_range
+    return {
+        "image": np.ascontiguousarray(sample.image[order]),
+        "channels": tuple(channels),
+        "intensity_range": None if ranges is None else tuple(ranges[n] for n in order),
+    }

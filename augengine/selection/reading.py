@@ -8,14 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from augengine.io.commits import sample_files
-from augengine.io.shards import SCHEMA, check_schema
+from augengine.io.dataset import dataset_files
+from augengine.io.shards import check_schema
 from augengine.io.store import Store
-
-
-def shards(store: Store) -> list[str]:
-    """Names of the files that hold a data set's rows."""
-    return sample_files(store)
 
 
 def open_shard(store: Store, name: str) -> pq.ParquetFile:
@@ -25,15 +20,9 @@ def open_shard(store: Store, name: str) -> pq.ParquetFile:
     return file
 
 
-def read_columns(file: pq.ParquetFile, group: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """A row group in the present schema; None reads every column."""
-    there = [c for c in columns or SCHEMA.names if c in file.schema_arrow.names]
-    return file.read_row_group(group, columns=there)
-
-
 def row_groups(store: Store) -> Iterator[tuple[str, int, pq.ParquetFile]]:
     """Every row group of a data set: shard, number within it, and the open file."""
-    for name in shards(store):
+    for name in dataset_files(store):
         file = open_shard(store, name)
         for group in range(file.num_row_groups):
             yield name, group, file

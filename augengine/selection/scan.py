@@ -12,17 +12,22 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from augengine.errors import DataError
+from augengine.io.shards import read_group
 from augengine.io.store import Store
 from augengine.leakage import donors
+from augengine.records import IntensityRule
 from augengine.selection import ratio
 from augengine.selection.agreement import Scheme
 from augengine.selection.conditions import GATE, Condition, columns_of
 from augengine.selection.group import Group
-from augengine.selection.reading import has_labels, read_columns, row_groups
+from augengine.selection.reading import has_labels, row_groups
 from augengine.selection.request import Request
 from augengine.yaml_config import unknown_name
 
-_COLUMNS = ["sample_id", "subject_id", "split", "synthetic", "channels", "image_shape", "label_names", "label_codes"]
+_COLUMNS = [
+    "sample_id", "subject_id", "split", "synthetic", "channels", "image_shape", "label_names", "label_codes",
+    "intensity_rule",
+]  # fmt: skip
 
 
 class Scan:
@@ -36,6 +41,7 @@ class Scan:
         self.subjects: dict[str, int] = {}
         self.channels: dict[tuple[str, ...], str] = {}  # with the first row that has them
         self.schemes: dict[Scheme, str] = {}
+        self.rules: dict[IntensityRule, str] = {}
         self.shapes: set[tuple[int, ...]] = set()
         self.splits: set[str | None] = set()
         self.left_out: Counter[str] = Counter()
@@ -50,7 +56,7 @@ class Scan:
         """Go through a data set, keep the places of wanted rows, and hand these rows on."""
         columns = sorted({*self.columns, "provenance"}) if augmented else self.columns
         for name, group, file in row_groups(store):
-            found = read_columns(file, group, columns).to_pylist()
+            found = read_group(file, group, columns).to_pylist()
             reasons = [self._reason(row, store, augmented) for row in found]
             kept = [n for n, reason in enumerate(reasons) if reason is None]
             kept = self._labelled(file, group, found, kept, reasons)
@@ -116,6 +122,7 @@ class Scan:
     def _note(self, row: Mapping[str, Any], augmented: bool) -> None:
         where = row["sample_id"]
         self.channels.setdefault(tuple(row["channels"]), where)
+        self.rules.setdefault(IntensityRule.from_dict(row["intensity_rule"]), where)
         self.shapes.add(tuple(row["image_shape"]))
         if row["label_names"] or self.request.unlabelled != "keep":
             self.schemes.setdefault((tuple(row["label_names"]), tuple(row["label_codes"])), where)

@@ -10,8 +10,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from augengine.errors import ConfigError
+from augengine.io.shards import read_group
 from augengine.selection import Group, Labels, Request, Selected, folds_of, select
-from augengine.selection.reading import open_shard, read_columns
+from augengine.selection.reading import open_shard
 from augengine.selection.request import Places, stores_of
 from augengine.torch.choice import Choice, chosen
 from augengine.torch.groups import Groups
@@ -109,7 +110,7 @@ class ShardDataset(Dataset[Item]):
 
     def _shows(self, group: Group, codes: Sequence[int]) -> np.ndarray:
         file = open_shard(self.selected.sources[group.source], group.name)
-        table = read_columns(file, group.group, ["label", "label_names", "label_codes"]).take(group.rows)
+        table = read_group(file, group.group, ["label", "label_names", "label_codes"]).take(group.rows)
         labels, found = self.selected.request.labels, np.zeros(len(group), bool)
         schemes = zip(table["label_names"].to_pylist(), table["label_codes"].to_pylist(), strict=True)
         for n, scheme in enumerate(schemes):
@@ -138,7 +139,11 @@ class ShardDataset(Dataset[Item]):
         request = self.selected.request
         real = sorted({self.selected.subjects[n] for g in self.selected.groups if not g.augmented for n in g.subjects})
         parts = folds_of(real, folds)
-        runs = [request.augmented] * folds if augmented is None else [stores_of(run) for run in augmented]
+        runs = (
+            [request.augmented] * folds
+            if augmented is None
+            else [stores_of(run, request.real[0].like) for run in augmented]
+        )
         if len(runs) != folds:
             raise ConfigError("augmented names the runs of every fold", found=f"{len(runs)} for {folds} folds")
         for fold, run in zip(parts, runs, strict=True):

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from augengine.io.shards import read_group
 from augengine.io.store import Store
 from augengine.selection import Group, Selected
-from augengine.selection.reading import open_shard, read_columns
+from augengine.selection.reading import open_shard
 
 _OPEN_FILES = 16
 _PIXELS = ("image", "label", "label_confidence")
@@ -82,7 +83,7 @@ class Groups:
             if len(self._files) > _OPEN_FILES:
                 self._files.popitem(last=False)
         self._files.move_to_end(key)
-        return Rows(read_columns(self._files[key], group.group), group.rows)
+        return Rows(read_group(self._files[key], group.group), group.rows)
 
     def _store(self, source: int) -> Store:
         if source not in self._stores:  # a copy connects anew

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from augengine.errors import ConfigError
+from augengine.errors import ConfigError, DataError
 from augengine.intensity import normalise
 from augengine.io.shards import from_row
 from augengine.records import Sample
@@ -52,11 +52,21 @@ class Form:
             if (found := getattr(self, name)) not in valid:
                 raise ConfigError(f"{name} is one of {', '.join(map(str, valid))}", found=found)
 
+    def check(self, selected: Selected) -> None:
+        """Refuse rows that would not be on one scale."""
+        first, *others = selected.intensity.items()
+        if self.normalise == "volume" and others:
+            raise DataError(
+                f"intensity ranges must be measured by one rule; {first[1]} has {first[0]}", found=str(others[0][0]),
+                where=others[0][1], next_step="ingest anew, or say normalise='channel' or None",
+            )  # fmt: skip
+
 
 class Items:
     """Makes items of rows, as `augengine.torch.choice` describes them."""
 
     def __init__(self, selected: Selected, form: Form) -> None:
+        form.check(selected)
         self.channels, self.label_names = selected.channels, selected.label_names
         self.labels: Labels = selected.request.labels
         self.form = form

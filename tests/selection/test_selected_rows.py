@@ -137,10 +137,10 @@ def test_rows_without_label_maps(tmp_path: Path) -> None:
 def test_statistics_tell_of_label_maps_what_reading_them_tells(tmp_path: Path, statistics: bool) -> None:
     for n, rows in enumerate([real_rows(), real_rows(label=None), [real_row(1, 0), real_row(1, 1, label=None)]]):
         uri = write_samples(tmp_path / f"{n}", rows, per_file=100)
-        name = next(Path(uri).glob("*.parquet"))
+        name = next(Path(uri).rglob("*.parquet"))
         table = pq.read_table(name)
         pq.write_table(table, name, write_statistics=["label"] if statistics else False)
-        found = has_labels(Store(uri).parquet(name.name), 0)
+        found = has_labels(Store(uri).parquet(str(name.relative_to(uri))), 0)
         assert found == [row.label is not None for row in rows]
 
 

@@ -14,9 +14,10 @@ from augmented_rows import NAMES, made_rows, real_row, real_rows
 from builders import lesion_sample, write_samples
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
-from augengine.errors import ConfigError
+from augengine.errors import ConfigError, DataError
 from augengine.intensity import normalise
 from augengine.io.store import Store
+from augengine.records import IntensityRule
 from augengine.torch import ShardDataset
 from augengine.torch.items import IGNORED
 
@@ -106,6 +107,24 @@ def test_normalisation_and_layout(data: str) -> None:
             ShardDataset(data, **{name: value})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="chanels"):
         ShardDataset(data, chanels=["t1"])  # type: ignore[call-arg]
+
+
+def test_each_channel_keeps_its_own_range(tmp_path: Path) -> None:
+    image = np.stack([np.full((32, 32), n, np.float32) for n in (10, 20)])
+    ranges = ((0.0, 10.0), (10.0, 30.0))
+    row = real_row(1, 0, image=image, channels=("t1", "t2"), intensity_range=ranges)
+    uri = write_samples(tmp_path, [row])
+    assert ShardDataset(uri)[0]["image"][:, 0, 0].tolist() == [1.0, 0.5]
+    assert ShardDataset(uri, channels=["t2", "t1"])[0]["image"][:, 0, 0].tolist() == [0.5, 1.0]
+    assert ShardDataset(uri, channels="t2")[0]["image"][:, 0, 0].tolist() == [0.5]
+
+
+def test_ranges_that_were_measured_by_two_rules_are_no_common_scale(tmp_path: Path) -> None:
+    other = real_row(2, 0, intensity_rule=IntensityRule(foreground="nonzero"))
+    uri = write_samples(tmp_path, [real_row(1, 0), other])
+    with pytest.raises(DataError, match=r"S002#0000: intensity ranges must be measured by one rule; S001#0000 has"):
+        ShardDataset(uri)
+    assert len(ShardDataset(uri, normalise="channel")) == len(ShardDataset(uri, normalise=None)) == 2
 
 
 def test_a_constant_channel_becomes_zero(tmp_path: Path) -> None:
