@@ -6,19 +6,19 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pytest
 import torch
 from augmented_rows import NAMES, made_rows, real_row, real_rows
 from builders import lesion_sample, write_samples
+from conftest import BUCKET
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from augengine.errors import ConfigError, DataError
 from augengine.intensity import normalise
 from augengine.io.store import Store
 from augengine.records import IntensityRule
-from augengine.torch import ShardDataset
+from augengine.torch import ShardDataset, ShardStream
 from augengine.torch.items import IGNORED
 
 
@@ -204,14 +204,29 @@ def test_a_pickled_data_set_carries_no_pixels(data: str) -> None:
     assert pickle.loads(pickle.dumps(found))[3]["sample_id"] == found[3]["sample_id"]
 
 
-def test_a_remote_data_set(data: str) -> None:
-    fs = fsspec.filesystem("memory")
-    for name in Path(data).rglob("*"):
-        if name.is_file():
-            fs.pipe(f"/bucket/real/{name.relative_to(data)}", name.read_bytes())
-    near, far = ShardDataset(data), ShardDataset("memory://bucket/real")
-    assert all(torch.equal(near[n]["image"], far[n]["image"]) for n in range(16))
-    assert len(ShardDataset(Store("memory://bucket/real"), split="val")) == 4
+def test_data_on_any_storage(base: Store, data: str, run: str) -> None:
+    write_samples(base.folder("real"), real_rows())
+    write_samples(base.folder("run"), made_rows(2))
+    near = ShardDataset(data, run)
+    far = ShardDataset(base.folder("real"), base.folder("run"))
+    far[0]  # a worker must not share the connection
+    batches = list(DataLoader(far, 8, num_workers=1, multiprocessing_context="fork"))
+    assert torch.equal(torch.cat([batch["image"] for batch in batches]), torch.stack([i["image"] for i in near]))
+    stream = ShardStream(base.folder("real"), base.folder("run"), shuffle=False)
+    assert [item["sample_id"] for item in stream] == [item["sample_id"] for item in near]
+
+
+def test_storage_options_go_to_every_uri(data: str, s3_options: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    root = f"s3://{BUCKET}/{request.node.name}"
+    write_samples(Store(f"{root}/real", s3_options), real_rows())
+    write_samples(Store(f"{root}/run", s3_options), made_rows(2))
+    far = ShardDataset(f"{root}/real", [f"{root}/run"], storage_options=s3_options)
+    assert torch.equal(far[0]["image"], ShardDataset(data)[0]["image"])
+    assert len(far) == 16 + 32
+    folds = list(far.folds(2, augmented=[f"{root}/run"] * 2))
+    assert [int(train.synthetic.sum()) for train, _ in folds] == [
+        2 * int((~train.synthetic).sum()) for train, _ in folds
+    ]
 
 
 def test_a_shuffle_by_windows_visits_every_row_once_and_reads_each_group_once(
