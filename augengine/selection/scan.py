@@ -9,10 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from augengine.errors import DataError
-from augengine.io.shards import read_group
 from augengine.io.store import Store
 from augengine.leakage import donors
 from augengine.records import IntensityRule
@@ -20,7 +18,7 @@ from augengine.selection import ratio
 from augengine.selection.agreement import Scheme
 from augengine.selection.conditions import GATE, Condition, columns_of
 from augengine.selection.group import Group
-from augengine.selection.reading import has_labels, row_groups
+from augengine.selection.reading import Metadata, has_labels, metadata
 from augengine.selection.request import Request
 from augengine.yaml_config import unknown_name
 
@@ -55,17 +53,17 @@ class Scan:
     def rows(self, source: int, store: Store, augmented: bool) -> Iterator[dict[str, Any]]:
         """Go through a data set, keep the places of wanted rows, and hand these rows on."""
         columns = sorted({*self.columns, "provenance"}) if augmented else self.columns
-        for name, group, file in row_groups(store):
-            found = read_group(file, group, columns).to_pylist()
+        for about in metadata(store, columns):
+            found = about.rows.to_pylist()
             reasons = [self._reason(row, store, augmented) for row in found]
             kept = [n for n, reason in enumerate(reasons) if reason is None]
-            kept = self._labelled(file, group, found, kept, reasons)
+            kept = self._labelled(about, found, kept, reasons)
             self.left_out.update(reason for reason in reasons if reason)
             for n in kept:
                 self._note(found[n], augmented)
                 yield found[n]
             if kept:
-                self._keep(source, name, group, [found[n] for n in kept], kept, augmented)
+                self._keep(source, about, [found[n] for n in kept], kept, augmented)
 
     def _reason(self, row: Mapping[str, Any], store: Store, augmented: bool) -> str | None:
         """Why a row is not wanted; None if it is, as far as the metadata say."""
@@ -103,13 +101,12 @@ class Scan:
         return condition.met_by(value)
 
     def _labelled(
-        self, file: pq.ParquetFile, group: int, found: Sequence[Mapping[str, Any]], kept: list[int],
-        reasons: list[str | None],
-    ) -> list[int]:  # fmt: skip
+        self, about: Metadata, found: Sequence[Mapping[str, Any]], kept: list[int], reasons: list[str | None]
+    ) -> list[int]:
         """Those of the `kept` rows that have a label map, if they must."""
         if self.request.unlabelled == "keep" or not kept:
             return kept
-        there = has_labels(file, group)
+        there = has_labels(about.file, about.group)
         for n in kept:
             if not there[n] and self.request.unlabelled == "refuse":
                 raise DataError(
@@ -130,11 +127,12 @@ class Scan:
         self.ids.update(f"{where}\n".encode())
 
     def _keep(
-        self, source: int, name: str, group: int, rows: list[dict[str, Any]], places: list[int], augmented: bool
+        self, source: int, about: Metadata, rows: list[dict[str, Any]], places: list[int], augmented: bool
     ) -> None:
         numbers = [self.subjects.setdefault(row["subject_id"], len(self.subjects)) for row in rows]
         ranks = [ratio.rank(row["sample_id"]) for row in rows] if augmented and self._by_ratio else []
-        kept = Group(source, name, group, augmented, np.array(places, np.int32), np.array(numbers, np.int32))
+        arrays = np.array(places, np.int32), np.array(numbers, np.int32)
+        kept = Group(source, about.name, about.group, augmented, *arrays, about.nbytes)
         self.groups.append((kept, np.array(ranks, np.int64)))
 
     @property

@@ -154,9 +154,14 @@ class ShardDataset(Dataset[Item]):
     def _with(self, request: Request) -> ShardDataset:
         return ShardDataset.of(select(request), self.form, self.cache_mb)
 
-    def sampler(self, seed: int = 0, window: int = 8) -> WindowSampler:
-        """A shuffled order that reads each row group once an epoch; rows are mixed among `window` row groups."""
-        return WindowSampler([len(group) for group in self.selected.groups], seed, window)
+    def sampler(self, seed: int = 0, window: int | None = None) -> WindowSampler:
+        """A shuffled order that reads each row group once an epoch; rows are mixed among `window` row groups.
+
+        None takes as many as `cache_mb` holds, 16 at most.
+        """
+        largest = max(group.nbytes for group in self.selected.groups)
+        fitting = min(max(self.cache_mb * 2**20 // largest, 1), 16)
+        return WindowSampler([len(group) for group in self.selected.groups], seed, window or fitting)
 
     def dry_iter(self) -> range:
         """What `torchio.Queue` counts its subjects by."""

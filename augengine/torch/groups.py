@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections import OrderedDict
 from typing import Any
 
@@ -21,6 +22,7 @@ from augengine.selection import Group, Selected
 from augengine.selection.reading import open_shard
 
 _OPEN_FILES = 16
+_PATIENCE, _WASTE = 64, 8
 _PIXELS = ("image", "label", "label_confidence")
 
 
@@ -29,16 +31,28 @@ class Rows:
 
     def __init__(self, table: pa.Table, places: np.ndarray) -> None:
         self.nbytes = int(table.nbytes)
-        self._pixels = {name: table[name].combine_chunks() for name in _PIXELS if name in table.column_names}
-        rest = table.drop_columns([name for name in _PIXELS if name in table.column_names])
-        self._rest: list[dict[str, Any]] = rest.to_pylist()
+        self._pixels = {name: _Binaries(table[name]) for name in _PIXELS}
+        self._rest: list[dict[str, Any]] = table.drop_columns(list(_PIXELS)).to_pylist()
         self._places = places
 
     def __getitem__(self, n: int) -> dict[str, Any]:
-        """The n-th wanted row; pixels are buffers that share memory with the group."""
+        """The n-th wanted row; pixels share memory with the group."""
         place = int(self._places[n])
-        pixels = {name: column[place].as_buffer() for name, column in self._pixels.items()}
-        return {**self._rest[place], **pixels}
+        return {**self._rest[place], **{name: column[place] for name, column in self._pixels.items()}}
+
+
+class _Binaries:
+    """Values of a column of binaries, None where there is none, without a copy."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # the latter copies
+        self._there = whole.is_valid().to_pylist()
+        _, starts, self._content = whole.buffers()
+        self._starts = np.frombuffer(starts, np.int64)[whole.offset :]
+
+    def __getitem__(self, place: int) -> pa.Buffer | None:
+        start, stop = self._starts[place : place + 2].tolist()
+        return self._content.slice(start, stop - start) if self._there[place] else None
 
 
 class Groups:
@@ -50,6 +64,7 @@ class Groups:
 
     def __init__(self, selected: Selected, limit: int | None = None) -> None:
         self.selected, self.limit = selected, limit
+        self._reads = self._rows_read = self._given = 0
         self._forget()
 
     def __getitem__(self, index: int) -> Rows:
@@ -58,8 +73,17 @@ class Groups:
             self._forget()
         if index in self._rows:
             self._rows.move_to_end(index)
+            self._given += 1
             return self._rows[index]
-        rows = self._read(self.selected.groups[index])
+        group = self.selected.groups[index]
+        rows = self._read(group)
+        self._reads, self._rows_read, self._given = self._reads + 1, self._rows_read + len(group), self._given + 1
+        if self.limit is not None and self._reads == _PATIENCE and self._rows_read > _WASTE * self._given:
+            warnings.warn(
+                f"{self._rows_read} rows were read to give {self._given}: rows are asked for in no order, and the "
+                "cache holds few of their row groups; pass sampler=data.sampler(), use ShardStream, or raise cache_mb",
+                RuntimeWarning, stacklevel=4,
+            )  # fmt: skip
         self._rows[index] = rows
         self.nbytes += rows.nbytes
         while self.limit is not None and self.nbytes > self.limit and len(self._rows) > 1:
@@ -101,5 +125,4 @@ class Groups:
         return {"selected": self.selected, "limit": self.limit}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.selected, self.limit = state["selected"], state["limit"]
-        self._forget()
+        self.__init__(state["selected"], state["limit"])  # type: ignore[misc]

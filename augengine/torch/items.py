@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -10,11 +11,9 @@ import numpy as np
 import torch
 
 from augengine.errors import ConfigError, DataError
-from augengine.intensity import normalise
-from augengine.io.shards import from_row
-from augengine.records import Sample
+from augengine.intensity import scaled
+from augengine.io.shards import intensity_range, pixels
 from augengine.selection import Labels, Selected
-from augengine.selection.conform import conformed
 from augengine.torch.as_monai import as_monai
 from augengine.torch.as_torchio import as_torchio
 
@@ -67,56 +66,65 @@ class Items:
 
     def __init__(self, selected: Selected, form: Form) -> None:
         form.check(selected)
-        self.channels, self.label_names = selected.channels, selected.label_names
+        self.channels = list(selected.channels)
         self.labels: Labels = selected.request.labels
         self.form = form
 
-    def __call__(self, row: dict[str, Any]) -> Item:
+    def __call__(self, row: Mapping[str, Any]) -> Item:
         """One item."""
-        sample = conformed(from_row(row), self.channels, self.labels, self.label_names)
-        item = self._tensors(sample)
+        item = self._tensors(row)
         if self.form.as_ == "monai":
             item = as_monai(item)
         elif self.form.as_ == "torchio":
             item = as_torchio(item)
         return item if self.form.transform is None else self.form.transform(item)
 
-    def _tensors(self, sample: Sample) -> dict[str, Any]:
-        image, space = self._image(sample), sample.image.shape[1:]
-        label = np.full(space, IGNORED, np.int64) if sample.label is None else sample.label.astype(np.int64)
-        if sample.label_confidence is not None:
-            confidence = sample.label_confidence.astype(np.float32) / np.float32(255)
-        else:
-            confidence = np.full(space, 0 if sample.label is None else 1, np.float32)
-        if self.form.layout == "slice3d" and len(space) == 2:
+    def _tensors(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        pixels_of_row = pixels(row)
+        image = self._image(pixels_of_row[0], row)
+        label, confidence = self._label(*pixels_of_row[1:], image.shape[1:], row)
+        if self.form.layout == "slice3d" and image.ndim == 3:
             image, label, confidence = image[..., None], label[..., None], confidence[..., None]
-        made = sample.provenance
+        made = json.loads(row["provenance"]) if row["synthetic"] else {"parent_id": "", "policy": ""}
         return {
             "image": torch.from_numpy(image),
             "label": torch.from_numpy(label),
             "confidence": torch.from_numpy(confidence),
-            "affine": torch.from_numpy(sample.affine),
-            "weight": 1.0 if made is None else self.form.augmented_weight,
-            "synthetic": made is not None,
-            "sample_id": sample.sample_id,
-            "subject_id": sample.subject_id,
-            "volume_id": sample.volume_id,
-            "slice_index": -1 if sample.slice_index is None else sample.slice_index,
-            "parent_id": "" if made is None else made.parent_id,
-            "policy": "" if made is None else made.policy,
-            "site": sample.site or "",
-            "split": sample.split or "",
+            "affine": torch.tensor(row["affine"], dtype=torch.float64).reshape(4, 4),
+            "weight": self.form.augmented_weight if row["synthetic"] else 1.0,
+            "synthetic": row["synthetic"],
+            "sample_id": row["sample_id"],
+            "subject_id": row["subject_id"],
+            "volume_id": row["volume_id"],
+            "slice_index": -1 if row["slice_index"] is None else row["slice_index"],
+            "parent_id": made["parent_id"],
+            "policy": made["policy"],
+            "site": row["site"] or "",
+            "split": row["split"] or "",
         }
 
-    def _image(self, sample: Sample) -> np.ndarray:
-        """float32, and nobody else's memory."""
+    def _image(self, image: np.ndarray, row: Mapping[str, Any]) -> np.ndarray:
+        """float32 (C, *); `image` is changed."""
         if self.form.normalise == "volume":
-            return normalise(sample)
-        if self.form.normalise is None:
-            return sample.image
-        axes = tuple(range(1, sample.image.ndim))
-        mean = sample.image.mean(axes, np.float64, keepdims=True)
-        deviation = sample.image.std(axes, np.float64, keepdims=True)
+            scaled(image, row["channels"], intensity_range(row), row["sample_id"], out=image)
+        if row["channels"] != self.channels:
+            image = image[[row["channels"].index(name) for name in self.channels]]
+        if self.form.normalise != "channel":
+            return image
+        axes = tuple(range(1, image.ndim))
+        mean = image.mean(axes, np.float64, keepdims=True)
+        deviation = image.std(axes, np.float64, keepdims=True)
         deviation[deviation == 0] = 1  # a channel of one value becomes 0
-        image: np.ndarray = ((sample.image - mean) / deviation).astype(np.float32)
-        return image
+        even: np.ndarray = ((image - mean) / deviation).astype(np.float32)
+        return even
+
+    def _label(
+        self, label: np.ndarray | None, confidence: np.ndarray | None, space: tuple[int, ...], row: Mapping[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """int64 in the codes of `label_names`, and float32."""
+        if label is None:
+            return np.full(space, IGNORED, np.int64), np.zeros(space, np.float32)
+        codes = self.labels.mapped(label, row["label_names"], row["label_codes"], row["sample_id"]).astype(np.int64)
+        if confidence is None:
+            return codes, np.ones(space, np.float32)
+        return codes, confidence.astype(np.float32) / np.float32(255)

@@ -12,7 +12,6 @@ from builders import write_samples
 
 from augengine.errors import ConfigError, DataError
 from augengine.selection import Labels, Request, select
-from augengine.selection.conform import conformed
 
 
 def scheme(**codes: int) -> tuple[list[str], list[int]]:
@@ -79,20 +78,5 @@ def test_channels_by_name_or_the_same_in_all_rows(tmp_path: Path) -> None:
         select(Request.of(uri))
     found = select(Request.of(uri, channels=["flair", "t1"]))
     assert found.channels == ("flair", "t1")
-    for sample, expected in ((three, [3, 1]), (two, [1, 2])):
-        made = conformed(sample, found.channels, found.request.labels, found.label_names)
-        assert made.image[:, 0, 0].tolist() == expected
-        assert made.channels == ("flair", "t1")
-        assert dict(made.labels) == {"fat": 1, "gland": 2, "cyst": 3}
-        assert np.shares_memory(made.image, image) is False or made.channels == sample.channels
     with pytest.raises(DataError, match="S002#0000: every row must have channel 't2'; found flair, t1"):
         select(Request.of(uri, channels="t2"))
-
-
-def test_confidence_stays_with_its_label_map() -> None:
-    confidence = np.arange(1024, dtype=np.uint8).reshape(32, 32)
-    made = conformed(real_row(1, 1, label_confidence=confidence), ("t1",), Labels.of(["cyst"]), ("cyst",))
-    assert made.label_confidence is not None
-    assert made.label_confidence.tolist() == confidence.tolist()
-    assert made.label is not None
-    assert np.unique(made.label).tolist() == [0, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,23 @@ def test_what_is_in_memory_has_a_bound(data: str, monkeypatch: pytest.MonkeyPatc
     assert len(reads) == 1 + 4
     with pytest.raises(ConfigError, match="cache_mb"):
         ShardDataset(data, cache_mb=-1)
+
+
+def visit(found: ShardDataset, order: list[int]) -> None:
+    for n in order:
+        found[n]
+
+
+def test_a_shuffle_that_decodes_everything_again_and_again_is_told_of(tmp_path: Path) -> None:
+    found = ShardDataset(write_samples(tmp_path, real_rows(split="train") * 8, per_file=24), cache_mb=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        visit(found, [*range(len(found)), *found.sampler(window=1)] * 5)
+    assert found._groups._reads > 64
+    again = ShardDataset.of(found.selected, cache_mb=0)
+    with pytest.warns(RuntimeWarning, match=r"rows were read to give 64: .*pass sampler=data.sampler\(\)") as told:
+        visit(again, [n % 8 * 24 for n in range(200)])
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
