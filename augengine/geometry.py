@@ -81,11 +81,33 @@ def resample_labels(label: np.ndarray, affine: np.ndarray, shape: Sequence[int],
     )
 
 
+def background(image: np.ndarray, measured: np.ndarray | None = None) -> np.ndarray:
+    """What a channel of `(C, I, J)` or `(C, I, J, K)` has where nothing is: float32 `(C,)`.
+
+    Magnitudes have no negative values, and no signal is 0. Where there are negative values (z-scores, interpolation
+    that overshoots, phases), 0 need not be the background: the median of each slice's rim, the first and last voxels
+    along I and J, shows what is.
+
+    Args:
+        measured: bool of the spatial shape, the voxels that count, at least one; None: all. Voxels next to others
+            belong to the rim, too.
+    """
+    rim = np.zeros(image.shape[1:], bool)
+    rim[[0, -1]] = rim[:, [0, -1]] = True
+    if measured is not None:
+        rim = (rim | ndimage.binary_dilation(~measured)) & measured
+    found = []
+    for channel in image:
+        least = (channel if measured is None else channel[measured]).min()
+        found.append(np.median(channel[rim]) if least < 0 else 0.0)
+    return np.asarray(found, np.float32)
+
+
 def axis_weights(n_in: int, n_out: int, step: float) -> tuple[sparse.csr_array, float]:
     """Linear resampling of one axis about its centre, anti-aliased.
 
     Output voxel u lies at input coordinate `step * u + offset`. The kernel is a triangle, as wide as the
-    coarser of the two grids; weights sum to 1, and rows outside the input are empty (padding by 0).
+    coarser of the two grids; weights sum to 1, and rows outside the input are empty.
 
     Returns:
         A sparse `(n_out, n_in)` matrix and the offset. With step 1 every row is a copy of one input voxel.
@@ -110,9 +132,10 @@ def axis_weights(n_in: int, n_out: int, step: float) -> tuple[sparse.csr_array, 
 
 
 def regrid(
-    image: np.ndarray, label: np.ndarray | None, affine: np.ndarray, shape: Sequence[int], spacing: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Resample about the centre of the field of view: crop, pad by 0, shrink or enlarge, axis by axis.
+    image: np.ndarray, label: np.ndarray | None, affine: np.ndarray, shape: Sequence[int], spacing: Sequence[float],
+    fill: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:  # fmt: skip
+    """Resample about the centre of the field of view: crop, pad, shrink or enlarge, axis by axis.
 
     Args:
         image: float32 `(C, I, J, K)`, linear with anti-aliasing.
@@ -120,6 +143,8 @@ def regrid(
         affine: of the input grid.
         shape: voxels of the output, three numbers.
         spacing: voxel size of the output, mm, three numbers.
+        fill: `(C,)`, what each channel has outside the input, where the label map has 0; None is 0. No other voxel
+            takes a share of it.
 
     Returns:
         image, label and the affine of the output grid.
@@ -131,7 +156,11 @@ def regrid(
     change[:3, 3] = offsets
     if label is not None:
         label = _regrid_label(label, weights)
-    return _apply(image, weights), label, affine @ change
+    image = _apply(image, weights)
+    if fill is not None and fill.any():
+        for axis, matrix in enumerate(weights):
+            np.moveaxis(image, 1 + axis, 1)[:, np.diff(matrix.indptr) == 0] = fill.reshape(-1, 1, 1, 1)
+    return image, label, affine @ change
 
 
 def _apply(array: np.ndarray, weights: Sequence[sparse.csr_array]) -> np.ndarray:

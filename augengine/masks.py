@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from augengine.geometry import background
 from augengine.rng import generator
 
 
@@ -56,8 +57,12 @@ def components(mask: np.ndarray) -> np.ndarray:
 
 
 def foreground(image: np.ndarray) -> np.ndarray:
-    """bool (*): where any channel of `image` (C, *) is not 0, holes filled: the brain of a skull-stripped scan."""
-    return np.asarray(ndimage.binary_fill_holes((image != 0).any(axis=0)))
+    """bool (*): where a channel of `image` (C, *) is not background, holes filled: the brain of a skull-stripped scan.
+
+    Background is 0, or, in images with negative values such as z-scores, what the rim has; resampling rounds that.
+    """
+    air = background(image).reshape(-1, *[1] * (image.ndim - 1))
+    return np.asarray(ndimage.binary_fill_holes((np.abs(image - air) > 1e-5 * np.abs(air)).any(axis=0)))
 
 
 def fill_nearest(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+import nibabel as nib
 import numpy as np
 from pydantic import Field, model_validator
 
 from augengine.errors import DataError
-from augengine.geometry import check_affine, permute, regrid, spacing_mm, to_canonical
-from augengine.records import Sample
+from augengine.geometry import background, check_affine, permute, regrid, spacing_mm, to_canonical
+from augengine.records import IntensityRule, Sample
 from augengine.yaml_config import Strict
 
 PLANE_AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}
-INTENSITY_PERCENTILES = (10, 99)
 
 
 class Preparation(Strict):
@@ -21,13 +21,15 @@ class Preparation(Strict):
 
     Attributes:
         slices: cut 2D slices along the through-plane axis; False keeps the volume.
-        plane: what lies in-plane; `acquired` takes the axis of the coarsest spacing (ties: the last) as
-            through-plane axis.
+        plane: what lies in-plane; `acquired` takes the axis that slices were acquired along; where nobody says,
+            that of a single voxel, else that of the coarsest spacing (ties: the last).
         drop_end_slices: slices left out at each end of the through-plane axis.
-        size: square in-plane matrix. Alone, the whole field of view fits into it, padded by 0; with
+        size: square in-plane matrix. Alone, the whole field of view fits into it, padded with background; with
             `spacing_mm`, the field of view is cropped or padded about its centre.
         spacing_mm: voxel size to resample to: in-plane for slices, along all axes for volumes. Volumes with
             `size` alone are resampled along all axes, too: voxels come out isotropic.
+        percentiles: of each channel of a volume, which normalisation maps to 0 and 1.
+        foreground: voxels that these are taken of: `all`, or those that are not 0 in the channel (`nonzero`).
     """
 
     slices: bool = True
@@ -35,41 +37,59 @@ class Preparation(Strict):
     drop_end_slices: int = Field(default=0, ge=0)
     size: int | None = Field(default=None, ge=8, le=4096)
     spacing_mm: float | None = Field(default=None, gt=0.01, le=100)
+    percentiles: tuple[float, float] = (10.0, 99.0)
+    foreground: Literal["all", "nonzero"] = "all"
+
+    @property
+    def intensity_rule(self) -> IntensityRule:
+        """How intensity ranges are measured, as samples state it."""
+        return IntensityRule(self.percentiles, self.foreground)
 
     @model_validator(mode="after")
     def _field_of_view(self) -> Preparation:
         if self.size and self.spacing_mm and self.size * self.spacing_mm < 10:
             raise ValueError("size x spacing_mm must give a field of view of at least 10 mm")
+        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ValueError("percentiles are two rising numbers from 0 to 100")
         return self
 
 
-def prepare(volume: Sample, preparation: Preparation) -> list[Sample]:
+def prepare(
+    volume: Sample, preparation: Preparation, *, outside: np.ndarray | None = None, acquired_axis: int | None = None
+) -> list[Sample]:
     """Canonical orientation, through-plane axis last, resampling and slicing.
 
     Args:
         volume: image `(C, I, J, K)` in any orientation; oblique affines stay exact.
+        outside: bool `(I, J, K)`, voxels that the scanner did not measure, such as DICOM pixel padding. Whatever they
+            hold counts for nothing, and becomes what padding is: the background of the measured voxels. The smallest
+            measured value would not do, since a single dark voxel may be far below the air around it.
+        acquired_axis: array axis of `volume` that slices were acquired along, if known.
 
     Returns:
         Slices (image `(C, I, J)`, `slice_index` counted in the canonical source volume, affine places
-        `(i, j, 0)`) or one volume; `intensity_range` is the (10th, 99th) percentile of the source volume.
+        `(i, j, 0)`) or one volume; `intensity_range` are percentiles of each channel of the source volume.
 
     Raises:
-        DataError: a slice instead of a volume, an empty, non-finite or constant image, or no slice left.
+        DataError: a slice instead of a volume, an empty, non-finite or constant image, no slice left, or nothing
+            measured.
     """
-    check(volume)
-    low, high = np.percentile(volume.image, INTENSITY_PERCENTILES)
-    if not high > low:
-        raise DataError(
-            "10th and 99th percentile of the volume must differ", found=float(low), where=volume.sample_id,
-            next_step="look at the image: nearly all of it is one value",
-        )  # fmt: skip
+    measured = None if outside is None or not outside.any() else ~outside
+    check(volume, measured)
+    ranges = intensity_ranges(volume, preparation, measured)
     image, affine = to_canonical(volume.image, volume.affine)
-    label = None if volume.label is None else to_canonical(volume.label, volume.affine)[0]
+    label, measured = (None if m is None else to_canonical(m, volume.affine)[0] for m in (volume.label, measured))
 
-    through = through_plane_axis(affine, preparation.plane)
+    if acquired_axis is not None:  # an axis of the array becomes one of the canonical array
+        acquired_axis = int(nib.io_orientation(volume.affine)[acquired_axis, 0])
+    through = through_plane_axis(affine, preparation.plane, image.shape[1:], acquired_axis)
     order = [axis for axis in range(3) if axis != through] + [through]
-    label = None if label is None else permute(label, affine, order)[0]
+    label, measured = (None if m is None else permute(m, affine, order)[0] for m in (label, measured))
     image, affine = permute(image, affine, order)
+    resampled = preparation.size is not None or preparation.spacing_mm is not None
+    air = background(image, measured) if resampled or measured is not None else None
+    if measured is not None and air is not None:
+        image = np.where(measured, image, air.reshape(-1, 1, 1, 1))
 
     first, last = preparation.drop_end_slices, image.shape[-1] - preparation.drop_end_slices
     if last <= first:
@@ -80,13 +100,15 @@ def prepare(volume: Sample, preparation: Preparation) -> list[Sample]:
     image, label = image[..., first:last], None if label is None else label[..., first:last]
     affine = shifted(affine, first)
 
-    if preparation.size or preparation.spacing_mm:
-        image, label, affine = regrid(image, label, affine, *target_grid(image.shape[1:], affine, preparation))
+    if resampled:
+        grid = target_grid(image.shape[1:], affine, preparation)
+        image, label, affine = regrid(image, label, affine, *grid, fill=air)
     whole = volume.replace(
         image=np.ascontiguousarray(image, np.float32),
         label=None if label is None else np.ascontiguousarray(label),
         affine=affine,
-        intensity_range=(float(low), float(high)),
+        intensity_range=ranges,
+        intensity_rule=preparation.intensity_rule,
     )
     if not preparation.slices:
         return [whole]
@@ -101,14 +123,48 @@ def prepare(volume: Sample, preparation: Preparation) -> list[Sample]:
     ]
 
 
-def check(volume: Sample) -> None:
-    """Refuse what cannot become samples: wrong dimensions, empty, NaN or infinite, constant channels."""
+def intensity_ranges(
+    volume: Sample, preparation: Preparation, measured: np.ndarray | None = None
+) -> tuple[tuple[float, float], ...]:
+    """The two percentiles of every channel, of `measured` voxels (bool `(I, J, K)`; None: all).
+
+    Raises:
+        DataError: a channel whose percentiles coincide.
+    """
+    found = []
+    for name, channel in zip(volume.channels, volume.image, strict=True):
+        values = channel if measured is None else channel[measured]
+        if preparation.foreground == "nonzero":
+            values = values[values != 0]
+        low, high = np.percentile(values, preparation.percentiles) if values.size else (0.0, 0.0)
+        if not high > low:
+            raise DataError(
+                f"percentiles {preparation.percentiles[0]:g} and {preparation.percentiles[1]:g} of channel '{name}' "
+                "must differ",
+                found=float(low), where=volume.sample_id,
+                next_step="look at the image: nearly all of it is one value",
+            )  # fmt: skip
+        found.append((float(low), float(high)))
+    return tuple(found)
+
+
+def check(volume: Sample, measured: np.ndarray | None = None) -> None:
+    """Refuse what cannot become samples: wrong dimensions, empty, NaN or infinite, constant channels.
+
+    Only `measured` voxels (bool `(I, J, K)`; None: all) count.
+    """
     if volume.image.ndim != 4:
         raise DataError("preparation needs volumes (C, I, J, K)", found=volume.image.shape, where=volume.sample_id)
     if volume.image.size == 0:
         raise DataError("the image is empty", found=volume.image.shape, where=volume.sample_id)
     check_affine(volume.affine, volume.sample_id)
-    for name, channel in zip(volume.channels, volume.image, strict=True):
+    if measured is not None and (measured.shape != volume.image.shape[1:] or not measured.any()):
+        raise DataError(
+            f"some voxels of an image {volume.image.shape[1:]} must have been measured",
+            found=f"{np.count_nonzero(measured)} of {measured.shape}", where=volume.sample_id,
+        )  # fmt: skip
+    for name, values in zip(volume.channels, volume.image, strict=True):
+        channel = values if measured is None else values[measured]
         bad = channel.size - np.count_nonzero(np.isfinite(channel))
         if bad:
             raise DataError(
@@ -121,11 +177,15 @@ def check(volume: Sample) -> None:
             )
 
 
-def through_plane_axis(affine: np.ndarray, plane: str) -> int:
-    """The axis of a canonical affine along which slices are cut."""
+def through_plane_axis(affine: np.ndarray, plane: str, shape: tuple[int, ...], acquired: int | None = None) -> int:
+    """The axis of a canonical affine along which slices are cut; `acquired` is that of acquisition, if known."""
     if plane != "acquired":
         return PLANE_AXIS[plane]
+    if acquired is not None:
+        return acquired
     spacing = spacing_mm(affine)
+    if 1 in shape:  # a single slice, however thick
+        spacing = np.where(np.asarray(shape) == 1, spacing, 0)
     return int(np.flatnonzero(spacing >= spacing.max() * (1 - 1e-3))[-1])
 
 

@@ -47,6 +47,41 @@ ACQUISITION_NUMERIC = tuple(f.name for f in dataclasses.fields(Acquisition) if f
 
 
 @dataclass(frozen=True)
+class IntensityRule:
+    """How the intensity ranges of a volume were measured; two rows compare only under one rule.
+
+    Attributes:
+        percentiles: the two that normalisation maps to 0 and 1.
+        foreground: the voxels that count, in each channel: `all`, or those that are not 0 (`nonzero`).
+        together: one range for all channels, as shards of schema version 1 hold it.
+    """
+
+    percentiles: tuple[float, float] = (10.0, 99.0)
+    foreground: str = "all"
+    together: bool = False
+
+    def __str__(self) -> str:
+        low, high = (f"{p:g}" for p in self.percentiles)
+        of = "of all channels together" if self.together else "of each channel"
+        return f"percentiles {low} and {high} of {self.foreground} voxels {of}"
+
+    @property
+    def identity(self) -> list[dict[str, Any]]:
+        """Its part in a digest of rows: nothing for the default, so that digests from before the choice stay."""
+        return [] if self == IntensityRule() else [self.to_dict()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, plain JSON."""
+        return {"percentiles": list(self.percentiles), "foreground": self.foreground, "together": self.together}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> IntensityRule:
+        """Inverse of `to_dict`."""
+        low, high = values["percentiles"]
+        return cls((float(low), float(high)), values["foreground"], values["together"])
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where a synthetic sample came from; enough to make it again.
 
@@ -89,7 +124,9 @@ class Sample:
             nobody says.
         labels: label name to code; 0 is always background and not listed.
         slice_index: position in the canonical source volume, or None for a volume.
-        intensity_range: (10th, 99th) percentile of the whole source volume; normalisation maps them to 0 and 1.
+        intensity_range: of each channel (low, high), two percentiles of the whole source volume; normalisation maps
+            them to 0 and 1.
+        intensity_rule: which percentiles of which voxels these are.
     """
 
     image: np.ndarray
@@ -104,7 +141,8 @@ class Sample:
     slice_index: int | None = None
     site: str | None = None
     split: str | None = None
-    intensity_range: tuple[float, float] | None = None
+    intensity_range: tuple[tuple[float, float], ...] | None = None
+    intensity_rule: IntensityRule = IntensityRule()
     provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
@@ -118,6 +156,9 @@ class Sample:
         for name, found in (("label", label), ("label_confidence", self.label_confidence)):
             if found is not None and (found.dtype != np.uint8 or found.shape != image.shape[1:]):
                 self._fail(f"{name} must be uint8 {image.shape[1:]}", f"{found.dtype} {found.shape}")
+        ranges = self.intensity_range
+        if ranges is not None and (len(ranges) != len(image) or any(np.shape(pair) != (2,) for pair in ranges)):
+            self._fail("intensity_range must be a pair (low, high) for every channel", str(ranges))
         object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
 
     def _fail(self, rule: str, found: str) -> None:

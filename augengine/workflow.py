@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from augengine.diffusion.checkpoint import read_spec
+from augengine.diffusion.checkpoint import check_rule, read_spec
 from augengine.errors import RunError
 from augengine.intensity import normalise
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files, is_dataset
 from augengine.io.sources import SourceOptions
-from augengine.io.store import Store
+from augengine.io.store import Place, Store
 from augengine.load import Mixture, load_mixture
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.write import true_counterfactual
@@ -108,7 +108,7 @@ class Ready:
     """What a job needs, read and checked: `checkpoints` has every role, None where `recipe` is to be trained for it."""
 
     mixture: Mixture
-    checkpoints: Mapping[str, str | None]
+    checkpoints: Mapping[str, Place | None]
     recipe: Recipe | None
 
     @property
@@ -117,28 +117,40 @@ class Ready:
         given = [uri for uri in self.checkpoints.values() if uri]
         return read_spec(given[0]).image_size[0] if given else None
 
+    @property
+    def ranges(self) -> dict[str, Any]:
+        """How the models, or the recipe, want intensity ranges measured."""
+        specs = [read_spec(place) for place in self.checkpoints.values() if place]
+        asked = [spec.intensity for spec in specs if spec.sees_images]
+        found = asked[0] if asked else self.recipe.intensity if self.recipe else None
+        return {} if found is None else found.model_dump(include={"percentiles", "foreground"})
+
 
 def check(job: Job) -> Ready:
     """Read the policy, the recipe and the checkpoints' descriptions: mistakes show before any work is done."""
     mixture = load_mixture(job.policy)
     checkpoints = folders(mixture, job.checkpoints)
-    for uri in filter(None, checkpoints.values()):
-        read_spec(uri)
+    for place in checkpoints.values():
+        if place:
+            read_spec(place)
     return Ready(mixture, checkpoints, None if all(checkpoints.values()) else read_recipe(job.recipe))
 
 
 def holds_shards(data: str) -> bool:
-    """True for a folder of Parquet shards, or one that ingest or augment wrote."""
+    """True for a folder that ingest or augment wrote, finished or not, and for bare shards, which are refused later."""
     store = Store(data)
-    return store.exists("_run.json") or bool(store.names("", ".parquet")) or bool(store.names("samples", ".parquet"))
+    return is_dataset(store) or bool(store.names("", ".parquet")) or bool(store.names("samples", ".parquet"))
 
 
 def ingest_stage(job: Job, ready: Ready, root: str) -> str:
     """Ingest a local folder into `out/data`; returns its URI."""
-    preparation = job.preparation
+    preparation = job.preparation.model_copy(update=ready.ranges)
     if preparation.size is None:
         # A generator knows the matrix that it was trained on; another one would change what it sees.
         preparation = preparation.model_copy(update={"size": ready.size})
+    for place in ready.checkpoints.values():
+        if place:
+            check_rule(read_spec(place), preparation.intensity_rule, Store.at(place).uri)
     with stage("ingest") as progress:
         summary = ingest(
             Path(root), job.under("data"), layout=job.layout, options=job.options, preparation=preparation,
@@ -149,7 +161,7 @@ def ingest_stage(job: Job, ready: Ready, root: str) -> str:
     return job.under("data")
 
 
-def train_stage(job: Job, ready: Ready, data: str) -> dict[str, str]:
+def train_stage(job: Job, ready: Ready, data: str) -> dict[str, Place]:
     """Train into `out/model`, if any role has no checkpoint; returns the checkpoint of every role."""
     trained = ""
     if ready.recipe is not None:
@@ -158,7 +170,7 @@ def train_stage(job: Job, ready: Ready, data: str) -> dict[str, str]:
     return {role: uri or trained for role, uri in ready.checkpoints.items()}
 
 
-def augment_stage(job: Job, ready: Ready, data: str, checkpoints: Mapping[str, str]) -> AugmentSummary:
+def augment_stage(job: Job, ready: Ready, data: str, checkpoints: Mapping[str, Place]) -> AugmentSummary:
     """Apply the policy into `out/augmented` and print what became of the rows."""
     with stage("augment") as progress:
         summary = augment(
@@ -179,7 +191,7 @@ def pictures(data: str, summary: AugmentSummary, truth_of: Truth | None = None) 
     """Draw the contact sheet of an output folder that has accepted rows."""
     if summary.counts["accepted"]:
         source, out = Store(data), Store(summary.out)
-        sheet = contact_sheet(source, sample_files(source), out, sample_files(out), truth=truth_of)
+        sheet = contact_sheet(source, dataset_files(source), out, dataset_files(out), truth=truth_of)
         console.print(f"contact sheet: {sheet}")
 
 

@@ -18,7 +18,7 @@ import torch
 from augengine.diffusion.checkpoint import Model, load_model
 from augengine.diffusion.tissue import region_planes, tissue_index
 from augengine.intensity import normalise
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.phantom.brain_cohort import BrainCohort
@@ -143,7 +143,7 @@ def rows(root: str, name: str, split: str, *, with_truth: bool, per_subject: int
     """At most `per_subject` evenly spaced slices per subject of a split, with at least `min_lesion` lesion pixels."""
     cohort, store = COHORTS[name], Store(data(root, name))
     by_subject: dict[str, list[Sample]] = {}
-    for sample in iter_samples(store, sample_files(store)):
+    for sample in iter_samples(store, dataset_files(store)):
         if sample.split == split or split == "all":
             by_subject.setdefault(sample.subject_id, []).append(sample)
     for subject, samples in sorted(by_subject.items()):

@@ -18,7 +18,8 @@ from _record import record
 
 from augengine.diffusion.checkpoint import load_generator
 from augengine.edits.base import Plan
-from augengine.io.commits import committed_files, sample_files
+from augengine.io.commits import committed_files
+from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy, load_policy
@@ -45,7 +46,7 @@ def bare_loop(loaded: LoadedPolicy, data: str, checkpoint: str, like: Rows, size
     """Seconds of `apply` alone for the same rows and plans, in batches of `size`: one process, one thread."""
     torch.set_num_threads(1)
     store = Store(data)
-    samples = [s for s in iter_samples(store, sample_files(store)) if (s.sample_id, 0) in like]
+    samples = [s for s in iter_samples(store, dataset_files(store)) if (s.sample_id, 0) in like]
     plans = [Plan.from_dict(like[s.sample_id, 0].provenance.plan) for s in samples]  # type: ignore[union-attr]
     models = {"generator": load_generator(checkpoint)}
     started, made = time.monotonic(), []
@@ -83,7 +84,7 @@ def main() -> None:
             "equal_bytes": sum(d == 0 for d in differences),
             "largest_difference_grey_levels": max(differences),
             "intensity_range_grey_levels": float(
-                np.median([np.subtract(*s.intensity_range[::-1]) for s in one.values()])
+                np.median([np.ptp(s.intensity_range, axis=1).max() for s in one.values()])
             ),
         },
         "seconds": {

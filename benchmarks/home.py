@@ -16,7 +16,7 @@ import _generators  # noqa: F401 - first: it makes `downstream` importable
 import numpy as np
 from _record import record
 
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files
 from augengine.io.store import Store
 from augengine.metrics.statistics import BySeed, hierarchical_interval
 from augengine.pipeline.units import INLINE
@@ -66,7 +66,7 @@ def _scores(scores: Scores, train: str, arm: str, ratio: float) -> BySeed:
 
 def _field_strengths(cohort: Store) -> dict[str, float]:
     found: dict[str, Any] = {}
-    for name in sample_files(cohort):
+    for name in dataset_files(cohort):
         for row in cohort.parquet(name).read(columns=["subject_id", "acquisition"]).to_pylist():
             found[row["subject_id"]] = row["acquisition"]["field_strength_t"]
     return found

@@ -24,7 +24,7 @@ from _record import record
 from augengine import masks
 from augengine.edits.lesions import named
 from augengine.intensity import normalise
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files, run_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.load import load_policy
@@ -55,7 +55,7 @@ def main() -> None:
             shutil.rmtree(out / f"{edit}-{name}", ignore_errors=True)
     data = str((out / "data").resolve())
     ingest_glioma(given.data, data)
-    sources = {s.sample_id: s for s in iter_samples(Store(data), sample_files(Store(data)))}
+    sources = {s.sample_id: s for s in iter_samples(Store(data), dataset_files(Store(data)))}
     figures: dict[str, object] = {
         "slices": len(sources),
         "with_lesion": sum(bool(_lesion(s).any()) for s in sources.values()),
@@ -104,14 +104,14 @@ def _lesion(sample: Sample) -> np.ndarray:
 
 def _rows(folder: str, kind: str) -> list[Sample]:
     store = Store(folder)
-    return list(iter_samples(store, store.names(kind, ".parquet")))
+    return list(iter_samples(store, run_files(store, kind)))
 
 
 def _reasons(folder: str) -> dict[str, int]:
     """Gates and skips, with how many rows each stopped."""
     store, found = Store(folder), Counter[str]()
     for kind in OUTCOMES[1:]:
-        for name in store.names(kind, ".parquet"):
+        for name in run_files(store, kind):
             for reason in store.parquet(name).read(columns=["reason"])["reason"].to_pylist():
                 found.update([f"{kind}: {part.split(' = ')[0]}" for part in reason.split("; ")])
     return dict(found.most_common())

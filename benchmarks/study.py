@@ -18,7 +18,7 @@ from _generators import batches  # first: it makes `downstream` importable
 from _record import record
 
 from augengine.intensity import normalise
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.metrics.fidelity import fidelity, texture_ratio
@@ -67,7 +67,7 @@ def main() -> None:
 
 def _samples(folder: Path) -> Iterator[Sample]:
     store = Store(str(folder))
-    return iter_samples(store, sample_files(store))
+    return iter_samples(store, dataset_files(store))
 
 
 def _labels(title: str, segmenter: Segmenter, shown: list[Sample]) -> Comparison:

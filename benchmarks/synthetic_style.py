@@ -21,8 +21,8 @@ from _record import record
 
 from augengine.edits.lesions import named
 from augengine.intensity import normalise
-from augengine.io.commits import sample_files
-from augengine.io.shards import iter_samples, to_bytes, to_table
+from augengine.io.dataset import dataset_files, run_files, write_dataset
+from augengine.io.shards import iter_samples, to_table
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy, load_policy
 from augengine.metrics.fidelity import fidelity
@@ -52,7 +52,7 @@ def main() -> None:
     out = Path("runs/synthetic_style").resolve()
     shutil.rmtree(out, ignore_errors=True)
     chosen, source = _slices(given.root, given.subjects), str(out / "data")
-    Store(source).write("samples/rows.parquet", to_bytes(to_table([*chosen, *_donors(given.root)])))
+    write_dataset(source, [to_table([*chosen, *_donors(given.root)])])
     values = load_policy(POLICY).to_dict()
     values["select"] = {"split": "test"}
     with stage("synthetic labels in a donor's style") as progress:
@@ -61,8 +61,8 @@ def main() -> None:
             {role: checkpoint(given.root, name) for role, name in MODELS.items()}, actors=INLINE, progress=progress,
         )  # fmt: skip
     store, reasons = Store(str(out / "made")), Counter[str]()
-    made = [s for kind in ("accepted", "rejected") for s in iter_samples(store, store.names(kind, ".parquet"))]
-    for name in store.names("rejected", ".parquet"):
+    made = [s for kind in ("accepted", "rejected") for s in iter_samples(store, run_files(store, kind))]
+    for name in run_files(store, "rejected"):
         for reason in store.parquet(name).read(columns=["reason"])["reason"].to_pylist():
             reasons.update(part.split(" = ")[0] for part in reason.split("; "))
     before = {s.sample_id: s for s in chosen}
@@ -83,7 +83,7 @@ def _slices(root: str, subjects: int) -> list[Sample]:
     """Two slices with much brain of each of the first test subjects."""
     store = Store(data(root, "brain"))
     own: dict[str, list[Sample]] = {}
-    for sample in iter_samples(store, sample_files(store)):
+    for sample in iter_samples(store, dataset_files(store)):
         if sample.split == "test" and sample.label is not None and np.count_nonzero(sample.label) >= LEAST_TISSUE:
             own.setdefault(sample.subject_id, []).append(sample)
     return [s for _, found in sorted(own.items())[:subjects] for s in found[len(found) // 3 :: len(found) // 3][:2]]
@@ -92,7 +92,7 @@ def _slices(root: str, subjects: int) -> list[Sample]:
 def _donors(root: str) -> list[Sample]:
     """One row of every training subject: how they were scanned is what the acquisition edit draws from."""
     store, found = Store(data(root, "brain")), {}
-    for sample in iter_samples(store, sample_files(store)):
+    for sample in iter_samples(store, dataset_files(store)):
         if sample.split == "train":
             found.setdefault(sample.subject_id, sample)
     return list(found.values())

@@ -26,8 +26,8 @@ from augengine.commands.augment import DEMO_COHORT, DEMO_PREPARATION, DEMO_SAMPL
 from augengine.diffusion.checkpoint import Generator, load_generator
 from augengine.errors import DataError
 from augengine.intensity import normalise
-from augengine.io.commits import sample_files
-from augengine.io.shards import iter_samples, to_bytes, to_table
+from augengine.io.dataset import dataset_files, write_dataset
+from augengine.io.shards import iter_samples, to_table
 from augengine.io.store import Store
 from augengine.metrics.dose_response import DoseResponse, dose_response
 from augengine.phantom.cohort import Cohort
@@ -102,7 +102,7 @@ def _independent(root: Path) -> tuple[str, str]:
 
 def _samples(data: str) -> list[Sample]:
     store = Store(data)
-    return list(iter_samples(store, sample_files(store)))
+    return list(iter_samples(store, dataset_files(store)))
 
 
 def _against_truth(
@@ -143,11 +143,11 @@ def _predictor(given: argparse.Namespace, cohort: Cohort) -> str | None:
     wider = cohort.model_copy(update={"subjects": 2 * cohort.subjects})
     others = range(cohort.subjects, wider.subjects)
     splits = assign_splits({wider.subject_id(i): categories([wider.acquisition(i)]) for i in others}, seed=0)
-    data = Store(str(Path(given.root, "breast_others").resolve()))
-    for i in others:
-        split = splits[wider.subject_id(i)]
-        samples = [s.replace(split=split) for s in prepare(wider.scan(i), DEMO_PREPARATION)]
-        data.write(f"samples/{wider.subject_id(i)}.parquet", to_bytes(to_table(samples)))
+    tables = (
+        to_table(s.replace(split=splits[wider.subject_id(i)]) for s in prepare(wider.scan(i), DEMO_PREPARATION))
+        for i in others
+    )
+    data = write_dataset(Path(given.root, "breast_others").resolve(), tables)
     connect()
     train(read_recipe(str(RECIPES / "iap_predictor_small.yaml")), data.uri, str(out), progress=console.print)
     return str(found)

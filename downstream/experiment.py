@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import DataError
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_metadata
 from augengine.io.store import Store
 from augengine.leakage import Lineage, check_leakage
@@ -225,7 +225,7 @@ def guard(
 
 def _metadata(uri: str) -> Iterable[dict[str, Any]]:
     store = Store(uri)
-    return iter_metadata(store, sample_files(store))
+    return iter_metadata(store, dataset_files(store))
 
 
 def plan(experiment: Experiment, arms: Sequence[Arm], folders: Folders) -> list[Trial]:

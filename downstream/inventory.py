@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from augengine.errors import DataError
-from augengine.io.commits import sample_files
-from augengine.io.shards import check_schema
+from augengine.io.dataset import dataset_files
+from augengine.io.shards import check_schema, read_group
 from augengine.io.store import Store
+from augengine.records import IntensityRule
 from augengine.rng import canonical_json
 from downstream.protocols import Protocol
 
@@ -48,7 +49,8 @@ class Inventory:
         groups: those that hold rows.
         split: of each subject in each domain.
         labelled: who has labels.
-        digest: identity of the rows: their metadata, their labels, and the sizes of their compressed images.
+        digest: identity of the rows: their metadata, their labels, how their intensity ranges were measured, and the
+            sizes of their compressed images.
     """
 
     uri: str
@@ -77,14 +79,15 @@ def take_inventory(uri: str, protocol: Protocol) -> Inventory:
     groups: list[Group] = []
     split: dict[Scanned, str] = {}
     labelled: set[Scanned] = set()
-    for name in sample_files(store):
+    for name in dataset_files(store):
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for n in range(file.num_row_groups):
-            table = file.read_row_group(n, columns=[*_COLUMNS, "label"])
+            table = read_group(file, n, [*_COLUMNS, "label", "intensity_rule"])
             labels, found = table["label"], set()
             running.update(canonical_json([name, n, _image_bytes(file, n)]).encode())
             for place, row in enumerate(table.drop_columns("label").to_pylist()):
+                rule = IntensityRule.from_dict(row.pop("intensity_rule"))
                 if row["synthetic"]:  # augmented rows come from folders of their own
                     continue
                 key = (row["subject_id"], protocol.value(row))
@@ -98,6 +101,7 @@ def take_inventory(uri: str, protocol: Protocol) -> Inventory:
                         where=row["sample_id"], next_step="split by subject (jobs/ingest.py does)",
                     )  # fmt: skip
                 running.update(canonical_json(row).encode() + bytes(label or b""))
+                running.update("".join(map(canonical_json, rule.identity)).encode())
             groups.append(Group(name, n, frozenset(found)))
     return Inventory(store.uri, tuple(groups), split, frozenset(labelled), running.hexdigest())
 

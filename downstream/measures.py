@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from augengine.errors import DataError
-from augengine.io.store import Store
+from augengine.io.store import Place, Store
 from augengine.metrics.lesionwise import RULES, lesion_wise
 from augengine.metrics.overlap import dice
 from augengine.metrics.surface import hd95_mm
@@ -25,8 +25,8 @@ LESION_RULE = RULES["GLI"]
 class MeasureWorker:
     """Measures the predictions of one segmenter on one chunk of subjects."""
 
-    def __init__(self, out: str, protocol: Protocol) -> None:
-        self.out, self.protocol = Store(out), protocol
+    def __init__(self, out: Place, protocol: Protocol) -> None:
+        self.out, self.protocol = Store.at(out), protocol
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
         """Rows of `SCORE_SCHEMA`; a class that a patient does not have is not scored."""

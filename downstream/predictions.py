@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from augengine.intensity import normalise
-from augengine.io.shards import SCHEMA, from_row
+from augengine.io.shards import SCHEMA, from_row, read_group
 from augengine.io.store import Store
 from augengine.rng import digest
 from downstream.inventory import Inventory, Scanned, class_bits
@@ -84,7 +83,7 @@ def rows_of(chunk: Chunk, data: str, protocol: Protocol, columns: Sequence[str])
     """The real rows of a chunk, in the order of the shards, with some columns."""
     scanned, store = chunk.scanned, Store(data)
     for name, group in chunk.places:
-        table = store.parquet(name).read_row_group(group, columns=list(columns))
+        table = read_group(store.parquet(name), group, columns)
         for row in table.to_pylist():
             if (row["subject_id"], protocol.value(row)) in scanned and not row["synthetic"]:
                 yield row
@@ -123,7 +122,7 @@ class PredictionWorker:
         columns = [name for name in SCHEMA.names if name != "label"]
         found = []
         for batch in _batches(rows_of(Chunk.from_dict(spec["chunk"]), self.data, self.protocol, columns)):
-            images = np.stack([normalise(from_row({**row, "label": None})) for row in batch])
+            images = segmenter.normalised([from_row({**row, "label": None}) for row in batch])
             maps = bits(segmenter.predict(images), exclusive=self.protocol.exclusive)
             found += [_map_row(row, one) for row, one in zip(batch, maps, strict=True)]
         return {MAPS: pa.Table.from_pylist(found, schema=PREDICTION_SCHEMA)}

@@ -16,15 +16,14 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from augengine.errors import ConfigError
-from augengine.intensity import normalise
-from augengine.io.commits import sample_files
-from augengine.io.shards import SCHEMA, from_row, to_row
+from augengine.io.dataset import dataset_files, finish
+from augengine.io.shards import SCHEMA, from_row, read_group, to_row
 from augengine.io.store import Store
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.rng import digest
 from downstream.segmenters import load_segmenter
 
-FOLDER = "labelled"
+FOLDER = "samples"
 BATCH = 16
 # Of the mixture: how often it is fitted, how far the prior is trusted, how smooth a tissue's mean may vary, and below
 # which share of neighbours it is the tissue's mean in the whole row.
@@ -43,7 +42,7 @@ def pseudo_label(
         out: absolute path or URI; the same call again makes what is missing.
 
     Returns:
-        URI of the folder of shards.
+        URI of the data set.
 
     Raises:
         ConfigError: a region of several labels, which does not say which of them a voxel has.
@@ -51,12 +50,13 @@ def pseudo_label(
     store, source = Store(out), Store(data)
     units = [
         Unit(digest(name, group, length=16), {"name": name, "group": group})
-        for name in sample_files(source)
+        for name in dataset_files(source)
         for group in range(source.parquet(name).num_row_groups)
     ]
     args = {"data": source.uri, "segmenter": segmenter, "device": "cuda" if actors.num_gpus else "cpu"}
-    run_units(units, LabelWorker, args, store, {"data": source.uri}, actors=actors, progress=progress)
-    return f"{store.uri}/{FOLDER}"
+    run = run_units(units, LabelWorker, args, store, {"data": source.uri}, actors=actors, progress=progress)
+    finish(store, {"stage": "pseudo_labels", "counts": run.counts}, run.files)
+    return store.uri
 
 
 class LabelWorker:
@@ -71,14 +71,14 @@ class LabelWorker:
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
         """The rows, labelled."""
-        table = self.data.parquet(spec["name"]).read_row_group(spec["group"], columns=SCHEMA.names)
+        table = read_group(self.data.parquet(spec["name"]), spec["group"], SCHEMA.names)
         rows = [row for n in range(0, table.num_rows, BATCH) for row in self._labelled(table.slice(n, BATCH))]
         return {FOLDER: pa.Table.from_pylist(rows, schema=SCHEMA)}
 
     def _labelled(self, table: pa.Table) -> Iterator[dict[str, Any]]:
         samples = [from_row({**row, "label": None, "label_confidence": None}) for row in table.to_pylist()]
         names = [labels[0] for labels in self.segmenter.regions.values()]
-        images = np.stack([normalise(s) for s in samples])
+        images = self.segmenter.normalised(samples)
         for sample, image, found in zip(samples, images, self.segmenter.predict(images), strict=True):
             label, confidence, codes = likeliest(refined(image, found), names, sample.labels)
             yield to_row(sample.replace(label=label, label_confidence=confidence, labels=codes))

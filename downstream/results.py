@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from augengine.errors import RunError
-from augengine.io.commits import part_name
+from augengine.io.commits import Record, read_records
+from augengine.io.parts import Part
 from augengine.io.store import Store
 from augengine.metrics.intervals import Interval, percentile_interval
 from augengine.metrics.statistics import BySeed, compare, hierarchical_interval, seed_means
@@ -92,24 +93,24 @@ def measure(out: str, *, actors: Actors, progress: Progress | None = None, anew:
         anew: measure even what an earlier call measured.
     """
     plan, store = Plan.read(out), Store(out)
-    folder = Store(f"{store.uri}/{MEASURES}")
-    if anew and folder.exists():
-        folder.fs.rm(folder.root, recursive=True)
+    folder = store.folder(MEASURES)
+    if anew:
+        folder.remove_all()
+    predictions, truths = (_maps(store.folder(name)) for name in (PREDICTIONS, TRUTH))
     units: dict[str, Unit] = {}
     for trial in plan.trials:
         for cell in plan.protocol.cells:
             for chunk in plan.tested(trial, cell):
                 name = prediction_id(trial["trial_id"], chunk["chunk_id"])
-                spec = {
-                    "predictions": f"{PREDICTIONS}/{part_name(MAPS, name)}",
-                    "truth": f"{TRUTH}/{part_name(MAPS, chunk['chunk_id'])}",
-                }  # fmt: skip
-                units[name] = Unit(f"{name}-{digest(plan.protocol.classes, plan.protocol.metrics, length=8)}", spec)
-    run_units(
-        list(units.values()), MeasureWorker, {"out": store.uri, "protocol": plan.protocol}, folder, {"stage": MEASURES},
+                found = _one(predictions, name, store), _one(truths, chunk["chunk_id"], store)
+                spec = {"predictions": f"{PREDICTIONS}/{found[0].name}", "truth": f"{TRUTH}/{found[1].name}"}
+                identity = (plan.protocol.classes, plan.protocol.metrics, *(part.sha256 for part in found))
+                units[name] = Unit(f"{name}-{digest(*identity, length=8)}", spec)
+    done = run_units(
+        list(units.values()), MeasureWorker, {"out": store, "protocol": plan.protocol}, folder, {"stage": MEASURES},
         actors=actors, progress=progress,
     )  # fmt: skip
-    scored = {name: _scored(folder, unit.unit_id) for name, unit in units.items()}
+    scored = {name: _scored(folder, done.records[unit.unit_id]) for name, unit in units.items()}
     scores: Scores = {}
     for trial in plan.trials:
         for cell in plan.protocol.cells:
@@ -120,9 +121,23 @@ def measure(out: str, *, actors: Actors, progress: Progress | None = None, anew:
     return scores
 
 
-def _scored(folder: Store, unit_id: str) -> list[tuple[Measured, str, float]]:
-    """Scores of one file, with the mean over classes of every metric and patient."""
-    rows = folder.parquet(part_name(SCORES, unit_id)).read().to_pylist()
+def _maps(store: Store) -> dict[str, Part]:
+    """The file of class maps of every unit of a stage that has any."""
+    return {unit_id: part for unit_id, record in read_records(store).items() for part in record.files.get(MAPS, ())}
+
+
+def _one(parts: Mapping[str, Part], unit_id: str, store: Store) -> Part:
+    if unit_id not in parts:
+        raise RunError(
+            "every prediction and truth that the plan names is stored", found=f"none of {unit_id}", where=store.uri,
+            next_step="run the experiment again, without --tables-only",
+        )  # fmt: skip
+    return parts[unit_id]
+
+
+def _scored(folder: Store, record: Record) -> list[tuple[Measured, str, float]]:
+    """Scores of one unit, with the mean over classes of every metric and patient."""
+    rows = [row for part in record.files.get(SCORES, ()) for row in folder.parquet(part.name).read().to_pylist()]
     found = [((row["metric"], row["class"]), row["subject_id"], row["score"]) for row in rows]
     by_patient: dict[tuple[str, str], list[float]] = {}
     for (metric, _), subject, value in found:

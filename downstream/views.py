@@ -18,8 +18,8 @@ from augengine import __version__
 from augengine.errors import DataError
 from augengine.gates import body_mask
 from augengine.intensity import denormalise, normalise
-from augengine.io.commits import sample_files
-from augengine.io.shards import SCHEMA, check_schema, from_row, to_row
+from augengine.io.dataset import below, dataset_files, finish
+from augengine.io.shards import SCHEMA, check_schema, from_row, read_group, to_row
 from augengine.io.store import Store
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.records import Provenance, Sample
@@ -91,7 +91,7 @@ def augmented_views(name: str, folders: Sequence[str], rows: Iterable[Scanned], 
     views = []
     for n, folder in enumerate(folders):
         store, running, places = Store(folder), hashlib.blake2b(digest_size=16), []
-        for file_name in sample_files(store):
+        for file_name in dataset_files(store):
             file = store.parquet(file_name)
             check_schema(file, store.path(file_name))
             for group in range(file.num_row_groups):
@@ -126,9 +126,13 @@ def write_views(
         for folder, view in by_folder.items()
         for name, group in view.places
     ]
-    run_units(
+    files = run_units(
         units, ViewWorker, {"views": by_folder, "protocol": protocol}, store, STAGE, actors=actors, progress=progress
-    )
+    ).files
+    for folder in by_folder:  # each is a data set of its own
+        parts = below(folder, files.get(folder, ()))
+        counts = {"samples": sum(part.rows or 0 for part in parts)}
+        finish(store.folder(folder), {**STAGE, "counts": counts}, {"samples": parts})
     return {view.name: f"{store.uri}/{view.folder}" for view in views}
 
 
@@ -148,7 +152,7 @@ class ViewWorker:
 
     def _rows(self, view: View, name: str, group: int) -> Iterable[dict[str, Any]]:
         subjects = {subject for subject, _ in view.labelled} if view.synthetic else set()
-        for row in Store(view.data).parquet(name).read_row_group(group, columns=SCHEMA.names).to_pylist():
+        for row in read_group(Store(view.data).parquet(name), group, SCHEMA.names).to_pylist():
             split = view.splits.get(row["split"])
             if split is None or row["synthetic"] != view.synthetic:
                 continue
@@ -165,7 +169,7 @@ class ViewWorker:
         """Donors come from one row group, drawn for this one, so that a unit reads two groups at the most."""
         random = generator("histogram match", view.folder, *place)
         name, group = view.donors[int(random.integers(len(view.donors)))]
-        found = Store(view.data).parquet(name).read_row_group(group, columns=SCHEMA.names).to_pylist()
+        found = read_group(Store(view.data).parquet(name), group, SCHEMA.names).to_pylist()
         donors = [
             from_row({**row, "label": None})
             for row in found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 
 from augengine.diffusion.checkpoint import save_generator, untrained
 from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.spec import DiffusionSpec, Kind, ModelSpec
 from augengine.diffusion.unet import UNetSpec
-from augengine.io.shards import to_bytes, to_table
+from augengine.io.dataset import write_dataset
+from augengine.io.shards import to_row, to_table
 from augengine.io.store import Store
 from augengine.phantom.protocols import duke_protocols
 from augengine.records import Acquisition, Sample
@@ -34,17 +36,74 @@ def slice_sample(subject: int, index: int = 0, *, size: int = 32, split: str = "
         "labels": {"fat": 1},
         "acquisition": SIEMENS if subject % 2 else GE,
         "split": split,
-        "intensity_range": (30.0, 700.0),
+        "intensity_range": ((30.0, 700.0),) * len(changes.get("channels", ("t1",))),  # type: ignore[arg-type]
     }
     return Sample(**{**values, **changes})
 
 
 def write_samples(folder: object, samples: list[Sample], per_file: int = 8) -> str:
-    """Samples as plain shards in `folder`; returns its URI."""
-    store = Store(str(folder))
-    for n, start in enumerate(range(0, len(samples), per_file)):
-        store.write(f"part-{n:03d}.parquet", to_bytes(to_table(samples[start : start + per_file])))
-    return store.uri
+    """Samples as the data set `folder` (a path, a URI or a `Store`); returns its URI."""
+    place = folder if isinstance(folder, Store) else str(folder)
+    tables = (to_table(samples[start : start + per_file]) for start in range(0, len(samples), per_file))
+    return write_dataset(place, tables).uri
+
+
+# Schema version 1, as it was written: one intensity range for all channels, and no rule.
+SCHEMA_1 = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("subject_id", pa.string()),
+        ("volume_id", pa.string()),
+        ("slice_index", pa.int32()),
+        ("site", pa.string()),
+        ("split", pa.string()),
+        ("synthetic", pa.bool_()),
+        ("channels", pa.list_(pa.string())),
+        ("image", pa.large_binary()),
+        ("image_dtype", pa.string()),
+        ("image_shape", pa.list_(pa.int32())),
+        ("label", pa.large_binary()),
+        ("label_confidence", pa.large_binary()),
+        ("label_names", pa.list_(pa.string())),
+        ("label_codes", pa.list_(pa.uint8())),
+        ("affine", pa.list_(pa.float64(), 16)),
+        ("spacing_mm", pa.list_(pa.float64(), 3)),
+        ("intensity_low", pa.float64()),
+        ("intensity_high", pa.float64()),
+        (
+            "acquisition",
+            pa.struct(
+                [(n, pa.string()) for n in ("manufacturer", "model", "scan_options")]
+                + [
+                    (n, pa.float64())
+                    for n in (
+                        "field_strength_t", "flip_angle_deg", "slice_thickness_mm", "echo_time_ms",
+                        "repetition_time_ms", "inversion_time_ms",
+                    )
+                ]
+            ),
+        ),
+        ("provenance", pa.string()),
+    ],
+    metadata={"augengine.schema_version": "1"},
+)  # fmt: skip
+
+
+def write_schema_1(folder: object, samples: list[Sample], per_file: int = 8) -> str:
+    """As `write_samples`, in schema version 1: every channel of a sample must have the same range."""
+    return write_dataset(str(folder), schema_1_tables(samples, per_file)).uri
+
+
+def schema_1_tables(samples: list[Sample], per_file: int = 8) -> list[pa.Table]:
+    """Samples in schema version 1."""
+    tables = []
+    for start in range(0, len(samples), per_file):
+        rows = [to_row(s) for s in samples[start : start + per_file]]
+        for row in rows:
+            for name in ("intensity_low", "intensity_high"):
+                (row[name],) = set(row[name] or [None])
+        tables.append(pa.Table.from_pylist([{k: row[k] for k in SCHEMA_1.names} for row in rows], schema=SCHEMA_1))
+    return tables
 
 
 LESION_CODES = {"necrosis": 1, "oedema": 2, "enhancing": 4, "csf": 5, "white_matter": 6}
@@ -79,7 +138,7 @@ def lesion_sample(
         "labels": LESION_CODES,
         "acquisition": SIEMENS if subject % 2 else GE,
         "split": "train",
-        "intensity_range": (0.0, 620.0),
+        "intensity_range": ((0.0, 620.0),) * len(changes.get("channels", ("t1", "flair"))),  # type: ignore[arg-type]
     }
     return Sample(**{**values, **changes})
 

@@ -1,10 +1,13 @@
-"""Shared fixtures: the folder of real MRI (optional)."""
+"""Shared fixtures: real MRI (optional), Ray, an object store, and a folder on each kind of storage."""
 
 from __future__ import annotations
 
+import logging
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +15,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
+STORAGE = ("local", "memory", "s3")
+BUCKET = "augengine"
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +38,44 @@ def ray_session() -> Iterator[None]:
     import ray
 
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_options() -> Iterator[dict[str, Any]]:
+    """Storage options of an S3 server on this machine, which holds the bucket `BUCKET`."""
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    client = {"region_name": "us-east-1"}
+    options = {"key": "test-key", "secret": "test-secret", "endpoint_url": f"http://{host}:{port}",
+               "client_kwargs": client}  # fmt: skip
+    fsspec.filesystem("s3", **options).call_s3("create_bucket", Bucket=BUCKET)
+    yield options
+    server.stop()
+
+
+@pytest.fixture(params=STORAGE)
+def storage(request: pytest.FixtureRequest) -> str:
+    """Kind of storage: `local`, `memory` (of this process) or `s3`."""
+    return str(request.param)
+
+
+@pytest.fixture
+def base(storage: str, request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """An empty folder on each kind of storage, as a `Store`."""
+    from augengine.io.store import Store
+
+    name = uuid.uuid4().hex
+    if storage == "s3":
+        return Store(f"s3://{BUCKET}/{name}", request.getfixturevalue("s3_options"))
+    return Store(str(tmp_path / "out") if storage == "local" else f"memory://{name}/out")
+
+
+@pytest.fixture
+def store(base: Any) -> Any:
+    """As `base`, under the name that tests of one folder use."""
+    return base

@@ -44,7 +44,7 @@ def ill(*parts: tuple[int, tuple[int, int], float], levels: Any = (0, 300, 900, 
     label = balls((5, (32, 32), 26), *parts)
     noise = np.random.default_rng(3).normal(0, 10, label.shape)
     image = (np.array(levels, float)[label] + noise).clip(min=0).astype(np.float32)[None]
-    return slice_sample(1, size=64, image=image, label=label, labels=LABELS, intensity_range=(0.0, 900.0))
+    return slice_sample(1, size=64, image=image, label=label, labels=LABELS, intensity_range=((0.0, 900.0),))
 
 
 NESTED = ((4, (30, 24), 9.0), (2, (30, 24), 6.0), (1, (30, 24), 3.0))
@@ -303,7 +303,7 @@ def test_what_cannot_be_measured_fails() -> None:
     assert result.to_dict()["value"] is None
     (result,) = Gates([GateSpec(name="changed", max=9.0)])(before.replace(intensity_range=None), before)
     assert not result.passed
-    assert "intensity_range" in str(result.error)
+    assert "intensity range" in str(result.error)
     for name, gate in MEASURES.items():
         if set(gate.model_fields) <= {"lesion", "order"} and name not in ("locality", "duplicate"):
             blank = before.replace(image=np.zeros_like(before.image), label=None, intensity_range=None)

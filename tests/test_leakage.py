@@ -11,7 +11,7 @@ from builders import GE, slice_sample, write_checkpoint, write_samples
 from augengine.diffusion.checkpoint import read_spec, subject_hash
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import DataError
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_metadata
 from augengine.io.store import Store
 from augengine.leakage import LeakageError, Lineage, check_leakage
@@ -38,7 +38,7 @@ def made(subject: int, model: ModelSpec, **plan: Any) -> Sample:
 def check(folder: Path, samples: list[Sample], *models: ModelSpec, **options: Any) -> Lineage:
     store = Store(write_samples(folder / "rows", samples))
     named = {f"model {n}": spec for n, spec in enumerate(models)}
-    return check_leakage(TEST, iter_metadata(store, sample_files(store)), named, **options)
+    return check_leakage(TEST, iter_metadata(store, dataset_files(store)), named, **options)
 
 
 def test_a_clean_lineage_is_counted(tmp_path: Path, model: ModelSpec) -> None:

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy.ndimage import binary_dilation
 
 from augengine.errors import DataError
+from augengine.intensity import normalise
 from augengine.prepare import Preparation, prepare
-from augengine.records import Sample
+from augengine.records import IntensityRule, Sample
 
 
 def volume(shape: tuple[int, ...] = (12, 10, 6), affine: np.ndarray | None = None, **changes: object) -> Sample:
@@ -89,9 +91,9 @@ def test_spacing_alone_and_with_size_and_volumes() -> None:
 
 def test_intensity_range_is_that_of_the_whole_source() -> None:
     source = volume()
-    expected = tuple(np.percentile(source.image, (10, 99)))
+    expected = np.percentile(source.image[0], (10, 99))[None]
     for sample in prepare(source, Preparation(size=16, drop_end_slices=1)):
-        assert sample.intensity_range == pytest.approx(expected)
+        np.testing.assert_allclose(sample.intensity_range, expected)
         assert sample.image.dtype == np.float32
 
 
@@ -119,6 +121,144 @@ def test_refusals(change: dict[str, object], message: str) -> None:
         prepare(volume(**change), Preparation())
 
 
+def scaled(*tops: float) -> Sample:
+    """The same brain in several channels, each to another top; skull-stripped, so air is exactly 0."""
+    rng = np.random.default_rng(0)
+    brain = np.zeros((40, 40, 12), bool)
+    brain[6:34, 6:34] = True
+    image = np.stack([np.round(brain * rng.uniform(0.3, 1, brain.shape) * top) for top in tops]).astype(np.float32)
+    return volume(image=image, channels=tuple(f"c{n}" for n in range(len(tops))), label=None)
+
+
+def test_every_channel_has_its_own_range_and_keeps_its_contrast() -> None:
+    source = scaled(30000, 25000, 250, 120)
+    sample = prepare(source, Preparation())[5]
+    expected = [np.percentile(channel, (10, 99)) for channel in source.image]
+    np.testing.assert_allclose(sample.intensity_range, expected)
+    spread = normalise(sample)[:, 6:34, 6:34].std((1, 2))
+    np.testing.assert_allclose(spread, 0.2, atol=0.01)  # with one range for all, the last two have less than 0.01
+
+
+def test_percentiles_and_the_voxels_they_are_taken_of() -> None:
+    source = scaled(1000, 500)
+    (whole,) = prepare(source, Preparation(slices=False, percentiles=(0, 99.5), foreground="nonzero"))
+    expected = [np.percentile(channel[channel != 0], (0, 99.5)) for channel in source.image]
+    np.testing.assert_allclose(whole.intensity_range, expected)
+    assert whole.intensity_range[0][0] > 250
+    assert whole.intensity_rule == IntensityRule((0.0, 99.5), "nonzero")
+    assert prepare(source, Preparation())[0].intensity_rule == IntensityRule()
+
+
+def test_a_channel_without_contrast_is_named() -> None:
+    source = scaled(1000, 500)
+    image = source.image.copy()
+    image[1] = 0
+    image[1, 0, 0, 0] = 5
+    with pytest.raises(DataError, match="percentiles 10 and 99 of channel 'c1' must differ"):
+        prepare(source.replace(image=image), Preparation())
+
+
+def air_of(sample: Sample) -> np.ndarray:
+    """What stands in the columns that `size` added at both ends of the first axis, by channel."""
+    added = np.concatenate([sample.image[:, :6], sample.image[:, -6:]], axis=1)
+    return np.stack([np.unique(channel) for channel in added])
+
+
+def test_what_size_adds_is_background() -> None:
+    """z-scores with air at -1.5, magnitudes, and magnitudes whose interpolation went a little below 0."""
+    rng = np.random.default_rng(0)
+    z = np.full((24, 40, 6), -1.5, np.float32)
+    z[4:20, 8:32] = rng.normal(0.5, 0.4, (16, 24, 6))
+    magnitude = rng.integers(50, 900, z.shape).astype(np.float32)  # tissue up to the rim
+    ringing = np.where(z > -1.5, magnitude, 0)
+    ringing[3, 8:32] = -7
+    source = volume(image=np.stack([z, magnitude, ringing]), channels=("z", "m", "r"), label=None)
+    for preparation in (Preparation(size=40), Preparation(size=44, spacing_mm=1.0), Preparation(size=40, slices=False)):
+        for sample in prepare(source, preparation):
+            np.testing.assert_array_equal(air_of(sample).ravel(), [-1.5, 0, 0])
+
+
+def test_nothing_foreign_is_mixed_in_at_the_border() -> None:
+    """Between the last measured voxel and what is added, there is no third value."""
+    z = np.full((24, 40, 6), -1.5, np.float32)
+    z[8:16, 12:28] = np.random.default_rng(0).normal(0.5, 0.4, (8, 16, 6))
+    full = np.full(z.shape, 400, np.float32)
+    full[8:16, 12:28] = 800
+    source = volume(image=np.stack([z, full]), channels=("z", "full"), label=None)
+    for spacing in (0.7, 1.0, 1.6):
+        sample = prepare(source, Preparation(size=64, spacing_mm=spacing))[3]
+        outside = sample.image[1] == 0
+        assert 0.1 < outside.mean() < 0.95
+        np.testing.assert_allclose(sample.image[1][~outside].min(), 400, rtol=1e-6)
+        np.testing.assert_array_equal(np.unique(sample.image[0][outside]), [np.float32(-1.5)])
+        rim = binary_dilation(outside, iterations=2) & ~outside
+        np.testing.assert_allclose(sample.image[0][rim], -1.5, rtol=1e-6)
+
+
+def padded(value: float, low: int = 1) -> tuple[Sample, np.ndarray]:
+    """A round field of view whose corners hold a value that stands for "not measured"."""
+    image = np.random.default_rng(1).integers(low, 900, (1, 40, 40, 8)).astype(np.float32)
+    i, j = np.mgrid[:40, :40] - 19.5
+    outside = np.repeat((i**2 + j**2 > 19.5**2)[..., None], 8, axis=2)
+    image[:, outside] = value
+    return volume(image=image, label=outside.astype(np.uint8), labels={"corner": 1}), outside
+
+
+@pytest.mark.parametrize("value", [-32768.0, 32767.0, np.nan])
+def test_what_was_not_measured_counts_for_nothing(value: float) -> None:
+    source, outside = padded(value)
+    (sample,) = prepare(source, Preparation(slices=False), outside=outside)
+    np.testing.assert_allclose(sample.intensity_range, [np.percentile(source.image[0][~outside], (10, 99))])
+    assert np.unique(sample.image[0][outside]).tolist() == [0]
+    np.testing.assert_array_equal(sample.image[0][~outside], source.image[0][~outside])
+    np.testing.assert_array_equal(sample.label, outside)  # turned and flipped alike, and otherwise left alone
+
+
+def test_what_was_not_measured_is_no_part_of_resampled_voxels() -> None:
+    source, outside = padded(-32768.0)
+    flipped = source.replace(affine=np.diag([-1.0, 1.0, 4.0, 1.0]), image=source.image, label=None)
+    lopsided = outside.copy()
+    lopsided[:2] = True  # a wrong axis or direction would leave padding values in the image
+    image = np.where(lopsided, np.float32(-32768), source.image)
+    for sample in prepare(flipped.replace(image=image), Preparation(size=24), outside=lopsided):
+        assert sample.image.min() >= 0
+    signed, outside = padded(-32768.0, low=-900)
+    measured = signed.image[0][~outside]
+    (sample,) = prepare(signed, Preparation(slices=False), outside=outside)
+    (air,) = np.unique(sample.image[0][outside])
+    assert abs(air) < 60  # the median of the measured rim, not the smallest measured value
+    assert measured.min() < -890
+
+
+def test_nothing_measured_is_refused() -> None:
+    source, outside = padded(0.0)
+    for wrong in (np.ones_like(outside), outside[:-1]):
+        with pytest.raises(DataError, match="must have been measured"):
+            prepare(source, Preparation(), outside=wrong)
+
+
+def test_slices_are_cut_along_the_axis_that_was_acquired() -> None:
+    isotropic = volume((12, 10, 8), np.eye(4))
+    for axis, shape in ((0, (1, 10, 8)), (1, (1, 12, 8)), (2, (1, 12, 10))):
+        assert {s.image.shape for s in prepare(isotropic, Preparation(), acquired_axis=axis)} == {shape}
+    # Array axes that run to posterior, right and superior: the first is the canonical second.
+    turned = np.zeros((4, 4))
+    turned[1, 0], turned[0, 1], turned[2, 2], turned[3, 3] = -1, 1, 1, 1
+    samples = prepare(volume((12, 10, 8), turned), Preparation(), acquired_axis=0)
+    assert [s.image.shape for s in samples] == [(1, 10, 8)] * 12
+    assert prepare(isotropic, Preparation(plane="axial"), acquired_axis=0)[0].image.shape == (1, 12, 10)
+    thin = volume((12, 10, 8), np.diag([1.0, 1.0, 0.9, 1.0]))  # slices closer than the pixels are wide
+    assert len(prepare(thin, Preparation(), acquired_axis=2)) == 8
+
+
+@pytest.mark.parametrize("thickness_mm", [1.0, 5.0])
+def test_a_single_slice_lies_in_plane_however_thick_it_is(thickness_mm: float) -> None:
+    (sample,) = prepare(volume((12, 10, 1), np.diag([1.5, 1.5, thickness_mm, 1.0])), Preparation())
+    assert sample.image.shape == (1, 12, 10)
+    (sample,) = prepare(volume((1, 10, 12), np.diag([thickness_mm, 1.5, 1.5, 1.0])), Preparation())
+    assert sample.image.shape == (1, 10, 12)
+
+
 def test_nearly_constant_image_is_refused() -> None:
     image = np.zeros((1, 20, 20, 10), np.float32)
     image[0, 0, 0, 0] = 5
@@ -133,6 +273,9 @@ def test_bad_settings_are_refused() -> None:
         {"drop_end_slices": -1},
         {"size": 8, "spacing_mm": 0.1},
         {"sizes": 3},
+        {"percentiles": (99, 10)},
+        {"percentiles": (-1, 99)},
+        {"foreground": "brain"},
     ):
         with pytest.raises(ValidationError):
             Preparation(**bad)

@@ -12,7 +12,8 @@ from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import save_generator, subject_hash, untrained
 from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.spec import ModelSpec
-from augengine.io.shards import to_bytes, to_table
+from augengine.io.dataset import write_dataset
+from augengine.io.shards import to_table
 from augengine.io.store import Store
 from augengine.records import Acquisition, Sample
 from augengine.train.config import Recipe
@@ -154,7 +155,7 @@ def samples_of(dims: int = 2, split: str = "train") -> list[Sample]:
             image=batch.images[n], affine=np.diag([1.0, 1.0, 3.0, 1.0]), channels=("t1",), subject_id=subject,
             volume_id=subject, label=batch.tissue[n].astype(np.uint8),
             labels={name: code for code, name in enumerate(LABELS, 1)}, acquisition=batch.acquisitions[n],
-            slice_index=0 if dims == 2 else None, split=split, intensity_range=(0.0, 1.0),
+            slice_index=0 if dims == 2 else None, split=split, intensity_range=((0.0, 1.0),),
         )
         for n, subject in enumerate(SUBJECTS)
     ]  # fmt: skip
@@ -162,9 +163,7 @@ def samples_of(dims: int = 2, split: str = "train") -> list[Sample]:
 
 def write_rows(folder: object, samples: list[Sample]) -> str:
     """Samples as one shard; returns the URI of its folder."""
-    store = Store(str(folder))
-    store.write("samples/part-0.parquet", to_bytes(to_table(samples)))
-    return store.uri
+    return write_dataset(str(folder), [to_table(samples)]).uri
 
 
 def part_specs(case: str, dims: int = 2) -> dict[str, ModelSpec]:

@@ -21,6 +21,7 @@ from augengine.splits import DEFAULT_FRACTIONS
 
 SUBJECT_HELP = "Regular expression: its first group (or whole match) in a volume's path is the subject."
 Plane = Literal["acquired", "axial", "coronal", "sagittal"]
+Foreground = Literal["all", "nonzero"]
 
 
 def ingest_command(
@@ -43,6 +44,8 @@ def ingest_command(
     size: Annotated[int | None, typer.Option(help="Square in-plane matrix; the field of view fits in.")] = None,
     spacing_mm: Annotated[float | None, typer.Option(help="Voxel size to resample to, mm.")] = None,
     drop_end_slices: Annotated[int, typer.Option(help="Slices left out at each end.")] = 0,
+    percentiles: Annotated[str, typer.Option(help="LOW,HIGH of each channel; normalised to 0 and 1.")] = "10,99",
+    foreground: Annotated[Foreground, typer.Option(help="Voxels that percentiles are taken of.")] = "all",
     split_seed: Annotated[int, typer.Option(help="Seed of the split by subject.")] = 0,
     fractions: Annotated[str, typer.Option(help="Subjects in train,val,test.")] = ",".join(map(str, DEFAULT_FRACTIONS)),
     public_ids: Annotated[bool, typer.Option("--public-ids", help="Keep folder names as subject ids.")] = False,
@@ -69,8 +72,9 @@ def ingest_command(
             clinical=clinical, boxes=boxes,
         )  # fmt: skip
         preparation = checked(
-            Preparation, slices=slices, plane=plane, size=size, spacing_mm=spacing_mm, drop_end_slices=drop_end_slices
-        )
+            Preparation, slices=slices, plane=plane, size=size, spacing_mm=spacing_mm, drop_end_slices=drop_end_slices,
+            percentiles=parse_numbers(percentiles, "--percentiles"), foreground=foreground,
+        )  # fmt: skip
         shares = parse_numbers(fractions, "--fractions")
         if not inline:
             connect()

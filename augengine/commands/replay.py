@@ -26,9 +26,8 @@ def replay_command(output_id: OutputId, out: OutFlag, data: DataFlag = None, mod
         smaller = made.batch < made.full_batch
         typer.echo(f"{output_id}: equal, byte for byte" + (f" (padded batch of {made.batch})" if smaller else ""))
         return
-    low, high = made.stored.intensity_range or (0.0, float("nan"))
     typer.echo(
         f"{output_id}: not equal; largest difference {made.largest_difference:.6g} grey levels "
-        f"({made.largest_difference / (high - low):.3g} of the source's intensity range)"
+        f"({made.largest_share:.3g} of the source's intensity range)"
     )
     raise typer.Exit(NOT_EQUAL)

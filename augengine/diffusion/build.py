@@ -34,16 +34,16 @@ def _build(spec: ModelSpec, parts: Mapping[str, nn.Module] | None = None) -> nn.
     if isinstance(network, AutoencoderSpec):
         return Autoencoder(network, spec.content_channels, dims)
     if isinstance(network, SegmenterSpec):
-        return Segmenter(network, len(spec.channels), spec.outputs, dims)
+        return Segmenter(network, len(spec.channels), spec.outputs, dims, spec.intensity)
     if isinstance(network, PredictorSpec):
-        return Predictor(network, len(spec.channels), spec.outputs, dims)
+        return Predictor(network, len(spec.channels), spec.outputs, dims, spec.intensity)
     parts = parts or {role: _build(part) for role, part in spec.parts.items()}
     if isinstance(network, ControlSpec):
         prior = parts["prior"]
         assert isinstance(prior, GenerativeNetwork)
         assert isinstance(prior.body, DenoisingUNet)
         steered = ControlDenoiser(network, prior.body, image_channels=spec.planes, spatial_dims=dims)
-        return GenerativeNetwork(steered, dict(prior.parts.items()))
+        return GenerativeNetwork(steered, dict(prior.parts.items()), spec.intensity, len(spec.channels))
     channels, size = spec.content_channels, spec.image_size
     if (autoencoder := parts.get("autoencoder")) is not None:
         assert isinstance(autoencoder, Autoencoder)
@@ -55,4 +55,6 @@ def _build(spec: ModelSpec, parts: Mapping[str, nn.Module] | None = None) -> nn.
     return GenerativeNetwork(
         DenoisingUNet(network, channels, **inputs, tissues=tissues, vocabulary=spec.vocabulary, spatial_dims=dims),
         parts,
+        spec.intensity,
+        len(spec.channels),
     )

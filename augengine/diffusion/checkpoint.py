@@ -19,7 +19,8 @@ from augengine.diffusion.denoisers import GenerativeNetwork
 from augengine.diffusion.schedules import Schedule, clean_estimate
 from augengine.diffusion.spec import FORMAT_VERSION, GENERATORS, ModelSpec
 from augengine.errors import CheckpointError
-from augengine.io.store import Store
+from augengine.io.store import Place, Store
+from augengine.records import IntensityRule
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
 
@@ -41,14 +42,15 @@ class Model:
         """Identity of the weights."""
         return self.spec.sha256
 
-    def check(self, channels: Sequence[str]) -> None:
-        """Refuse data whose channels are not those of training, in that order."""
+    def check(self, channels: Sequence[str], rule: IntensityRule) -> None:
+        """Refuse data whose channels, in that order, or intensity ranges are not as those of training."""
         if tuple(channels) != self.spec.channels:
             raise CheckpointError(
                 f"this model was trained on channels {', '.join(self.spec.channels)}",
                 found=", ".join(channels),
                 next_step="train one on these channels, or select samples that have the model's",
             )
+        check_rule(self.spec, rule)
 
 
 class Generator(Model):
@@ -68,6 +70,27 @@ class Generator(Model):
         return clean_estimate(self.schedule.spec.parametrisation, self.schedule, output, x, t_B)
 
 
+def check_rule(spec: ModelSpec, rule: IntensityRule, where: str | None = None) -> None:
+    """Refuse rows on another scale than a model was trained on.
+
+    Raises:
+        CheckpointError: with both rules; `where` is the model's or the row's place.
+    """
+    if spec.sees_images and rule != spec.intensity.rule:
+        raise CheckpointError(
+            f"this model was trained on {spec.intensity.rule}", found=str(rule), where=where,
+            next_step=f"{how_to_ingest(spec.intensity.rule)}, or train another model",
+        )  # fmt: skip
+
+
+def how_to_ingest(rule: IntensityRule) -> str:
+    """What brings data onto the scale of a rule."""
+    if rule.together:
+        return "give it the shards of schema version 1"
+    low, high = rule.percentiles
+    return f"ingest again with --percentiles {low:g},{high:g} --foreground {rule.foreground}"
+
+
 def subject_hash(subject_id: str) -> str:
     """The form in which a checkpoint names a training subject: enough to recognise one, not to list them."""
     return rng.digest("training subject", subject_id)
@@ -82,18 +105,18 @@ def save_generator(store: Store, spec: ModelSpec, weights: dict[str, Tensor]) ->
     return spec
 
 
-def read_spec(uri: str) -> ModelSpec:
+def read_spec(uri: Place) -> ModelSpec:
     """What a checkpoint folder says about its model, without its weights; a `CheckpointError` where it is unusable."""
-    return _read_spec(Store(uri))
+    return _read_spec(Store.at(uri))
 
 
-def load_model(uri: str, device: str | torch.device = "cpu") -> Model:
+def load_model(uri: Place, device: str | torch.device = "cpu") -> Model:
     """The model in folder `uri`, a `Generator` if it diffuses; anything missing, damaged or unfitting is an error.
 
     Raises:
         CheckpointError: with the rule, the file and the next step.
     """
-    store = Store(uri)
+    store = Store.at(uri)
     spec = _read_spec(store)
     network = build(spec)
     try:
@@ -107,11 +130,11 @@ def load_model(uri: str, device: str | torch.device = "cpu") -> Model:
     return Model(spec, network, device) if spec.diffusion is None else Generator(spec, network, device)
 
 
-def load_generator(uri: str, device: str | torch.device = "cpu") -> Generator:
+def load_generator(uri: Place, device: str | torch.device = "cpu") -> Generator:
     """As `load_model`; a model that does not diffuse is a `CheckpointError`."""
     model = load_model(uri, device)
     if not isinstance(model, Generator):
-        raise CheckpointError(f"a generator is needed: {', '.join(GENERATORS)}", found=model.spec.kind, where=uri)
+        raise CheckpointError(f"a generator is needed: {', '.join(GENERATORS)}", found=model.spec.kind, where=str(uri))
     return model
 
 

@@ -7,6 +7,7 @@ models. These parts belong to the network, so that one weights file holds all th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from augengine.diffusion.autoencoder import Autoencoder
 from augengine.diffusion.conditioning import Conditioning
 from augengine.diffusion.control import ControlledUNet, ControlSpec
 from augengine.diffusion.dit import DiT, DiTSpec
+from augengine.diffusion.intensity_spec import IntensityRecipe
 from augengine.diffusion.unet import DenoisingUNet
 
 
@@ -22,15 +24,27 @@ class GenerativeNetwork(nn.Module):
     """A trainable `body` and frozen `parts` by role; `forward(x_t, t, conditioning)` to the raw output.
 
     `x_t` is in latent space if there is an autoencoder, else content at full resolution.
+
+    Args:
+        intensity: the scale that the body sees images on; another than that of normalised rows is for models that are
+            shown an image and draw none.
+        channels: of that image, the first of the planes.
     """
 
-    def __init__(self, body: nn.Module, parts: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self, body: nn.Module, parts: Mapping[str, nn.Module],
+        intensity: IntensityRecipe = IntensityRecipe(), channels: int = 0,  # noqa: B008  (frozen)
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.body = body
+        self.body, self.intensity, self.channels = body, intensity, channels
         self.parts = nn.ModuleDict(parts).requires_grad_(False)
 
     def forward(self, x_t: Tensor, t_B: Tensor, conditioning: Conditioning) -> Tensor:
         """Raw output (B, C, *) in the shape of `x_t`."""
+        planes = conditioning.planes
+        if planes is not None and not self.intensity.plain:
+            image, rest = planes[:, : self.channels], planes[:, self.channels :]
+            conditioning = replace(conditioning, planes=torch.cat([self.intensity.shown(image), rest], dim=1))
         out: Tensor = self.body(x_t, t_B, conditioning)
         return out
 

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from augengine.diffusion.intensity_spec import IntensityRecipe
 from augengine.diffusion.padding import crop, pad
 from augengine.errors import ConfigError
 from augengine.yaml_config import Strict
@@ -69,13 +70,19 @@ class PredictorSpec(Strict):
 
 
 class Segmenter(nn.Module):
-    """`forward(x)`: image (B, channels, *) of any size to logits (B, regions, *)."""
+    """`forward(x)`: normalised image (B, channels, *) of any size to logits (B, regions, *).
 
-    def __init__(self, spec: SegmenterSpec, channels: int, regions: int, spatial_dims: int) -> None:
+    `intensity` is the scale that the network itself sees images on.
+    """
+
+    def __init__(
+        self, spec: SegmenterSpec, channels: int, regions: int, spatial_dims: int,
+        intensity: IntensityRecipe = IntensityRecipe(),  # noqa: B008  (frozen)
+    ) -> None:  # fmt: skip
         from monai.networks.nets import UNet  # late: importing MONAI takes seconds
 
         super().__init__()
-        self.spec = spec
+        self.spec, self.intensity = spec, intensity
         strides = spec.strides or (2,) * (len(spec.channels) - 1)
         self.multiple = math.prod(strides)
         options: dict[str, Any] = {"affine": True} if spec.norm == "instance" else {"num_groups": spec.norm_groups}
@@ -96,11 +103,11 @@ class Segmenter(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """What the head reads (B, F, *), as one layer: an extractor for perceptual distances."""
-        return [self.body(pad(x, self.multiple))]
+        return [self.body(pad(self.intensity.shown(x), self.multiple))]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, R, *); norm `instance` needs more than one cell at the coarsest level, or `ConfigError`."""
-        padded = pad(x, self.multiple)
+        padded = pad(self.intensity.shown(x), self.multiple)
         if self.spec.norm == "instance" and all(n == self.multiple for n in padded.shape[2:]):
             raise ConfigError(
                 f"with norm instance an image is larger than {self.multiple} along one axis",
@@ -111,12 +118,16 @@ class Segmenter(nn.Module):
 
 
 class Predictor(nn.Module):
-    """`forward(x)`: image (B, channels, *) of any size to a vector (B, outputs)."""
+    """`forward(x)`: normalised image (B, channels, *) of any size to a vector (B, outputs); `intensity` as above."""
 
-    def __init__(self, spec: PredictorSpec, channels: int, outputs: int, spatial_dims: int) -> None:
+    def __init__(
+        self, spec: PredictorSpec, channels: int, outputs: int, spatial_dims: int,
+        intensity: IntensityRecipe = IntensityRecipe(),  # noqa: B008  (frozen)
+    ) -> None:  # fmt: skip
         from monai.networks.nets import resnet18  # late: importing MONAI takes seconds
 
         super().__init__()
+        self.intensity = intensity
         self.body = resnet18(
             spatial_dims=spatial_dims,
             n_input_channels=channels,
@@ -129,7 +140,7 @@ class Predictor(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, outputs)."""
-        out: Tensor = self.body(x)
+        out: Tensor = self.body(self.intensity.shown(x))
         return out
 
 

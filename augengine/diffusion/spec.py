@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,7 @@ from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.control import ControlSpec
 from augengine.diffusion.discriminative import PredictorSpec, SegmenterSpec
 from augengine.diffusion.dit import DiTSpec
+from augengine.diffusion.intensity_spec import IntensitySpec
 from augengine.diffusion.unet import UNetSpec
 from augengine.yaml_config import Strict
 
@@ -82,7 +83,7 @@ class ModelSpec(Strict):
         surroundings: a painter is also shown the image around what it paints, and where that is.
         context: offsets of neighbouring slices that are shown as further planes (2.5D).
         parts: models that this one is built on and holds frozen, by role.
-        percentiles: those of a whole volume that normalisation maps to 0 and 1.
+        intensity: how the ranges of its rows were measured, and the scale that it sees them on.
         subject_hashes: the training subjects (see `checkpoint.subject_hash`), those of the parts included.
         manufacturers: whose scans trained it or its parts; None if that was not recorded.
         sha256: that of `model.safetensors`.
@@ -105,13 +106,23 @@ class ModelSpec(Strict):
     parts: dict[str, ModelSpec] = Field(default_factory=dict)
     image_size: tuple[int, ...]
     spacing_mm: tuple[float, ...]
-    percentiles: tuple[float, float] = (10.0, 99.0)
+    intensity: IntensitySpec = Field(default_factory=IntensitySpec)
     subject_hashes: tuple[str, ...] = ()
     manufacturers: tuple[str, ...] | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     recipe: str = ""
     engine_version: str = ""
     sha256: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former(cls, values: Any) -> Any:
+        """Of a model from before ranges were per channel: it saw several channels on one scale."""
+        if isinstance(values, dict) and "percentiles" in values:
+            values = dict(values)
+            together = len(values.get("channels", ())) > 1
+            values["intensity"] = {"percentiles": values.pop("percentiles"), "together": together}
+        return values
 
     @property
     def spatial_dims(self) -> int:
@@ -123,6 +134,11 @@ class ModelSpec(Strict):
         """Channels, at full resolution, of what a generator or autoencoder makes."""
         of_labels = self.kind in ("label_prior", "label_segmenter", "error_corrector") or self.content == "labels"
         return len(self.regions) if of_labels else len(self.channels)
+
+    @property
+    def sees_images(self) -> bool:
+        """False for a model of label maps alone."""
+        return self.kind != "label_prior" and self.content == "image"
 
     @property
     def takes_structure(self) -> bool:

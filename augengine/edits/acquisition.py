@@ -118,11 +118,11 @@ class AcquisitionEdit:
         """Render each sample under its plan's acquisition.
 
         Raises:
-            CheckpointError: the generator was made for other channels.
+            CheckpointError: the generator was made for other channels or ranges.
         """
         generator = models["generator"]
-        for channels in {s.channels for s in samples}:
-            generator.check(channels=channels)
+        for channels, rule in {(s.channels, s.intensity_rule) for s in samples}:
+            generator.check(channels, rule)
         targets = [Acquisition(**p.params["acquisition"]) for p in plans]
         x = np.stack([normalise(s) for s in samples])
         seeds = [p.seed for p in plans]

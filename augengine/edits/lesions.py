@@ -198,9 +198,9 @@ def check_prompting(params: LesionParams, sampler: Sampler, specs: Mapping[str, 
 
 
 def normalised(samples: Sequence[Sample], generator: Generator) -> Tensor:
-    """float32 (B, C, *); a `CheckpointError` where the generator was made for other channels."""
-    for channels in {s.channels for s in samples}:
-        generator.check(channels=channels)
+    """float32 (B, C, *); a `CheckpointError` where the generator was made for other channels or ranges."""
+    for channels, rule in {(s.channels, s.intensity_rule) for s in samples}:
+        generator.check(channels, rule)
     return torch.from_numpy(np.stack([normalise(s) for s in samples]))
 
 

@@ -64,7 +64,7 @@ def checkerboard(case: Case, rng: np.random.Generator) -> Case | None:
     mask = case.within(body_mask(case.before.image))
     if case.before.intensity_range is None or not mask.any():
         return None
-    low, high = case.before.intensity_range
+    low, high = np.asarray(case.before.intensity_range).T.reshape(2, -1, *[1] * mask.ndim)
     sign = 1 - 2 * (np.indices(mask.shape).sum(axis=0) % 2)
     pattern = rng.uniform(0.05, 0.1) * (high - low) * sign * mask
     return _with(case, image=(case.after.image + pattern).astype(np.float32))

@@ -37,7 +37,7 @@ class RefereeGate(ModelGate, LesionGate):
     def seen(self, sample: Sample, tools: Tools) -> np.ndarray:
         """bool (*spatial): where the referee sees the lesion in the row."""
         model = tools.model(self.model)
-        model.check(sample.channels)
+        model.check(sample.channels, sample.intensity_rule)
         logits = _forward(model, normalise(sample))
         found = probabilities(model.spec, logits)[0, self._regions(model.spec)] > 0.5
         return np.asarray(found.any(0).numpy())
@@ -81,7 +81,7 @@ class AcquisitionPrediction(ModelGate):
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""
         model = tools.model(self.model)
-        model.check(case.before.channels)
+        model.check(case.before.channels, case.before.intensity_rule)
         vocabulary = model.spec.vocabulary
         assert vocabulary is not None  # a predictor cannot be built without one
         wanted = vocabulary.encode([case.after.acquisition])

@@ -11,9 +11,9 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 from augengine import masks
 from augengine.gates.base import LESION, Case, Comparison, label_mask, label_of
 from augengine.intensity import denormalise, normalise
-from augengine.io.commits import sample_files
-from augengine.io.shards import METADATA_COLUMNS, check_schema, from_row
-from augengine.io.store import Store
+from augengine.io.dataset import dataset_files
+from augengine.io.shards import METADATA_COLUMNS, check_schema, from_row, read_group
+from augengine.io.store import Place, Store
 from augengine.metrics.structure import body_mask
 from augengine.policy.spec import Select, matches
 from augengine.records import Acquisition, Sample
@@ -102,14 +102,14 @@ def _as_if_removed(row: Sample, lesion: Sequence[str], mask: np.ndarray, place: 
     return Case(before, row.replace(label=healthy))
 
 
-def read_real_rows(uri: str, select: Select, rows: int) -> list[RealRow]:
+def read_real_rows(uri: Place, select: Select, rows: int) -> list[RealRow]:
     """`rows` real rows that a policy selects, evenly spread over the data; only their row groups are read."""
-    store = Store(uri)
+    store = Store.at(uri)
     places = list(_places(store, select))
     chosen = {places[n * len(places) // rows] for n in range(rows)} if len(places) > rows else set(places)
     found: list[tuple[Sample, Sample | None]] = []
     for name, group in sorted({place[:2] for place in chosen}):
-        table = store.parquet(name).read_row_group(group)
+        table = read_group(store.parquet(name), group)
         for index in sorted(i for n, g, i in chosen if (n, g) == (name, group)):
             row, following = (from_row(r) for r in table.slice(index, 2).to_pylist()), None
             first = next(row)
@@ -119,11 +119,11 @@ def read_real_rows(uri: str, select: Select, rows: int) -> list[RealRow]:
 
 
 def _places(store: Store, select: Select) -> Iterator[tuple[str, int, int]]:
-    for name in sample_files(store):
+    for name in dataset_files(store):
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for group in range(file.num_row_groups):
-            for index, row in enumerate(file.read_row_group(group, columns=METADATA_COLUMNS).to_pylist()):
+            for index, row in enumerate(read_group(file, group, METADATA_COLUMNS).to_pylist()):
                 of_split = select.split is None or row["split"] == select.split
                 if of_split and not row["synthetic"] and matches(select.where, Acquisition(**row["acquisition"])):
                     yield name, group, index

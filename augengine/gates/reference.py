@@ -11,7 +11,7 @@ import numpy as np
 
 from augengine.diffusion.tissue import tissue_index
 from augengine.errors import DataError
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files
 from augengine.io.shards import check_schema
 from augengine.io.store import Store
 
@@ -62,7 +62,7 @@ def _planes(row: dict[str, Any], labels: tuple[str, ...]) -> np.ndarray:
 
 def _rows(uri: str) -> Iterator[dict[str, Any]]:
     store = Store(uri)
-    for name in sample_files(store):
+    for name in dataset_files(store):
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for group in range(file.num_row_groups):

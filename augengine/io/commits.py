@@ -1,45 +1,98 @@
-"""Which files of an output folder count: those whose work unit has a commit record.
+"""Which files of an output folder count: those that the commit record of a work unit lists, and nothing else.
 
 Layout of an output folder:
-    <folder>/part-<unit>.parquet   rows, one folder per kind of outcome (samples, accepted, rejected, failed, …)
-    _commits/<unit>.json           written last: the unit is done, with its row counts
+    <folder>/part-<unit>-<content>.parquet   rows, one folder per kind of outcome (samples, accepted, failed, …)
+    _commits/<unit>.json           created once, last, never changed: the unit is done, and these are its files
+    _rows/<unit>-row<n>.json       the same of one row of a unit that is done row by row; superseded by the unit's own
     _attempts/<unit>.<n>           the n-th start of a unit; what a crash leaves behind (`augengine.pipeline.attempts`)
     _lock.json                     the job that works here now (`augengine.pipeline.run_lock`)
     _run.json                      fingerprint of what makes this folder's rows; another one is refused
-    manifest.json, _SUCCESS.json   written when every unit is committed
+    manifest.json, _SUCCESS.json   written when every unit is committed (`augengine.io.dataset`)
     v2/, v3/, …                    the same again for another fingerprint, where that was asked for
 """
 
 from __future__ import annotations
 
 import itertools
-import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from augengine.errors import RunError
-from augengine.io.shards import shard_names
+from augengine.errors import DataError, RunError
+from augengine.io.parts import Part
 from augengine.io.store import Store
 from augengine.rng import canonical_json
 
-COMMITS = "_commits"
-PART, TEMPORARY = "part-", ".tmp-"
-# A file without commit record may belong to an attempt that still runs; no attempt takes so long from file to record.
-ORPHAN_AGE_S = 600.0
+COMMITS, ROWS, ATTEMPTS = "_commits", "_rows", "_attempts"
+RUN = "_run.json"
 
 
-def commit_name(unit_id: str) -> str:
-    """The commit record of a unit."""
-    return f"{COMMITS}/{unit_id}.json"
+@dataclass(frozen=True)
+class Record:
+    """What became of a unit.
+
+    Attributes:
+        counts: rows by folder; of folders that got none, too.
+        files: by folder.
+        seconds, pid, peak_rss_mib: how long it took whom, and the largest resident memory of that process so far.
+    """
+
+    unit_id: str
+    counts: Mapping[str, int]
+    files: Mapping[str, Sequence[Part]]
+    seconds: float
+    pid: int
+    peak_rss_mib: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        files = {folder: [part.to_json() for part in parts] for folder, parts in self.files.items()}
+        return {
+            "unit_id": self.unit_id, "counts": dict(self.counts), "files": files, "seconds": self.seconds,
+            "pid": self.pid, "peak_rss_mib": self.peak_rss_mib,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Record:
+        """Inverse of `to_json`."""
+        files = {folder: tuple(Part(**part) for part in parts) for folder, parts in values["files"].items()}
+        rest = (values[key] for key in ("seconds", "pid", "peak_rss_mib"))
+        return cls(values["unit_id"], values["counts"], files, *rest)
 
 
-def part_name(folder: str, unit_id: str) -> str:
-    """The file of a unit in one outcome folder."""
-    return f"{folder}/{PART}{unit_id}.parquet"
+def record_name(unit_id: str, folder: str = COMMITS) -> str:
+    """Where the record of a unit stands."""
+    return f"{folder}/{unit_id}.json"
+
+
+def commit(store: Store, record: Record, folder: str = COMMITS) -> Record:
+    """Make a unit's files count, unless another attempt's do; returns the record that stands."""
+    content = (canonical_json(record.to_json()) + "\n").encode()
+    while not store.create(record_name(record.unit_id, folder), content):
+        if (first := find_record(store, record.unit_id, folder)) is not None:
+            return first
+    return record
+
+
+def find_record(store: Store, unit_id: str, folder: str = COMMITS) -> Record | None:
+    """The record of a unit; None if it is not done."""
+    name = record_name(unit_id, folder)
+    try:
+        return _parsed(store, name, store.read(name))
+    except FileNotFoundError:
+        return None
+
+
+def read_records(store: Store, units: Collection[str] | None = None) -> dict[str, Record]:
+    """The records of all units that are done, or of some, by unit; one listing, then many reads at a time.
+
+    Raises:
+        RunError: a record that is damaged, or that an older version wrote.
+    """
+    done = committed_units(store)
+    wanted = sorted(done if units is None else done.intersection(units))
+    found = store.read_many(record_name(unit_id) for unit_id in wanted)
+    return {record.unit_id: record for name, content in found.items() for record in [_parsed(store, name, content)]}
 
 
 def committed_units(store: Store) -> set[str]:
@@ -48,27 +101,30 @@ def committed_units(store: Store) -> set[str]:
 
 
 def committed_files(store: Store, folder: str) -> list[str]:
-    """Files of one outcome folder that belong to committed units, sorted; what a crash left is not listed."""
-    done = {part_name(folder, unit_id) for unit_id in committed_units(store)}
-    return [name for name in store.names(folder, ".parquet") if name in done]
+    """Files of one outcome folder that records list, sorted; of a run that may not be finished."""
+    return sorted(part.name for record in read_records(store).values() for part in record.files.get(folder, ()))
 
 
-def sample_files(store: Store) -> list[str]:
-    """Shards of an ingested data set (`samples/`), of an augmented one (`accepted/`), or of a plain folder.
-
-    Raises:
-        DataError: there are none.
-    """
-    for folder in ("samples", "accepted"):
-        if store.exists(folder):
-            return committed_files(store, folder) or shard_names(store, folder)
-    return shard_names(store, "")
+def _parsed(store: Store, name: str, content: bytes) -> Record:
+    try:
+        values = store.parsed(name, content)
+        if isinstance(values, dict) and "counts" in values and "files" not in values:
+            raise RunError(
+                "an older version began this run, and its records do not list their files", where=store.path(name),
+                next_step="choose another --out, or finish it with that version",
+            )  # fmt: skip
+        return Record.from_json(values)
+    except (DataError, KeyError, TypeError, AttributeError):
+        raise RunError(
+            "this is no commit record", where=store.path(name),
+            next_step="delete the file and run the same command again: its work is done anew",
+        ) from None  # fmt: skip
 
 
 def claim(store: Store, fingerprint: Mapping[str, Any]) -> None:
     """Mark a folder as holding the rows of `fingerprint`; refuse one that holds others."""
-    if not store.exists("_run.json"):
-        store.write_json("_run.json", dict(fingerprint))
+    content = canonical_json(dict(fingerprint))
+    if store.create(RUN, (content + "\n").encode()):
         return
     key, held = _difference(store, fingerprint)
     if key is not None:
@@ -89,8 +145,8 @@ def version(store: Store, fingerprint: Mapping[str, Any], new: bool = False) -> 
     """
     first: tuple[str, Any] | None = None
     for n in itertools.count(1):
-        found = store if n == 1 else Store(f"{store.uri}/v{n}")
-        if not found.exists("_run.json"):
+        found = store if n == 1 else store.folder(f"v{n}")
+        if not found.exists(RUN):
             break
         key, held = _difference(found, fingerprint)
         if key is None:
@@ -106,84 +162,8 @@ def version(store: Store, fingerprint: Mapping[str, Any], new: bool = False) -> 
 
 def _difference(store: Store, fingerprint: Mapping[str, Any]) -> tuple[str | None, Any]:
     """The first key in which the folder's fingerprint differs, with the folder's value."""
-    held = store.read_json("_run.json")
+    held = store.read_json(RUN)
     for key in sorted(held.keys() | fingerprint.keys()):
         if canonical_json(held.get(key)) != canonical_json(fingerprint.get(key)):
             return key, held.get(key)
     return None, None
-
-
-def finish(store: Store, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest and, last, the success mark."""
-    store.write_json("manifest.json", dict(manifest))
-    store.write_json("_SUCCESS.json", {"counts": manifest["counts"]})
-
-
-def create(store: Store, name: str, content: bytes = b"") -> bool:
-    """Write a file that is not there yet; False where it is. Of several callers at most one gets True.
-
-    An exclusive open on local disks, a conditional PUT on object stores.
-    """
-    path = store.path(name)
-    with writing(store, name):
-        if store.local:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-        try:
-            if not store.local:
-                store.fs.pipe_file(path, content, mode="create")
-            else:
-                with open(path, "xb") as file:
-                    file.write(content)
-        except FileExistsError:
-            return False
-    return True
-
-
-@contextmanager
-def writing(store: Store, name: str) -> Iterator[None]:
-    """Turn what a disk or an object store says on writing `name` into a `RunError` with what to do about it."""
-    try:
-        yield
-    except (OSError, RunError) as error:
-        found = error.strerror or str(error) if isinstance(error, OSError) else error.found
-        raise RunError(
-            "cannot write the output", found=found, where=store.path(name),
-            next_step="make room or make it writable and run the same command again; what is committed is kept",
-        ) from None  # fmt: skip
-
-
-def sweep(store: Store, age_s: float = ORPHAN_AGE_S) -> int:
-    """Delete files of crashed attempts that are older than `age_s` seconds; returns how many.
-
-    These are `part-*` without commit record and temporary files. They are never read, but take room.
-    """
-    done, removed = committed_units(store), 0
-    store.fs.invalidate_cache()
-    for folder in _folders(store):
-        # The root holds small files that the driver itself writes, the lock's heartbeat among them.
-        limit_s = max(age_s, ORPHAN_AGE_S) if folder == store.root else age_s
-        for path in store.fs.ls(folder, detail=False):
-            base = PurePosixPath(path).name
-            unit_id = base.removeprefix(PART).removesuffix(".parquet")
-            orphan = base.startswith(TEMPORARY) or (base.startswith(PART) and unit_id not in done)
-            if orphan and _age_s(store, path) >= limit_s:
-                with suppress(FileNotFoundError):  # its writer may just have renamed it
-                    store.fs.rm_file(path)
-                    removed += 1
-    return removed
-
-
-def _folders(store: Store) -> list[str]:
-    """The root and its folders, but for versions, which may belong to a job of their own."""
-    folders = (entry["name"] for entry in store.fs.ls(store.root, detail=True) if entry["type"] == "directory")
-    return [store.root, *(f for f in folders if not re.fullmatch(r"v\d+", PurePosixPath(f).name))]
-
-
-def _age_s(store: Store, path: str) -> float:
-    """Seconds since a file was written; 0 where it has just gone, or where the file system does not say."""
-    try:
-        modified = store.fs.modified(path)
-    except (FileNotFoundError, NotImplementedError):
-        return 0.0
-    modified = modified if modified.tzinfo else modified.replace(tzinfo=UTC)
-    return float((datetime.now(UTC) - modified).total_seconds())

@@ -2,12 +2,13 @@
 
 Pixels are raw little-endian, C-order bytes: `np.frombuffer(row.image, row.image_dtype).reshape(row.image_shape)`.
 Whole-numbered images are stored as int16 or uint16, others as float32; both come back bit for bit.
+Schema version 1 had one intensity range for all channels; `read_group` gives its rows in the present schema.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,17 @@ import pyarrow.parquet as pq
 
 from augengine.errors import DataError
 from augengine.io.store import Store
-from augengine.records import ACQUISITION_CATEGORICAL, ACQUISITION_NUMERIC, Acquisition, Provenance, Sample
+from augengine.records import (
+    ACQUISITION_CATEGORICAL,
+    ACQUISITION_NUMERIC,
+    Acquisition,
+    IntensityRule,
+    Provenance,
+    Sample,
+)
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+READABLE = ("1", SCHEMA_VERSION)
 ROW_GROUP_ROWS = 64
 
 SCHEMA = pa.schema(
@@ -40,8 +49,12 @@ SCHEMA = pa.schema(
         ("label_codes", pa.list_(pa.uint8())),
         ("affine", pa.list_(pa.float64(), 16)),
         ("spacing_mm", pa.list_(pa.float64(), 3)),
-        ("intensity_low", pa.float64()),
-        ("intensity_high", pa.float64()),
+        ("intensity_low", pa.list_(pa.float64())),
+        ("intensity_high", pa.list_(pa.float64())),
+        (
+            "intensity_rule",
+            pa.struct([("percentiles", pa.list_(pa.float64())), ("foreground", pa.string()), ("together", pa.bool_())]),
+        ),
         (
             "acquisition",
             pa.struct(
@@ -58,7 +71,8 @@ METADATA_COLUMNS = [name for name in SCHEMA.names if name not in ("image", "labe
 def to_row(sample: Sample) -> dict[str, Any]:
     """One row of `SCHEMA` as Python values."""
     image = _compact(sample.image)
-    low, high = sample.intensity_range or (None, None)
+    ranges = sample.intensity_range
+    low, high = (None, None) if ranges is None else map(list, zip(*ranges, strict=True))
     return {
         "sample_id": sample.sample_id,
         "subject_id": sample.subject_id,
@@ -79,42 +93,59 @@ def to_row(sample: Sample) -> dict[str, Any]:
         "spacing_mm": list(sample.spacing_mm),
         "intensity_low": low,
         "intensity_high": high,
+        "intensity_rule": sample.intensity_rule.to_dict(),
         "acquisition": sample.acquisition.to_dict(),
         "provenance": None if sample.provenance is None else sample.provenance.to_json(),
     }
 
 
-def from_row(row: dict[str, Any]) -> Sample:
-    """Inverse of `to_row`; a row that does not fit its own header is a `DataError`."""
+def pixels(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Image (float32, a copy), label map and its confidence (uint8, read-only views of the row's bytes) of a row.
+
+    Raises:
+        DataError: they do not fit the row's own header.
+    """
     shape = tuple(row["image_shape"])
     try:
         image = np.frombuffer(row["image"], row["image_dtype"]).reshape(shape).astype(np.float32)
         label = _codes(row["label"], shape[1:])
-        confidence = _codes(row.get("label_confidence"), shape[1:])  # older shards lack the column
+        return image, label, _codes(row.get("label_confidence"), shape[1:])  # older shards lack the column
     except (ValueError, TypeError) as error:
         raise DataError(
             "pixels must fit image_shape and image_dtype", found=str(error), where=row["sample_id"]
         ) from None
+
+
+def from_row(row: dict[str, Any]) -> Sample:
+    """Inverse of `to_row`; a row that does not fit its own header is a `DataError`."""
+    image, label, confidence = pixels(row)
     return Sample(
         image=image,
         affine=np.array(row["affine"], np.float64).reshape(4, 4),
         channels=tuple(row["channels"]),
         subject_id=row["subject_id"],
         volume_id=row["volume_id"],
-        label=label,
-        label_confidence=confidence,
+        label=None if label is None else label.copy(),
+        label_confidence=None if confidence is None else confidence.copy(),
         labels=dict(zip(row["label_names"], row["label_codes"], strict=True)),
         acquisition=Acquisition(**row["acquisition"]),
         slice_index=row["slice_index"],
         site=row["site"],
         split=row["split"],
-        intensity_range=None if row["intensity_low"] is None else (row["intensity_low"], row["intensity_high"]),
+        intensity_range=intensity_range(row),
+        intensity_rule=IntensityRule.from_dict(row["intensity_rule"]),
         provenance=None if row["provenance"] is None else Provenance.from_json(row["provenance"]),
     )
 
 
+def intensity_range(row: Mapping[str, Any]) -> tuple[tuple[float, float], ...] | None:
+    """Low and high of every channel's intensity range."""
+    low, high = row["intensity_low"], row["intensity_high"]
+    return None if low is None else tuple(zip(low, high, strict=True))
+
+
 def _codes(content: bytes | None, shape: tuple[int, ...]) -> np.ndarray | None:
-    return None if content is None else np.frombuffer(content, np.uint8).reshape(shape).copy()
+    return None if content is None else np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _compact(image: np.ndarray) -> np.ndarray:
@@ -145,22 +176,56 @@ def to_bytes(table: pa.Table) -> bytes:
 
 
 def check_schema(file: pq.ParquetFile, where: str) -> None:
-    """Refuse a Parquet file that is not a shard of this version."""
-    version = (file.schema_arrow.metadata or {}).get(b"augengine.schema_version")
+    """Refuse a Parquet file that is not a shard of a version that can be read."""
+    version = _version(file)
     if version is None:
         raise DataError("this Parquet file is not an augengine shard", where=where, next_step="ingest the data first")
-    if version.decode() != SCHEMA_VERSION:
-        raise DataError(f"shards of schema version {SCHEMA_VERSION} are needed", found=version.decode(), where=where)
+    if version not in READABLE:
+        raise DataError(f"shards of schema version {' or '.join(READABLE)} are needed", found=version, where=where)
 
 
-def shard_names(store: Store, folder: str) -> list[str]:
-    """Parquet files of one folder, or a `DataError` that says what to run."""
-    names = store.names(folder, ".parquet")
-    if not names:
-        raise DataError(
-            "no Parquet shards here", where=store.path(folder), next_step="run jobs/ingest.py, or check the path"
-        )
-    return names
+def _version(file: pq.ParquetFile) -> str | None:
+    version = (file.schema_arrow.metadata or {}).get(b"augengine.schema_version")
+    return None if version is None else version.decode()
+
+
+def read_group(file: pq.ParquetFile, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """A row group of a shard in the present schema, whichever version wrote it.
+
+    Args:
+        columns: names of the present schema, in the order in which they are wanted; those that an older file lacks
+            are null. None takes every column of the file.
+
+    Returns:
+        The rows; of version 1 with the only range for every channel, and a rule that says so.
+    """
+    stored = file.schema_arrow.names
+    old = _version(file) == "1"
+    wanted = list(columns if columns is not None else [*stored, *(["intensity_rule"] if old else [])])
+    ranges = old and not _RANGES.isdisjoint(wanted)
+    table = file.read_row_group(group, columns=[n for n in {*wanted, *(_V1 if ranges else ())} if n in stored])
+    if ranges:
+        table = _per_channel(table)
+    for name in wanted:
+        if name not in table.column_names:
+            table = table.append_column(SCHEMA.field(name), pa.nulls(table.num_rows, SCHEMA.field(name).type))
+    return table.select(wanted).replace_schema_metadata(SCHEMA.metadata)
+
+
+_V1 = ("channels", "intensity_low", "intensity_high")
+_RANGES = {"intensity_low", "intensity_high", "intensity_rule"}
+
+
+def _per_channel(table: pa.Table) -> pa.Table:
+    """Rows of version 1 with the ranges of version 2; one of a single channel was measured as it is today."""
+    counts = [len(channels) for channels in table["channels"].to_pylist()]
+    for name in ("intensity_low", "intensity_high"):
+        values = [None if v is None else [v] * n for v, n in zip(table[name].to_pylist(), counts, strict=True)]
+        field = SCHEMA.field(name)
+        table = table.set_column(table.column_names.index(name), field, pa.array(values, field.type))
+    rules = [IntensityRule(together=n > 1).to_dict() for n in counts]
+    field = SCHEMA.field("intensity_rule")
+    return table.append_column(field, pa.array(rules, field.type))
 
 
 def iter_metadata(store: Store, names: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -169,7 +234,7 @@ def iter_metadata(store: Store, names: Sequence[str]) -> Iterator[dict[str, Any]
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for group in range(file.num_row_groups):
-            yield from file.read_row_group(group, columns=METADATA_COLUMNS).to_pylist()
+            yield from read_group(file, group, METADATA_COLUMNS).to_pylist()
 
 
 def iter_samples(store: Store, names: Sequence[str]) -> Iterator[Sample]:
@@ -178,5 +243,5 @@ def iter_samples(store: Store, names: Sequence[str]) -> Iterator[Sample]:
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for group in range(file.num_row_groups):
-            for row in file.read_row_group(group).to_pylist():
+            for row in read_group(file, group).to_pylist():
                 yield from_row(row)

@@ -51,7 +51,7 @@ class PredictionMeasure:
             if parent is None:
                 raise DataError("a gain compares an edited row with its source", where=sample.sample_id,
                                 next_step="give the folder that was augmented")  # fmt: skip
-            self.model.check(sample.channels)
+            self.model.check(sample.channels, sample.intensity_rule)
             before, after = (outputs(self.model, normalise(s)[None])[0] for s in (parent, sample))
             values = prediction_row(self.vocabulary, before, after, parent.acquisition, sample.acquisition)
             rows.append((sample.subject_id, values))

@@ -8,14 +8,14 @@ quarantined.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from augengine.errors import AugengineError
-from augengine.io.commits import create
+from augengine.io.commits import ATTEMPTS
 from augengine.io.store import Store
 
-ATTEMPTS = "_attempts"
 WHOLE_STARTS = 2
 """Starts of a unit as a whole; the next one takes its rows one by one."""
 ROW_STARTS = 3
@@ -33,14 +33,14 @@ def attempt(store: Store, unit_id: str, run: str) -> Iterator[int]:
     Args:
         run: id of the job that starts it, for `forgive`.
     """
-    n = 1
-    while not create(store, _name(unit_id, n), run.encode()):
+    n, mark = 1, f"{run} {uuid.uuid4().hex}".encode()  # no other start writes the same: see `Store.create`
+    while not store.create(_name(unit_id, n), mark):
         n += 1
     try:
         yield n
     except BaseException:
         # It raised, so it did not kill its process, and this start does not count. On a lost disk it stays.
-        with suppress(OSError, AugengineError):
+        with suppress(AugengineError):
             store.remove(_name(unit_id, n))
         raise
     for k in range(n, 0, -1):
@@ -49,14 +49,6 @@ def attempt(store: Store, unit_id: str, run: str) -> Iterator[int]:
 
 def forgive(store: Store, run: str) -> None:
     """Delete the marks of a job that ends by itself or by its user, and takes its actors with it in mid-unit."""
-    for name in store.names(ATTEMPTS):
-        if store.read(name) == run.encode():
-            store.remove(name)
-
-
-def drop_done(store: Store, done: Iterable[str]) -> None:
-    """Delete the marks of units that are committed: their process died between commit and clearing up."""
-    committed = set(done)
-    for name in store.names(ATTEMPTS):
-        if name.removeprefix(f"{ATTEMPTS}/").rsplit(".", 1)[0] in committed:
+    for name, mark in store.read_many(store.names(ATTEMPTS)).items():
+        if mark.split(b" ")[0] == run.encode():
             store.remove(name)

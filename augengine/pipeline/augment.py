@@ -13,8 +13,10 @@ import yaml
 from augengine import __version__
 from augengine.errors import DataError
 from augengine.gates import gate_hashes
-from augengine.io.commits import commit_name, committed_files, finish, version
-from augengine.io.store import Store
+from augengine.io.commits import version
+from augengine.io.dataset import finish
+from augengine.io.parts import Part
+from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.augment_worker import AugmentWorker
 from augengine.pipeline.models import resolve_models
@@ -105,9 +107,9 @@ def make_units(source: Source, mixture: Mixture, run_digest: str) -> list[Unit]:
 
 def augment(
     loaded: LoadedPolicy | Mixture,
-    data: str,
-    out: str,
-    checkpoints: Mapping[str, str],
+    data: Place,
+    out: Place,
+    checkpoints: Mapping[str, Place],
     *,
     actors: Actors = Actors(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
@@ -116,7 +118,7 @@ def augment(
     """Apply a policy, or a mix of policies, to a data set; the same call again makes only what is missing.
 
     Args:
-        data: folder of shards (path or URI), as written by ingest.
+        data: data set as written by ingest: path, URI, or a `Store` with storage options.
         out: output folder; gets accepted/, rejected/, failed/, skipped/ and manifest.json, and at the start what
             replay needs: policy.yaml and inputs.json (data, models, device).
         checkpoints: model role to checkpoint folder (see `checkpoint_of`); overrides the policy's `ref`.
@@ -126,19 +128,21 @@ def augment(
         AugengineError: bad policy, data, checkpoint or output folder.
     """
     mixture = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded
-    source = survey(Store(data), mixture)
-    uris, weights = resolve_models(mixture, checkpoints, source.channels)
+    read = Store.at(data)
+    source = survey(read, mixture)
+    uris, weights = resolve_models(mixture, checkpoints, source.scales)
     hashes = {member.name: {**weights[member.name], **_gate_hashes(member)} for member in mixture.members}
     if not source.selected:
         selects = [m.policy.select.model_dump(exclude_none=True) for m in mixture.members]
         raise DataError(
-            "the policy's select takes no row of this data", where=data,
+            "the policy's select takes no row of this data", where=read.uri,
             found=f"{source.rows} rows, select: {' or '.join(map(str, selects))}",
             next_step="loosen select, or check split and acquisition values with `augengine plan`",
         )  # fmt: skip
     device = "cuda" if actors.num_gpus else "cpu"
     args = {
-        "policy": mixture.to_dict(), "data": data, "models": uris, "hashes": hashes,
+        "policy": mixture.to_dict(), "data": read, "hashes": hashes,
+        "models": {name: {role: Store.at(place) for role, place in roles.items()} for name, roles in uris.items()},
         "donors": [asdict(d) for d in source.donors], "device": device,
     }  # fmt: skip
     fingerprint = {
@@ -146,13 +150,13 @@ def augment(
         "source": source.digest,
     }  # fmt: skip
     models = {
-        name: {role: {"ref": Store(uri).uri, "sha256": hashes[name][role]} for role, uri in roles.items()}
+        name: {role: {"ref": Store.at(uri).uri, "sha256": hashes[name][role]} for role, uri in roles.items()}
         for name, roles in uris.items()
     }
     inputs = {
-        "data": Store(data).uri, "models": mixture.plain(models), "device": device, "engine_version": __version__
+        "data": read.uri, "models": mixture.plain(models), "device": device, "engine_version": __version__
     }  # fmt: skip
-    store = version(Store(out), fingerprint, new_version)
+    store = version(Store.at(out), fingerprint, new_version)
     units = make_units(source, mixture, mixture.run_digest(hashes))
     run = run_units(
         units, AugmentWorker, args, store, fingerprint,
@@ -164,21 +168,21 @@ def augment(
     )  # fmt: skip
     counts = {k: run.counts.get(k, 0) for k in OUTCOMES}
     requested = source.selected * mixture.per_input
-    members = _tallies(store, mixture, source, units, run)
+    members = _tallies(mixture, source, units, run)
     summary = AugmentSummary(requested, counts, run, store.uri, members)
     for tally in (summary, *members.values()):
         if sum(tally.counts.values()) != tally.requested:
             raise DataError("rows were lost: requested = accepted + rejected + failed + skipped must hold",
                             found=f"{tally.requested} requested, {tally.counts}", where=store.uri)  # fmt: skip
-    files = {k: committed_files(store, k) for k in OUTCOMES}
+    files = {k: run.files.get(k, []) for k in OUTCOMES}
     manifest = {
         "engine_version": __version__, "policy": mixture.to_dict(), "fingerprint": fingerprint,
-        **_figures(summary), "files": files,
+        **_figures(summary),
     }  # fmt: skip
     if mixture.mix is not None:
         manifest["members"] = {m.name: {"digest": m.digest, **_figures(members[m.name])} for m in mixture.members}
-    store.write_json(THROUGHPUT, _throughput(store, counts, files, run, device))
-    finish(store, manifest)
+    store.write_json(THROUGHPUT, _throughput(counts, files, run, device))
+    finish(store, manifest, files)
     return summary
 
 
@@ -195,16 +199,14 @@ def _gate_hashes(member: LoadedPolicy) -> dict[str, str]:
     return {f"{label}.{k}" if label else k: v for label, hashes in found.items() for k, v in hashes.items()}
 
 
-def _tallies(
-    store: Store, mixture: Mixture, source: Source, units: Sequence[Unit], run: Summary
-) -> dict[str, MemberTally]:
+def _tallies(mixture: Mixture, source: Source, units: Sequence[Unit], run: Summary) -> dict[str, MemberTally]:
     """Outcomes by policy; those of a mix are summed over the commit records of its units."""
     counts: dict[str, Counter[str]] = {m.name: Counter() for m in mixture.members}
     if mixture.mix is None:
         counts[mixture.name].update(run.counts)
     else:
         for unit in units:
-            counts[unit.spec["policy"]].update(store.read_json(commit_name(unit.unit_id))["counts"])
+            counts[unit.spec["policy"]].update(run.records[unit.unit_id].counts)
     return {
         m.name: MemberTally(
             source.requested(m.name), {k: counts[m.name][k] for k in OUTCOMES},
@@ -215,11 +217,11 @@ def _tallies(
 
 
 def _throughput(
-    store: Store, counts: Mapping[str, int], files: Mapping[str, Sequence[str]], run: Summary, device: str
+    counts: Mapping[str, int], files: Mapping[str, Sequence[Part]], run: Summary, device: str
 ) -> dict[str, Any]:
     """What `augengine plan` estimates the next run with: speed of one actor, and size of a row that has pixels."""
     kept = counts["accepted"] + counts["rejected"]
-    size = sum(store.fs.size(store.path(name)) for kind in ("accepted", "rejected") for name in files[kind])
+    size = sum(part.bytes for kind in ("accepted", "rejected") for part in files[kind])
     return {
         "rows_per_second": round((kept + counts["failed"]) / run.busy_s, 4) if run.busy_s else None,
         "bytes_per_row": round(size / kept) if kept else None, "device": device, "rows": sum(counts.values()),

@@ -12,8 +12,8 @@ from augengine.diffusion.checkpoint import load_generator
 from augengine.edits.base import Donor
 from augengine.errors import AugengineError, DataError
 from augengine.gates import Tools
-from augengine.io.shards import from_row
-from augengine.io.store import Store
+from augengine.io.shards import from_row, read_group
+from augengine.io.store import Place, Store
 from augengine.load import Mixture
 from augengine.pipeline.outcomes import Rows
 from augengine.pipeline.row_maker import RowMaker
@@ -34,8 +34,8 @@ class AugmentWorker:
     def __init__(
         self,
         policy: dict[str, Any],
-        data: str,
-        models: Mapping[str, Mapping[str, str]],
+        data: Place,
+        models: Mapping[str, Mapping[str, Place]],
         hashes: Mapping[str, Mapping[str, str]],
         donors: Sequence[dict[str, Any]],
         device: str,
@@ -43,15 +43,13 @@ class AugmentWorker:
         if device == "cpu":
             torch.set_num_threads(1)  # the thread count decides the last bits; one thread per actor is also fastest
         self.mixture = Mixture.from_dict(policy)
-        self.data = Store(data)
-        uris = sorted({uri for roles in models.values() for uri in roles.values()})
-        loaded = {uri: load_generator(uri, device=device) for uri in uris}
+        self.data = Store.at(data)
+        places = {Store.at(place) for roles in models.values() for place in roles.values()}
+        loaded = {place: load_generator(place, device=device) for place in sorted(places, key=str)}
         found = [Donor(d["subject_id"], Acquisition(**d["acquisition"])) for d in donors]
         tools = Tools(device)
-        self.makers = {
-            m.name: RowMaker(m, {r: loaded[u] for r, u in models[m.name].items()}, hashes[m.name], found, tools)
-            for m in self.mixture.members
-        }
+        own = {name: {r: loaded[Store.at(place)] for r, place in roles.items()} for name, roles in models.items()}
+        self.makers = {m.name: RowMaker(m, own[m.name], hashes[m.name], found, tools) for m in self.mixture.members}
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
         """Tables by outcome; every row of the unit ends in exactly one of them."""
@@ -72,7 +70,7 @@ class AugmentWorker:
 
     def _rows(self, spec: dict[str, Any], columns: list[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
         """Place in the row group and values of the unit's rows: those that its policy is to make."""
-        table = self.data.parquet(spec["name"]).read_row_group(int(spec["group"]), columns=columns)
+        table = read_group(self.data.parquet(spec["name"]), int(spec["group"]), columns)
         start, length = (int(spec["row"]), 1) if "row" in spec else (0, None)
         for n, row in enumerate(table.slice(start, length).to_pylist(), start):
             drawn = self.mixture.drawn(row, spec["replicate"])

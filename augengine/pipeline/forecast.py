@@ -11,8 +11,8 @@ from augengine.diffusion.checkpoint import read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.edits.base import Skip
 from augengine.errors import AugengineError, RunError
-from augengine.io.shards import from_row
-from augengine.io.store import Store
+from augengine.io.shards import from_row, read_group
+from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.augment import THROUGHPUT
 from augengine.pipeline.models import folders, resolve_models
@@ -57,12 +57,12 @@ class Forecast:
 
 def forecast(
     loaded: LoadedPolicy | Mixture,
-    data: str,
-    checkpoints: Mapping[str, str],
+    data: Place,
+    checkpoints: Mapping[str, Place],
     *,
     actors: Actors = Actors(),  # noqa: B008  (frozen)
     rows_per_second: float | None = None,
-    run: str | None = None,
+    run: Place | None = None,
     rows_drawn: int = ROWS_DRAWN,
 ) -> Forecast:
     """Survey the data and draw plans for an even choice of at most `rows_drawn` rows.
@@ -74,14 +74,14 @@ def forecast(
     Raises:
         AugengineError: bad policy, data or checkpoint, or `run` holds no finished run.
     """
-    mixture, store = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded, Store(data)
+    mixture, store = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded, Store.at(data)
     source = survey(store, mixture)
     measured = _measured(run) if run else {}
     speed = rows_per_second or measured.get("rows_per_second")
     rows = list(_some(store, source, mixture, rows_drawn))
     drawn, skipped = 0, Counter[str]()
     if all(folders(mixture, checkpoints).values()):
-        uris, _ = resolve_models(mixture, checkpoints, source.channels)
+        uris, _ = resolve_models(mixture, checkpoints, source.scales)
         specs = {name: {role: read_spec(uri) for role, uri in roles.items()} for name, roles in uris.items()}
         drawn, skipped = len(rows), _skips(mixture, source, specs, rows)
     requested = source.selected * mixture.per_input
@@ -96,8 +96,8 @@ def forecast(
     )  # fmt: skip
 
 
-def _measured(run: str) -> dict[str, Any]:
-    store = Store(run)
+def _measured(run: Place) -> dict[str, Any]:
+    store = Store.at(run)
     if not store.exists(THROUGHPUT):
         raise RunError(
             f"a finished run holds {THROUGHPUT}", where=store.uri,
@@ -114,7 +114,7 @@ def _some(store: Store, source: Source, mixture: Mixture, count: int) -> Iterato
         if not any((seen + n) % stride == 0 for n in range(group.selected)):
             seen += group.selected
             continue
-        for row in store.parquet(group.name).read_row_group(group.group).to_pylist():
+        for row in read_group(store.parquet(group.name), group.group).to_pylist():
             if mixture.takes(row):
                 if seen % stride == 0:
                     yield row

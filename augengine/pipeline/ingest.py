@@ -21,9 +21,10 @@ import pyarrow as pa
 
 import augengine
 from augengine.errors import AugengineError, DataError, RunError
-from augengine.io.commits import committed_files, finish
+from augengine.io.dataset import finish, listed_files
 from augengine.io.layouts import open_layout
 from augengine.io.participants import Participants
+from augengine.io.parts import Part
 from augengine.io.shards import SCHEMA, to_table
 from augengine.io.sources import (
     Entry,
@@ -37,7 +38,7 @@ from augengine.io.sources import (
     pseudonym,
     subject_name,
 )
-from augengine.io.store import Store
+from augengine.io.store import Place, Store
 from augengine.io.walk import walk
 from augengine.pipeline.units import Actors, Unit, run_units
 from augengine.prepare import Preparation, prepare
@@ -63,7 +64,7 @@ Progress = Callable[[str, int, int, Mapping[str, int]], None]
 
 def ingest(
     root: str | Path,
-    out: str,
+    out: Place,
     *,
     layout: str = "auto",
     options: SourceOptions | None = None,
@@ -77,7 +78,7 @@ def ingest(
 
     Args:
         root: local folder that all workers see.
-        out: local path or fsspec URI of the output folder.
+        out: output folder: local path, fsspec URI, or a `Store` with storage options.
         fractions: of subjects in train, val, test.
         progress: called with stage (`headers`, `volumes`), done, total and row counts.
 
@@ -93,7 +94,7 @@ def ingest(
     options, preparation = options or SourceOptions(), preparation or Preparation()
     plan = plan_ingest(root, layout, options, split_seed, fractions, actors.inline, progress)
     reader, sources, splits = plan.reader, plan.sources, plan.splits
-    store = Store(out)
+    store = Store.at(out)
     settings = {
         "layout": reader.layout,
         "preparation": preparation.model_dump(),
@@ -116,7 +117,7 @@ def ingest(
             "volumes found must equal volumes ingested plus failed", found=f"{len(sources)} found, {counts}",
             where=store.uri, next_step="ingest into an empty folder",
         )  # fmt: skip
-    lost = {row["source"] for row in _rows(store, "failed")}
+    lost = {row["source"] for row in _rows(store, summary.files.get("failed", []))}
     files = plan.files(lost)
     manifest = {
         "stage": "ingest",
@@ -128,7 +129,7 @@ def ingest(
         "subjects_by_split": {name: sum(v == name for v in splits.values()) for name in SPLITS},
         "notes": dict(Counter(note for s in sources for note in s.notes)),
     }
-    finish(store, manifest)
+    finish(store, manifest, {name: summary.files.get(name, []) for name in counts})
     added = {
         "made": summary.made, "skipped": summary.skipped, "seconds": summary.seconds, "unused": plan.unused,
     }  # fmt: skip
@@ -261,7 +262,8 @@ class IngestWorker:
                 stage = "read"
                 volume = self.reader.read(source)
                 stage = "prepare"
-                rows = prepare(self._stated(volume.sample, source, item["split"]), self.preparation)
+                stated = self._stated(volume.sample, source, item["split"])
+                rows = prepare(stated, self.preparation, outside=volume.outside, acquired_axis=volume.acquired_axis)
                 samples.append(to_table(rows))
                 volumes.append(
                     {
@@ -313,14 +315,14 @@ def reason(error: Exception, source: Source, root: Path) -> str:
 def ledger(store: Store, sources: Sequence[Source]) -> list[dict[str, Any]]:
     """What became of each volume: entry, source, subject_id, split, rows, notes or reason."""
     found: dict[str, dict[str, Any]] = {}
-    for folder in ("volumes", "failed"):
-        found.update((row["source"], row) for row in _rows(store, folder))
+    files = listed_files(store)
+    found.update((row["source"], row) for row in _rows(store, [*files["volumes"], *files["failed"]]))
     empty: dict[str, Any] = {"split": None, "rows": 0, "notes": [], "stage": None, "reason": None}
     return [{"entry": s.entry, **empty, **found[s.volume_id]} for s in sources]
 
 
-def _rows(store: Store, folder: str) -> list[dict[str, Any]]:
-    return [row for name in committed_files(store, folder) for row in store.parquet(name).read().to_pylist()]
+def _rows(store: Store, parts: Sequence[Part]) -> list[dict[str, Any]]:
+    return [row for part in parts for row in store.parquet(part.name).read().to_pylist()]
 
 
 def _scan(

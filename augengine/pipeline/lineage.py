@@ -12,9 +12,9 @@ import torch
 from augengine.diffusion.checkpoint import load_generator
 from augengine.edits.base import Plan
 from augengine.errors import CheckpointError, DataError, RunError
-from augengine.io.commits import committed_files, sample_files
-from augengine.io.shards import from_row
-from augengine.io.store import Store
+from augengine.io.dataset import dataset_files, run_files
+from augengine.io.shards import from_row, read_group
+from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.augment import INPUTS, OUTCOMES, POLICY
 from augengine.pipeline.models import checkpoint_of
@@ -48,7 +48,8 @@ class Replay:
 
     Attributes:
         equal: image, label and its confidence, geometry and acquisition are the same bytes.
-        largest_difference: of the images, in grey levels of the source.
+        largest_difference: of the images, in grey levels of the source …
+        largest_share: … and relative to the intensity range of the channel; NaN where the source has none.
         batch: padded batch size with which it was made again …
         full_batch: … and the policy's, which is larger where memory ran out then.
     """
@@ -57,6 +58,7 @@ class Replay:
     again: Sample
     equal: bool
     largest_difference: float
+    largest_share: float
     batch: int
     full_batch: int
 
@@ -64,11 +66,11 @@ class Replay:
 class Run:
     """A folder that `augment` wrote, finished or not; `policy.yaml` and `inputs.json` are there from the start."""
 
-    def __init__(self, out: str) -> None:
-        self.store = Store(out)
+    def __init__(self, out: Place) -> None:
+        self.store = Store.at(out)
         try:
             policy, self.inputs = self.store.read(POLICY).decode(), self.store.read_json(INPUTS)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             raise RunError(
                 f"an augmented run holds {POLICY} and {INPUTS}", where=self.store.uri,
                 next_step="give the folder that `augengine augment` reported (…/augmented)",
@@ -83,17 +85,17 @@ class Run:
         """
         for outcome in OUTCOMES:
             key = "sample_id" if outcome in WITH_PIXELS else "output_id"
-            for values in _where(self.store, committed_files(self.store, outcome), key, output_id):
+            for values in _where(self.store, run_files(self.store, outcome), key, output_id):
                 return Row(outcome, values, from_row(values) if outcome in WITH_PIXELS else None)
         raise DataError(
             "no such row in this run", found=output_id, where=self.store.uri,
             next_step="ids stand in the column sample_id of accepted/ and rejected/, output_id of failed/ and skipped/",
         )  # fmt: skip
 
-    def source(self, sample_id: str, data: str | None = None) -> Sample:
+    def source(self, sample_id: str, data: Place | None = None) -> Sample:
         """The row's parent, from the folder that the run read or from `data`."""
-        store = Store(data or self.inputs["data"])
-        for values in _where(store, sample_files(store), "sample_id", sample_id):
+        store = Store.at(data) if data else self.store.like(self.inputs["data"])
+        for values in _where(store, dataset_files(store), "sample_id", sample_id):
             return from_row(values)
         raise DataError(
             "the source row is not in this data", found=sample_id, where=store.uri,
@@ -116,21 +118,25 @@ class Run:
         asked = self.mixture.by_member(self.inputs["models"])[policy.name]
         return {role: model["ref"] for role, model in asked.items()}
 
-    def models(self, provenance: Provenance, checkpoints: Mapping[str, str], device: str) -> dict[str, Any]:
+    def models(self, provenance: Provenance, checkpoints: Mapping[str, Place], device: str) -> dict[str, Any]:
         """The models of a row by role; other weights than those that made it are a `CheckpointError`."""
         models: dict[str, Any] = {}
         policy = self.policy(provenance)
         for role, ref in self.checkpoints(policy).items():
-            uri = checkpoint_of(checkpoints, self.mixture.named(policy, role)) or ref
-            models[role] = load_generator(uri, device=device)
+            place = Store.at(checkpoint_of(checkpoints, self.mixture.named(policy, role)) or self.store.like(ref))
+            models[role] = load_generator(place, device=device)
             if models[role].sha256 != provenance.models[role]:
                 raise CheckpointError(
-                    f"the row was made by weights {provenance.models[role]}", found=models[role].sha256, where=uri,
+                    f"the row was made by weights {provenance.models[role]}",
+                    found=models[role].sha256,
+                    where=place.uri,
                     next_step=f"give the checkpoint of that hash by --models {role}=FOLDER",
-                )  # fmt: skip
+                )
         return models
 
-    def replay(self, output_id: str, data: str | None = None, checkpoints: Mapping[str, str] | None = None) -> Replay:
+    def replay(
+        self, output_id: str, data: Place | None = None, checkpoints: Mapping[str, Place] | None = None
+    ) -> Replay:
         """Make a row again from its source, plan, policy and models, and compare.
 
         Raises:
@@ -164,7 +170,7 @@ def _halves(size: int) -> Iterator[int]:
 
 def _compare(stored: Sample, again: Sample, size: int, full: int) -> Replay:
     if stored.image.shape != again.image.shape:
-        return Replay(stored, again, False, float("inf"), size, full)
+        return Replay(stored, again, False, float("inf"), float("inf"), size, full)
     equal = (
         stored.image.tobytes() == again.image.tobytes()
         and _bytes(stored.label) == _bytes(again.label)
@@ -172,7 +178,9 @@ def _compare(stored: Sample, again: Sample, size: int, full: int) -> Replay:
         and bool((stored.affine == again.affine).all())
         and stored.acquisition == again.acquisition
     )
-    return Replay(stored, again, equal, float(np.abs(stored.image - again.image).max()), size, full)
+    difference = np.abs(stored.image - again.image).max(axis=tuple(range(1, stored.image.ndim)))
+    share = np.nan if stored.intensity_range is None else (difference / np.ptp(stored.intensity_range, axis=1)).max()
+    return Replay(stored, again, equal, float(difference.max()), float(share), size, full)
 
 
 def _bytes(labels: np.ndarray | None) -> bytes | None:
@@ -186,4 +194,4 @@ def _where(store: Store, names: Sequence[str], key: str, value: str) -> Iterator
         for group in range(file.num_row_groups):
             ids = file.read_row_group(group, columns=[key])[key].to_pylist()
             if value in ids:
-                yield file.read_row_group(group).slice(ids.index(value), 1).to_pylist()[0]
+                yield read_group(file, group).slice(ids.index(value), 1).to_pylist()[0]

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from augengine.errors import AugengineError, DataError
-from augengine.io.commits import sample_files
-from augengine.io.shards import check_schema, from_row
-from augengine.io.store import Store
+from augengine.io.dataset import dataset_files
+from augengine.io.shards import check_schema, from_row, read_group
+from augengine.io.store import Place, Store
 from augengine.metrics.partial import Measure, Pair, Partial
 from augengine.pipeline.units import Actors, on_actors
 from augengine.records import Sample
@@ -37,18 +37,18 @@ class RowGroup:
 
 
 def measure(
-    data: str,
+    data: Place,
     make: Callable[..., Measure],
     arguments: Mapping[str, Any] | None = None,
     *,
-    parents: str | None = None,
+    parents: Place | None = None,
     split: str | None = None,
     actors: Actors = Actors(),  # noqa: B008  (frozen)
 ) -> Any:
     """Stream a folder through a measure.
 
     Args:
-        data: ingested or augmented folder, or a plain folder of shards.
+        data: ingested or augmented data set.
         make, arguments: build the measure, once in every actor.
         parents: folder that an augmented one was made from; every row then comes with the row that its provenance
             names as parent.
@@ -62,14 +62,16 @@ def measure(
         DataError: no rows, a row without its parent, or whatever the measure refuses.
         RunError: the cluster cannot hold the actors.
     """
-    groups = _row_groups(Store(data))
-    job = _Job(data, make, dict(arguments or {}), parents, _row_groups(Store(parents)) if parents else (), split)
+    store, above = Store.at(data), None if parents is None else Store.at(parents)
+    groups = _row_groups(store)
+    job = _Job(store, make, dict(arguments or {}), above, _row_groups(above) if above else (), split)
     merged: Partial | None = None
     for partial in _inline(groups, job) if actors.inline else _on_ray(groups, job, actors):
         if partial is not None:
             merged = partial if merged is None else merged.merge(partial)
     if merged is None:
-        raise DataError("a measure needs rows", found="none" if split is None else f"none of split {split}", where=data)
+        found = "none" if split is None else f"none of split {split}"
+        raise DataError("a measure needs rows", found=found, where=store.uri)
     return merged
 
 
@@ -77,10 +79,10 @@ def measure(
 class _Job:
     """What an actor needs to make its measure and to read."""
 
-    data: str
+    data: Store
     make: Callable[..., Measure]
     arguments: Mapping[str, Any]
-    parents: str | None
+    parents: Store | None
     parent_groups: Sequence[RowGroup]
     split: str | None
 
@@ -89,7 +91,7 @@ class _Meter:
     """Reads row groups and measures them."""
 
     def __init__(self, job: _Job) -> None:
-        self.job, self.store = job, Store(job.data)
+        self.job, self.store = job, job.data
 
     @cached_property
     def measure(self) -> Measure:
@@ -103,14 +105,14 @@ class _Meter:
         wanted = [n for n, split in enumerate(splits) if self.job.split in (None, split)]
         if not wanted:
             return None
-        rows = file.read_row_group(group.number).take(wanted).to_pylist()
+        rows = read_group(file, group.number).take(wanted).to_pylist()
         return self.measure(self._pairs([from_row(row) for row in rows]))
 
     def _pairs(self, samples: Sequence[Sample]) -> list[Pair]:
         if self.job.parents is None:
             return [Pair(sample) for sample in samples]
         names = [self._parent_id(sample) for sample in samples]
-        found = self._read_parents(Store(self.job.parents), set(names))
+        found = self._read_parents(self.job.parents, set(names))
         for sample, name in zip(samples, names, strict=True):
             if name not in found:
                 raise DataError(f"the parent of every row stands in {self.job.parents}", found=f"no {name}",
@@ -135,7 +137,7 @@ class _Meter:
             ids = file.read_row_group(group.number, columns=["sample_id"]).column("sample_id").to_pylist()
             hits = [n for n, sample_id in enumerate(ids) if sample_id in missing]
             if hits:
-                for row in file.read_row_group(group.number).take(hits).to_pylist():
+                for row in read_group(file, group.number).take(hits).to_pylist():
                     found[row["sample_id"]] = from_row(row)
         return found
 
@@ -152,7 +154,7 @@ class _Meter:
 
 def _row_groups(store: Store) -> list[RowGroup]:
     groups = []
-    for name in sample_files(store):
+    for name in dataset_files(store):
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for number in range(file.num_row_groups):

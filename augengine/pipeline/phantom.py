@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from augengine.io.commits import committed_files, finish
+from augengine.io.dataset import finish
 from augengine.io.shards import to_table
-from augengine.io.store import Store
+from augengine.io.store import Place, Store
 from augengine.phantom import write
 from augengine.phantom.brain_cohort import BrainCohort
 from augengine.phantom.cohort import Cohort
@@ -35,25 +35,25 @@ def write_cohort(
     units = [Unit(cohort.subject_id(i), {"index": i}) for i in range(cohort.subjects)]
     args = {"cohort": cohort, "folder": folder, "layout": layout}
     fingerprint = {"cohort": spec, "layout": layout}
-    run_units(units, LayoutWorker, args, store, fingerprint, actors=actors, progress=progress)
-    rows = [row for name in committed_files(store, "files") for row in store.parquet(name).read().to_pylist()]
+    files = run_units(units, LayoutWorker, args, store, fingerprint, actors=actors, progress=progress).files["files"]
+    rows = [row for part in files for row in store.parquet(part.name).read().to_pylist()]
     write.finish(cohort, Path(folder), rows)
 
 
 def shard_cohort(
     cohort: AnyCohort,
-    out: str,
+    out: Place,
     preparation: Preparation,
     *,
     fractions: Sequence[float] = DEFAULT_FRACTIONS,
     actors: Actors = Actors(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> None:
-    """Straight to `out/samples`, as ingest of the written data set would, but for the files in between.
+    """Straight to the data set `out`, as ingest of the written cohort would, but for the files in between.
 
     `fractions` of the subjects are for training, validation and test.
     """
-    store = Store(out)
+    store = Store.at(out)
     scanned = {cohort.subject_id(i): _scanner(cohort, i) for i in range(cohort.subjects)}
     splits = assign_splits(scanned, 0, fractions)
     units = [Unit(s, {"index": i, "split": splits[s]}) for i, s in enumerate(scanned)]
@@ -63,7 +63,7 @@ def shard_cohort(
     }  # fmt: skip
     args = {"cohort": cohort, "preparation": preparation}
     summary = run_units(units, ShardWorker, args, store, settings, actors=actors, progress=progress)
-    finish(store, {**settings, "counts": dict(summary.counts)})
+    finish(store, {**settings, "counts": summary.counts}, summary.files)
 
 
 def _scanner(cohort: AnyCohort, index: int) -> frozenset[str]:

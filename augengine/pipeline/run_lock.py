@@ -1,8 +1,8 @@
 """One job per output folder: a lock file with a heartbeat in, a refusal that says who holds it since when out.
 
 The lock keeps two jobs from doing the same work; it does not guard the rows, which are the same whoever makes them.
-No clocks are compared: a lock is dead if its holder was a process of this machine that is gone, or if it shows no
-sign of life for `EXPIRY_S` while somebody watches.
+No clocks are compared: a lock is dead if its holder was a process of this machine that is gone (another one may have
+got its number since), or if it shows no sign of life for `EXPIRY_S` while somebody watches.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import socket
+import subprocess
 import threading
 import time
 import uuid
@@ -20,13 +21,13 @@ from types import TracebackType
 from typing import Any
 
 from augengine.errors import AugengineError, RunError
-from augengine.io.commits import create
 from augengine.io.store import Store
 from augengine.rng import canonical_json, digest
 
 LOCK = "_lock.json"
 RENEW_S = 5.0
 EXPIRY_S = 30.0
+GONE = "gone"
 _POLL_S = 0.5
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,10 @@ class RunLock:
         run: random id of this job.
     """
 
-    def __init__(self, store: Store, *, renew_s: float = RENEW_S, expiry_s: float = EXPIRY_S) -> None:
-        self.store, self.renew_s, self.expiry_s = store, renew_s, expiry_s
+    def __init__(self, store: Store, *, renew_s: float | None = None, expiry_s: float = EXPIRY_S) -> None:
+        self.store, self.renew_s, self.expiry_s = store, RENEW_S if renew_s is None else renew_s, expiry_s
         self.run = uuid.uuid4().hex[:16]
+        self._started = process_start(os.getpid())
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._beats = 0
         self._stop, self._lost = threading.Event(), threading.Event()
@@ -50,10 +52,17 @@ class RunLock:
         """Take the lock.
 
         Raises:
-            RunError: another job holds it, or the folder cannot be written.
+            RunError: another job holds it, the folder cannot be written, or its storage cannot keep a file from being
+                written twice.
         """
-        while not create(self.store, LOCK, self._content()):
+        while not self.store.create(LOCK, self._content()):
             self._clear_dead()
+        if not self.store.local and self.store.create(LOCK, self._content() + b" "):
+            self.store.remove(LOCK)
+            raise RunError(
+                "an output folder needs storage with conditional writes", found="one that writes over what is there",
+                where=self.store.uri, next_step="choose another --out, or a newer server and fsspec package",
+            )  # fmt: skip
         self._thread.start()
         return self
 
@@ -66,7 +75,7 @@ class RunLock:
         try:
             if _holder(_read(self.store)).get("run") == self.run:
                 self.store.remove(LOCK)
-        except (OSError, AugengineError) as problem:  # a lost disk has its own error; the lock expires
+        except AugengineError as problem:  # a lost disk has its own error; the lock expires
             log.warning("cannot give the lock of %s back: %s", self.store.uri, problem)
 
     def check(self) -> None:
@@ -79,7 +88,10 @@ class RunLock:
 
     def _content(self) -> bytes:
         pid, beats = os.getpid(), self._beats
-        held = {"pid": pid, "since": self._since, "run": self.run, "place": _place(self.run), "beats": beats}
+        held = {
+            "pid": pid, "started": self._started, "since": self._since, "run": self.run, "place": _place(self.run),
+            "beats": beats,
+        }  # fmt: skip
         return canonical_json(held).encode()
 
     def _renew(self) -> None:
@@ -90,7 +102,7 @@ class RunLock:
                     return
                 self._beats += 1
                 self.store.write(LOCK, self._content())
-            except (OSError, AugengineError) as error:  # the work itself reports a full or lost disk; this can wait
+            except AugengineError as error:  # the work itself reports a full or lost disk; this can wait
                 log.warning("cannot renew the lock of %s: %s", self.store.uri, error)
 
     def _clear_dead(self) -> None:
@@ -99,10 +111,11 @@ class RunLock:
         if seen is None:
             return
         held = _holder(seen)
-        if held.get("place") == _place(str(held.get("run"))):
-            if _alive(int(held["pid"])):
-                raise self._refusal(held)
-        else:
+        here = held.get("place") == _place(str(held.get("run")))
+        alive = _alive(int(held["pid"]), held.get("started")) if here else None
+        if alive:
+            raise self._refusal(held)
+        if alive is None:
             log.warning("%s is locked; watching for a sign of life for %g s", self.store.uri, self.expiry_s)
             end = time.monotonic() + self.expiry_s
             while time.monotonic() < end:
@@ -125,7 +138,6 @@ class RunLock:
 
 def _read(store: Store) -> bytes | None:
     try:
-        store.fs.invalidate_cache()
         return store.read(LOCK)
     except FileNotFoundError:
         return None
@@ -149,11 +161,40 @@ def _place(salt: str) -> str:
     return digest(salt, parts, length=16)
 
 
-def _alive(pid: int) -> bool:
+def _alive(pid: int, started: str | None) -> bool | None:
+    """Whether the process that started then under this number lives; None where that cannot be told."""
+    now, hidden = process_start(pid), False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        hidden = now == GONE  # another user's, of whom /proc may say nothing
+    if now == GONE:
+        return None if hidden else False
+    return None if now is None or started is None else now == started
+
+
+def process_start(pid: int) -> str | None:
+    """When a process of this machine started, in no certain unit; `GONE` if it has ended, None where nobody says."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except ProcessLookupError:
+        return GONE
+    except FileNotFoundError:
+        return GONE if os.path.exists("/proc/self/stat") else _told_by_ps(pid)
+    except OSError:
+        return None
+    return GONE if fields[0] in "ZX" else fields[19]  # a zombie only waits for its parent to ask for it
+
+
+def _told_by_ps(pid: int) -> str | None:
+    try:
+        told = subprocess.run(
+            ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False, timeout=10,
+            env={**os.environ, "LC_ALL": "C"},
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    state, _, start = told.stdout.strip().partition(" ")
+    return None if not state else GONE if state.startswith("Z") else start.strip()

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from augengine.edits.base import Donor
-from augengine.io.commits import sample_files
-from augengine.io.shards import METADATA_COLUMNS, check_schema
+from augengine.io.dataset import dataset_files
+from augengine.io.shards import METADATA_COLUMNS, check_schema, read_group
 from augengine.io.store import Store
 from augengine.load import Mixture
-from augengine.records import Acquisition
+from augengine.records import Acquisition, IntensityRule
 from augengine.rng import canonical_json
+
+Scale = tuple[tuple[str, ...], IntensityRule]
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,13 @@ class Source:
     """What one pass over the metadata of a data set tells.
 
     Attributes:
-        channels: policy name → the channels of the rows that it takes.
+        scales: policy name → channels, and rule of the intensity ranges, of the rows that it takes.
         left_out: rows that no policy's `select` takes, by reason.
     """
 
     groups: tuple[Group, ...]
     donors: tuple[Donor, ...]
-    channels: Mapping[str, tuple[tuple[str, ...], ...]]
+    scales: Mapping[str, tuple[Scale, ...]]
     digest: str
     rows: int
     left_out: Mapping[str, int]
@@ -54,20 +56,24 @@ class Source:
         return sum(n for group in self.groups for (name, _), n in group.requested.items() if name == policy)
 
 
+# What decides a row besides its pixels.
+_IDENTITY = ("sample_id", "split", "acquisition", "intensity_low", "intensity_high", "intensity_rule")
+
+
 def survey(store: Store, mixture: Mixture) -> Source:
     """Stream the metadata once; memory grows with subjects and row groups, not with rows."""
     groups: list[Group] = []
     donors: dict[str, Acquisition] = {}
-    channels: dict[str, set[tuple[str, ...]]] = {m.name: set() for m in mixture.members}
+    scales: dict[str, set[Scale]] = {m.name: set() for m in mixture.members}
     running, rows, left_out = hashlib.blake2b(digest_size=16), 0, Counter[str]()
     splits = {m.policy.select.split for m in mixture.members}
-    for name in sample_files(store):
+    for name in dataset_files(store):
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for group in range(file.num_row_groups):
             selected, requested = 0, Counter[tuple[str, int]]()
             running.update(canonical_json(_pixel_bytes(file, group)).encode())
-            for row in file.read_row_group(group, columns=METADATA_COLUMNS).to_pylist():
+            for row in read_group(file, group, METADATA_COLUMNS).to_pylist():
                 rows += 1
                 if mixture.takes(row):
                     selected += 1
@@ -75,18 +81,24 @@ def survey(store: Store, mixture: Mixture) -> Source:
                         member = mixture.drawn(row, replicate)
                         assert member is not None  # one of those that take it
                         requested[member.name, replicate] += 1
-                        channels[member.name].add(tuple(row["channels"]))
+                        scales[member.name].add(
+                            (tuple(row["channels"]), IntensityRule.from_dict(row["intensity_rule"]))
+                        )
                 else:
                     other = None not in splits and row["split"] not in splits
                     left_out[f"split is {row['split']}" if other else "select.where"] += 1
-                running.update(canonical_json([name, row["sample_id"], row["split"], row["acquisition"]]).encode())
+                running.update(canonical_json([name, *(row[key] for key in _IDENTITY)]).encode())
                 if row["split"] == "train" and not row["synthetic"]:
                     donors[row["subject_id"]] = Acquisition(**row["acquisition"])
             groups.append(Group(name, group, selected, dict(requested)))
     return Source(
-        tuple(groups), tuple(Donor(s, a) for s, a in sorted(donors.items())),
-        {member: tuple(sorted(found)) for member, found in channels.items()}, running.hexdigest(), rows, left_out,
-    )  # fmt: skip
+        tuple(groups),
+        tuple(Donor(s, a) for s, a in sorted(donors.items())),
+        {member: tuple(sorted(found, key=str)) for member, found in scales.items()},
+        running.hexdigest(),
+        rows,
+        left_out,
+    )
 
 
 def _pixel_bytes(file: pq.ParquetFile, group: int) -> list[int]:

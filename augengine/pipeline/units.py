@@ -9,18 +9,20 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
 from augengine.errors import AugengineError, DataError, RunError
-from augengine.io.commits import claim, commit_name, committed_units, part_name, sweep, writing
-from augengine.io.shards import to_bytes
+from augengine.io.commits import COMMITS, ROWS, Record, claim, commit, find_record, read_records, record_name
+from augengine.io.dataset import begin
+from augengine.io.parts import Part, row_unit, write_part
 from augengine.io.store import Store
-from augengine.pipeline.attempts import ROW_STARTS, WHOLE_STARTS, attempt, drop_done, forgive
+from augengine.io.sweep import sweep
+from augengine.pipeline.attempts import ROW_STARTS, WHOLE_STARTS, attempt, forgive
 from augengine.pipeline.run_lock import RunLock
 from augengine.rng import canonical_json
 
@@ -75,19 +77,47 @@ class Divisible(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """What a folder holds after a run: rows by folder, units made now and before, seconds, worker PIDs.
+    """What a folder holds after a run.
 
-    `busy_s` is the time that all units took, those of former runs included, without the start of actors.
-    `peak_rss_mib` is the largest resident memory of any worker that did work now; 0 where nothing was to do.
+    Attributes:
+        records: what every unit of the run committed, now or before, in the order of the units.
+        made, skipped: units made now and before.
+        pids, peak_rss_mib: workers that did work now, and the largest resident memory of any; 0 if none did.
     """
 
-    counts: Mapping[str, int]
+    records: Mapping[str, Record]
     made: int
     skipped: int
     seconds: float
     pids: tuple[int, ...]
     peak_rss_mib: float
-    busy_s: float
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by folder."""
+        return dict(_total(self.records.values()))
+
+    @property
+    def files(self) -> dict[str, list[Part]]:
+        """Files by folder, those of each in the order of the units."""
+        found: dict[str, list[Part]] = {folder: [] for folder in self.counts}
+        for record in self.records.values():
+            for folder, parts in record.files.items():
+                found[folder] += parts
+        return found
+
+    @property
+    def busy_s(self) -> float:
+        """The time that all units took, those of former runs included, without the start of actors."""
+        return sum(record.seconds for record in self.records.values())
+
+
+def _total(records: Iterable[Record]) -> Counter[str]:
+    """Rows by folder; those of folders that got none, too."""
+    counts: Counter[str] = Counter()
+    for record in records:
+        counts.update(record.counts)
+    return counts
 
 
 def run_units(
@@ -115,36 +145,32 @@ def run_units(
         claim(store, fingerprint)
         for name, text in (files or {}).items():
             store.write(name, text.encode())
-        done = committed_units(store)
-        drop_done(store, done)
-        sweep(store)
-        work = _Work(worker_class, dict(worker_args), store.uri, lock.run, actors.unit_timeout_s)
+        done = read_records(store, {unit.unit_id for unit in units})
+        if len(done) < len(units):
+            begin(store)
+        work = _Work(worker_class, dict(worker_args), store, lock.run, actors.unit_timeout_s)
         try:
-            summary = _run(units, done, work, store, lock, actors, progress)
+            summary = _run(units, done, work, lock, actors, progress)
         except BaseException:  # actors are killed in mid-unit when the driver ends, through no fault of the unit
-            forgive(store, lock.run)
+            with suppress(AugengineError):  # a lost disk has its own error
+                forgive(store, lock.run)
             raise
-        sweep(store, 0)  # every unit is committed, so whoever may still write is making what is there
+        lock.check()
+        sweep(store, summary.records)
         return summary
 
 
 def _run(
     units: Sequence[Unit],
-    done: set[str],
+    done: Mapping[str, Record],
     work: _Work,
-    store: Store,
     lock: RunLock,
     actors: Actors,
     progress: Progress | None,
 ) -> Summary:
     todo = [u for u in units if u.unit_id not in done]
-    counts: Counter[str] = Counter()
-    busy = 0.0
-    for unit in units:
-        if unit.unit_id in done:
-            record = store.read_json(commit_name(unit.unit_id))
-            counts.update(record["counts"])
-            busy += record["seconds"]
+    counts = _total(done.values())
+    made: dict[str, Record] = {}
     skipped, pids, errors, started = len(units) - len(todo), set(), [], time.monotonic()
     peak = 0.0
     if progress:
@@ -155,21 +181,24 @@ def _run(
         lock.check()
         if result["fatal"]:
             raise RunError(**result["fatal"])
-        counts.update(result["counts"])
-        busy += result["seconds"]
         pids.add(result["pid"])
-        peak = max(peak, result["peak_rss_mib"])
         if result["error"]:
             errors.append(result)
+        else:
+            record = made[result["unit_id"]] = Record.from_json(result["record"])
+            counts.update(record.counts)
+            peak = max(peak, record.peak_rss_mib)
         if progress:
             progress(skipped + n, len(units), counts)
     if errors:
         raise RunError(
-            f"{len(errors)} of {len(todo)} work units failed", found=errors[0]["error"], where=store.uri,
+            f"{len(errors)} of {len(todo)} work units failed", found=errors[0]["error"], where=work.store.uri,
             next_step="mend the cause and run the same command again; the other units are committed",
         )  # fmt: skip
+    found = {**done, **made}
     seconds = time.monotonic() - started
-    return Summary(dict(counts), len(todo), skipped, seconds, tuple(sorted(pids)), peak, busy)
+    records = {unit.unit_id: found[unit.unit_id] for unit in units}
+    return Summary(records, len(todo), skipped, seconds, tuple(sorted(pids)), peak)
 
 
 @dataclass(frozen=True)
@@ -178,26 +207,27 @@ class _Work:
 
     worker_class: Callable[..., Worker]
     worker_args: Mapping[str, Any]
-    uri: str
+    store: Store
     run: str
     timeout_s: float | None
 
 
 class _Committer:
-    """Runs units with one worker and commits each: files by temporary name and rename, the commit record last."""
+    """Runs units with one worker and commits each: files first, the record that lists them last."""
 
     def __init__(self, work: _Work) -> None:
-        self.store, self.work = Store(work.uri), work
+        self.store, self.work = work.store, work
         self.worker = work.worker_class(**work.worker_args)
 
     def do(self, unit: Unit) -> str:
         """Do and commit one unit; what became of it as JSON, `error` and `fatal` included."""
         result: dict[str, Any] = {
-            "unit_id": unit.unit_id, "pid": os.getpid(), "counts": {}, "seconds": 0.0, "peak_rss_mib": 0.0,
-            "error": "", "fatal": None,
+            "unit_id": unit.unit_id, "pid": os.getpid(), "record": None, "error": "", "fatal": None
         }  # fmt: skip
         try:
-            result |= self._commit(unit)
+            # Ray starts a block of many units anew when its actor dies; most of them may be done.
+            record = find_record(self.store, unit.unit_id) or self._commit(unit)
+            result["record"] = record.to_json()
         except RunError as error:  # the output cannot be written: no other unit would fare better
             found = None if error.found is None else str(error.found)
             result["fatal"] = {
@@ -207,21 +237,18 @@ class _Committer:
             result["error"] = str(error) if isinstance(error, AugengineError) else f"{type(error).__name__}: {error}"
         return canonical_json(result)
 
-    def _commit(self, unit: Unit) -> dict[str, Any]:
+    def _commit(self, unit: Unit, folder: str = COMMITS) -> Record:
         started = time.monotonic()
         with attempt(self.store, unit.unit_id, self.work.run) as start:
-            counts = self._make(unit, start)
-            record = {
-                "unit_id": unit.unit_id, "pid": os.getpid(), "counts": counts, "peak_rss_mib": peak_rss_mib(),
-                "seconds": round(time.monotonic() - started, 3),
-            }  # fmt: skip
-            self._write(commit_name(unit.unit_id), (canonical_json(record) + "\n").encode())
-        return record
+            counts, files = self._make(unit, start)
+            seconds = round(time.monotonic() - started, 3)
+            record = Record(unit.unit_id, counts, files, seconds, os.getpid(), peak_rss_mib())
+            return commit(self.store, record, folder)
 
-    def _make(self, unit: Unit, start: int) -> dict[str, int]:
-        """Write the unit's files, whole or row by row or as quarantined; row counts by folder."""
-        if parts := self._parts(unit, start):
-            return dict(sum((Counter(self._part(part)) for part in parts), Counter()))
+    def _make(self, unit: Unit, start: int) -> tuple[dict[str, int], dict[str, list[Part]]]:
+        """Write the unit's files, whole or row by row or as quarantined; row counts and files by folder."""
+        if rows := self._rows(unit, start):
+            return _together([self._row(row) for row in rows])
         if start > ROW_STARTS:
             limit = f", or ran for more than {self.work.timeout_s:g} s," if self.work.timeout_s else ""
             why = DataError(f"this work killed its process{limit} {ROW_STARTS} times")
@@ -231,38 +258,45 @@ class _Committer:
         else:
             with _deadline(self.work.timeout_s):
                 tables = self.worker(unit.spec)
-        for folder, table in tables.items():
-            if table.num_rows:
-                self._write(part_name(folder, unit.unit_id), to_bytes(table))
-        return {folder: table.num_rows for folder, table in tables.items()}
+        files = {
+            folder: [write_part(self.store, folder, unit.unit_id, table)]
+            for folder, table in tables.items()
+            if table.num_rows
+        }
+        return {folder: table.num_rows for folder, table in tables.items()}, files
 
-    def _parts(self, unit: Unit, start: int) -> list[Unit]:
-        """One unit per row, if this one is to be divided; each has files, attempts and a commit of its own, so that
+    def _rows(self, unit: Unit, start: int) -> list[Unit]:
+        """One unit per row, if this one is to be divided; each has files, attempts and a record of its own, so that
         none is made again when the next one dies.
         """
-        first = commit_name(_row_id(unit.unit_id, 0))
-        if not isinstance(self.worker, Divisible) or (start <= WHOLE_STARTS and not self.store.exists(first)):
+        begun = record_name(row_unit(unit.unit_id, 0), ROWS)
+        if not isinstance(self.worker, Divisible) or (start <= WHOLE_STARTS and not self.store.exists(begun)):
             return []
         rows = self.worker.divide(unit.spec)
-        return [Unit(_row_id(unit.unit_id, n), spec) for n, spec in enumerate(rows)] if len(rows) > 1 else []
+        return [Unit(row_unit(unit.unit_id, n), spec) for n, spec in enumerate(rows)] if len(rows) > 1 else []
 
-    def _part(self, part: Unit) -> dict[str, int]:
-        name = commit_name(part.unit_id)
-        record = self.store.read_json(name) if self.store.exists(name) else self._commit(part)
-        counts: dict[str, int] = record["counts"]
-        return counts
-
-    def _write(self, name: str, content: bytes) -> None:
-        with writing(self.store, name):
-            self.store.write(name, content)
+    def _row(self, row: Unit) -> Record:
+        record = find_record(self.store, row.unit_id, ROWS)
+        if record is not None:
+            parts = [part for parts in record.files.values() for part in parts]
+            if all(self.store.size(part.name) == part.bytes for part in parts):
+                return record
+            # Written by an attempt that did not know that its unit was committed, whose files were then swept.
+            self.store.remove(record_name(row.unit_id, ROWS))
+        return self._commit(row, ROWS)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Ray Data's calling convention: columns of JSON text in and out."""
         return {"result": [self.do(Unit(**json.loads(text))) for text in batch["unit"]]}
 
 
-def _row_id(unit_id: str, n: int) -> str:
-    return f"{unit_id}-row{n:04d}"
+def _together(records: Sequence[Record]) -> tuple[dict[str, int], dict[str, list[Part]]]:
+    """Counts and files of a unit from those of its rows."""
+    files: dict[str, list[Part]] = {}
+    for record in records:
+        for folder, parts in record.files.items():
+            files.setdefault(folder, []).extend(parts)
+    return dict(_total(records)), files
 
 
 @contextmanager

@@ -23,9 +23,9 @@ from augengine.diffusion.checkpoint import Generator, load_generator, load_model
 from augengine.edits.acquisition import AcquisitionEdit, AcquisitionParams, Target
 from augengine.edits.base import Plan
 from augengine.intensity import normalise
-from augengine.io.commits import committed_files, sample_files
+from augengine.io.dataset import dataset_files, finish, listed_files
 from augengine.io.shards import iter_metadata, iter_samples
-from augengine.io.store import Store
+from augengine.io.store import Place, Store
 from augengine.metrics.fidelity import fidelity, texture_ratio
 from augengine.metrics.prediction import check_disjoint, outputs, prediction_row
 from augengine.metrics.removal import psnr, rmse
@@ -82,9 +82,9 @@ def _row(a: Acquisition) -> tuple[object, ...]:
 
 
 def evaluate(
-    data: str,
-    out: str,
-    checkpoint: str,
+    data: Place,
+    out: Place,
+    checkpoint: Place,
     cohort: Cohort,
     preparation: Preparation,
     samplers: Mapping[str, Sampler],
@@ -108,8 +108,8 @@ def evaluate(
     Raises:
         DataError: the predictor shares subjects with the generator or the test split.
     """
-    source, store = Store(data), Store(out)
-    files = sample_files(source)
+    source, store, trained = Store.at(data), Store.at(out), Store.at(checkpoint)
+    files = dataset_files(source)
     subjects: dict[str, list[tuple[str, str]]] = {}
     for name in files:
         for row in iter_metadata(source, [name]):
@@ -124,22 +124,22 @@ def evaluate(
     units = []
     for subject, rows in sorted(subjects.items())[:subjects_at_most]:
         spec = {"subject": subject, "rows": _inner(rows, slices_per_subject)}
-        units.append(Unit(digest(checkpoint, spec, length=16), spec))
+        units.append(Unit(digest(trained.uri, spec, length=16), spec))
     args = {
-        "data": data, "checkpoint": checkpoint, "cohort": cohort.model_dump(mode="json"),
+        "data": source, "checkpoint": trained, "cohort": cohort.model_dump(mode="json"),
         "preparation": preparation.model_dump(mode="json"),
         "samplers": {m: s.model_dump(mode="json") for m, s in samplers.items()}, "histograms": histograms,
         "protocols": protocols or {"all": duke_protocols()}, "predictor": predictor,
     }  # fmt: skip
-    generator_spec = read_spec(checkpoint)
+    generator_spec = read_spec(trained)
     if predictor is not None:
-        check_disjoint(read_spec(predictor), {checkpoint: generator_spec}, subjects)
+        check_disjoint(read_spec(predictor), {trained.uri: generator_spec}, subjects)
     fingerprint = {
         "checkpoint": generator_spec.sha256,
         "samplers": args["samplers"],
         "cohort": args["cohort"],
     }
-    run_units(
+    run = run_units(
         units,
         TruthWorker,
         args,
@@ -148,6 +148,7 @@ def evaluate(
         actors=actors,
         progress=progress,
     )
+    finish(store, {"stage": "truth", **fingerprint, "counts": run.counts}, run.files)
     return summarise(store)
 
 
@@ -163,8 +164,8 @@ class TruthWorker:
 
     def __init__(
         self,
-        data: str,
-        checkpoint: str,
+        data: Place,
+        checkpoint: Place,
         cohort: dict[str, Any],
         preparation: dict[str, Any],
         samplers: dict[str, Any],
@@ -175,7 +176,7 @@ class TruthWorker:
         import torch
 
         torch.set_num_threads(1)
-        self.data = Store(data)
+        self.data = Store.at(data)
         self.cohort = Cohort.model_validate(cohort)
         self.preparation = Preparation.model_validate(preparation)
         self.samplers = {m: Sampler.model_validate(s) for m, s in samplers.items()}
@@ -288,8 +289,8 @@ def _measured(sample: Sample, image: np.ndarray, truth: np.ndarray, clean: np.nd
 
 
 def measured_rows(store: Store) -> pa.Table:
-    """Every row that `evaluate` has committed."""
-    return pa.concat_tables([store.parquet(n).read() for n in committed_files(store, "truth")])
+    """Every row of the last `evaluate`."""
+    return pa.concat_tables([store.parquet(part.name).read() for part in listed_files(store)["truth"]])
 
 
 def summarise(store: Store) -> dict[str, Any]:

@@ -49,6 +49,8 @@ def common_labels(labels: Labels, found: Mapping[Scheme, str]) -> tuple[str, ...
         ConfigError: a wanted label that no row knows.
         DataError: rows that know nothing of a wanted label, or differ where none was named.
     """
+    if not found:  # rows without label maps alone
+        return tuple(labels.unions or ())
     if labels.unions is None:
         return _same(labels, found)
     known = sorted({name for names, _ in found for name in names})

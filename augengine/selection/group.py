@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ class Group:
         augmented: True if they are augmented rows.
         rows: places within the row group, rising, int32.
         subjects: of each row, its number among `Selected.subjects`, int32.
+        nbytes: of the whole row group, decompressed.
     """
 
     source: int
@@ -25,10 +26,11 @@ class Group:
     augmented: bool
     rows: np.ndarray
     subjects: np.ndarray
+    nbytes: int
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, chosen: np.ndarray) -> Group:
         """The same with some of its rows; `chosen` is a mask or places."""
-        return Group(self.source, self.name, self.group, self.augmented, self.rows[chosen], self.subjects[chosen])
+        return replace(self, rows=self.rows[chosen], subjects=self.subjects[chosen])

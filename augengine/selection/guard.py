@@ -43,11 +43,11 @@ def specs_of(runs: Sequence[Store], checkpoints: Sequence[Store]) -> dict[str, A
     """What `model.json` says of the given checkpoints, and of those that runs name where they still are."""
     from augengine.diffusion.checkpoint import read_spec
 
-    found = {store.uri: read_spec(store.uri) for store in checkpoints}
+    found = {store.uri: read_spec(store) for store in checkpoints}
     for run in runs:
         for uri in sorted(set(_named(run)) - set(found)):
             try:
-                found[uri] = read_spec(uri)
+                found[uri] = read_spec(run.like(uri))
             except AugengineError:  # moved since: the guard says which model it does not know, if it matters
                 continue
     return found

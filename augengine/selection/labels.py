@@ -81,8 +81,9 @@ class Labels:
 
     def mapped(self, label: np.ndarray, names: Sequence[str], codes: Sequence[int], where: str) -> np.ndarray:
         """A row's label map (uint8) in wanted codes; a code that has no name is a `DataError`."""
-        found: np.ndarray = self.table(names, codes)[label]
-        if found.size and found.max() == NO_LABEL:
+        # `translate` is several times as fast as indexing; of a bytearray it gives one that can be written to.
+        found = bytearray(label.tobytes()).translate(self.table(names, codes).tobytes())
+        if NO_LABEL in found:
             stray = np.setdiff1d(label, [0, *codes]).tolist()
             raise DataError("every code of a label map must have a name", found=f"code {stray[0]}", where=where)
-        return found
+        return np.frombuffer(found, np.uint8).reshape(label.shape)

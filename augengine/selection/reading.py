@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from augengine.io.commits import sample_files
-from augengine.io.shards import SCHEMA, check_schema
+from augengine.io.dataset import dataset_files
+from augengine.io.shards import check_schema, read_group
 from augengine.io.store import Store
-
-
-def shards(store: Store) -> list[str]:
-    """Names of the files that hold a data set's rows."""
-    return sample_files(store)
 
 
 def open_shard(store: Store, name: str) -> pq.ParquetFile:
@@ -25,15 +23,44 @@ def open_shard(store: Store, name: str) -> pq.ParquetFile:
     return file
 
 
-def read_columns(file: pq.ParquetFile, group: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """A row group in the present schema; None reads every column."""
-    there = [c for c in columns or SCHEMA.names if c in file.schema_arrow.names]
-    return file.read_row_group(group, columns=there)
+@dataclass(frozen=True, eq=False)
+class Metadata:
+    """A row group without its pixels.
+
+    Attributes:
+        nbytes: of all its columns, decompressed.
+    """
+
+    name: str
+    group: int
+    file: pq.ParquetFile
+    rows: pa.Table
+    nbytes: int
+
+
+def metadata(store: Store, columns: Sequence[str]) -> Iterator[Metadata]:
+    """Every row group of a data set with some of its columns; a few files are read ahead."""
+
+    def read(name: str) -> list[Metadata]:
+        file = open_shard(store, name)
+        sizes = [file.metadata.row_group(n).total_byte_size for n in range(file.num_row_groups)]
+        return [Metadata(name, n, file, read_group(file, n, columns), size) for n, size in enumerate(sizes)]
+
+    # A distant file costs the time of its requests, a near one that of its rows.
+    ahead = 1 if store.local else 16
+    with ThreadPoolExecutor(ahead) as pool:
+        waiting: deque[Future[list[Metadata]]] = deque()
+        for name in dataset_files(store):
+            waiting.append(pool.submit(read, name))
+            if len(waiting) > ahead:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
 
 
 def row_groups(store: Store) -> Iterator[tuple[str, int, pq.ParquetFile]]:
     """Every row group of a data set: shard, number within it, and the open file."""
-    for name in shards(store):
+    for name in dataset_files(store):
         file = open_shard(store, name)
         for group in range(file.num_row_groups):
             yield name, group, file

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from augengine.errors import ConfigError
-from augengine.io.store import Store
+from augengine.io.store import Place, Store
 from augengine.selection.conditions import Condition
 from augengine.selection.labels import Labels, Wanted
 from augengine.splits import SPLITS
 
-Place = str | Store
 Places = Place | Sequence[Place]
 Unlabelled = Literal["refuse", "skip", "keep"]
 
@@ -53,6 +53,10 @@ class Request:
     def __post_init__(self) -> None:
         if not self.real:
             raise ConfigError("at least one real data set is needed", next_step="give the folder that ingest wrote")
+        uris = [store.uri for store in (*self.real, *self.augmented)]
+        for uri in uris:
+            if uris.count(uri) > 1:
+                raise ConfigError("a data set is given twice", found=uri, next_step="leave one out")
         if self.splits is not None and (not self.splits or not set(self.splits) <= set(SPLITS)):
             raise ConfigError(f"splits are {', '.join(SPLITS)}", found=", ".join(map(str, self.splits)) or "none")
         if self.augmented and not self.trains:
@@ -98,21 +102,26 @@ class Request:
         Raises:
             ConfigError: values that cannot be obeyed.
         """
+
+        def opened(uri: str) -> Store:
+            return Store(uri, storage_options)
+
         conditions = [where] if isinstance(where, str) else where
         return cls(
-            real=_stores(real, storage_options),
-            augmented=_stores(augmented, storage_options),
+            real=stores_of(real, opened),
+            augmented=stores_of(augmented, opened),
             splits=(split,) if isinstance(split, str) else None if split is None else tuple(split),
             augmented_per_real=augmented_per_real,
             channels=None if channels is None else (channels,) if isinstance(channels, str) else tuple(channels),
             labels=labels if isinstance(labels, Labels) else Labels.of(labels),
             where=tuple(Condition.parse(c) if isinstance(c, str) else c for c in conditions),
             exclude_subjects=frozenset([exclude_subjects] if isinstance(exclude_subjects, str) else exclude_subjects),
-            checkpoints=_stores(checkpoints, storage_options),
+            checkpoints=stores_of(checkpoints, opened),
             unlabelled=unlabelled,
         )
 
 
-def _stores(places: Places, storage_options: Mapping[str, object] | None) -> tuple[Store, ...]:
-    alone = [places] if isinstance(places, str | Store) else places
-    return tuple(place if isinstance(place, Store) else Store(place) for place in alone)
+def stores_of(places: Places, opened: Callable[[str], Store] = Store) -> tuple[Store, ...]:
+    """One place or several, opened; a store stays as it is."""
+    alone = [places] if isinstance(places, str | os.PathLike | Store) else places
+    return tuple(place if isinstance(place, Store) else opened(os.fspath(place)) for place in alone)

@@ -9,20 +9,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from augengine.errors import DataError
 from augengine.io.store import Store
 from augengine.leakage import donors
+from augengine.records import IntensityRule
 from augengine.selection import ratio
 from augengine.selection.agreement import Scheme
 from augengine.selection.conditions import GATE, Condition, columns_of
 from augengine.selection.group import Group
-from augengine.selection.reading import has_labels, read_columns, row_groups
+from augengine.selection.reading import Metadata, has_labels, metadata
 from augengine.selection.request import Request
 from augengine.yaml_config import unknown_name
 
-_COLUMNS = ["sample_id", "subject_id", "split", "synthetic", "channels", "image_shape", "label_names", "label_codes"]
+_COLUMNS = [
+    "sample_id", "subject_id", "split", "synthetic", "channels", "image_shape", "label_names", "label_codes",
+    "intensity_rule",
+]  # fmt: skip
 
 
 class Scan:
@@ -36,6 +39,7 @@ class Scan:
         self.subjects: dict[str, int] = {}
         self.channels: dict[tuple[str, ...], str] = {}  # with the first row that has them
         self.schemes: dict[Scheme, str] = {}
+        self.rules: dict[IntensityRule, str] = {}
         self.shapes: set[tuple[int, ...]] = set()
         self.splits: set[str | None] = set()
         self.left_out: Counter[str] = Counter()
@@ -43,23 +47,23 @@ class Scan:
             request.where, ""
         )  # conditions on which no row said anything, with one that did not
         self.gates: set[str] = set()  # gates that rows name, where a condition asks for one that they do not
-        self.trained_on = 0  # real rows of the split train
+        self.trained_on = 0  # real rows for training
         self.ids = hashlib.blake2b(digest_size=16)
 
     def rows(self, source: int, store: Store, augmented: bool) -> Iterator[dict[str, Any]]:
         """Go through a data set, keep the places of wanted rows, and hand these rows on."""
         columns = sorted({*self.columns, "provenance"}) if augmented else self.columns
-        for name, group, file in row_groups(store):
-            found = read_columns(file, group, columns).to_pylist()
+        for about in metadata(store, columns):
+            found = about.rows.to_pylist()
             reasons = [self._reason(row, store, augmented) for row in found]
             kept = [n for n, reason in enumerate(reasons) if reason is None]
-            kept = self._labelled(file, group, found, kept, reasons)
+            kept = self._labelled(about, found, kept, reasons)
             self.left_out.update(reason for reason in reasons if reason)
             for n in kept:
                 self._note(found[n], augmented)
                 yield found[n]
             if kept:
-                self._keep(source, name, group, [found[n] for n in kept], kept, augmented)
+                self._keep(source, about, [found[n] for n in kept], kept, augmented)
 
     def _reason(self, row: Mapping[str, Any], store: Store, augmented: bool) -> str | None:
         """Why a row is not wanted; None if it is, as far as the metadata say."""
@@ -97,13 +101,12 @@ class Scan:
         return condition.met_by(value)
 
     def _labelled(
-        self, file: pq.ParquetFile, group: int, found: Sequence[Mapping[str, Any]], kept: list[int],
-        reasons: list[str | None],
-    ) -> list[int]:  # fmt: skip
+        self, about: Metadata, found: Sequence[Mapping[str, Any]], kept: list[int], reasons: list[str | None]
+    ) -> list[int]:
         """Those of the `kept` rows that have a label map, if they must."""
         if self.request.unlabelled == "keep" or not kept:
             return kept
-        there = has_labels(file, group)
+        there = has_labels(about.file, about.group)
         for n in kept:
             if not there[n] and self.request.unlabelled == "refuse":
                 raise DataError(
@@ -116,18 +119,20 @@ class Scan:
     def _note(self, row: Mapping[str, Any], augmented: bool) -> None:
         where = row["sample_id"]
         self.channels.setdefault(tuple(row["channels"]), where)
+        self.rules.setdefault(IntensityRule.from_dict(row["intensity_rule"]), where)
         self.shapes.add(tuple(row["image_shape"]))
         if row["label_names"] or self.request.unlabelled != "keep":
             self.schemes.setdefault((tuple(row["label_names"]), tuple(row["label_codes"])), where)
-        self.trained_on += not augmented and row["split"] in ("train", None)
+        self.trained_on += not augmented and (self.request.splits is None or row["split"] == "train")
         self.ids.update(f"{where}\n".encode())
 
     def _keep(
-        self, source: int, name: str, group: int, rows: list[dict[str, Any]], places: list[int], augmented: bool
+        self, source: int, about: Metadata, rows: list[dict[str, Any]], places: list[int], augmented: bool
     ) -> None:
         numbers = [self.subjects.setdefault(row["subject_id"], len(self.subjects)) for row in rows]
         ranks = [ratio.rank(row["sample_id"]) for row in rows] if augmented and self._by_ratio else []
-        kept = Group(source, name, group, augmented, np.array(places, np.int32), np.array(numbers, np.int32))
+        arrays = np.array(places, np.int32), np.array(numbers, np.int32)
+        kept = Group(source, about.name, about.group, augmented, *arrays, about.nbytes)
         self.groups.append((kept, np.array(ranks, np.int64)))
 
     @property

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from augengine.io.shards import read_group
 from augengine.io.store import Store
+from augengine.records import IntensityRule
 from augengine.selection.agreement import common_channels, common_labels
 from augengine.selection.group import Group
 from augengine.selection.guard import check_lineage
-from augengine.selection.reading import open_shard, read_columns, rows_of
+from augengine.selection.reading import open_shard, rows_of
 from augengine.selection.request import Request
 from augengine.selection.scan import Scan
 
@@ -31,6 +33,7 @@ class Selected:
         channels: of every item, in order.
         label_names: code n + 1 is that of the n-th.
         shapes: of the images that there are, sorted.
+        intensity: rules by which the rows' intensity ranges were measured, each with the id of a row.
         real, augmented: how many rows.
         left_out: how many rows of the data sets are not here, by reason.
         ids: digest of the rows' ids, in order.
@@ -44,6 +47,7 @@ class Selected:
     channels: tuple[str, ...]
     label_names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    intensity: Mapping[IntensityRule, str]
     real: int
     augmented: int
     left_out: Mapping[str, int]
@@ -55,7 +59,7 @@ class Selected:
     def read(self, group: Group, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """The wanted rows of a group as the shards hold them; None reads every column."""
         file = open_shard(self.sources[group.source], group.name)
-        return rows_of(read_columns(file, group.group, columns), group.rows.tolist())
+        return rows_of(read_group(file, group.group, columns), group.rows.tolist())
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """All rows, group by group; memory stays at one row group."""
@@ -93,6 +97,7 @@ def select(request: Request) -> Selected:
         channels=common_channels(request.channels, scan.channels),
         label_names=common_labels(request.labels, scan.schemes),
         shapes=tuple(sorted(scan.shapes)),
+        intensity=scan.rules,
         real=real,
         augmented=sum(map(len, groups)) - real,
         left_out=dict(scan.left_out),

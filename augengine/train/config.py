@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from augengine import rng
 from augengine.diffusion.autoencoding_loss import AutoencodingLossSpec
+from augengine.diffusion.intensity_spec import IntensityRecipe, named
 from augengine.diffusion.spec import GENERATORS, DiffusionSpec, Kind, NetworkSpec
 from augengine.train.data import Rows
 from augengine.yaml_config import Document, Strict, unset
@@ -227,6 +228,8 @@ class Recipe(Strict):
     Attributes:
         parts: models that this one is built on and keeps frozen, by role: folder of the checkpoint, or null where
             the command line gives it.
+        intensity: which intensity ranges its rows have and what the network makes of them, a section or the name of a
+            published setting (see `augengine.diffusion.intensity_spec`); the 10th and 99th percentile by default.
         condition_dropout: share of rows trained without a condition, for classifier-free guidance.
         validate_every, pictures_every: steps between validations and between sample pictures (0: none).
         checkpoint_minutes: time between checkpoints for resuming.
@@ -248,6 +251,7 @@ class Recipe(Strict):
     classical: ClassicalRecipe | None = Field(default=None, exclude_if=unset)
     random_contrast: RandomContrastRecipe | None = Field(default=None, exclude_if=unset)
     data: DataRecipe = Field(default_factory=DataRecipe)
+    intensity: Annotated[IntensityRecipe | None, BeforeValidator(named)] = Field(default=None, exclude_if=unset)
     optimiser: OptimiserRecipe
     loss: LossRecipe = Field(default_factory=LossRecipe)
     condition_dropout: float = Field(default=0.15, ge=0, lt=1)
@@ -296,6 +300,8 @@ def check(recipe: Recipe) -> None:
     strange = sorted(r for r in recipe.parts if r not in allowed and not (folds and re.fullmatch(r"fold_\d+", r)))
     of_pixels = kind in ("acquisition", "painter", "counterfactual") and not recipe.parts
     segments = kind in ("segmenter", "label_segmenter", "error_corrector")
+    intensity = recipe.intensity or IntensityRecipe()
+    reads = segments or kind == "acquisition_predictor"
     labels = kind in ("label_prior", "label_segmenter", "error_corrector", "segmenter") or data.content == "labels"
     rules = [
         (network.body in bodies, f"kind {kind} takes network.body {' or '.join(sorted(bodies))}, not {network.body}"),
@@ -306,6 +312,10 @@ def check(recipe: Recipe) -> None:
         (not structure or kind == "acquisition", "only kind acquisition takes network.structure true"),
         (recipe.classical is None or segments, "only segmenters and correctors take the section classical"),
         (recipe.random_contrast is None or segments, "only segmenters and correctors take the section random_contrast"),
+        (recipe.intensity is None or (kind != "label_prior" and data.content == "image"),
+         "a model of label maps alone takes no section intensity"),
+        (intensity.plain or reads,
+         f"intensity.scale and intensity.clip are for models that draw no images; this is kind {kind}"),
         (recipe.mask is None or kind == "painter", "only kind painter takes the section mask"),
         ((recipe.autoencoding is not None) == (kind == "autoencoder"),
          "kind autoencoder, and only it, has a section autoencoding"),

@@ -7,6 +7,7 @@ folders of shards, real and augmented, are read as one data set.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,17 +21,18 @@ from augengine.diffusion.tissue import tissue_index
 from augengine.diffusion.volume_context import neighbour_index
 from augengine.errors import DataError
 from augengine.intensity import normalise
-from augengine.io.commits import sample_files
-from augengine.io.shards import check_schema, from_row
-from augengine.io.store import Store
-from augengine.records import Acquisition
+from augengine.io.dataset import dataset_files
+from augengine.io.shards import check_schema, from_row, read_group
+from augengine.io.store import Place, Store
+from augengine.records import Acquisition, IntensityRule, Sample
 from augengine.selection.folds import fold_of
 from augengine.selection.ratio import rank, rank_limit
 
-Uris = str | Sequence[str]
+Uris = Place | Sequence[Place]
 
 _SURVEY_COLUMNS = [
     "sample_id", "subject_id", "split", "channels", "image_shape", "label_names", "spacing_mm", "acquisition",
+    "intensity_rule",
 ]  # fmt: skip
 
 
@@ -39,7 +41,8 @@ class Survey:
     """What the metadata of one split say: enough to build the network and the vocabulary.
 
     `subjects` are sorted ids; `labels` are the names that any row's mask knows, sorted; `image_size` is the spatial
-    shape; `spacing_mm` the median voxel size; `ids` a digest of the rows' ids.
+    shape; `spacing_mm` the median voxel size; `intensity` how their ranges were measured; `ids` a digest of the rows'
+    ids.
     """
 
     rows: int
@@ -49,6 +52,7 @@ class Survey:
     spacing_mm: tuple[float, ...]
     vocabulary: Vocabulary
     subjects: tuple[str, ...]
+    intensity: IntensityRule = field(default_factory=IntensityRule)
     ids: str = field(default="", compare=False)
 
 
@@ -147,7 +151,7 @@ def survey(uris: Uris, rows: Rows) -> Survey:
     for _, found in _row_groups(stores, columns):
         for row in filter(rows.holds, found):
             first = first or row
-            for key in ("channels", "image_shape"):
+            for key in ("channels", "image_shape", "intensity_rule"):
                 if row[key] != first[key]:
                     raise DataError(
                         f"training rows must share one {key}; {first['sample_id']} has {first[key]}",
@@ -172,12 +176,18 @@ def survey(uris: Uris, rows: Rows) -> Survey:
         spacing_mm=tuple(float(v) for v in np.median(sorted(spacings), axis=0)),
         vocabulary=Vocabulary.fit(acquisitions),
         subjects=tuple(sorted(subjects)),
+        intensity=IntensityRule.from_dict(first["intensity_rule"]),
         ids=rng.digest(sorted(ids)),
     )
 
 
+def places_of(uris: Uris) -> list[Place]:
+    """One folder, or several, as a list."""
+    return [uris] if isinstance(uris, str | os.PathLike | Store) else list(uris)
+
+
 def _stores(uris: Uris) -> list[Store]:
-    return [Store(uri) for uri in ([uris] if isinstance(uris, str) else uris)]
+    return [Store.at(place) for place in places_of(uris)]
 
 
 def _row_groups(
@@ -185,11 +195,11 @@ def _row_groups(
 ) -> Iterator[tuple[tuple[int, str, int], list[dict[str, Any]]]]:  # fmt: skip
     """Row groups as (folder, shard, group) and their rows."""
     for n, store in enumerate(stores):
-        for name in sample_files(store):
+        for name in dataset_files(store):
             file = store.parquet(name)
             check_schema(file, store.path(name))
             for group in range(file.num_row_groups):
-                yield (n, name, group), file.read_row_group(group, columns=columns).to_pylist()
+                yield (n, name, group), read_group(file, group, columns).to_pylist()
 
 
 class BatchReader:
@@ -209,7 +219,9 @@ class BatchReader:
         context: Sequence[int] = (),
         window_groups: int = 8,
         cache_mb: int = 1024,
+        rule: IntensityRule | None = None,
     ) -> None:
+        self.rule = rule  # of the rows' intensity ranges; None takes any
         self.stores, self.seed, self.batch_size = _stores(uris), seed, batch_size
         self.wanted = rows.within(self.stores)
         self.labels, self.context = tuple(labels), tuple(context)
@@ -265,8 +277,8 @@ class BatchReader:
             self._cache.move_to_end(index)
             return self._cache[index]
         (folder, name, group), _ = self.groups[index]
-        rows = self.stores[folder].parquet(name).read_row_group(group).to_pylist()
-        samples = [from_row(row) for row in rows if self.wanted.holds(row)]
+        rows = read_group(self.stores[folder].parquet(name), group).to_pylist()
+        samples = [self._fitting(from_row(row)) for row in rows if self.wanted.holds(row)]
         images = np.stack([normalise(s) for s in samples])
         volumes, slices = [s.volume_id for s in samples], [s.slice_index or 0 for s in samples]
         neighbours = np.empty((len(samples), 0), np.int64)
@@ -286,6 +298,15 @@ class BatchReader:
             _, dropped = self._cache.popitem(last=False)
             self._cached_bytes -= dropped.nbytes
         return loaded
+
+    def _fitting(self, sample: Sample) -> Sample:
+        """The sample; one on another scale than the others, whichever split it is of, is a `DataError`."""
+        if self.rule not in (None, sample.intensity_rule):
+            raise DataError(
+                f"rows must have {self.rule}", found=str(sample.intensity_rule), where=sample.sample_id,
+                next_step="train on data that were ingested alike",
+            )  # fmt: skip
+        return sample
 
 
 def _references(group: int, rows: int) -> np.ndarray:

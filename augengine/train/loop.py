@@ -48,7 +48,7 @@ def train_worker(config: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     torch.set_num_threads(config["threads"])
     torch.set_flush_denormal(True)  # moments that fade to denormals slow a CPU down fiftyfold
-    out, hardware, lead = Store(config["out"]), recipe.hardware, rank == 0
+    out, hardware, lead = Store.at(config["out"]), recipe.hardware, rank == 0
 
     parts = {role: load_model(uri).network for role, uri in config["parts"].items()}
     objective = make_objective(recipe, spec, build(spec, recipe.seed, parts or None), parts).to(device).train()
@@ -144,7 +144,7 @@ def train_worker(config: dict[str, Any]) -> None:
         if device.type == "cuda":
             final["peak_gpu_bytes"] = float(torch.cuda.max_memory_allocated(device))
         log.close()
-        save_generator(Store(out.path("checkpoint")) if out.local else Store(f"{out.uri}/checkpoint"),
+        save_generator(out.folder("checkpoint"),
                        spec.model_copy(update={"metrics": final}), weights)  # fmt: skip
     _report(progress, objective, optimiser, ema, precision, lead)
 
@@ -154,6 +154,7 @@ def make_reader(data: Uris, rows: Rows, recipe: Recipe, spec: ModelSpec, batch_s
     return BatchReader(
         data, rows, recipe.seed, batch_size, spec.labels, context=spec.context,
         window_groups=recipe.data.window_groups, cache_mb=recipe.data.cache_mb,
+        rule=spec.intensity.rule if spec.sees_images else None,
     )  # fmt: skip
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from augengine.diffusion.autoencoder import AutoencoderSpec
-from augengine.diffusion.checkpoint import subject_hash
+from augengine.diffusion.checkpoint import how_to_ingest, subject_hash
 from augengine.diffusion.control import ControlSpec
+from augengine.diffusion.intensity_spec import IntensityRecipe, IntensitySpec
 from augengine.diffusion.spec import Kind, ModelSpec
-from augengine.errors import CheckpointError, ConfigError
+from augengine.errors import CheckpointError, ConfigError, DataError
 from augengine.io.store import Store
 from augengine.train.config import Recipe
 from augengine.train.data import Survey
@@ -42,6 +43,7 @@ def model_spec(recipe: Recipe, found: Survey, parts: Mapping[str, ModelSpec]) ->
 
     Raises:
         ConfigError: labels that the data do not hold, or a slice context for volumes.
+        DataError: rows on another scale than the recipe asks for.
         CheckpointError: parts that do not fit the recipe or the data.
     """
     data, mask = recipe.data, recipe.mask
@@ -69,6 +71,7 @@ def model_spec(recipe: Recipe, found: Survey, parts: Mapping[str, ModelSpec]) ->
         context=data.context,
         parts=dict(parts),
         image_size=found.image_size,
+        intensity=_intensity(recipe, found),
         spacing_mm=found.spacing_mm,
         subject_hashes=tuple(
             sorted({subject_hash(s) for s in found.subjects}.union(*(p.subject_hashes for p in parts.values())))
@@ -76,10 +79,21 @@ def model_spec(recipe: Recipe, found: Survey, parts: Mapping[str, ModelSpec]) ->
         manufacturers=_manufacturers(found, parts),
         recipe=recipe.name,
     )
+    if spec.sees_images and found.intensity != spec.intensity.rule:
+        raise DataError(
+            f"recipe {recipe.name} takes rows with {spec.intensity.rule}", found=str(found.intensity),
+            next_step=f"{how_to_ingest(spec.intensity.rule)}, or change the recipe's section intensity",
+        )  # fmt: skip
     for role, part in parts.items():
         _check_part(spec, role, part)
     _check_folds(recipe, spec)
     return spec
+
+
+def _intensity(recipe: Recipe, found: Survey) -> IntensitySpec:
+    """What the recipe asks for; that older shards have one range for all channels is no choice of its."""
+    asked = recipe.intensity or IntensityRecipe()
+    return IntensitySpec(**asked.model_dump(), together=found.intensity.together)
 
 
 def _manufacturers(found: Survey, parts: Mapping[str, ModelSpec]) -> tuple[str, ...] | None:
@@ -93,11 +107,13 @@ def _check_part(spec: ModelSpec, role: str, part: ModelSpec) -> None:
     # An autoencoder's content is what the generator makes of it: planes of regions, or image channels.
     content = ("labels" if spec.kind == "label_prior" else "image") if role == "autoencoder" else part.content
     of_labels = role not in ("autoencoder", "features") or content == "labels"
+    sees = spec.sees_images and part.sees_images
     rules: list[tuple[str, object, object]] = [
         ("kind", kind, part.kind),
         ("content", content, part.content),
         ("image channels", spec.channels, part.channels),
         ("image size", spec.image_size, part.image_size),
+        ("rows with", str(spec.intensity.rule if sees else part.intensity.rule), str(part.intensity.rule)),
         ("regions", list(spec.regions.items() if of_labels else part.regions.items()), list(part.regions.items())),
     ]
     if isinstance(spec.network, ControlSpec):

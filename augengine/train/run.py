@@ -17,10 +17,10 @@ from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import SPEC, read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import AugengineError, ConfigError, RunError
-from augengine.io.store import Store
+from augengine.io.store import Place, Store
 from augengine.rng import digest
 from augengine.train.config import Recipe
-from augengine.train.data import Survey, Uris, survey
+from augengine.train.data import Survey, Uris, places_of, survey
 from augengine.train.loop import train_worker
 from augengine.train.model import model_spec, resolve_parts
 from augengine.train.state import read_metrics
@@ -33,7 +33,7 @@ Progress = Callable[[str], None]
 def train(
     recipe: Recipe,
     data_uris: Uris,
-    out_uri: str,
+    out_uri: Place,
     *,
     parts: Mapping[str, str] | None = None,
     num_workers: int = 1,
@@ -45,7 +45,7 @@ def train(
 
     Args:
         recipe: what to train.
-        data_uris: an ingested data set (holding `samples/`), an augmented one, a folder of shards, or several of them.
+        data_uris: an ingested data set, an augmented one, or several of them.
         out_uri: folder of the run: `checkpoint/` (the result), `state/` (for resuming), `metrics.jsonl`, `pictures/`.
         parts: folder of the checkpoint of each part, where the recipe does not say or another is wanted.
         num_workers: Ray Train workers; the batch is shared among them. 0 trains in this process (Ray Train's local
@@ -62,7 +62,7 @@ def train(
         DataError: no usable training rows.
         RunError: the cluster is too small, the folder belongs to another run, or training failed thrice.
     """
-    out = Store(out_uri)
+    out = Store.at(out_uri)
     checkpoint_uri = f"{out.uri}/checkpoint"
     if num_workers and recipe.optimiser.batch_size % num_workers:
         raise ConfigError(
@@ -70,7 +70,7 @@ def train(
             found=f"{recipe.optimiser.batch_size} rows for {num_workers} workers",
         )
     check_trackers(recipe.trackers)
-    data = [Store(uri).uri for uri in ([data_uris] if isinstance(data_uris, str) else data_uris)]
+    data = [Store.at(place) for place in places_of(data_uris)]
     found = survey(data, recipe.data.rows("train"))
     part_uris = resolve_parts(recipe, parts or {})
     spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in part_uris.items()})
@@ -91,7 +91,7 @@ def train(
         train_worker,
         train_loop_config={
             "recipe": recipe.model_dump(mode="json"), "spec": spec.model_dump(mode="json"),
-            "data": data, "out": out.uri, "threads": threads, "parts": part_uris,
+            "data": data, "out": out, "threads": threads, "parts": part_uris,
         },
         scaling_config=ScalingConfig(
             num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1, "GPU": int(use_gpu)}
@@ -119,7 +119,9 @@ def _claim(out: Store, recipe: Recipe, found: Survey, spec: ModelSpec, *, severa
     mixture = [found.ids] if several else []  # arms of an experiment may differ in the augmented rows alone
     wanted: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"), "recipe_digest": recipe.digest,
-        "data_digest": digest(found.rows, found.subjects, found.channels, found.image_size, *mixture),
+        "data_digest": digest(
+            found.rows, found.subjects, found.channels, found.image_size, *found.intensity.identity, *mixture
+        ),
         "parts": {role: part.sha256 for role, part in spec.parts.items()},
     }  # fmt: skip
     if out.exists("run.json"):

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from augengine.diffusion.spec import Kind
-from augengine.errors import DataError
+from augengine.errors import CheckpointError, DataError
+from augengine.intensity import normalise
+from augengine.records import IntensityRule, Sample
 from augengine.rng import derive
 from augengine.train.config import Recipe
 
@@ -62,12 +64,14 @@ class Segmenter(ABC):
         channels: of the images, in order.
         regions: what is segmented, by name: the labels whose union each region is. The second axis of what `predict`
             returns follows their order.
+        rule: how the intensity ranges of the rows must have been measured; None takes any.
     """
 
     name: ClassVar[str]
     roles: ClassVar[Mapping[str, Kind]] = MappingProxyType({})
     channels: tuple[str, ...]
     regions: Mapping[str, tuple[str, ...]]
+    rule: IntensityRule | None = None
 
     @classmethod
     @abstractmethod
@@ -93,6 +97,16 @@ class Segmenter(ABC):
     @abstractmethod
     def load(cls, folder: str, *, device: str = "cpu") -> Self:
         """What `fit` left in a folder; `CheckpointError` where there is none."""
+
+    def normalised(self, rows: Sequence[Sample]) -> np.ndarray:
+        """Rows of one shape as `predict` takes them; a `CheckpointError` where they are on another scale."""
+        for row in rows:
+            if self.rule not in (None, row.intensity_rule):
+                raise CheckpointError(
+                    f"this segmenter was trained on {self.rule}", found=str(row.intensity_rule), where=row.sample_id,
+                    next_step="ingest the rows alike, or fit another segmenter",
+                )  # fmt: skip
+        return np.stack([normalise(row) for row in rows])
 
     def predict(self, images: np.ndarray, seeds: Sequence[int] | None = None) -> np.ndarray:
         """Probability of each region in each pixel; in a region where it is above 0.5.

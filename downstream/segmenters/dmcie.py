@@ -41,6 +41,7 @@ class Dmcie(Segmenter):
     def __init__(self, generator: Generator, samples: int = SAMPLES, sampling: Sampling = SAMPLING) -> None:
         self.generator, self.samples, self.sampling = generator, samples, sampling
         self.channels, self.regions = generator.spec.channels, generator.spec.regions
+        self.rule = generator.spec.intensity.rule
 
     @classmethod
     def fit(

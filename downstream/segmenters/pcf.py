@@ -214,6 +214,7 @@ class Pcf(Segmenter):
     def __init__(self, generator: Generator, prompter: Model, options: PcfOptions = PcfOptions()) -> None:
         self.generator, self.prompter, self.options = generator, prompter, options
         self.channels, self.regions = generator.spec.channels, {"lesion": generator.spec.lesion}
+        self.rule = generator.spec.intensity.rule
 
     @classmethod
     def fit(

@@ -28,6 +28,7 @@ class UNet(Segmenter):
     def __init__(self, model: Model) -> None:
         self.model = model
         self.channels, self.regions = model.spec.channels, model.spec.regions
+        self.rule = model.spec.intensity.rule
 
     @classmethod
     def fit(

@@ -10,7 +10,7 @@ from augengine.diffusion.checkpoint import Generator, load_generator, save_gener
 from augengine.diffusion.counterfactual import acquired
 from augengine.errors import CheckpointError
 from augengine.io.store import Store
-from augengine.records import Acquisition
+from augengine.records import Acquisition, IntensityRule
 
 
 @pytest.fixture
@@ -93,9 +93,9 @@ def test_spec_that_is_no_json(folder: Path) -> None:
 
 
 def test_other_channels_are_refused(generator: Generator) -> None:
-    generator.check(channels=("t1",))
+    generator.check(("t1",), IntensityRule())
     with pytest.raises(CheckpointError, match="t1"):
-        generator.check(channels=("flair",))
+        generator.check(("flair",), IntensityRule())
 
 
 def test_untrained_differs_by_seed_and_is_not_the_zero_image(generator: Generator) -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from augengine.diffusion.checkpoint import load_generator
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files, run_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.phantom.cohort import Cohort
@@ -33,7 +33,7 @@ def silent(name: str) -> Iterator[Progress]:
 
 def rows(uri: str, *kinds: str) -> list[Sample]:
     store = Store(uri)
-    names = [n for kind in kinds for n in store.names(kind, ".parquet")] or sample_files(store)
+    names = [n for kind in kinds for n in run_files(store, kind)] or dataset_files(store)
     return list(iter_samples(store, names))
 
 

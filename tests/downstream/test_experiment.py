@@ -17,7 +17,8 @@ from torch import Tensor
 
 from augengine.errors import AugengineError
 from augengine.intensity import normalise
-from augengine.io.commits import sample_files
+from augengine.io.commits import committed_files
+from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.leakage import LeakageError
@@ -53,7 +54,7 @@ class Threshold(Segmenter):
         cls, shards: Sequence[str], steps: int, seed: int, out: str, *, recipes: Mapping[str, Recipe],
         training: Training = Training(),  # noqa: B008  (frozen)
     ) -> str:  # fmt: skip
-        rows = [s for uri in shards for s in iter_samples(Store(uri), sample_files(Store(uri))) if s.split == "train"]
+        rows = [s for uri in shards for s in iter_samples(Store(uri), dataset_files(Store(uri))) if s.split == "train"]
         FITS.append({"rows": rows, "steps": steps, "seed": seed, "training": training})
         fat, rest = (np.mean([normalise(s)[0][s.label == n].mean() for s in rows]) for n in (1, 0))
         Store(out).write_json("level.json", float(fat + rest) / 2 + 0.01 * seed + 0.02 * training.classical)
@@ -134,7 +135,7 @@ def told(experiment: Experiment, *, anew: bool = False) -> tuple[dict[str, Any],
 
 def predictions(out: str) -> list[str]:
     store = Store(f"{out}/predictions")
-    files = store.names("maps", ".parquet")
+    files = committed_files(store, "maps")
     assert files
     return sorted(str(store.parquet(name).read().to_pylist()) for name in files)
 

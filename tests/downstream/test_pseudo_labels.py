@@ -11,7 +11,7 @@ from training_cases import LABELS, drawn, samples_of, spec_of, write_rows
 from augengine.diffusion.checkpoint import save_generator
 from augengine.errors import ConfigError
 from augengine.intensity import normalise
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.pipeline.units import INLINE
@@ -32,7 +32,7 @@ def fitted(folder: Path, regions: dict[str, tuple[str, ...]]) -> str:
 def labelled(tmp_path: Path, samples: list[Sample], segmenter: str, name: str) -> list[Sample]:
     data = write_rows(tmp_path / f"{name}-data", samples)
     store = Store(pseudo_label(data, segmenter, str(tmp_path / name), actors=INLINE))
-    return list(iter_samples(store, sample_files(store)))
+    return list(iter_samples(store, dataset_files(store)))
 
 
 def test_rows_get_what_the_segmenter_says(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from augengine.diffusion.checkpoint import load_generator, save_generator
 from augengine.diffusion.painting import Sampling
 from augengine.errors import CheckpointError, ConfigError, DataError, RunError
 from augengine.intensity import normalise
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.records import Provenance
@@ -76,7 +76,7 @@ def recipes(name: str) -> dict[str, Any]:
 
 def images_in(uri: str) -> np.ndarray:
     store = Store(uri)
-    return np.stack([normalise(s) for s in iter_samples(store, sample_files(store))])
+    return np.stack([normalise(s) for s in iter_samples(store, dataset_files(store))])
 
 
 @pytest.mark.parametrize(("name", "dims"), EVERY)

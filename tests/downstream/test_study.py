@@ -10,7 +10,7 @@ import pytest
 from builders import GE, SIEMENS, slice_sample, write_checkpoint, write_samples
 
 from augengine.diffusion.checkpoint import load_generator, read_spec
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.phantom.cohort import Cohort
@@ -37,7 +37,7 @@ VENDORS = {"SIEMENS": "Siemens", "GE MEDICAL SYSTEMS": "GE"}
 
 def written(view: View, asked: Protocol, folder: Path) -> list[Sample]:
     uri = write_views([view], str(folder), asked, actors=INLINE)[view.name]
-    return list(iter_samples(Store(uri), sample_files(Store(uri))))
+    return list(iter_samples(Store(uri), dataset_files(Store(uri))))
 
 
 def seen(rows: list[Sample]) -> Counter[tuple[str | None, str, bool]]:

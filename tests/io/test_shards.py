@@ -9,9 +9,11 @@ import pytest
 from builders import slice_sample, write_samples
 
 from augengine.errors import DataError
-from augengine.io.shards import from_row, iter_samples, shard_names, to_bytes, to_row, to_table
+from augengine.intensity import normalise
+from augengine.io.dataset import dataset_files
+from augengine.io.shards import from_row, iter_samples, to_bytes, to_row, to_table
 from augengine.io.store import Store
-from augengine.records import Provenance, Sample
+from augengine.records import IntensityRule, Provenance, Sample
 
 
 def assert_equal(a: Sample, b: Sample) -> None:
@@ -22,7 +24,7 @@ def assert_equal(a: Sample, b: Sample) -> None:
         assert (one is None and two is None) or (one.dtype == two.dtype and np.array_equal(one, two)), name
     assert a.affine.tobytes() == b.affine.tobytes()
     for name in ("channels", "labels", "acquisition", "subject_id", "volume_id", "slice_index", "site", "split",
-                 "intensity_range", "provenance", "sample_id"):  # fmt: skip
+                 "intensity_range", "intensity_rule", "provenance", "sample_id"):  # fmt: skip
         assert getattr(a, name) == getattr(b, name), name
 
 
@@ -46,14 +48,23 @@ def test_pixels_come_back_bit_for_bit(image: np.ndarray, stored: str) -> None:
 def test_every_field_survives_a_file_2d_and_3d(tmp_path: Path) -> None:
     provenance = Provenance("o1", "S001#0000", "p", "d", "acquisition", {"seed": 5, "params": {"a": [1.5]}}, {"g": "h"})
     volume = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5) / 7
+    ranges, rule = ((0.5, 3.0), (-2.0, 70.25)), IntensityRule((0.0, 99.5), "nonzero")
     samples = [
         slice_sample(1, 3),
         slice_sample(2, 0, label=None, labels={}, split=None, site="A", intensity_range=None, provenance=provenance),
-        slice_sample(3, image=volume, label=np.ones((3, 4, 5), np.uint8), channels=("t1", "t2"), slice_index=None),
+        slice_sample(
+            3,
+            image=volume,
+            label=np.ones((3, 4, 5), np.uint8),
+            channels=("t1", "t2"),
+            slice_index=None,
+            intensity_range=ranges,
+            intensity_rule=rule,
+        ),
         slice_sample(4, label_confidence=np.arange(32 * 32).reshape(32, 32).astype(np.uint8)),
     ]
     store = Store(write_samples(tmp_path, samples, per_file=2))
-    for a, b in zip(samples, iter_samples(store, shard_names(store, "")), strict=True):
+    for a, b in zip(samples, iter_samples(store, dataset_files(store)), strict=True):
         assert_equal(a, b)
 
 
@@ -65,8 +76,11 @@ def read_plain(row: dict) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("reader", ["pyarrow", "pandas", "polars", "duckdb", "datasets"])
 def test_other_readers_open_shards(tmp_path: Path, reader: str) -> None:
     library = pytest.importorskip("pyarrow.parquet" if reader == "pyarrow" else reader)
-    samples = [slice_sample(1), slice_sample(2)]
-    file = str(Path(write_samples(tmp_path / "shards", samples)) / "part-000.parquet")
+    two = np.stack([slice_sample(2).image[0], 7 + 3 * slice_sample(2).image[0]])
+    ranges = ((30.0, 700.0), (97.0, 2107.0))
+    samples = [slice_sample(1), slice_sample(2, image=two, channels=("a", "b"), intensity_range=ranges)]
+    store = Store(write_samples(tmp_path / "shards", samples))
+    file = store.path(dataset_files(store)[0])
     if reader == "pyarrow":
         rows = library.read_table(file).to_pylist()
     elif reader == "pandas":
@@ -85,12 +99,13 @@ def test_other_readers_open_shards(tmp_path: Path, reader: str) -> None:
         assert np.array_equal(label, sample.label)
         assert row["acquisition"]["echo_time_ms"] == sample.acquisition.echo_time_ms
         assert np.allclose(np.reshape(row["affine"], (4, 4)), sample.affine)
+        low, high = (np.reshape(row[name], (-1, 1, 1)) for name in ("intensity_low", "intensity_high"))
+        assert np.allclose((image - low) / (high - low), normalise(sample), atol=1e-6)
+        assert list(row["intensity_rule"]["percentiles"]) == [10, 99]
 
 
 def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    with pytest.raises(DataError, match="no Parquet shards here"):
-        shard_names(store, "")
     store.write("broken.parquet", to_bytes(to_table([slice_sample(1)]))[:-20])
     with pytest.raises(DataError, match="not a readable Parquet file"):
         list(iter_samples(store, ["broken.parquet"]))

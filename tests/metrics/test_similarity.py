@@ -44,7 +44,7 @@ def test_the_name_tells_how_many_scales_fit(size: int, scales: int) -> None:
 
 def test_both_images_are_on_the_scale_of_the_source() -> None:
     source = slice_sample(0)
-    brighter = source.replace(image=source.image + 67, intensity_range=(97.0, 767.0))
+    brighter = source.replace(image=source.image + 67, intensity_range=((97.0, 767.0),))
     found = SimilarityMeasure()([Pair(brighter, source)])
     assert found.means("structure_ssim")["S000"] == pytest.approx(1, abs=1e-4)
     assert found.means("ssim")["S000"] < 0.999  # each on a scale of its own, they would be equal

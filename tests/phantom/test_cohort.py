@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from augengine.commands.phantom import Layout, phantom_command
 from augengine.errors import ConfigError, DataError
-from augengine.io.commits import sample_files
+from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.phantom.brain_cohort import BrainCohort
@@ -119,7 +119,7 @@ def test_small_brain_volumes_shard_as_isotropic_blocks(tmp_path: Path) -> None:
     cohort = BrainCohort(subjects=3, seed=5, matrix=48, slices=32, labels="tissue")
     shard_cohort(cohort, str(tmp_path), Preparation(slices=False), actors=INLINE)
     store = Store(str(tmp_path))
-    samples = list(iter_samples(store, sample_files(store)))
+    samples = list(iter_samples(store, dataset_files(store)))
     assert {s.subject_id for s in samples} == {cohort.subject_id(i) for i in range(3)}
     for sample in samples:
         assert sample.image.shape == (4, 48, 48, 32)

@@ -15,6 +15,7 @@ from augengine import gates
 from augengine.edits import EDITS
 from augengine.errors import CheckpointError, ConfigError, DataError, RunError
 from augengine.io.commits import committed_files
+from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples, to_bytes, to_row
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy, load_policy
@@ -150,12 +151,13 @@ def test_a_row_that_fails_is_quarantined_and_spares_its_neighbours(
 def test_a_damaged_row_fails_and_a_row_without_target_is_skipped(tmp_path: Path, checkpoint: str) -> None:
     data = write_samples(tmp_path / "data", SAMPLES)
     store = Store(data)
-    table = store.parquet("part-000.parquet").read()
+    name = dataset_files(store)[0]
+    table = store.parquet(name).read()
     images = [b"short" if i == "S001#0000" else v for i, v in zip(
         table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True)]  # fmt: skip
     column = table.schema.get_field_index("image")
     damaged = table.set_column(column, table.schema.field(column), pa.array(images, pa.large_binary()))
-    store.write("part-000.parquet", to_bytes(damaged))
+    store.write(name, to_bytes(damaged))
     summary = run(tmp_path, checkpoint, policy(tmp_path), data)
     assert summary.counts == {"accepted": 10, "rejected": 0, "failed": 2, "skipped": 0}
     nobody = policy(tmp_path, **{"GE MEDICAL SYSTEMS": "NOBODY"})
@@ -169,7 +171,7 @@ def test_mistakes_are_one_line_errors(tmp_path: Path, checkpoint: str) -> None:
         augment(loaded, data, str(tmp_path / "out"), {}, actors=INLINE)
     with pytest.raises(CheckpointError, match="a checkpoint folder holds"):
         run(tmp_path, str(tmp_path / "absent"), loaded, data)
-    with pytest.raises(DataError, match="no Parquet shards here"):
+    with pytest.raises(DataError, match="a data set is a folder with manifest"):
         run(tmp_path, checkpoint, loaded, str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="select takes no row"):
         run(tmp_path, checkpoint, policy(tmp_path, SIEMENS="PHILIPS"), data)

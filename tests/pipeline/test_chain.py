@@ -16,7 +16,7 @@ from augengine.edits import EDITS
 from augengine.edits.base import Plan
 from augengine.edits.chain import parted, union
 from augengine.errors import CheckpointError, ConfigError
-from augengine.io.commits import commit_name, committed_files, committed_units
+from augengine.io.commits import committed_files, committed_units, record_name
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.leakage import LeakageError, check_leakage
@@ -190,7 +190,7 @@ def test_rows_depend_on_no_layout_and_are_made_again_where_a_commit_is_missing(
     images = {s.sample_id: s.image.tobytes() for s in rows(first.out)}
     assert images == {s.sample_id: s.image.tobytes() for s in rows(other.out)}
     store = Store(other.out)
-    store.remove(commit_name(sorted(committed_units(store))[0]))
+    store.remove(record_name(sorted(committed_units(store))[0]))
     again = run(tmp_path, loaded, models, SAMPLES[::-1], "other", per_file=2)
     assert again.run.made == 1
     assert images == {s.sample_id: s.image.tobytes() for s in rows(other.out)}

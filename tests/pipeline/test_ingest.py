@@ -9,7 +9,8 @@ import pytest
 from mri_files import SECRETS, block, write_nifti, write_series
 
 from augengine.errors import ConfigError, DataError, RunError
-from augengine.io.shards import iter_samples, shard_names
+from augengine.io.dataset import dataset_files
+from augengine.io.shards import iter_samples
 from augengine.io.sources import SourceOptions
 from augengine.io.store import Store
 from augengine.pipeline.cluster import connect
@@ -39,7 +40,7 @@ def run(root: Path, out: Path, **options: object) -> dict:
 
 def rows(out: Path) -> list[Sample]:
     store = Store(out)
-    return list(iter_samples(store, shard_names(store, "samples")))
+    return list(iter_samples(store, dataset_files(store)))
 
 
 def test_counts_reconcile_and_every_failure_has_its_reason(tmp_path: Path) -> None:

@@ -5,27 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from augengine.errors import RunError
 from augengine.io.store import Store
-from augengine.pipeline.run_lock import LOCK, RunLock, _place
+from augengine.pipeline import run_lock
+from augengine.pipeline.run_lock import GONE, LOCK, RunLock, _place, process_start
 
 
-@pytest.fixture(params=["local", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "out") if request.param == "local" else f"memory://{tmp_path.name}/lock")
-
-
-def held(store: Store, pid: int, place: str | None, beats: int = 0) -> None:
+def held(store: Store, pid: int, place: str | None, beats: int = 0, **more: object) -> None:
     run = "0123456789abcdef"
     lock = {"pid": pid, "since": "2026-01-01T00:00:00+00:00", "run": run, "place": place or _place(run), "beats": beats}
+    lock |= more
     store.write(LOCK, json.dumps(lock).encode())
 
 
@@ -50,6 +47,52 @@ def test_a_dead_process_of_this_machine_is_succeeded_at_once(store: Store) -> No
         assert json.loads(store.read(LOCK))["run"] == lock.run
 
 
+def test_a_number_that_another_process_got_since_keeps_no_folder_closed(store: Store) -> None:
+    held(store, os.getpid(), None, started="1")  # this process lives, but it started at another time
+    started = time.monotonic()
+    with RunLock(store) as lock:
+        assert time.monotonic() - started < 2
+        assert json.loads(store.read(LOCK))["run"] == lock.run
+    held(store, os.getpid(), None, started=process_start(os.getpid()))
+    with pytest.raises(RunError, match="another job is writing"):
+        RunLock(store).__enter__()
+
+
+def test_a_dead_process_that_nobody_has_asked_for_yet_is_succeeded(store: Store) -> None:
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    while process_start(child) != GONE:  # a zombie: its number is taken, and a signal reaches it
+        time.sleep(0.01)
+    os.kill(child, 0)
+    held(store, child, None, started="1")
+    with RunLock(store):
+        pass
+    os.waitpid(child, 0)
+
+
+def test_where_the_start_is_not_known_the_lock_is_watched(store: Store) -> None:
+    for started in (None, process_start(os.getpid())):
+        held(store, os.getpid(), None, started=started)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run_lock, "process_start", lambda pid: None)
+            begun = time.monotonic()
+            with RunLock(store, expiry_s=0.3):
+                assert time.monotonic() - begun >= 0.3
+
+
+def test_ps_tells_the_start_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not shutil.which("ps"):
+        pytest.skip("no ps here")
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    told = run_lock._told_by_ps(child.pid)
+    assert told is not None
+    assert told == run_lock._told_by_ps(child.pid)
+    assert told != run_lock._told_by_ps(1)
+    child.communicate(b"\n")
+    assert run_lock._told_by_ps(child.pid) in (None, GONE)
+
+
 @pytest.mark.parametrize("content", [None, b""])
 def test_a_silent_lock_from_elsewhere_expires(store: Store, content: bytes | None) -> None:
     held(store, os.getpid(), "elsewhere")
@@ -58,6 +101,19 @@ def test_a_silent_lock_from_elsewhere_expires(store: Store, content: bytes | Non
     started = time.monotonic()
     with RunLock(store, expiry_s=0.3):
         assert 0.3 <= time.monotonic() - started < 5
+
+
+def test_storage_that_writes_over_what_is_there_is_refused(
+    storage: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server, or a package, that does not know conditional writes."""
+    if storage == "local":
+        pytest.skip("links do not depend on it")
+    pipe = store.fs.pipe_file
+    monkeypatch.setattr(store.fs, "pipe_file", lambda path, content, mode="overwrite": pipe(path, content))
+    with pytest.raises(RunError, match="needs storage with conditional writes"):
+        RunLock(store).__enter__()
+    assert not store.exists(LOCK)
 
 
 def test_a_beating_lock_from_elsewhere_is_respected(store: Store) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from conftest import BUCKET
 
 from augengine.errors import RunError
-from augengine.io.commits import committed_files
+from augengine.io.commits import committed_files, read_records
 from augengine.io.store import Store
-from augengine.pipeline.units import INLINE, Unit, run_units
+from augengine.pipeline.units import INLINE, Unit, _Committer, _Work, run_units
+from augengine.rng import canonical_json
 
 UNITS = [Unit(f"u{n}", {"n": n}) for n in range(4)]
 
@@ -30,48 +35,115 @@ class Squares:
         return {"rows": pa.table({"square": [spec["n"] ** 2] * spec["n"]}), "none": pa.table({"x": []})}
 
 
-def run(tmp_path: Path, broken: tuple[int, ...] = (), fingerprint: str = "a", **kwargs: Any) -> Any:
-    args = {"log": str(tmp_path / "log"), "broken": broken}
-    store = Store(str(tmp_path / "out"))
-    return run_units(UNITS, Squares, args, store, {"version": fingerprint}, actors=INLINE, **kwargs)
+def run(store: Store, log: Path, broken: tuple[int, ...] = (), fingerprint: str = "a", **kwargs: Any) -> Any:
+    args = {"log": str(log), "broken": broken}
+    return run_units(
+        kwargs.pop("units", UNITS), Squares, args, store, {"version": fingerprint}, actors=INLINE, **kwargs
+    )
 
 
-def calls(tmp_path: Path) -> list[int]:
-    return [int(n) for n in (tmp_path / "log").read_text().split()]
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
 
 
-def test_a_second_run_makes_nothing_and_counts_the_same(tmp_path: Path) -> None:
-    first, second = run(tmp_path), run(tmp_path)
+def calls(log: Path) -> list[int]:
+    return [int(n) for n in log.read_text().split()]
+
+
+def names(summary: Any, folder: str = "rows") -> list[str]:
+    return [part.name for part in summary.files[folder]]
+
+
+def test_a_second_run_makes_nothing_and_tells_the_same(store: Store, log: Path) -> None:
+    first, second = run(store, log), run(store, log)
     assert first.counts == second.counts == {"rows": 6, "none": 0}
     assert (first.made, second.made, second.skipped) == (4, 0, 4)
-    assert calls(tmp_path) == [0, 1, 2, 3]
+    assert calls(log) == [0, 1, 2, 3]
+    assert first.files == second.files
+    assert list(first.records) == [unit.unit_id for unit in UNITS]
+    assert [store.parquet(n).read().num_rows for n in names(second)] == [1, 2, 3]
+    assert names(second) == committed_files(store, "rows")
+    assert first.busy_s == second.busy_s == sum(r.seconds for r in read_records(store).values())
+    for part in first.files["rows"]:
+        assert hashlib.sha256(store.read(part.name)).hexdigest() == part.sha256
+        assert len(store.read(part.name)) == part.bytes
 
 
-def test_a_failed_unit_leaves_the_others_committed_and_is_tried_again(tmp_path: Path) -> None:
+def test_a_failed_unit_leaves_the_others_committed_and_is_tried_again(store: Store, log: Path) -> None:
     with pytest.raises(RunError, match=r"1 of 4 work units failed.*broken on purpose"):
-        run(tmp_path, broken=(2,))
-    assert run(tmp_path).counts["rows"] == 6
-    assert calls(tmp_path) == [0, 1, 2, 3, 2]
+        run(store, log, broken=(2,))
+    assert run(store, log).counts["rows"] == 6
+    assert calls(log) == [0, 1, 2, 3, 2]
 
 
-def test_an_uncommitted_file_is_not_listed_and_is_replaced(tmp_path: Path) -> None:
-    run(tmp_path)
-    store = Store(str(tmp_path / "out"))
+def test_what_a_crashed_attempt_left_is_not_listed_and_is_swept(store: Store, log: Path) -> None:
+    run(store, log)
     store.remove("_commits/u3.json")
-    store.write("rows/part-u3.parquet", b"half a file of a crashed attempt")
-    assert committed_files(store, "rows") == ["rows/part-u1.parquet", "rows/part-u2.parquet"]
-    run(tmp_path)
-    assert calls(tmp_path) == [0, 1, 2, 3, 3]
-    assert store.parquet("rows/part-u3.parquet").read().num_rows == 3
+    store.write("rows/part-u3-0123456789ab.parquet", b"of a crashed attempt")
+    assert [name.split("-")[1] for name in committed_files(store, "rows")] == ["u1", "u2"]
+    again = run(store, log)
+    assert calls(log) == [0, 1, 2, 3, 3]
+    assert store.names("rows") == names(again)
+    assert store.parquet(names(again)[-1]).read().num_rows == 3
 
 
-def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    run(tmp_path)
+def test_a_unit_that_is_done_is_not_made_again_in_a_block_that_is_started_anew(store: Store, log: Path) -> None:
+    """Above `MAX_BLOCKS` units a block of Ray holds several; it is given to the next actor from its start."""
+    work = _Work(Squares, {"log": str(log)}, store, "job", None)
+    batch = {"unit": [canonical_json(asdict(unit)) for unit in UNITS]}
+    first = [json.loads(text) for text in _Committer(work)(batch)["result"]]
+    second = [json.loads(text) for text in _Committer(work)(batch)["result"]]
+    assert calls(log) == [0, 1, 2, 3]
+    assert [r["record"] for r in first] == [r["record"] for r in second]
+    assert run(store, log).counts["rows"] == 6
+
+
+def test_records_are_read_once_in_a_run(store: Store, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(store, log)
+    read: list[str] = []
+    one = Store.read
+    monkeypatch.setattr(Store, "read", lambda self, name: (read.append(name), one(self, name))[1])
+    summary = run(store, log)
+    assert sorted(name for name in read if name.startswith("_commits")) == [f"_commits/u{n}.json" for n in range(4)]
+    assert summary.records["u3"].counts == {"rows": 3, "none": 0}
+
+
+def test_a_file_that_was_lost_after_its_commit_is_an_error_with_a_way_out(store: Store, log: Path) -> None:
+    lost = names(run(store, log))[1]
+    store.remove(lost)
+    with pytest.raises(RunError, match=rf"{lost}: a committed file is missing.*delete .*_commits/u2.json and run"):
+        run(store, log)
+    store.remove("_commits/u2.json")
+    assert names(run(store, log))[1] == lost
+    assert calls(log) == [0, 1, 2, 3, 2]
+
+
+def test_units_of_another_call_keep_their_files(store: Store, log: Path) -> None:
+    """Views and predictions of an experiment share a folder, and each call brings other units."""
+    first = run(store, log, units=UNITS[:2])
+    second = run(store, log, units=UNITS[2:])
+    assert run(store, log, units=UNITS[:2]).files == first.files
+    assert store.names("rows") == [*names(first), *names(second)]
+
+
+def test_another_run_in_the_same_folder_is_refused(store: Store, log: Path) -> None:
+    run(store, log)
     with pytest.raises(RunError, match="holds a run with another version; found a"):
-        run(tmp_path, fingerprint="b")
+        run(store, log, fingerprint="b")
 
 
-def test_progress_ends_at_the_total(tmp_path: Path) -> None:
+def test_progress_ends_at_the_total(store: Store, log: Path) -> None:
     seen: list[tuple[int, int]] = []
-    run(tmp_path, progress=lambda done, total, counts: seen.append((done, total)))
+    run(store, log, progress=lambda done, total, counts: seen.append((done, total)))
     assert seen == [(n, 4) for n in range(5)]
+
+
+def test_options_stand_in_no_file_that_a_run_writes(log: Path, s3_options: dict[str, Any]) -> None:
+    store = Store(f"s3://{BUCKET}/secret", s3_options)
+    run(store, log)
+    for folder in ("", "_commits", "rows"):
+        for name in store.sizes(folder):
+            content = store.read(name)
+            for value in ("test-key", "test-secret", "127.0.0.1"):
+                assert value.encode() not in content, name

@@ -17,11 +17,12 @@ import pyarrow as pa
 import pytest
 
 from augengine.errors import AugengineError, RunError
-from augengine.io.commits import committed_files, committed_units
+from augengine.io.commits import ATTEMPTS, ROWS, committed_files, committed_units
+from augengine.io.parts import write_part
 from augengine.io.store import Store
-from augengine.pipeline.attempts import ATTEMPTS, attempt
+from augengine.pipeline.attempts import attempt, forgive
 from augengine.pipeline.run_lock import RunLock
-from augengine.pipeline.units import INLINE, Actors, Unit, _deadline, run_units
+from augengine.pipeline.units import INLINE, Actors, Unit, _Committer, _deadline, _Work, run_units
 
 UNITS = [Unit("a", {"values": [1, 2, 3]}), Unit("b", {"values": [4, 5, 6, 7]}), Unit("c", {"values": [8]})]
 
@@ -70,11 +71,6 @@ def column(store: Store, folder: str, name: str = "value") -> list[Any]:
     return sorted(v for n in committed_files(store, folder) for v in store.parquet(n).read()[name].to_pylist())
 
 
-@pytest.fixture(params=["local", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "out") if request.param == "local" else f"memory://{tmp_path.name}/kill")
-
-
 def marks(store: Store, *names: str) -> None:
     """Starts of a former process that never ended."""
     for name in names:
@@ -99,8 +95,9 @@ def test_the_third_start_takes_the_rows_one_by_one(store: Store) -> None:
     marks(store, "b.1", "b.2", "b-row0001.1", "b-row0001.2", "b-row0001.3")
     assert run(store).counts == {"rows": 7, "failed": 1}
     assert column(store, "failed") == [5]
-    assert committed_units(store) == {"a", "b", "c", *(f"b-row000{n}" for n in range(4))}
-    assert not store.names(ATTEMPTS)
+    assert committed_units(store) == {"a", "b", "c"}
+    assert not store.sizes(ATTEMPTS)
+    assert not store.sizes(ROWS)
 
 
 def test_two_lost_starts_of_a_unit_change_nothing(store: Store) -> None:
@@ -109,13 +106,83 @@ def test_two_lost_starts_of_a_unit_change_nothing(store: Store) -> None:
     assert committed_units(store) == {"a", "b", "c"}
 
 
-def test_a_divided_unit_stays_divided_when_its_marks_are_gone(store: Store) -> None:
+def committer(store: Store, worker: type = Rows) -> _Committer:
+    return _Committer(_Work(worker, {}, store, "job", None))
+
+
+def test_a_divided_unit_goes_on_row_by_row_when_its_marks_are_gone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     marks(store, "b.1", "b.2")
+    done: list[Any] = []
+
+    def until_7(self: Rows, spec: dict[str, Any]) -> dict[str, pa.Table]:
+        if spec["values"] == [7]:
+            raise ValueError("planted")
+        done.append(spec["values"])
+        return {"rows": pa.table({"value": spec["values"]})}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rows, "__call__", until_7)
+        with pytest.raises(RunError, match="1 of 3 work units failed; found ValueError: planted"):
+            run(store)
+    assert done == [[1, 2, 3], [4], [5], [6], [8]]
+    assert len(store.names(ROWS)) == 3
+    for name in store.sizes(ATTEMPTS):
+        store.remove(name)
+    done.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(Rows, "__call__", lambda self, spec: (done.append(spec["values"]), {"rows": pa.table(
+            {"value": spec["values"]})})[1])  # fmt: skip
+        assert run(store).counts == {"rows": 8}
+    assert done == [[7]]
+    assert column(store, "rows") == list(range(1, 9))
+
+
+def test_a_row_whose_files_were_swept_is_made_again(store: Store) -> None:
+    """An attempt that was taken for dead commits a row after its unit was done and swept."""
+    marks(store, "b.1", "b.2")
+    late = committer(store)
     run(store)
+    late._row(Unit("b-row0001", {"values": [5]}))
+    store.remove(next(n for n in store.names("rows") if "b-row0001" in n))
     store.remove("_commits/b.json")
-    store.remove("_commits/b-row0002.json")
     assert run(store).counts == {"rows": 8}
     assert column(store, "rows") == list(range(1, 9))
+    assert not store.sizes(ROWS)
+
+
+def test_an_attempt_that_was_taken_for_dead_changes_nothing(store: Store) -> None:
+    """It writes its files before, during and after the other attempt's commit and the sweep: whole and row by row."""
+
+    class Other(Rows):
+        def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
+            return {"rows": pa.table({"value": [v * 100 for v in spec["values"]]})}
+
+    zombie = committer(store, Other)
+    write_part(store, "rows", "b", pa.table({"value": [999]}))
+    first = run(store)
+    assert first.counts == {"rows": 8}
+    assert sorted(p.name for p in first.files["rows"]) == store.names("rows")
+    # It is in mid-unit: its record comes too late.
+    assert zombie._commit(UNITS[1]).files == first.records["b"].files
+    marks(store, "b.1", "b.2")
+    assert zombie._commit(UNITS[1]).files == first.records["b"].files
+    assert column(store, "rows") == list(range(1, 9))
+    assert len(store.names("rows")) > 3
+    again = run(store)
+    assert (again.made, again.files) == (0, first.files)
+    assert sorted(p.name for p in again.files["rows"]) == store.names("rows")
+    assert not store.sizes(ROWS)
+    assert not store.sizes(ATTEMPTS)
+
+
+def test_only_the_marks_of_a_job_are_forgiven_with_it(store: Store) -> None:
+    with suppress(KeyboardInterrupt), attempt(store, "u", "job"), attempt(store, "w", "other"):
+        forgive(store, "job")
+        assert store.names(ATTEMPTS) == [f"{ATTEMPTS}/w.1"]
+        raise KeyboardInterrupt
+    assert not store.names(ATTEMPTS)
 
 
 def test_a_unit_that_cannot_be_divided_is_an_error_not_a_loop(tmp_path: Path) -> None:
@@ -160,19 +227,27 @@ def test_a_second_job_is_refused_while_the_first_one_runs(store: Store) -> None:
 def test_a_full_or_read_only_disk_stops_the_run_and_is_resumed(
     store: Store, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
-    write, made = Store.write, []
+    made: list[str] = []
 
-    def full(self: Store, name: str, content: bytes) -> None:
-        if name.startswith("rows/"):
-            made.append(name)
-            if len(made) == 2:
-                raise error
-        write(self, name, content)
+    def full(write: Any) -> Any:
+        def writes(target: str, *rest: Any, **options: Any) -> None:
+            path = str(rest[0]) if store.local else target
+            if "/rows/" in path:
+                made.append(path.split("/")[-1][:6])
+                if len(made) == 2:
+                    raise error
+            write(target, *rest, **options)
 
-    monkeypatch.setattr(Store, "write", full)
-    with pytest.raises(RunError, match=r"cannot write the output; found .*; make room or make it writable and run"):
-        run(store)
-    assert made == ["rows/part-a.parquet", "rows/part-b.parquet"], "it must not go on to c"
+        return writes
+
+    with monkeypatch.context() as patch:
+        if store.local:
+            patch.setattr(os, "replace", full(os.replace))
+        else:
+            patch.setattr(store.fs, "pipe_file", full(store.fs.pipe_file))
+        with pytest.raises(RunError, match=r"cannot write the output; found .*; make room or make it writable and run"):
+            run(store)
+    assert made == ["part-a", "part-b"], "it must not go on to c"
     assert committed_units(store) == {"a"}
     assert not store.names(ATTEMPTS)
     assert not store.exists("_lock.json")

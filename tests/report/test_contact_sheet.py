@@ -10,6 +10,7 @@ from builders import slice_sample, write_samples
 
 from augengine.errors import DataError
 from augengine.intensity import normalise
+from augengine.io.dataset import dataset_files
 from augengine.io.store import Store
 from augengine.records import Provenance, Sample
 from augengine.report.contact_sheet import contact_sheet, upright
@@ -24,7 +25,7 @@ def draw(tmp_path: Path, subjects: int, truth: bool) -> tuple[int, int]:
     sources = [slice_sample(s, i) for s in range(subjects) for i in range(4)]
     data = Store(write_samples(tmp_path / "data", sources, per_file=100))
     out = Store(write_samples(tmp_path / "out", [edited(s) for s in sources], per_file=100))
-    path = contact_sheet(data, ["part-000.parquet"], out, ["part-000.parquet"], truth=normalise if truth else None)
+    path = contact_sheet(data, dataset_files(data), out, dataset_files(out), truth=normalise if truth else None)
     picture = matplotlib.image.imread(path)
     assert picture[..., :3].std() > 0.1, "the picture is empty"
     return picture.shape[:2]
@@ -41,7 +42,7 @@ def test_size_follows_subjects_and_truth(tmp_path: Path) -> None:
 def test_no_rows_is_an_error(tmp_path: Path) -> None:
     data = Store(write_samples(tmp_path, [slice_sample(1)]))
     with pytest.raises(DataError, match="no accepted row to show"):
-        contact_sheet(data, ["part-000.parquet"], data, [])
+        contact_sheet(data, dataset_files(data), data, [])
 
 
 def test_upright_puts_anterior_on_top_and_the_patients_right_at_the_left() -> None:

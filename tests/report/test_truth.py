@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import GE, SIEMENS, slice_sample, write_checkpoint
+from builders import GE, SIEMENS, slice_sample, write_checkpoint, write_samples
 from scipy.ndimage import gaussian_filter
 
 from augengine.diffusion.build import build
@@ -18,7 +18,6 @@ from augengine.diffusion.discriminative import PredictorSpec
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import DataError
 from augengine.intensity import normalise
-from augengine.io.shards import to_bytes, to_table
 from augengine.io.store import Store
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.protocols import duke_protocols, without_fat_saturation
@@ -110,7 +109,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     for index in range(COHORT.subjects):
         split = "train" if index < 2 else "test"
         samples += [s.replace(split=split) for s in prepare(COHORT.scan(index), PREPARATION)]
-    Store(str(folder / "data")).write("part-0.parquet", to_bytes(to_table(samples)))
+    write_samples(folder / "data", samples, per_file=len(samples))
     checkpoint = write_checkpoint(folder / "model", size=48, channels=samples[0].channels)
     samplers = {"structure": Sampler(steps=2), "sdedit": Sampler(solver="ddpm", steps=2, strength=0.05, guidance=3)}
     out = str(folder / "out")

@@ -5,8 +5,8 @@ import pytest
 from training_cases import batch_of, samples_of, survey_of, write_rows
 
 from augengine.errors import DataError
-from augengine.io.shards import to_bytes, to_table
-from augengine.io.store import Store
+from augengine.io.dataset import write_dataset
+from augengine.io.shards import to_table
 from augengine.records import Acquisition, Sample
 from augengine.selection import fold_of
 from augengine.train.data import BatchReader, Rows, survey
@@ -23,17 +23,16 @@ def sample(subject: int, index: int, split: str = "train", size: int = 8) -> Sam
         acquisition=Acquisition("GE", "Signa", 1.5, "FS", 10.0, 2.0, 2.0 + subject / 10, 5.0),
         slice_index=index,
         split=split,
-        intensity_range=(100.0, 110.0),
+        intensity_range=((100.0, 110.0),),
     )
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> str:
-    store = Store(tmp_path / "data")
-    for shard in range(3):
-        rows = [sample(4 * shard + s, k, "val" if s == 3 else "train") for s in range(4) for k in range(10)]
-        store.write(f"samples/part-{shard}.parquet", to_bytes(to_table(rows)))
-    return store.uri
+    def rows(shard: int) -> list[Sample]:
+        return [sample(4 * shard + s, k, "val" if s == 3 else "train") for s in range(4) for k in range(10)]
+
+    return write_dataset(tmp_path / "data", [to_table(rows(shard)) for shard in range(3)]).uri
 
 
 def numbers(reader: BatchReader, steps: range, rank: int = 0, world: int = 1) -> list[list[int]]:
@@ -93,10 +92,10 @@ def test_survey_reads_the_training_split_only(data: str) -> None:
 def test_survey_refuses_mixed_shapes_and_missing_splits(tmp_path: Path, data: str) -> None:
     with pytest.raises(DataError, match="no rows of split 'test'"):
         survey(data, Rows("test"))
-    Store(tmp_path / "mixed").write("a.parquet", to_bytes(to_table([sample(0, 0), sample(0, 1, size=9)])))
+    write_dataset(tmp_path / "mixed", [to_table([sample(0, 0), sample(0, 1, size=9)])])
     with pytest.raises(DataError, match="share one image_shape"):
         survey(str(tmp_path / "mixed"), Rows("train"))
-    with pytest.raises(DataError, match="no Parquet shards"):
+    with pytest.raises(DataError, match="a data set is a folder with manifest"):
         survey(str(tmp_path / "empty"), Rows("train"))
 
 
@@ -108,8 +107,7 @@ def test_masks_come_as_tissue_maps_by_name(tmp_path: Path) -> None:
         sample(0, 1).replace(label=(label > 0).astype(np.uint8), labels={"fat": 1}),
         sample(1, 0),
     ]
-    store = Store(tmp_path / "masks")
-    store.write("part-0.parquet", to_bytes(to_table(rows)))
+    store = write_dataset(tmp_path / "masks", [to_table(rows)])
     found = survey(store.uri, Rows("train"))
     assert found.labels == ("fat",)
     tissue = BatchReader(store.uri, Rows("train"), 0, 3, found.labels).batch(0).tissue
@@ -149,7 +147,7 @@ def test_context_shows_the_neighbouring_slices_and_the_edge_repeats(data: str) -
 def test_context_of_several_channels_goes_offset_by_offset(tmp_path: Path) -> None:
     images = [np.full((2, 4, 4), 10 * k, np.float32) + np.array([[[0]], [[5]]], np.float32) for k in range(3)]
     rows = [
-        sample(0, k).replace(image=image, channels=("a", "b"), intensity_range=(0.0, 10.0))
+        sample(0, k).replace(image=image, channels=("a", "b"), intensity_range=((0.0, 10.0),) * 2)
         for k, image in enumerate(images)
     ]
     batch = BatchReader(write_rows(tmp_path, rows), Rows("train"), 0, 3, context=(-1, 1)).batch(0)

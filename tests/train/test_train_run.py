@@ -14,7 +14,8 @@ import pytest
 from augengine.diffusion.checkpoint import load_generator, subject_hash
 from augengine.diffusion.counterfactual import sdedit
 from augengine.errors import ConfigError, RunError
-from augengine.io.shards import to_bytes, to_table
+from augengine.io.dataset import write_dataset
+from augengine.io.shards import to_table
 from augengine.io.store import Store
 from augengine.records import Acquisition, Sample
 from augengine.train.config import Recipe, read_recipe
@@ -42,7 +43,6 @@ def recipe(**changes: object) -> Recipe:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     random = np.random.default_rng(0)
-    store = Store(tmp_path_factory.mktemp("data"))
     rows = [
         Sample(
             image=random.integers(0, 500, (1, 16, 16)).astype(np.float32),
@@ -53,13 +53,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
             acquisition=Acquisition("GE", "Signa", 1.5, "FS", 10.0, 2.0, 2.0 + subject / 10, 5.0),
             slice_index=k,
             split="val" if subject == 5 else "train",
-            intensity_range=(50.0, 450.0),
+            intensity_range=((50.0, 450.0),),
         )
         for subject in range(6)
         for k in range(8)
     ]
-    store.write("samples/part-0.parquet", to_bytes(to_table(rows)))
-    return store.uri
+    return write_dataset(tmp_path_factory.mktemp("data"), [to_table(rows)]).uri
 
 
 def training_processes() -> list[int]:

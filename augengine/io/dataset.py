@@ -1,0 +1,140 @@
+"""A finished folder in, the files of its rows out: a data set is what its manifest lists.
+
+`manifest.json` lists every file of a run by kind of outcome, and `_SUCCESS.json` says that it is whole. Both are
+written when every unit is committed, and the mark goes before anything is made anew. What else lies in the folder, of
+crashed attempts or of other kinds, is not data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from augengine.errors import DataError
+from augengine.io.commits import RUN, committed_files, committed_units
+from augengine.io.parts import Part, write_part
+from augengine.io.store import Place, Store
+
+MANIFEST, SUCCESS = "manifest.json", "_SUCCESS.json"
+ROW_FOLDERS = ("samples", "accepted")
+"""Kinds that hold a data set's rows: those of an ingested one, or of an augmented one."""
+
+
+def dataset_files(store: Store) -> list[str]:
+    """Names of the shards that hold a data set's rows.
+
+    Raises:
+        DataError: this is no data set, or none that is finished, or it has no rows.
+    """
+    files = listed_files(store)
+    kind = next((kind for kind in ROW_FOLDERS if kind in files), None)
+    if kind is None:
+        raise DataError(
+            f"a data set's rows are its {' or '.join(ROW_FOLDERS)}", found=", ".join(files) or "no files",
+            where=store.uri, next_step="give the folder that ingest, phantom or augment wrote",
+        )  # fmt: skip
+    if not files[kind]:
+        raise DataError(
+            "this data set has no rows", found=f"no {kind}", where=store.uri,
+            next_step="read the reasons in failed/ or rejected/, then mend the input or the policy",
+        )  # fmt: skip
+    return [part.name for part in files[kind]]
+
+
+def listed_files(store: Store) -> dict[str, list[Part]]:
+    """What the manifest of a finished folder lists, by kind of outcome.
+
+    Raises:
+        DataError: no finished run or data set stands here.
+    """
+    if not store.exists(SUCCESS):
+        raise _no_dataset(store)
+    try:
+        manifest = store.read_json(MANIFEST)
+    except FileNotFoundError:
+        raise _no_dataset(store) from None
+    files = manifest.get("files", {})
+    if any(isinstance(entry, str) for entries in files.values() for entry in entries) or not files:
+        return _listed_by_older_versions(store)
+    return {kind: [Part(**entry) for entry in entries] for kind, entries in files.items()}
+
+
+def run_files(store: Store, kind: str) -> list[str]:
+    """Files of one kind of outcome of a run: what its manifest lists or, while it is not finished, its records."""
+    if store.exists(SUCCESS):
+        return [part.name for part in listed_files(store).get(kind, ())]
+    return committed_files(store, kind)
+
+
+def is_dataset(store: Store) -> bool:
+    """True for what is a data set, or is to become one when its run is finished."""
+    return store.exists(SUCCESS) or store.exists(RUN)
+
+
+def _no_dataset(store: Store) -> DataError:
+    if store.exists(RUN):
+        return DataError(
+            "this data set is not finished", where=store.uri, next_step="run the command that writes it again"
+        )
+    found, next_step = None, "give the folder that ingest, phantom or augment wrote, or run jobs/ingest.py first"
+    parent = store.parent()
+    if parent is not None and parent.exists(SUCCESS):
+        found, next_step = "one of its folders", f"give the whole data set, {parent.uri}"
+    elif store.names("", ".parquet"):
+        found, next_step = "Parquet files alone", "write them with augengine.io.dataset.write_dataset"
+    return DataError(
+        f"a data set is a folder with {MANIFEST} and {SUCCESS}, which says which files are its rows", found=found,
+        where=store.uri, next_step=next_step,
+    )  # fmt: skip
+
+
+def _listed_by_older_versions(store: Store) -> dict[str, list[Part]]:
+    """Files of a finished folder whose manifest lists none, or names alone: `part-<unit>.parquet` of committed units.
+
+    Their row counts and hashes were not recorded.
+    """
+    done = committed_units(store)
+    found: dict[str, list[Part]] = {}
+    for folder in store.folders():
+        sizes = store.sizes(folder)
+        names = sorted(name for unit in done if (name := f"{folder}/part-{unit}.parquet") in sizes)
+        if names:
+            found[folder] = [Part(name, None, None, sizes[name]) for name in names]
+    return found
+
+
+def finish(store: Store, manifest: Mapping[str, Any], files: Mapping[str, Sequence[Part]]) -> None:
+    """Write the manifest with its files and, last, the success mark."""
+    listed = {kind: [part.to_json() for part in parts] for kind, parts in files.items()}
+    store.write_json(MANIFEST, {**manifest, "files": listed})
+    store.write_json(SUCCESS, {"counts": manifest["counts"]})
+
+
+def begin(store: Store) -> None:
+    """Take the success mark away: what the manifest lists may not hold until `finish`."""
+    store.remove(SUCCESS)
+
+
+def write_dataset(
+    place: Place, tables: Iterable[pa.Table], *, kind: str = "samples", about: Mapping[str, Any] | None = None
+) -> Store:
+    """Write rows as a data set, one shard per table, replacing any that stood there.
+
+    Args:
+        tables: of the schema of `augengine.io.shards`.
+        about: what else the manifest is to say.
+    """
+    store = Store.at(place)
+    begin(store)
+    parts = [write_part(store, kind, f"{n:05d}", table) for n, table in enumerate(tables)]
+    rows = sum(part.rows or 0 for part in parts)
+    finish(store, {"stage": "written", **(about or {}), "counts": {kind: rows}}, {kind: parts})
+    return store
+
+
+def below(folder: str, parts: Iterable[Part]) -> list[Part]:
+    """Parts as a data set in `folder` itself names them."""
+    return [replace(part, name=part.name.removeprefix(f"{folder}/")) for part in parts]
