@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from augengine.io.dataset import write_dataset
 from scipy.spatial.transform import Rotation
 
 from augengine.export.run import Exported, export
 from augengine.export.target import Target
+from augengine.io.dataset import write_dataset
 from augengine.io.shards import to_table
 from augengine.io.store import Store
 from augengine.pipeline.units import INLINE

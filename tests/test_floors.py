@@ -16,7 +16,7 @@ FLOORS = [
     {"edits", "gates", "leakage", "metrics"},
     {"load", "selection"},
     {"pipeline", "train", "report", "torch"},
-    {"workflow"},
+    {"workflow", "export"},
     {"commands"},
     {"cli"},
 ]

@@ -13,7 +13,7 @@ from augengine.errors import DataError
 from augengine.export.names import case_names
 from augengine.export.nifti import check_grid
 from augengine.selection import Selected
-from augengine.selection.reading import row_groups
+from augengine.selection.reading import metadata
 
 _COLUMNS = [
     "sample_id", "subject_id", "volume_id", "slice_index", "site", "split", "synthetic", "image_shape", "affine",
@@ -148,9 +148,9 @@ def _with_sources(selected: Selected, cases: Sequence[Case]) -> list[Case]:
     for source, store in enumerate(selected.sources):
         if wanted <= found.keys():
             break
-        for name, group, file in row_groups(store):
-            ids = file.read_row_group(group, columns=["sample_id"])["sample_id"].to_pylist()
-            found.update({i: Place(source, name, group, n) for n, i in enumerate(ids) if i in wanted})
+        for about in metadata(store, ["sample_id"]):
+            ids = about.rows["sample_id"].to_pylist()
+            found.update({i: Place(source, about.name, about.group, n) for n, i in enumerate(ids) if i in wanted})
     done = []
     for case in cases:
         if case.synthetic:

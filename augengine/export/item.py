@@ -12,11 +12,11 @@ import numpy as np
 from augengine.errors import DataError
 from augengine.export.case import Case, Place
 from augengine.export.stack import stack_affine
-from augengine.io.shards import from_row
+from augengine.io.shards import from_row, read_group
 from augengine.io.store import Store
 from augengine.records import Sample
 from augengine.selection import Labels
-from augengine.selection.reading import open_shard, read_columns
+from augengine.selection.reading import open_shard
 
 _GROUPS_KEPT = 3
 
@@ -94,7 +94,7 @@ class Items:
         key = (place.source, place.name, place.group)
         if key not in self._groups:
             file = open_shard(self.sources[place.source], place.name)
-            self._groups[key] = read_columns(file, place.group)
+            self._groups[key] = read_group(file, place.group)
             if len(self._groups) > _GROUPS_KEPT:
                 self._groups.popitem(last=False)
         self._groups.move_to_end(key)
