@@ -20,7 +20,7 @@ from augengine.selection import Request
 from augengine.splits import SPLITS
 from augengine.yaml_config import Strict, unknown_name
 
-LABELS_HELP = "Labels by name, in the order of their codes: name,... or name=part+part,... for unions."
+LABELS_HELP = "Labels in the order of their codes: name,... with name=part+part for a union."
 REGIONS_HELP = "nnunet: nested regions, outermost first: brats, or name=label+label,..."
 
 
@@ -117,10 +117,13 @@ def _unions(text: str, flag: str) -> dict[str, tuple[str, ...]]:
 def _labels(text: str | None) -> Any:
     """Names, or unions by name.
 
-    >>> _labels("a,b"), _labels("lesion=core+oedema")
-    (['a', 'b'], {'lesion': ('core', 'oedema')})
+    >>> _labels("a,b"), _labels("lesion=core+rim,oedema")
+    (['a', 'b'], {'lesion': ('core', 'rim'), 'oedema': ('oedema',)})
     """
-    return _unions(text, "--labels") if text and "=" in text else _names(text)
+    if not text or "=" not in text:
+        return _names(text)
+    written = [part if "=" in part else f"{part}={part}" for part in _names(text) or ()]
+    return _unions(",".join(written), "--labels")
 
 
 def _regions(text: str | None) -> dict[str, tuple[str, ...]] | None:

@@ -22,7 +22,7 @@ from augengine.export.stack import stacked
 from augengine.export.target import About, Target
 from augengine.export.worker import CLEARED, FILES, ExportWorker
 from augengine.io.commits import ATTEMPTS
-from augengine.io.dataset import MANIFEST
+from augengine.io.dataset import licence_of
 from augengine.io.store import Store
 from augengine.pipeline.units import Actors, Progress, Summary, Unit, run_units
 from augengine.rng import canonical_json, digest
@@ -135,8 +135,7 @@ def _licence(selected: Selected, stated: str | None) -> str | None:
     """
     found: dict[str, str] = {}
     for store in selected.sources[: len(selected.request.real)]:
-        licence = store.read_json(MANIFEST).get("licence")
-        if licence is not None:
+        if (licence := licence_of(store)) is not None:
             found[licence] = store.uri
     if len(found) > 1:
         raise DataError(

@@ -52,7 +52,7 @@ def run(tmp_path: Path, slices: bool) -> tuple[Store, Store]:
     )
     ingest(
         tmp_path / "nifti", str(tmp_path / "data"), layout="nifti", options=options, fractions=(0.5, 0.25, 0.25),
-        preparation=Preparation(slices=slices), actors=INLINE,
+        preparation=Preparation(slices=slices), licence="CC BY-NC 4.0", actors=INLINE,
     )  # fmt: skip
     (tmp_path / "policy.yaml").write_text(POLICY)
     spec = tiny_spec("acquisition", axes=2 if slices else 3)
@@ -76,6 +76,8 @@ def test_affines_and_labels(tmp_path: Path, slices: bool) -> None:
     for target, name in ((Monai(), "monai"), (Bids(), "bids"), (NnUnet(), "Dataset501_G")):
         exported(target, stores, tmp_path / name, checkpoints=(Store(str(tmp_path / "model")),))
         found = cases(tmp_path / name)
+        assert json.loads((tmp_path / name / "export.json").read_text())["licence"] == "CC BY-NC 4.0"
+        assert {c["source_licence"] for c in found.values() if c["synthetic"]} == {"CC BY-NC 4.0"}
         assert any(case["synthetic"] for case in found.values())
         for case in found.values():
             parent = case.get("parent") or case["sample_id"]
