@@ -125,7 +125,7 @@ class Bids(Strict):
         stem = f"sub-{subject}{entities}"
         for channel, array in zip(about.channels, item.image, strict=True):
             name = self._name(stem, desc, channel)
-            yield File(f"{folder}/{name}.nii.gz", nifti_bytes(array, item.affine), (case.name,))
+            yield File(f"{folder}/{name}.nii.gz", nifti_bytes(array, item.affine, case.synthetic), (case.name,))
             of = f"bids:raw:sub-{subject}/anat/{self._name(stem, '', channel)}.nii.gz" if source else None
             yield _text(f"{folder}/{name}.json", sidecar(item, of, about.licence), (case.name,))
         if item.label is None:
@@ -135,7 +135,7 @@ class Bids(Strict):
             f"bids::{name.removeprefix(DERIVATIVES + '/')}" if case.synthetic else f"bids:raw:{name}" for name in shown
         ]
         name = f"{DERIVATIVES}/sub-{subject}/anat/{stem}{_desc(desc)}_dseg"
-        yield File(f"{name}.nii.gz", nifti_bytes(item.label, item.affine), (case.name,))
+        yield File(f"{name}.nii.gz", nifti_bytes(item.label, item.affine, case.synthetic), (case.name,))
         about_label = {
             "Description": f"labels of {case.name}", "Sources": of_label, "SpatialReference": of_label[0],
             "Synthetic": case.synthetic,

@@ -99,13 +99,14 @@ class HuggingFace(Strict):
             image = item.image.astype(np.float32).ravel()
             return {**row, "image": image, "label": label, "shape": list(item.image.shape)}
         for name, channel in zip(self._columns(about), item.image, strict=True):
-            row[name] = _nifti(channel, item.affine, f"{case.name}_{name}.nii.gz")
-        row["label"] = None if item.label is None else _nifti(item.label, item.affine, f"{case.name}_label.nii.gz")
+            row[name] = _nifti(channel, item, name)
+        row["label"] = None if item.label is None else _nifti(item.label, item, "label")
         return row
 
 
-def _nifti(array: np.ndarray, affine: np.ndarray, path: str) -> dict[str, Any]:
-    return {"bytes": nifti_bytes(array, affine), "path": path}
+def _nifti(array: np.ndarray, item: Item, name: str) -> dict[str, Any]:
+    content = nifti_bytes(array, item.affine, item.case.synthetic)
+    return {"bytes": content, "path": f"{item.case.name}_{name}.nii.gz"}
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:

@@ -38,9 +38,9 @@ def label_name(case: Case) -> str:
 def case_files(item: Item, about: About) -> Iterator[File]:
     """Images and, where there is one, the label map."""
     for name, channel in zip(image_names(item.case, about), item.image, strict=True):
-        yield File(name, nifti_bytes(channel, item.affine), (item.case.name,))
+        yield File(name, nifti_bytes(channel, item.affine, item.case.synthetic), (item.case.name,))
     if item.label is not None:
-        yield File(label_name(item.case), nifti_bytes(item.label, item.affine), (item.case.name,))
+        yield File(label_name(item.case), nifti_bytes(item.label, item.affine, item.case.synthetic), (item.case.name,))
 
 
 def labelled(case: Case, listed: Sequence[str]) -> bool:

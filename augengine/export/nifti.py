@@ -18,15 +18,17 @@ _SCANNER = 1
 _GZIP_LEVEL = 3
 
 
-def nifti_bytes(array: np.ndarray, affine: np.ndarray) -> bytes:
+def nifti_bytes(array: np.ndarray, affine: np.ndarray, synthetic: bool = False) -> bytes:
     """`array` `(I, J)` or `(I, J, K)` as a gzipped NIfTI-1 file in mm; equal input gives equal bytes.
 
-    The affine is kept to float32's precision, 1e-5 mm within 128 mm of the origin.
+    The affine is kept to float32's precision, 1e-5 mm within 128 mm of the origin. A synthetic image says so in
+    `descrip`.
     """
     grid = array[..., None] if array.ndim == 2 else array
     image = nib.Nifti1Image(np.ascontiguousarray(grid), affine)
     image.header.set_xyzt_units("mm")
     image.header.set_slope_inter(1, 0)
+    image.header["descrip"] = b"synthetic, augengine" if synthetic else b"augengine"
     image.set_sform(affine, _SCANNER)
     image.set_qform(affine, _SCANNER)
     return gzip.compress(image.to_bytes(), _GZIP_LEVEL, mtime=0)

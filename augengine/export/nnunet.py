@@ -91,9 +91,9 @@ class NnUnet(Strict):
             image, label, affine = self._placed(item, len(about.labels) + 1)
             for n, channel in enumerate(image):
                 name = f"images{kind}/{case.name}_{n:04d}.nii.gz"
-                yield File(name, nifti_bytes(channel, affine), (case.name,))
+                yield File(name, nifti_bytes(channel, affine, case.synthetic), (case.name,))
             if label is not None:
-                yield File(f"labels{kind}/{case.name}.nii.gz", nifti_bytes(label, affine), (case.name,))
+                yield File(f"labels{kind}/{case.name}.nii.gz", nifti_bytes(label, affine, case.synthetic), (case.name,))
 
     def finish(self, cases: Sequence[Case], about: About, listed: Mapping[str, Sequence[str]]) -> Iterator[File]:
         """`dataset.json`, the folds, and the scripts for nnU-Net's environment."""

@@ -40,7 +40,11 @@ class TorchIO(Strict):
         """One NIfTI file per channel, one of the labels and one of where to sample."""
         for item in items:
             yield from case_files(item, about)
-            yield File(_sampling_name(item.case), nifti_bytes(sampling(item), item.affine), (item.case.name,))
+            yield File(
+                _sampling_name(item.case),
+                nifti_bytes(sampling(item), item.affine, item.case.synthetic),
+                (item.case.name,),
+            )
 
     def finish(self, cases: Sequence[Case], about: About, listed: Mapping[str, Sequence[str]]) -> Iterator[File]:
         """The table, and the module that reads it."""

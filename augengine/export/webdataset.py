@@ -76,9 +76,9 @@ class WebDataset(Strict):
                 yield "label.npy", _npy(item.label)
         else:
             for channel, name in zip(item.image, about.channels, strict=True):
-                yield f"{safe(name)}.nii.gz", nifti_bytes(channel, item.affine)
+                yield f"{safe(name)}.nii.gz", nifti_bytes(channel, item.affine, item.case.synthetic)
             if item.label is not None:
-                yield "label.nii.gz", nifti_bytes(item.label, item.affine)
+                yield "label.nii.gz", nifti_bytes(item.label, item.affine, item.case.synthetic)
         case = item.case
         yield (
             "json",

@@ -67,7 +67,10 @@ def test_values_and_labels_are_the_rows_own(tmp_path: Path) -> None:
         assert ((label == n) == (sample.label == LABELS[name])).all()
     made = augmented(sample)
     (name,) = [n for n, c in record(tmp_path / "out")["cases"].items() if c["sample_id"] == made.sample_id]
-    assert (np.asarray(nib.load(tmp_path / f"out/images/{name}_t1.nii.gz").dataobj) == made.image[0]).all()
+    written = nib.load(tmp_path / f"out/images/{name}_t1.nii.gz")
+    assert (np.asarray(written.dataobj) == made.image[0]).all()
+    assert written.header["descrip"].item() == b"synthetic, augengine"
+    assert flair.header["descrip"].item() == b"augengine"
 
 
 def test_air_is_zero_where_the_source_has_zero(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -69,5 +70,16 @@ def test_nifti_columns_hold_the_volumes(tmp_path: Path) -> None:
     assert (row["image_1_flair"].get_fdata() == volume(4).image[1]).all()
     assert np.abs(row["image_1_flair"].affine - OBLIQUE).max() <= 1e-5
     assert ((row["label"].get_fdata() == 3) == (volume(4).label == 4)).all()
+    assert row["label"].header["descrip"].item() == b"augengine"
     stored = pq.read_table(tmp_path / "out/data/test-000000.parquet")["label"][0].as_py()
     assert len(stored["bytes"]) > 100
+
+
+def test_their_own_writer_stores_paths(tmp_path: Path) -> None:
+    """Why the files are put into the table here."""
+    nib.save(nib.Nifti1Image(np.ones((2, 2, 2), np.uint8), OBLIQUE), tmp_path / "a.nii.gz")
+    found = datasets.Dataset.from_dict({"image": [str(tmp_path / "a.nii.gz")]}).cast_column("image", datasets.Nifti())
+    found.to_parquet(tmp_path / "a.parquet")
+    stored = pq.read_table(tmp_path / "a.parquet")["image"][0].as_py()
+    assert stored["bytes"] is None
+    assert stored["path"].endswith("a.nii.gz")
