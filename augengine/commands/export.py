@@ -13,7 +13,7 @@ from augengine.export.nnunet import BRATS_REGIONS
 from augengine.export.run import Exported, export
 from augengine.export.target import Target
 from augengine.io.store import Store
-from augengine.pipeline.cluster import connect, user_errors
+from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.units import Actors
 from augengine.report.console import console, stage, table
 from augengine.selection import Request
@@ -69,7 +69,7 @@ def export_command(
             connect()
         with stage(f"export {target}") as report:
             found = export(
-                made, request, Store(out), stack=stack, clear=clear_air, licence=licence,
+                made, request, Store(output_uri(out, "export")), stack=stack, clear=clear_air, licence=licence,
                 actors=Actors(actors, inline=inline), progress=report,
             )  # fmt: skip
         _print(found)

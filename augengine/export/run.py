@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -77,7 +77,7 @@ def export(
     """
     selected = select(request)
     cases = cases_of(selected)
-    cases = stacked(cases) if stack else cases
+    cases = [replace(case, plan="") for case in (stacked(cases) if stack else cases)]
     folder = PurePosixPath(out.uri).name
     about = About(selected.channels, selected.label_names, _licence(selected, licence), folder)
     target.check(cases, about)
