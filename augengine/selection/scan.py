@@ -12,7 +12,7 @@ import numpy as np
 
 from augengine.errors import DataError
 from augengine.io.store import Store
-from augengine.leakage import donors
+from augengine.leakage import donors_of
 from augengine.records import IntensityRule
 from augengine.selection import ratio
 from augengine.selection.agreement import Scheme
@@ -86,7 +86,7 @@ class Scan:
         for condition in request.where:
             if (augmented or not condition.of_making) and not self._meets(condition, row):
                 return str(condition)
-        if augmented and request.exclude_subjects and donors(row) & request.exclude_subjects:
+        if augmented and request.exclude_subjects and donors_of(row) & request.exclude_subjects:
             return "donor is an excluded subject"
         return None
 
