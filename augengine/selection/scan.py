@@ -75,9 +75,9 @@ class Scan:
                 next_step="give ingested data sets as real, and runs of augment as augmented",
             )  # fmt: skip
         self.splits.add(split)
-        if not augmented and request.splits is not None and split not in ("train", None):
+        if not augmented and request.splits is not None and split not in (*request.training, None):
             self.held_out.add(subject)
-        if request.splits is not None and split not in (("train",) if augmented else request.splits):
+        if request.splits is not None and split not in (request.training if augmented else request.splits):
             return "split"
         if request.only_subjects is not None and subject not in request.only_subjects:
             return "subject"
@@ -123,7 +123,7 @@ class Scan:
         self.shapes.add(tuple(row["image_shape"]))
         if row["label_names"] or self.request.unlabelled != "keep":
             self.schemes.setdefault((tuple(row["label_names"]), tuple(row["label_codes"])), where)
-        self.trained_on += not augmented and (self.request.splits is None or row["split"] == "train")
+        self.trained_on += not augmented and (self.request.splits is None or row["split"] in self.request.training)
         self.ids.update(f"{where}\n".encode())
 
     def _keep(
@@ -151,7 +151,9 @@ class Scan:
         if self.request.augmented_per_real is not None:
             ranks = np.concatenate([np.empty(0, np.int64), *(ranks for _, ranks in self.groups)]).tolist()
             where = ", ".join(store.uri for store in self.request.augmented)
-            limit = ratio.rank_limit(ranks, self.trained_on, self.request.augmented_per_real, "train", where)
+            limit = ratio.rank_limit(
+                ranks, self.trained_on, self.request.augmented_per_real, ", ".join(self.request.training), where
+            )
         groups = []
         for group, ranks in self.groups:
             taken = group if limit is None or not group.augmented else group.take(ranks < limit)
