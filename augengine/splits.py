@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from augengine import acquisition_terms
 from augengine.errors import ConfigError
-from augengine.records import Acquisition
+from augengine.records import ACQUISITION_CATEGORICAL, Acquisition
 from augengine.rng import derive, generator
 
 SPLITS = ("train", "val", "test")
@@ -18,12 +19,16 @@ def categories(acquisitions: Iterable[Acquisition], site: str | None = None) -> 
     """What a subject is stratified by: vendor, model, scan options, field strength and site of its volumes."""
     found = {f"site={site}"}
     for a in acquisitions:
-        strength = None if a.field_strength_t is None else round(a.field_strength_t, 1)  # 2.89 and 2.9 are one
-        found |= {
-            f"manufacturer={a.manufacturer}", f"model={a.model}", f"scan_options={a.scan_options}",
-            f"field_strength={strength}",
-        }  # fmt: skip
+        strength = a.field_strength_t and acquisition_terms.field_strength_t(a.field_strength_t)
+        found |= {f"{name}={a.to_dict()[name]}" for name in ACQUISITION_CATEGORICAL} | {f"field_strength={strength}"}
     return frozenset(found)
+
+
+def _normal(category: str) -> str:
+    """The same for all spellings of a vendor, a model or scan options."""
+    name, _, value = category.partition("=")
+    stated = name in ACQUISITION_CATEGORICAL and value != "None"
+    return f"{name}={acquisition_terms.normal(name, value)}" if stated else category
 
 
 def assign_splits(
@@ -52,8 +57,11 @@ def assign_splits(
     if not subjects:
         return {}
     order = sorted(subjects, key=lambda s: derive("split", seed, s))
-    names = sorted({c for s in order for c in subjects[s]})
-    table = np.array([[n in subjects[s] for n in names] for s in order], bool)
+    spellings: dict[str, set[str]] = {}  # what differs in spelling alone is one category
+    for category in {c for s in order for c in subjects[s]}:
+        spellings.setdefault(_normal(category), set()).add(category)
+    names = sorted(spellings.values(), key=min)
+    table = np.array([[not n.isdisjoint(subjects[s]) for n in names] for s in order], bool)
     fold = IterativeStratification(table, ratio, generator("split", seed))
     for wanted in (0, 2, 1):
         counts = np.bincount(fold, minlength=3)

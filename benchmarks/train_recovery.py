@@ -27,8 +27,8 @@ from augengine.io.store import Store
 from augengine.pipeline.cluster import connect
 from augengine.report.console import stage, table
 from augengine.train.config import read_recipe
+from augengine.train.metrics_file import read_metrics
 from augengine.train.run import train
-from augengine.train.state import read_metrics
 
 TOLERANCE = 0.02
 KILL_AFTER, KILL_BEFORE = 0.2, 0.9  # shares of the run between which the worker dies

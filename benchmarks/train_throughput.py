@@ -31,10 +31,10 @@ from augengine.train.config import Recipe, read_recipe
 from augengine.train.data import Rows
 from augengine.train.estimate import Estimate, estimate
 from augengine.train.loop import make_reader
+from augengine.train.metrics_file import read_metrics
 from augengine.train.objectives import objective
 from augengine.train.precision import Precision
 from augengine.train.run import train
-from augengine.train.state import read_metrics
 
 # Recipe: image side in the paper (240 x 240 x 155 volumes are padded to 240 x 240 x 160; 96 fits more cards) and parts.
 CASES: dict[str, tuple[str, int, dict[str, str]]] = {

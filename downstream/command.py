@@ -119,7 +119,7 @@ def evaluate(
             Experiment(
                 asked, built.data, uri, recipes, built.rows.get("augmented", ()), built.rows.get("untrained", ()),
                 tuple(arm.name for arm in chosen), ratio=ratio, curve=curve, segmenter=segmenter,
-                checkpoints=tuple(checkpoint or ()), **settings,
+                checkpoints=(*(checkpoint or ()), *built.labellers), **settings,
             ),
             stage, actors=spread,
         )  # fmt: skip

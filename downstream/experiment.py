@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from augengine.diffusion.checkpoint import read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import DataError
 from augengine.io.dataset import dataset_files
@@ -23,6 +24,7 @@ from augengine.leakage import Lineage, check_leakage
 from augengine.pipeline.units import Actors, Progress, Summary, Unit, run_units
 from augengine.rng import digest
 from augengine.train.config import Recipe
+from augengine.train.data import labellers
 from downstream.arms import ARMS, Arm, Extra, arms_of, find_arms, views_of
 from downstream.inventory import Inventory, take_inventory
 from downstream.lineage import models_of
@@ -141,7 +143,7 @@ def run(experiment: Experiment, stage: Stage, *, actors: Actors = Actors()) -> D
     with stage("train segmenters") as progress:
         trainings = _fit(experiment, trials, actors, progress)
     with stage("true class maps") as progress:
-        units = [Unit(chunk.digest(data), chunk.to_dict()) for chunk in chunks]
+        units = [Unit(chunk.digest(data, protocol), chunk.to_dict()) for chunk in chunks]
         args = {"data": data.uri, "protocol": protocol}
         run_units(
             units, TruthWorker, args, Store(f"{out.uri}/{TRUTH}"), {"stage": TRUTH}, actors=_light(actors),
@@ -208,7 +210,9 @@ def guard(
     experiment: Experiment, folders: Folders, chunks: Sequence[Chunk], models: Mapping[str, ModelSpec]
 ) -> dict[str, Lineage]:
     """Resolve the lineage of everything that any arm is trained on, one training domain after the other."""
-    protocol = experiment.protocol
+    protocol, parts = experiment.protocol, _parts(experiment)
+    others = {f"labels of the rows, {role}": sha for role, sha in labellers(Store(experiment.data)).items()}
+    others |= {name: spec.sha256 for name, spec in parts.items()}
     found = {}
     for train, kinds in folders.items():
         tests = {pair for cell in protocol.cells if cell.train == train for pair in protocol.tests(cell)}
@@ -218,9 +222,23 @@ def guard(
         # Validation rows decide no weight; where the protocol validates on the test subjects, they are those.
         counted = (row for row in rows if row["split"] == "train" or not protocol.validates_on_test)
         found[train] = check_leakage(
-            subjects, counted, models, held_out_manufacturer=protocol.held_out_manufacturer(train)
+            subjects,
+            counted,
+            {**models, **parts},
+            held_out_manufacturers=protocol.held_out_manufacturers(train),
+            others=others,
         )
     return found
+
+
+def _parts(experiment: Experiment) -> dict[str, ModelSpec]:
+    """Trained models that the segmenter's recipes are built on."""
+    return {
+        f"part '{name}' of recipe {recipe.name}": read_spec(uri)
+        for recipe in experiment.recipes.values()
+        for name, uri in recipe.parts.items()
+        if uri is not None
+    }
 
 
 def _metadata(uri: str) -> Iterable[dict[str, Any]]:
@@ -256,7 +274,10 @@ def write_plan(experiment: Experiment, trials: Sequence[Trial], chunks: Sequence
             "steps": experiment.steps, "ratio": experiment.ratio, "data": data.digest,
             "trials": [trial.to_dict() for trial in trials],
             "chunks": [
-                {"chunk_id": c.digest(data), "value": c.value, "split": c.split, "subjects": list(c.subjects)}
+                {
+                    "chunk_id": c.digest(data, experiment.protocol), "value": c.value, "split": c.split,
+                    "subjects": list(c.subjects),
+                }
                 for c in chunks
             ],
         },
@@ -309,7 +330,7 @@ def _predict(
     units = {}
     for trial in trials:
         for chunk in chunks_of(trial.train, chunks, protocol):
-            unit_id = prediction_id(trial.trial_id, chunk.digest(data))
+            unit_id = prediction_id(trial.trial_id, chunk.digest(data, protocol))
             spec = {"segmenter": f"{out.uri}/segmenters/{trial.trial_id}", "chunk": chunk.to_dict()}
             units[unit_id] = Unit(unit_id, spec)
     args = {"data": data.uri, "protocol": protocol, "device": "cuda" if actors.num_gpus else "cpu"}

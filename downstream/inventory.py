@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from augengine.errors import DataError
+from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import check_schema, read_group
 from augengine.io.store import Store
-from augengine.records import IntensityRule
-from augengine.rng import canonical_json
 from downstream.protocols import Protocol
 
 Scanned = tuple[str, str]
@@ -49,8 +46,7 @@ class Inventory:
         groups: those that hold rows.
         split: of each subject in each domain.
         labelled: who has labels.
-        digest: identity of the rows: their metadata, their labels, how their intensity ranges were measured, and the
-            sizes of their compressed images.
+        digest: identity of all that the rows are (`augengine.io.content`).
     """
 
     uri: str
@@ -75,41 +71,31 @@ def take_inventory(uri: str, protocol: Protocol) -> Inventory:
     Raises:
         DataError: no shards; or a subject that stands in two splits.
     """
-    store, running = Store(uri), hashlib.blake2b(digest_size=16)
+    store = Store(uri)
+    names = dataset_files(store)
     groups: list[Group] = []
     split: dict[Scanned, str] = {}
     labelled: set[Scanned] = set()
-    for name in dataset_files(store):
+    for name in names:
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for n in range(file.num_row_groups):
-            table = read_group(file, n, [*_COLUMNS, "label", "intensity_rule"])
+            table = read_group(file, n, [*_COLUMNS, "label"])
             labels, found = table["label"], set()
-            running.update(canonical_json([name, n, _image_bytes(file, n)]).encode())
             for place, row in enumerate(table.drop_columns("label").to_pylist()):
-                rule = IntensityRule.from_dict(row.pop("intensity_rule"))
                 if row["synthetic"]:  # augmented rows come from folders of their own
                     continue
                 key = (row["subject_id"], protocol.value(row))
-                label = labels[place].as_buffer() if labels[place].is_valid else None
                 found.add(key)
-                if label is not None:
+                if labels[place].is_valid:
                     labelled.add(key)
                 if split.setdefault(key, row["split"]) != row["split"]:
                     raise DataError(
                         "a subject stands in one split", found=f"{split[key]} and {row['split']}",
                         where=row["sample_id"], next_step="split by subject (jobs/ingest.py does)",
                     )  # fmt: skip
-                running.update(canonical_json(row).encode() + bytes(label or b""))
-                running.update("".join(map(canonical_json, rule.identity)).encode())
             groups.append(Group(name, n, frozenset(found)))
-    return Inventory(store.uri, tuple(groups), split, frozenset(labelled), running.hexdigest())
-
-
-def _image_bytes(file: pq.ParquetFile, group: int) -> list[int]:
-    meta = file.metadata.row_group(group)
-    columns = (meta.column(n) for n in range(meta.num_columns))
-    return [c.total_compressed_size for c in columns if c.path_in_schema == "image"]
+    return Inventory(store.uri, tuple(groups), split, frozenset(labelled), content_digest(store, names))
 
 
 def class_bits(row: Mapping[str, Any], protocol: Protocol) -> np.ndarray:

@@ -50,9 +50,9 @@ class Chunk:
         """Who is in it."""
         return frozenset((subject, self.value) for subject in self.subjects)
 
-    def digest(self, data: Inventory) -> str:
-        """Identity of its rows."""
-        return digest(data.digest, self.value, self.split, self.subjects, length=16)
+    def digest(self, data: Inventory, protocol: Protocol) -> str:
+        """Identity of its rows and of the classes that are told apart in them."""
+        return digest(data.digest, protocol.key, protocol.classes, self.value, self.split, self.subjects, length=16)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""

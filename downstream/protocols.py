@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from augengine.acquisition_terms import manufacturer
 from augengine.errors import ConfigError
 from augengine.phantom.protocols import GE, SIEMENS
 from augengine.rng import digest
@@ -73,6 +74,9 @@ class Protocol(Strict):
         named = {name for cell in self.cells for name in (cell.train, cell.test)} | set(self.reference)
         if named - set(self.domains):
             raise ValueError(f"cells name unknown domains: {', '.join(sorted(named - set(self.domains)))}")
+        for value in (v for values in self.domains.values() for v in values if self.key == "manufacturer"):
+            if manufacturer(value) != value:
+                raise ValueError(f"domains name manufacturers by their normal form: {manufacturer(value)}, not {value}")
         return self
 
     @property
@@ -109,17 +113,18 @@ class Protocol(Strict):
         """True if the cell is tested on nothing that it was trained on."""
         return not set(self.domains[cell.train]) & set(self.domains[cell.test])
 
-    def held_out_manufacturer(self, train: str) -> str | None:
-        """Whose scans no generator of a training domain may have seen; None if the protocol holds nobody out."""
+    def held_out_manufacturers(self, train: str) -> tuple[str, ...]:
+        """Whose scans no generator of a training domain may have seen; none if the protocol holds nobody out."""
         others = {v for values in self.domains.values() for v in values} - set(self.domains[train])
         strict = self.generator_sees == "train_domain" and self.key == "manufacturer"
-        return min(others) if strict and others else None
+        return tuple(sorted(others)) if strict else ()
 
     def value(self, row: Mapping[str, Any]) -> str:
-        """The domain value of a shard's row."""
+        """The domain value of a shard's row; all spellings of a manufacturer are one."""
         if self.key == "none":
             return ALL
-        return str(row["site"] if self.key == "site" else row["acquisition"]["manufacturer"])
+        stated = row["site"] if self.key == "site" else row["acquisition"]["manufacturer"]
+        return manufacturer(stated) if self.key == "manufacturer" and stated else str(stated)
 
 
 def _cells(*pairs: str) -> tuple[Cell, ...]:

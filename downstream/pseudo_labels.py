@@ -16,12 +16,14 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from augengine.errors import ConfigError
+from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files, finish
 from augengine.io.shards import SCHEMA, from_row, read_group, to_row
 from augengine.io.store import Store
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
-from augengine.rng import digest
-from downstream.segmenters import load_segmenter
+from augengine.rng import canonical_json, digest
+from augengine.train.data import LABELLERS
+from downstream.segmenters import load_segmenter, segmenter_identity
 
 FOLDER = "samples"
 BATCH = 16
@@ -46,15 +48,22 @@ def pseudo_label(
 
     Raises:
         ConfigError: a region of several labels, which does not say which of them a voxel has.
+        RunError: the folder holds the labels of another segmenter, or of other rows.
     """
     store, source = Store(out), Store(data)
+    names, labeller = dataset_files(source), segmenter_identity(segmenter)
     units = [
         Unit(digest(name, group, length=16), {"name": name, "group": group})
-        for name in dataset_files(source)
+        for name in names
         for group in range(source.parquet(name).num_row_groups)
     ]
     args = {"data": source.uri, "segmenter": segmenter, "device": "cuda" if actors.num_gpus else "cpu"}
-    run = run_units(units, LabelWorker, args, store, {"data": source.uri}, actors=actors, progress=progress)
+    mixture = {"iterations": ITERATIONS, "trust": TRUST, "smooth_px": SMOOTH_PX, "few": FEW,
+               "least_variance": LEAST_VARIANCE, "least_voxels": LEAST_VOXELS}  # fmt: skip
+    fingerprint = {"stage": "pseudo_labels", "source": content_digest(source, names), **labeller, "mixture": mixture}
+    # Whoever is trained on these rows learns from the subjects that trained the segmenter, too.
+    files = {LABELLERS: canonical_json(labeller["weights"]) + "\n"}
+    run = run_units(units, LabelWorker, args, store, fingerprint, files=files, actors=actors, progress=progress)
     finish(store, {"stage": "pseudo_labels", "counts": run.counts}, run.files)
     return store.uri
 

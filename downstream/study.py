@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from augengine.diffusion.checkpoint import SPEC, load_generator, save_generator, untrained
+from augengine.diffusion.checkpoint import SPEC, read_spec, save_generator, untrained
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy, load_policy
 from augengine.phantom.brain_cohort import BrainCohort
@@ -26,7 +26,7 @@ from downstream.experiment import Stage
 from downstream.inventory import Inventory, take_inventory
 from downstream.protocols import Protocol, other_domain
 from downstream.pseudo_labels import pseudo_label
-from downstream.segmenters import Training
+from downstream.segmenters import Training, checkpoints_of
 from downstream.segmenters.unet import UNet
 from downstream.views import View, view_of, write_views
 
@@ -63,10 +63,13 @@ class Study:
 
 @dataclass(frozen=True)
 class Built:
-    """Folders that an experiment takes: real shards, and augmented rows by kind, one folder per direction."""
+    """What an experiment takes: real shards, augmented rows by kind, one folder per direction, and the models that
+    labelled what their generators were trained on.
+    """
 
     data: str
     rows: dict[Extra, tuple[str, ...]]
+    labellers: tuple[str, ...] = ()
 
 
 def build(
@@ -97,6 +100,7 @@ def build(
     shown = [_generator_view(data, protocol, *pair) for pair in targets.items()]
     uris = _write([*sources, *shown], out, protocol, stage, light) if directions else []
     rows: dict[Extra, list[str]] = {kind: [] for kind in made}
+    labellers: list[str] = []
     for n, source in enumerate(directions):
         values = protocol.domains[source], protocol.domains[targets[source]]
         seen, name = uris[len(directions) + n], shown[n].folder
@@ -105,6 +109,7 @@ def build(
             labeller = _labeller(study, protocol, uris[n], f"{out}/labellers/{name}", stage, say)
             with stage(f"labels for the generator, {source} → {targets[source]}") as report:
                 seen = pseudo_label(seen, labeller, f"{out}/pseudo_labels/{name}", actors=actors, progress=report)
+            labellers += checkpoints_of(labeller).values()
         trained = _generator(study, seen, f"{out}/generators/{name}", stage, say)
         for kind in sorted(made):
             checkpoint = (
@@ -116,14 +121,15 @@ def build(
                 made_rows = augment(policy, uris[n], folder, given, actors=actors, progress=report)
             check_acceptable(made_rows)
             rows[kind].append(folder)
-    return Built(data.uri, {kind: tuple(found) for kind, found in rows.items()})
+    return Built(data.uri, {kind: tuple(found) for kind, found in rows.items()}, tuple(labellers))
 
 
 def direction(study: Study, source: str, target: str, *, judged: bool = True, known: bool = False) -> LoadedPolicy:
     """The study's policy for scans of one manufacturer, with acquisitions of another as targets.
 
     `known` draws these from the other's training scans in the data at hand, whose subjects are recorded as donors;
-    otherwise from the published protocols.
+    otherwise from the published protocols, of which the generator may not have seen the scanner: what it cannot paint
+    is left out of the rows, too.
     `judged` False drops the gates but one that nothing breaks: the control is to deliver rows, however bad they are.
     Where rows are judged, more are made than are taken, since some are rejected; and never fewer than for a ratio of 1,
     so that ratios can be compared later without making all rows anew.
@@ -132,7 +138,8 @@ def direction(study: Study, source: str, target: str, *, judged: bool = True, kn
     values["name"] += f"-{'to'.join(name.split()[0].lower() for name in (source, target))}"
     values["select"] = {"split": "train", "where": {"manufacturer": source}}
     values["params"]["target"] = {
-        "empirical": {"from": "samples" if known else "duke_protocols", "where": {"manufacturer": target}}
+        "empirical": {"from": "samples" if known else "duke_protocols", "where": {"manufacturer": target}},
+        **({} if known else {"unseen": "absent"}),
     }
     values["output"]["per_input"] = math.floor(max(1.0, study.ratio)) + 1 if judged else math.ceil(study.ratio)
     if not judged:
@@ -199,9 +206,11 @@ def _generator(study: Study, data: str, out: str, stage: Stage, say: Progress) -
 
 
 def _without_training(checkpoint: str, out: str) -> str:
-    """The same architecture with random weights, as a checkpoint of its own."""
-    store = Store(out)
-    if not store.exists(SPEC):
-        model = untrained(load_generator(checkpoint), UNTRAINED_SEED)
+    """The same architecture with random weights, as a checkpoint of its own; made anew for another architecture."""
+    store, model = Store(out), untrained(read_spec(checkpoint), UNTRAINED_SEED)
+    made_alike = {"sha256": "", "engine_version": ""}  # of the weights' bytes, and of who wrote them
+    if not store.exists(SPEC) or read_spec(out).model_copy(update=made_alike) != model.spec.model_copy(
+        update=made_alike
+    ):
         save_generator(store, model.spec, dict(model.network.state_dict()))
     return store.uri

@@ -5,7 +5,6 @@ A segmenter is pointed at such folders and at nothing else, so labels of another
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,12 +17,13 @@ from augengine import __version__
 from augengine.errors import DataError
 from augengine.gates import body_mask
 from augengine.intensity import denormalise, normalise
+from augengine.io.content import content_digest
 from augengine.io.dataset import below, dataset_files, finish
 from augengine.io.shards import SCHEMA, check_schema, from_row, read_group, to_row
 from augengine.io.store import Store
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.records import Provenance, Sample
-from augengine.rng import canonical_json, digest, generator
+from augengine.rng import digest, generator
 from downstream.inventory import Inventory, Scanned
 from downstream.protocols import Protocol
 
@@ -90,17 +90,18 @@ def augmented_views(name: str, folders: Sequence[str], rows: Iterable[Scanned], 
     subjects = {subject for subject, _ in wanted}
     views = []
     for n, folder in enumerate(folders):
-        store, running, places = Store(folder), hashlib.blake2b(digest_size=16), []
-        for file_name in dataset_files(store):
+        store, places = Store(folder), []
+        names = dataset_files(store)
+        for file_name in names:
             file = store.parquet(file_name)
             check_schema(file, store.path(file_name))
             for group in range(file.num_row_groups):
-                found = file.read_row_group(group, columns=["sample_id", "subject_id"]).to_pydict()
-                running.update(canonical_json([file_name, group, found]).encode())
+                found = file.read_row_group(group, columns=["subject_id"]).to_pydict()
                 if subjects & set(found["subject_id"]):
                     places.append((file_name, group))
         if places:
-            views.append(View(f"{name}-{n}", store.uri, running.hexdigest(), tuple(places), wanted, synthetic=True))
+            source = content_digest(store, names)
+            views.append(View(f"{name}-{n}", store.uri, source, tuple(places), wanted, synthetic=True))
     if not views:
         raise DataError(
             "augmented rows come from the training domain's subjects", found="none does", where=", ".join(folders),

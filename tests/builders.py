@@ -168,7 +168,7 @@ def tiny_spec(kind: Kind, *, channels: tuple[str, ...] = ("t1",), size: int = 32
 def write_checkpoint(
     folder: object, *, channels: tuple[str, ...] = ("t1",), seed: int = 0, size: int = 32, kind: Kind = "acquisition"
 ) -> str:
-    """A very small generator with random weights; returns its URI."""
-    spec = tiny_spec(kind, channels=channels, size=size)
+    """A very small generator with random weights, which says so; returns its URI."""
+    spec = tiny_spec(kind, channels=channels, size=size).model_copy(update={"untrained_seed": seed})
     save_generator(Store(str(folder)), spec, untrained(spec, seed).network.state_dict())
     return str(folder)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from object_store import BUCKET
 
 # Before numpy and torch load: threads change the last bits and fight over small machines.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 STORAGE = ("local", "memory", "s3")
-BUCKET = "augengine"
 
 
 @pytest.fixture(scope="session")

@@ -179,6 +179,10 @@ def test_the_command_prints_rates_and_writes_json(tmp_path: Path) -> None:
     assert min(found["recall"].values()) >= 0.95
     assert found["gates"]["volume_ratio"]["false_rejects"] is None
     one = write_samples(tmp_path / "one", SAMPLES[:3])
+    elsewhere = POLICY.replace("select: {split: train}", "select: {where: {manufacturer: Acme}}")
+    (tmp_path / "elsewhere.yaml").write_text(elsewhere)
+    refused = CliRunner().invoke(app, [str(tmp_path / "elsewhere.yaml"), uri])
+    assert "0 rows, no manufacturer 'Acme', nearest: " in " ".join(refused.stderr.split())
     result = CliRunner().invoke(app, [str(tmp_path / "policy.yaml"), one])
     assert result.exit_code == 2
     assert "at least 8 real rows" in result.stderr

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "augengine"
 FLOORS = [
-    {"records", "rng", "errors", "geometry", "yaml_config"},
+    {"acquisition_terms", "records", "rng", "errors", "geometry", "yaml_config"},
     {"io", "intensity", "masks", "prepare", "splits", "phantom", "diffusion", "policy"},
     {"edits", "gates", "leakage", "metrics"},
     {"load", "selection"},

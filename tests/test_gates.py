@@ -292,6 +292,8 @@ def test_the_predictor_is_asked_about_what_changed_only(tmp_path: Path) -> None:
     assert np.isnan(value("acquisition_prediction", before, slice_sample(3), **options))
     other = before.replace(image=before.image[:, ::-1].copy(), acquisition=GE)
     assert 0 < abs(value("acquisition_prediction", before, other, **options)) <= 1
+    respelt = SIEMENS.replace(manufacturer="Siemens", model="MAGNETOM Skyra", scan_options="sfs\\pfp")
+    assert np.isnan(value("acquisition_prediction", before, other.replace(acquisition=respelt), **options))
 
 
 def test_what_cannot_be_measured_fails() -> None:

@@ -32,6 +32,16 @@ def test_each_channel_is_on_its_own_range() -> None:
     np.testing.assert_allclose(denormalise(x, sample), sample.image, atol=1e-5)
 
 
+def test_one_channel_is_scaled_as_it_ever_was() -> None:
+    """To the last bit: models and figures of single sequences stand on it."""
+    sample = slice_sample(1, intensity_range=((31.7, 702.3),))
+    x, (low, high) = normalise(sample), (31.7, 702.3)
+    assert x.tobytes() == ((sample.image - low) / (high - low)).astype(np.float32).tobytes()
+    y = x * np.float32(1.1) - np.float32(0.1)
+    expected = np.round((y.astype(np.float64) * (high - low) + low).clip(min=0))
+    assert denormalise(y, sample).tobytes() == (expected + 0.0).astype(np.float32).tobytes()
+
+
 def test_each_channel_keeps_its_own_kind_of_numbers() -> None:
     """Negative values or fractions of one channel are no licence for another."""
     sample = three()

@@ -59,6 +59,19 @@ def test_foreground_is_any_channel_with_holes_filled() -> None:
     assert masks.foreground(image).sum() == 7 * 7
 
 
+def test_foreground_of_z_scores_is_what_differs_from_the_rim() -> None:
+    """Air is below 0 there, and interpolation rounds it; a little ringing around 0 is no other background."""
+    image = np.full((2, 12, 12, 4), -1.5, np.float32)
+    image[0, 3:9, 3:9] = 0.0
+    image[0, 0, 0] += 1e-6
+    image[1, 3:9, 3:9] = 0.7
+    assert masks.foreground(image).sum() == 6 * 6 * 4
+    ringing = np.zeros((1, 12, 12), np.float32)
+    ringing[0, 3:9, 3:9] = 80
+    ringing[0, 2, 4] = -3
+    assert masks.foreground(ringing).sum() == 6 * 6 + 1
+
+
 def test_gaps_take_the_nearest_label_in_mm() -> None:
     label = np.zeros((9, 9), np.uint8)
     label[:, :2], label[7:], label[4, 4] = 5, 6, 1

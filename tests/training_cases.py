@@ -127,6 +127,7 @@ def survey_of(dims: int = 2, **changes: Any) -> Survey:
     values: dict[str, Any] = {
         "rows": 4, "channels": ("t1",), "labels": LABELS, "image_size": SIZES[dims], "spacing_mm": (1.0, 1.0, 3.0),
         "vocabulary": Vocabulary.fit(ACQUISITIONS), "subjects": SUBJECTS,
+        "manufacturers": ("GE MEDICAL SYSTEMS", "SIEMENS"),
     }  # fmt: skip
     return Survey(**{**values, **changes})
 

@@ -15,7 +15,9 @@ from augengine.gates import Gates, Tools
 from augengine.gates.calibration import FALSE_REJECTS, Calibration, calibrate
 from augengine.gates.defects import DEFECTS
 from augengine.gates.real_rows import read_real_rows
+from augengine.io.store import Store
 from augengine.load import load_mixture
+from augengine.pipeline.choices import count_acquisitions, why_nothing
 from augengine.pipeline.cluster import user_errors
 from augengine.policy.spec import GateSpec
 from augengine.report.console import console, table
@@ -42,8 +44,12 @@ def calibrate_command(
         for member in mixture.members:
             real = read_real_rows(data, member.policy.select, rows)
             if len(real) < LEAST_ROWS:
-                raise DataError(f"calibration needs at least {LEAST_ROWS} real rows", found=f"{len(real)} rows",
-                                where=data, next_step="loosen the policy's select, or give more data")  # fmt: skip
+                reason = why_nothing(member.policy.select, count_acquisitions(Store(data)))
+                raise DataError(
+                    f"calibration needs at least {LEAST_ROWS} real rows", where=data,
+                    found=f"{len(real)} rows" + (f", {reason}" if reason else ""),
+                    next_step="loosen the policy's select, or give more data",
+                )  # fmt: skip
             for step, specs in member.gates.items():
                 name = mixture.named(member, step).removesuffix(".")
                 found = calibrate(Gates(specs, tools=tools), real, per_defect=per_defect, rate=rate)

@@ -46,6 +46,7 @@ def _lines(found: Forecast, mixture: Mixture) -> list[tuple[str, object]]:
         *((f"left out: {reason}", count) for reason, count in sorted(found.source.left_out.items())),
         (f"requested ({mixture.per_input} per input)", found.requested),
         *((f"requested of {m.name}", found.source.requested(m.name)) for m in mixture.members if mixture.mix),
+        *((f"policy {name} takes no row", reason) for name, reason in found.idle.items()),
         *((f"skipped: {reason}", f"{n} of {found.drawn} drawn") for reason, n in sorted(found.skipped.items())),
         ("outputs expected", found.outputs),
         ("seconds", "" if found.seconds is None else f"{found.seconds:.0f}"),

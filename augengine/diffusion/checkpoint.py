@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -152,8 +153,15 @@ def untrained(like: Model | ModelSpec, seed: int, device: str | torch.device = "
             fan_in = parameter[0].numel()
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
     content = safetensors.torch.save(network.state_dict())
-    sha256 = hashlib.sha256(content).hexdigest()
-    return Generator(spec.model_copy(update={"sha256": sha256, "metrics": {}, "subject_hashes": ()}), network, device)
+    return Generator(_nobody_s(spec, seed, hashlib.sha256(content).hexdigest()), network, device)
+
+
+def _nobody_s(spec: ModelSpec, seed: int, sha256: str) -> ModelSpec:
+    """The description of weights that were drawn from a seed, in the whole model and so in its parts."""
+    parts = {role: _nobody_s(part, seed, "") for role, part in spec.parts.items()}
+    nothing: dict[str, Any] = {"metrics": {}, "subject_hashes": (), "donor_hashes": (), "teachers": ()}
+    changes = {**nothing, "manufacturers": (), "untrained_seed": seed, "sha256": sha256, "parts": parts}
+    return spec.model_copy(update=changes)
 
 
 def _weights(store: Store, spec: ModelSpec) -> dict[str, Tensor]:

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from augengine.acquisition_terms import nearest, normal, scan_options, shown
 from augengine.records import Acquisition
 from augengine.yaml_config import Strict
 
@@ -20,6 +22,8 @@ CATEGORICAL = ("manufacturer", "model", "field_strength_t")
 MULTI_LABEL = "scan_options"
 NUMERIC = ("flip_angle_deg", "slice_thickness_mm", "echo_time_ms", "repetition_time_ms")
 PARAMETERS = (*CATEGORICAL, MULTI_LABEL, *NUMERIC)
+# A number may lie outside the range of training by this factor; what is further away was never learnt.
+REACH = 1.25
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Condition:
 
 
 class Vocabulary(Strict):
-    """Values seen in training, in sorted order.
+    """Values seen in training, in sorted order; what differs in spelling alone (`acquisition_terms`) is one value.
 
     Scan options are DICOM's multi-valued (0018,0022). The paper one-hot encodes whole strings, which in Duke is
     nearly the vendor's name over again and says nothing of a new string. Here every single option is a feature of
@@ -56,31 +60,37 @@ class Vocabulary(Strict):
     combination that training never held still means something.
 
     Attributes:
-        categories: values (as text) of each categorical parameter.
+        categories: values (as text) of each categorical parameter. Those of older models may hold several spellings
+            of one value, each with weights of its own: a value is then the spelling that it has, or else the first.
         options: single scan options.
         maxima: largest value of each numeric parameter; a feature is value / maximum, and 0 is unconditional
             (paper 004, 2.2).
+        minima: smallest value above 0 of each numeric parameter; older models do not state it.
     """
 
     categories: dict[str, tuple[str, ...]]
     options: tuple[str, ...]
     maxima: dict[str, float]
+    minima: dict[str, float] = Field(default_factory=dict)
 
     @classmethod
     def fit(cls, acquisitions: Iterable[Acquisition]) -> Vocabulary:
         """Collect the values of training rows; reads its argument once."""
-        seen: dict[str, set[str]] = {name: set() for name in (*CATEGORICAL, MULTI_LABEL)}
-        maxima = dict.fromkeys(NUMERIC, 0.0)
+        spellings: dict[str, dict[str | float, set[str]]] = {name: {} for name in CATEGORICAL}
+        options: set[str] = set()
+        numbers: dict[str, set[float]] = {name: set() for name in NUMERIC}
         for acquisition in acquisitions:
             for name in CATEGORICAL:
-                seen[name].update(_text(getattr(acquisition, name)))
-            seen[MULTI_LABEL].update(_options(acquisition) or ())
+                if (value := getattr(acquisition, name)) is not None:
+                    spellings[name].setdefault(normal(name, value), set()).add(shown(name, value))
+            options.update(_options(acquisition) or ())
             for name in NUMERIC:
-                maxima[name] = max(maxima[name], getattr(acquisition, name) or 0.0)
+                numbers[name].add(getattr(acquisition, name) or 0.0)
         return cls(
-            categories={name: tuple(sorted(seen[name])) for name in CATEGORICAL},
-            options=tuple(sorted(seen[MULTI_LABEL])),
-            maxima=maxima,
+            categories={name: tuple(sorted(map(min, found.values()))) for name, found in spellings.items()},
+            options=tuple(sorted(options)),
+            maxima={name: max(found, default=0.0) for name, found in numbers.items()},
+            minima={name: min(found - {0.0}, default=0.0) for name, found in numbers.items()},
         )
 
     @property
@@ -90,7 +100,7 @@ class Vocabulary(Strict):
         return {**{n: wide[n] for n in CATEGORICAL}, MULTI_LABEL: len(self.options), **dict.fromkeys(NUMERIC, 1)}
 
     def encode(self, acquisitions: Sequence[Acquisition]) -> Condition:
-        """(B, F) features and (B, P) presence; a value that training never held counts as absent."""
+        """(B, F) features and (B, P) presence; a value that training never held counts as absent: see `unseen`."""
         widths = self.widths
         features = torch.zeros(len(acquisitions), sum(widths.values()))
         present = torch.zeros(len(acquisitions), len(widths), dtype=torch.bool)
@@ -120,28 +130,70 @@ class Vocabulary(Strict):
             found.append(Acquisition(**values))  # type: ignore[arg-type]
         return found
 
+    def unseen(self, acquisition: Acquisition) -> dict[str, str]:
+        """What is stated and was never learnt, by parameter, each with the value and what is nearest to it.
+
+        `encode` hides a value that training never held, and of a number far from those of training it makes a feature
+        that the network never met.
+        """
+        found: dict[str, str] = {}
+        for name in PARAMETERS:
+            value = getattr(acquisition, name)
+            if value is None:
+                continue
+            if name == MULTI_LABEL:
+                if strange := [option for option in scan_options(value) if option not in self._heard(value)]:
+                    found[name] = f"{', '.join(strange)} of scan_options (seen: {', '.join(self.options) or 'none'})"
+            elif name in NUMERIC:
+                low, high = self.minima.get(name, 0.0), self.maxima[name]
+                if value <= 0 or not low / REACH <= value <= high * REACH:
+                    seen = f"{low:g} to {high:g}" if low else f"up to {high:g}"
+                    found[name] = f"{name} {value:g} (seen: {seen if high else 'none'})"
+            elif self._column(name, value) is None:
+                stated = repr(value) if isinstance(value, str) else f"{value:g}"
+                known = nearest(name, value, dict.fromkeys(self._stated(name), 0))
+                found[name] = f"{name} {stated} (nearest seen: {known})"
+        return found
+
+    def seen_part(self, acquisition: Acquisition) -> Acquisition:
+        """The acquisition without what training never held: absent, or of scan options the known ones."""
+        changes: dict[str, str | float | None] = dict.fromkeys(self.unseen(acquisition))
+        if MULTI_LABEL in changes and acquisition.scan_options is not None:
+            changes[MULTI_LABEL] = "\\".join(self._heard(acquisition.scan_options)) or None
+        return acquisition.replace(**changes)
+
     def _features(self, name: str, acquisition: Acquisition) -> list[float] | None:
         value = getattr(acquisition, name)
         if name == MULTI_LABEL:
             options = _options(acquisition)
-            return None if options is None else [float(option in options) for option in self.options]
+            return None if options is None else [float({*scan_options(o)} <= {*options}) for o in self.options]
         if name in NUMERIC:
             return None if not value or not self.maxima[name] else [value / self.maxima[name]]
-        known = self.categories[name]
-        return None if value is None or _name(value) not in known else [float(_name(value) == k) for k in known]
+        column = None if value is None else self._column(name, value)
+        return None if column is None else [float(n == column) for n in range(len(self.categories[name]))]
 
+    def _column(self, name: str, value: str | float) -> int | None:
+        """The place of a category: of its own spelling, or the first that means the same; None if there is none."""
+        text, stated = value if isinstance(value, str) else f"{value:g}", self._stated(name)
+        if text in self.categories[name]:
+            return self.categories[name].index(text)
+        wanted = normal(name, value)
+        return next((n for n, known in enumerate(stated) if normal(name, known) == wanted), None)
 
-def _text(value: str | float | None) -> tuple[str, ...]:
-    return () if value is None else (_name(value),)
+    def _stated(self, name: str) -> list[str | float]:
+        """The categories as values of the parameter."""
+        return [float(text) if name == "field_strength_t" else text for text in self.categories[name]]
 
-
-def _name(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
+    def _heard(self, text: str) -> list[str]:
+        """The scan options of a text that have a feature; those of older models may stand for several at once."""
+        given = scan_options(text)
+        parts = [set(scan_options(option)) for option in self.options]
+        return [option for option in given if any(option in part <= set(given) for part in parts)]
 
 
 def _options(acquisition: Acquisition) -> tuple[str, ...] | None:
     text = acquisition.scan_options
-    return None if text is None else tuple(part for part in text.split("\\") if part)
+    return None if text is None else scan_options(text)
 
 
 class TokenEmbedding(nn.Module):

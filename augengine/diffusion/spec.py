@@ -84,8 +84,13 @@ class ModelSpec(Strict):
         context: offsets of neighbouring slices that are shown as further planes (2.5D).
         parts: models that this one is built on and holds frozen, by role.
         intensity: how the ranges of its rows were measured, and the scale that it sees them on.
-        subject_hashes: the training subjects (see `checkpoint.subject_hash`), those of the parts included.
-        manufacturers: whose scans trained it or its parts; None if that was not recorded.
+        subject_hashes: the training subjects (see `checkpoint.subject_hash`), those of the parts included. None at all
+            are not nobody, but unknown, unless `untrained_seed` is set.
+        donor_hashes: subjects that augmented training rows borrowed from.
+        teachers: sha256 of the models that made, judged or labelled training rows; those of older models are unknown.
+        manufacturers: whose scans trained it or its parts, in the normal form; None if some row did not say.
+        untrained_seed: nobody trained it: the weights, those of the parts too, were drawn at random from this seed
+            (`checkpoint.untrained`). None: it was trained.
         sha256: that of `model.safetensors`.
     """
 
@@ -108,7 +113,10 @@ class ModelSpec(Strict):
     spacing_mm: tuple[float, ...]
     intensity: IntensitySpec = Field(default_factory=IntensitySpec)
     subject_hashes: tuple[str, ...] = ()
+    donor_hashes: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ()
     manufacturers: tuple[str, ...] | None = None
+    untrained_seed: int | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     recipe: str = ""
     engine_version: str = ""

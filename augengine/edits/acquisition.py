@@ -10,54 +10,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
 
+from augengine.acquisition_terms import alike
 from augengine.diffusion import counterfactual
 from augengine.diffusion.checkpoint import Generator
+from augengine.diffusion.conditions import PARAMETERS, Vocabulary
 from augengine.diffusion.guidance import Guidance
 from augengine.diffusion.spec import ModelSpec
 from augengine.diffusion.tissue import tissue_index
 from augengine.edits.base import Context, Donor, Drawing, Plan, Skip
+from augengine.edits.targets import Target, candidates, check_donors, check_stated, paintable
 from augengine.errors import CheckpointError, ConfigError
 from augengine.intensity import denormalise, normalise
-from augengine.phantom.protocols import duke_protocols
-from augengine.policy.spec import Sampler, Where, check_where, matches
+from augengine.policy.spec import Sampler
 from augengine.records import Acquisition, Sample
-from augengine.yaml_config import Strict, unset
-
-
-class Empirical(Strict):
-    """Whole rows of a joint table, drawn as often as they occur, since parameters are never independent.
-
-    `samples`: the training subjects of the data at hand. `duke_protocols`: the published counts of the Duke
-    collection, for the `strict` protocol in which no target comes from the data.
-    """
-
-    source: Literal["samples", "duke_protocols"] = Field(alias="from", default="samples")
-    where: Where = Field(default_factory=dict)
-    _check = field_validator("where")(check_where)
-
-
-class Target(Strict):
-    """Where the new acquisition comes from: exactly one of the three.
-
-    Attributes:
-        empirical: a row of a joint table.
-        explicit: parameters that are changed; the others stay as scanned.
-        protocols: whole acquisitions by name, which the row's plan states; what a protocol leaves out is unknown.
-    """
-
-    empirical: Empirical | None = None
-    explicit: list[dict[str, str | float]] | None = Field(default=None, min_length=1)
-    protocols: dict[str, dict[str, str | float]] | None = Field(default=None, min_length=1, exclude_if=unset)
-
-    @model_validator(mode="after")
-    def _one(self) -> Target:
-        if sum(given is not None for given in (self.empirical, self.explicit, self.protocols)) != 1:
-            raise ValueError("give exactly one of 'empirical', 'explicit' and 'protocols'")
-        for row in (*(self.explicit or ()), *(self.protocols or {}).values()):
-            check_where(dict(row))
-        return self
+from augengine.yaml_config import Strict
 
 
 class AcquisitionParams(Strict):
@@ -75,7 +42,11 @@ class AcquisitionEdit:
     MODELS: ClassVar[Mapping[str, tuple[str, ...]]] = {"generator": ("acquisition",)}
 
     def check(self, params: AcquisitionParams, sampler: Sampler, specs: Mapping[str, ModelSpec]) -> None:
-        """`structure` needs a generator with a structure input, `inversion` the solver ddim."""
+        """`structure` needs a generator with a structure input, `inversion` the solver ddim.
+
+        Values that the policy itself states must be among those that the generator saw, unless `target.unseen` says
+        what becomes of them.
+        """
         if params.method == "structure" and not specs["generator"].takes_structure:
             raise CheckpointError(
                 "method 'structure' needs a generator with a structure input",
@@ -86,6 +57,11 @@ class AcquisitionEdit:
             raise ConfigError(
                 "method 'inversion' needs solver ddim", found=sampler.solver, next_step="set sampler.solver: ddim"
             )
+        check_stated(params.target, specs["generator"].vocabulary)
+
+    def check_donors(self, params: AcquisitionParams, donors: Sequence[Donor]) -> None:
+        """Refuse a choice among the data's own acquisitions that none of them meets."""
+        check_donors(params.target, donors)
 
     def plan(
         self, sample: Sample, params: AcquisitionParams, rng: np.random.Generator, context: Context
@@ -96,12 +72,23 @@ class AcquisitionEdit:
         """
         if sample.intensity_range is None:
             return Skip("the sample carries no intensity range; ingest it again")
-        donors = _candidates(params.target, sample, rng, context)
-        donors = [d for d in donors if d.acquisition != sample.acquisition and d.subject_id != sample.subject_id]
+        donors = candidates(params.target, sample, rng, context)
+        own, subject = sample.acquisition, sample.subject_id
+        donors = [d for d in donors if d.subject_id != subject and not alike(d.acquisition, own, PARAMETERS)]
         if not donors:
             return Skip("no target acquisition differs from the sample's own")
         chosen = donors[int(rng.integers(len(donors)))]
-        plan: dict[str, Any] = {"acquisition": chosen.acquisition.to_dict()}
+        target, vocabulary = chosen.acquisition, _vocabulary(context)
+        unseen = vocabulary.unseen(target) if vocabulary else {}
+        if unseen and params.target.unseen != "absent":
+            return Skip(f"the generator never saw the target's {'; '.join(unseen.values())}")
+        if unseen and vocabulary:
+            target = vocabulary.seen_part(target)
+            if alike(target, own, PARAMETERS):
+                return Skip("what the generator knows of the target does not differ from the sample's own")
+        plan: dict[str, Any] = {"acquisition": paintable(target, own).to_dict()}
+        if unseen:
+            plan["unseen"] = {name: chosen.acquisition.to_dict()[name] for name in unseen}
         if params.target.protocols is not None:
             plan["protocol"] = chosen.subject_id
             return Drawing(plan)
@@ -149,17 +136,5 @@ class AcquisitionEdit:
         return None
 
 
-def _candidates(target: Target, sample: Sample, rng: np.random.Generator, context: Context) -> list[Donor]:
-    """Acquisitions to choose from with equal chance; a frequent row stands there as often as it was seen."""
-    if target.explicit is not None:
-        return [Donor("", sample.acquisition.replace(**row)) for row in target.explicit]
-    if target.protocols is not None:  # named in a donor's place
-        return [Donor(name, Acquisition(**row)) for name, row in target.protocols.items()]  # type: ignore[arg-type]
-    assert target.empirical is not None
-    if target.empirical.source == "samples":
-        donors = list(context.donors)
-    else:
-        quantile = float(rng.random())
-        rows = [Donor("", p.acquisition(quantile)) for p in duke_protocols()]
-        donors = [row for row, p in zip(rows, duke_protocols(), strict=True) for _ in range(p.patients)]
-    return [d for d in donors if matches(target.empirical.where, d.acquisition)]
+def _vocabulary(context: Context) -> Vocabulary | None:
+    return context.specs["generator"].vocabulary if "generator" in context.specs else None

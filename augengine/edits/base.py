@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -73,6 +73,14 @@ class Context:
 
     donors: tuple[Donor, ...] = field(default_factory=tuple)
     specs: Mapping[str, ModelSpec] = field(default_factory=dict)
+
+
+@runtime_checkable
+class TakesDonors(Protocol):
+    """An edit that borrows from the data's training subjects."""
+
+    def check_donors(self, params: Any, donors: Sequence[Donor]) -> None:
+        """Refuse parameters that no subject of the data can serve, before any row is made: `DataError`."""
 
 
 class Edit(Protocol):

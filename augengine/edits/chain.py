@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from augengine.diffusion.spec import ModelSpec
-from augengine.edits.base import Context, Donor, Edit, Plan, Skip
+from augengine.edits.base import Context, Donor, Edit, Plan, Skip, TakesDonors
 from augengine.policy.spec import GateSpec, Sampler
 from augengine.records import Sample
 from augengine.rng import derive
@@ -50,6 +50,11 @@ class Step:
     def check(self, specs: Mapping[str, ModelSpec]) -> None:
         """Refuse settings and models (by the policy's roles) that cannot work."""
         self.edit.check(self.params, self.sampler, self.own(specs))
+
+    def check_donors(self, donors: Sequence[Donor]) -> None:
+        """Refuse parameters that none of the data's training subjects can serve."""
+        if isinstance(self.edit, TakesDonors):
+            self.edit.check_donors(self.params, donors)
 
     def plan(self, sample: Sample, row: Plan, donors: Sequence[Donor], specs: Mapping[str, ModelSpec]) -> Plan | Skip:
         """Draw this step's plan for a row.

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from augengine.acquisition_terms import same
 from augengine.diffusion.checkpoint import Model
 from augengine.diffusion.conditions import CATEGORICAL, MULTI_LABEL, Condition, Vocabulary
 from augengine.diffusion.segmentation import probabilities
@@ -115,7 +116,7 @@ def _changed(vocabulary: Vocabulary, wanted: Condition, case: Case) -> list[str]
     """Parameters that the edit changes to values which the predictor knows."""
     new, old = case.after.acquisition.to_dict(), case.before.acquisition.to_dict()
     known = zip(vocabulary.widths.items(), wanted.present[0].tolist(), strict=True)
-    return [name for (name, width), stated in known if width and stated and new[name] != old[name]]
+    return [name for (name, width), stated in known if width and stated and not same(name, new[name], old[name])]
 
 
 def _forward(model: Model, image: np.ndarray) -> Tensor:

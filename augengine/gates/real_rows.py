@@ -9,6 +9,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter
 
 from augengine import masks
+from augengine.acquisition_terms import alike
 from augengine.gates.base import LESION, Case, Comparison, label_mask, label_of
 from augengine.intensity import denormalise, normalise
 from augengine.io.dataset import dataset_files
@@ -139,6 +140,6 @@ def _follows(row: Sample, other: Sample | None) -> bool:
 def _stranger(n: int, rows: Sequence[tuple[Sample, Sample | None]]) -> Sample | None:
     row = rows[n][0]
     for other, _ in (*rows[n + 1 :], *rows[:n]):
-        if other.acquisition != row.acquisition and other.subject_id != row.subject_id:
+        if other.subject_id != row.subject_id and not alike(other.acquisition, row.acquisition):
             return other
     return None

@@ -14,6 +14,7 @@ from augengine.errors import DataError
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import check_schema
 from augengine.io.store import Store
+from augengine.rng import canonical_json
 
 _COLUMNS = ["sample_id", "split", "image_shape", "label", "label_names", "label_codes"]
 
@@ -44,7 +45,8 @@ def labels_digest(uri: str) -> str:
     """Digest of the label maps that `read_reference` reads, whichever labels are asked for."""
     running = hashlib.blake2b(digest_size=32)
     for row in _rows(uri):
-        running.update(row["sample_id"].encode() + repr((row["label_names"], row["label_codes"])).encode())
+        held = (row["sample_id"], row["image_shape"], row["label_names"], row["label_codes"])
+        running.update(canonical_json(held).encode())
         running.update(row["label"])
     return running.hexdigest()
 

@@ -1,122 +1,215 @@
-"""A BIDS-like folder goes in; anatomical volumes with acquisition from JSON sidecars (s, T) come out.
+"""A BIDS data set goes in; anatomical volumes with acquisition from JSON sidecars come out.
 
-Images are `sub-*/[ses-*/]anat/*_<suffix>.nii[.gz]`. With channels (`t1=T1w,flair=FLAIR`) the suffixes of one
-session are stacked, else every image is a volume of its own with its suffix as channel name. Masks are looked
-for by `--mask` (default `*_{mask,dseg}.nii*`) beside the image and in `derivatives/*/sub-*/[ses-*/]anat`.
+Every image of `sub-*/[ses-*/]anat` is a volume of its own, and its entities stand in the volume's id. With channels
+(`t1=T1w,t1ce=ce-gadolinium_T1w`) the images of one session are stacked. Masks lie beside the image or anywhere below
+`derivatives`, and belong to the image whose entities they have. Every other file is named with a reason.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from fnmatch import fnmatch
-from pathlib import Path
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from augengine.errors import DataError
+from augengine.errors import ConfigError, DataError
+from augengine.io.bids_channels import PARTS, Channels, no_anatomy
+from augengine.io.bids_masks import NO_MASKS, Found, match, several, stated_codes
+from augengine.io.bids_names import IMAGE_ENDINGS, BidsName, parse
+from augengine.io.bids_sidecars import SidecarIndex, acquisition, no_magnitude, read_sidecars
+from augengine.io.bids_tree import LOST, Tree
 from augengine.io.files import FileReader
-from augengine.io.sources import Entry, Scanned, Source, shared_acquisition, subject_name
+from augengine.io.sources import Entry, Listing, Scanned, Source, shared_acquisition, subject_name
+from augengine.io.walk import walk
 from augengine.records import Acquisition
 
-MASKS = ("*_mask.nii", "*_mask.nii.gz", "*_dseg.nii", "*_dseg.nii.gz")
-# Sidecar key -> (field, factor): BIDS counts seconds, we count milliseconds.
-SIDECAR = {
-    "RepetitionTime": ("repetition_time_ms", 1000.0),
-    "EchoTime": ("echo_time_ms", 1000.0),
-    "InversionTime": ("inversion_time_ms", 1000.0),
-    "FlipAngle": ("flip_angle_deg", 1.0),
-    "MagneticFieldStrength": ("field_strength_t", 1.0),
-    "SliceThickness": ("slice_thickness_mm", 1.0),
-}
-SIDECAR_TEXT = {"Manufacturer": "manufacturer", "ManufacturersModelName": "model", "ScanOptions": "scan_options"}
+FETCH = f"{LOST}: fetch its content, for example with `datalad get`"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A volume before its mask and its sidecars are looked for.
+
+    Attributes:
+        subject: without `sub-`.
+        tail: what follows the subject in the volume's id.
+        place: for messages on the console.
+        images: by channel.
+        notes, error: as they will stand in the `Source`.
+    """
+
+    subject: str
+    tail: str
+    place: str
+    images: Mapping[str, BidsName]
+    notes: Sequence[str] = ()
+    error: str | None = None
+
+
+@dataclass
+class Drafts:
+    """Volumes, and why images are in none of them."""
+
+    volumes: list[Draft] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
 
 
 class BidsReader(FileReader):
-    """Sessions of one subject share its id; the session and, for single images, the suffix name the volume."""
+    """Sessions of one subject share its id, so that they never part between splits."""
 
     layout = "bids"
 
     def entries(self) -> list[Entry]:
         """One per volume."""
-        entries = []
-        for anat in sorted([*self.root.glob("sub-*/anat"), *self.root.glob("sub-*/ses-*/anat")]):
-            parts = anat.relative_to(self.root).parts
-            subject, session = parts[0], parts[1] if len(parts) == 3 else ""
-            images = {
-                _suffix(p): p
-                for p in sorted(anat.glob("*_*.nii*"))
-                if not any(fnmatch(p.name, m) for m in self._masks())
-            }
-            mask, error = self._mask(anat)
-            wanted = [self.options.channels] if self.options.channels else [{s: s} for s in images]
-            for channels in wanted:
-                missing = [suffix for suffix in channels.values() if suffix not in images]
-                if missing:
-                    error = f"every channel must have its file; missing suffix: {', '.join(missing)}"
-                tail = [session] if self.options.channels else [session, *channels]
-                entries.append(
-                    {
-                        "name": subject,
-                        "entry": anat.relative_to(self.root).as_posix(),
-                        "volume": "".join(f"_{t}" for t in tail if t),
-                        "channels": {
-                            c: images[s].relative_to(self.root).as_posix() for c, s in channels.items() if s in images
-                        },
-                        "mask": mask,
-                        "error": error,
-                    }
-                )
-        self.require_labels(entries)
-        return entries
+        return list(self.listing().entries)
+
+    def listing(self) -> Listing:
+        """One entry per volume, from names alone."""
+        tree = Tree.of(walk(self.root), self.options.mask)
+        if not tree.images and tree.deeper:
+            raise ConfigError(
+                "a BIDS data set has its subjects right below its root", found=f"{tree.deeper}/sub-*",
+                next_step=f"ingest {self.root / tree.deeper}",
+            )  # fmt: skip
+        drafts = self._stacked(tree) if self.options.channels else _single(tree)
+        if not drafts.volumes:
+            reasons = {**tree.reasons, **drafts.reasons}
+            kinds = Counter(why for path, why in reasons.items() if path.lower().endswith(IMAGE_ENDINGS))
+            raise DataError(
+                "a BIDS data set must hold an anatomical image", where=str(self.root),
+                found="; ".join(f"{n} {why}" for why, n in kinds.most_common(4)) or "no image",
+                next_step="check the path; --channels name=SUFFIX takes other suffixes of anat",
+            )  # fmt: skip
+        with_images = {n: list(draft.images.values()) for n, draft in enumerate(drafts.volumes) if draft.images}
+        found = match(tree.masks, with_images)
+        self._check_masks(tree, found)
+        sidecars = SidecarIndex(tree.sidecars, tree.images)
+        entries = [_entry(draft, found, n, sidecars, tree) for n, draft in enumerate(drafts.volumes)]
+        times = Counter(sidecar for entry in entries for sidecar in entry["used"])
+        taken = {file for entry in entries for file in self.files(entry)}
+        doubtful = {m.path: "one of several masks of one image" for ms in found.masks.values() for m in ms}
+        reasons = {**tree.reasons, **drafts.reasons, **doubtful, **found.reasons}
+        unused = {path: reason for path, reason in reasons.items() if path not in taken}
+        return Listing(entries, [path for path, n in times.items() if n > 1], unused)
+
+    def files(self, entry: Entry) -> list[str]:
+        """Images, mask and sidecars."""
+        return [*super().files(entry), *entry["used"]]
 
     def scan(self, entry: Entry) -> Scanned:
         """Read the sidecars; one that cannot be read rules the volume out."""
+        error, notes, parts = entry["error"], list(entry["notes"]), []
+        several_channels = len(entry["channels"]) > 1
+        if self.options.labels and not entry["mask"] and error is None:
+            notes.append("no mask was found")
+        for channel, levels in entry["sidecars"].items():
+            try:
+                values, remarks = read_sidecars(self.root, levels, entry["lost"])
+            except DataError as problem:
+                error = error or str(problem)
+                continue
+            stated, more = acquisition(values)
+            parts.append(stated)
+            notes += [f"{channel}: {note}" if several_channels else note for note in [*remarks, *more]]
+            kind = no_magnitude(values)
+            if kind is not None and channel not in entry["parts"]:
+                error = error or f"an image must be a magnitude; its sidecar states {kind} (ImageType)"
         subject = subject_name(entry["name"], self.options)
-        spec = {"channels": entry["channels"], "mask": entry["mask"]}
-        acquisition, error = Acquisition(), entry["error"]
-        try:
-            parts = [self._acquisition(self.root / file) for file in entry["channels"].values()]
-            acquisition = shared_acquisition(parts) if parts else acquisition
-        except DataError as problem:
-            error = error or str(problem)
-        name = entry["name"]
-        volume = subject + entry["volume"]
-        return Scanned([Source(volume, subject, entry["entry"], spec, acquisition, error, participant=name)])
+        source = Source(
+            volume_id=subject + entry["volume"],
+            subject_id=subject,
+            entry=entry["entry"],
+            spec={"channels": entry["channels"], "mask": entry["mask"], "sidecars": entry["used"]},
+            acquisition=shared_acquisition(parts) if parts else Acquisition(),
+            error=error,
+            notes=tuple(dict.fromkeys(notes)),
+            participant=entry["name"],
+        )
+        return Scanned([source])
 
-    def _masks(self) -> tuple[str, ...]:
-        return (self.options.mask,) if self.options.mask else MASKS
+    def _stacked(self, tree: Tree) -> Drafts:
+        """A volume per session that holds a stated channel."""
+        channels, drafts = Channels(self.options.channels), Drafts()
+        sessions: dict[tuple[str, str], list[BidsName]] = defaultdict(list)
+        for image in tree.images:
+            sessions[image.subject, image.entities.get("ses", "")].append(image)
+        for (subject, session), images in sessions.items():
+            choice, reasons = channels.choose(images)
+            drafts.reasons |= reasons
+            if choice is not None:
+                tail = f"_ses-{session}" if session else ""
+                place = images[0].path.rpartition("/")[0]
+                drafts.volumes.append(Draft(subject, tail, place, choice.images, choice.notes, choice.error))
+        if tree.images and not drafts.volumes:
+            raise ConfigError(
+                "--channels must match an image", found=", ".join(self.options.channels.values()),
+                next_step=f"suffixes in this data set: {', '.join(sorted({i.suffix for i in tree.images}))}",
+            )  # fmt: skip
+        return drafts
 
-    def _mask(self, anat: Path) -> tuple[str | None, str | None]:
-        """The only mask of a session; several are an error."""
-        places = [anat, *sorted(self.root.glob(f"derivatives/*/{anat.relative_to(self.root).as_posix()}"))]
-        found = sorted({p for place in places for m in self._masks() for p in place.glob(m)})
-        if len(found) > 1:
-            return None, f"one mask per session is needed; found {len(found)}: choose with --mask PATTERN"
-        return (found[0].relative_to(self.root).as_posix() if found else None), None
-
-    def _acquisition(self, image: Path) -> Acquisition:
-        """The sidecar beside the image over the one at the root (BIDS' inheritance, nearest wins)."""
-        values: dict[str, Any] = {}
-        for sidecar in (
-            self.root / f"{_suffix(image)}.json",
-            image.with_name(re.sub(r"\.nii(\.gz)?$", ".json", image.name)),
-        ):
-            if sidecar.is_file():
-                try:
-                    values |= json.loads(sidecar.read_text(encoding="utf-8"))
-                except (ValueError, TypeError):
-                    raise DataError("a JSON sidecar must hold a mapping of names to values") from None
-        fields: dict[str, Any] = {}
-        for key, (name, factor) in SIDECAR.items():
-            if isinstance(values.get(key), int | float):
-                fields[name] = round(values[key] * factor, 6)
-        for key, name in SIDECAR_TEXT.items():
-            value = values.get(key)
-            if value:
-                fields[name] = "\\".join(map(str, value)) if isinstance(value, list) else str(value)
-        return Acquisition(**fields)
+    def _check_masks(self, tree: Tree, found: Found) -> None:
+        """Stated labels must be found, and found masks must have stated labels."""
+        options = self.options
+        if options.mask == NO_MASKS:
+            if options.labels:
+                raise ConfigError("labels need masks", found="--mask none", next_step="leave --labels or --mask out")
+            return
+        if options.mask and not tree.masks:
+            raise ConfigError("--mask must match a file", found=options.mask, next_step="check the pattern")
+        masked = next((masks[0] for masks in found.masks.values()), None)
+        if masked is None and (options.mask or options.labels):
+            others = ", ".join(sorted(tree.others)[:6])
+            raise ConfigError(
+                "masks or labels are stated, and no mask belongs to an image", found=f"{len(tree.masks)} masks",
+                next_step=(f"choose with --mask PATTERN (suffixes: {others}), " if others else "")
+                + "check the masks' entities, or leave --labels and --mask out",
+            )  # fmt: skip
+        if masked is not None and not options.labels:
+            codes = stated_codes(masked, tree.tables, self.root)
+            raise ConfigError(
+                "this data set has masks: the meaning of their codes must be stated", where=masked.path,
+                next_step=(f"its dseg.tsv says --labels {codes}" if codes
+                           else "give --labels name=code,... or --labels SCHEME")
+                + ", or --mask none to ingest images only",
+            )  # fmt: skip
 
 
-def _suffix(path: Path) -> str:
-    """`sub-01_ses-1_T1w.nii.gz` -> `T1w`."""
-    return path.name.split(".")[0].rsplit("_", 1)[-1]
+def _single(tree: Tree) -> Drafts:
+    """A volume per image, with the suffix as its channel."""
+    drafts = Drafts()
+    for image in tree.images:
+        reason = no_anatomy(image)
+        if reason is None:
+            drafts.volumes.append(Draft(image.subject, f"_{image.tail}", image.path, {image.suffix: image}))
+        else:
+            drafts.reasons[image.path] = reason
+    return drafts
+
+
+def _entry(draft: Draft, found: Found, n: int, sidecars: SidecarIndex, tree: Tree) -> Entry:
+    """All that `scan` and `read` need, as JSON."""
+    masks = found.masks.get(n, ())
+    mask = masks[0].path if len(masks) == 1 else None
+    files = {channel: image.path for channel, image in draft.images.items()}
+    levels, remarks = {}, []
+    for channel, image in draft.images.items():
+        levels[channel], notes = sidecars.levels(image)
+        remarks += notes
+    paths = dict.fromkeys(path for each in levels.values() for level in each for path in level)
+    error = draft.error or (several(masks) if len(masks) > 1 else None)
+    if any(file in tree.lost for file in files.values()):
+        error = error or f"an image is {FETCH}"
+    if mask in tree.lost:
+        error = error or f"the mask is {FETCH}"
+    return {
+        "name": f"sub-{draft.subject}",
+        "entry": draft.place,
+        "volume": draft.tail,
+        "channels": files,
+        "mask": mask,
+        "sidecars": levels,
+        "used": [path for path in paths if path not in tree.lost],
+        "lost": [path for path in paths if path in tree.lost],
+        "parts": [c for c, file in files.items() if (name := parse(file)) and name.entities.get("part") in PARTS],
+        "notes": [*draft.notes, *(found.notes.get(n, ()) if mask else ()), *remarks],
+        "error": error,
+    }

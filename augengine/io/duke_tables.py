@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from augengine.acquisition_terms import same
 from augengine.errors import ConfigError
 from augengine.io.tables import records, table_rows
 from augengine.records import Acquisition
@@ -88,10 +90,11 @@ def clinical_differences(stated: dict[str, str], acquisition: Acquisition) -> li
         if value is None:
             continue
         if isinstance(value, str):
-            same = _plain(value) == _plain(text)
+            agree = same(field, value, text)
         else:
-            same = match is not None and abs(float(match.group()) - value) <= RELATIVE_TOLERANCE * abs(value)
-        if not same:
+            number = float(match.group()) if match else math.inf
+            agree = same(field, value, number) or abs(number - value) <= RELATIVE_TOLERANCE * abs(value)
+        if not agree:
             notes.append(f"clinical table differs: {field} is {value} in the header and {text} in the table")
     return notes
 
@@ -112,7 +115,3 @@ def boxes_by_patient(path: Path) -> dict[str, Box]:
                 f"the table of boxes needs Patient ID, {', '.join(BOX_COLUMNS)}", found=str(error), where=f"{path}:{n}"
             ) from None
     return found
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())

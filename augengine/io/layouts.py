@@ -66,7 +66,7 @@ def detect(root: Path, options: SourceOptions) -> str:
         return years[0]
     if any(PATIENT.fullmatch(n) for n in names):
         return "duke"
-    if any(p.parts[0].startswith("sub-") and "anat" in p.parts for p in paths):
+    if any("anat" in p.parts and any(part.startswith("sub-") for part in p.parts) for p in paths):
         return "bids"
     found = [
         name

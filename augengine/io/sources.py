@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from pydantic import Field, field_validator
 
+from augengine.acquisition_terms import same
 from augengine.errors import ConfigError
 from augengine.records import ACQUISITION_CATEGORICAL, ACQUISITION_NUMERIC, Acquisition, Sample
 from augengine.yaml_config import Strict, unknown_name
@@ -33,8 +34,8 @@ class SourceOptions(Strict):
     Attributes:
         labels: label name to code, or None where masks are absent.
         scheme: name of the scheme that `labels` came from, e.g. `brats2021`.
-        channels: channel name to file pattern (NIfTI, NRRD) or suffix (BIDS).
-        mask: file pattern of the mask, within the folder of a subject.
+        channels: channel name to file pattern (NIfTI, NRRD) or to suffix, with entities before it (BIDS).
+        mask: file pattern of the mask; `none` (BIDS) leaves masks out.
         acquisition: values for files without headers; they win over headers.
         site: written to every sample.
         subject, site_pattern: regular expressions, searched for in the path of a volume's first file, relative to the
@@ -275,4 +276,4 @@ def subject_name(raw: str, options: SourceOptions, public: bool = False) -> str:
 def shared_acquisition(parts: Sequence[Acquisition]) -> Acquisition:
     """The fields on which all channels agree; the others are None."""
     first = parts[0].to_dict()
-    return Acquisition(**{n: v if all(p.to_dict()[n] == v for p in parts) else None for n, v in first.items()})  # type: ignore[arg-type]
+    return Acquisition(**{n: v if all(same(n, p.to_dict()[n], v) for p in parts) else None for n, v in first.items()})  # type: ignore[arg-type]

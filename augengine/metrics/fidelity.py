@@ -31,7 +31,12 @@ def fidelity(image: np.ndarray, truth: np.ndarray, masks: Mapping[str, np.ndarra
 
 
 def ssim_map(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(C, *spatial): SSIM of the window around every voxel (Wang et al. 2004, eq. 13)."""
+    """(C, *spatial): SSIM of the window around every voxel (Wang et al. 2004, eq. 13).
+
+    A volume that is thinner along its last axis than the window is taken slice by slice.
+    """
+    if truth.ndim == 4 and truth.shape[-1] < WINDOW:
+        return np.stack([ssim_map(image[..., k], truth[..., k]) for k in range(truth.shape[-1])], axis=-1)
     maps = [
         structural_similarity(t, x, win_size=WINDOW, data_range=1.0, full=True)[1]
         for t, x in zip(truth.astype(np.float64), image.astype(np.float64), strict=True)

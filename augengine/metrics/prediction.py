@@ -63,7 +63,7 @@ def check_disjoint(predictor: ModelSpec, generators: Mapping[str, ModelSpec], su
 
     Args:
         predictor: must state its training subjects.
-        generators: name → spec; one without training subjects is untrained.
+        generators: name → spec; one that states no training subjects must be untrained.
         subjects: ids of the evaluated rows.
 
     Raises:
@@ -74,6 +74,9 @@ def check_disjoint(predictor: ModelSpec, generators: Mapping[str, ModelSpec], su
         raise DataError("a predictor states the subjects that trained it, or nothing shows that it is independent",
                         next_step="train it with jobs/train.py")  # fmt: skip
     for name, spec in generators.items():
+        if not spec.subject_hashes and spec.untrained_seed is None:
+            raise DataError("a generator states the subjects that trained it, or nothing shows that its judge is "
+                            "independent", found="none", where=name, next_step="train it anew")  # fmt: skip
         if shared := trained & set(spec.subject_hashes):
             raise DataError("a predictor and a generator that it judges share no training subject",
                             found=f"{len(shared)} in common", where=name,

@@ -14,6 +14,8 @@ from importlib import resources
 
 import numpy as np
 
+from augengine.acquisition_terms import manufacturer as normal_manufacturer
+from augengine.acquisition_terms import scan_options
 from augengine.errors import DataError
 from augengine.records import Acquisition
 
@@ -88,7 +90,8 @@ def draw_protocol(
     Raises:
         DataError: no row is left to draw from.
     """
-    rows = [p for p in (protocols or duke_protocols()) if manufacturer in (None, p.manufacturer)]
+    wanted = manufacturer and normal_manufacturer(manufacturer)
+    rows = [p for p in (protocols or duke_protocols()) if wanted in (None, normal_manufacturer(p.manufacturer))]
     if not rows:
         known = ", ".join(sorted({p.manufacturer for p in duke_protocols()}))
         raise DataError("no protocol of this manufacturer", found=manufacturer, next_step=f"known: {known}")
@@ -98,8 +101,8 @@ def draw_protocol(
 
 
 def options(acquisition: Acquisition) -> tuple[str, ...]:
-    """The values of the DICOM attribute ScanOptions, in header order."""
-    return tuple(v for v in (acquisition.scan_options or "").split("\\") if v)
+    """The values of the DICOM attribute ScanOptions in capitals, in header order."""
+    return scan_options(acquisition.scan_options or "")
 
 
 def is_fat_saturated(acquisition: Acquisition) -> bool:

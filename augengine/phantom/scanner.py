@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from augengine.acquisition_terms import same
 from augengine.phantom.protocols import SIEMENS, is_fat_saturated, options
 from augengine.records import Acquisition
 
@@ -61,9 +62,9 @@ _AVANTO = Scanner(
 
 def scanner_of(acquisition: Acquisition) -> Scanner:
     """The scanner that a header describes; anything that is not Siemens counts as GE."""
-    if acquisition.manufacturer != SIEMENS:
+    if not same("manufacturer", acquisition.manufacturer, SIEMENS):
         return _GE
-    return _AVANTO if acquisition.model == "Avanto" else _SIEMENS
+    return _AVANTO if same("model", acquisition.model, "Avanto") else _SIEMENS
 
 
 def noise_sigma(acquisition: Acquisition) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from augengine.acquisition_terms import same
 from augengine.errors import ConfigError
 from augengine.phantom.breast_anatomy import BreastAnatomy
 from augengine.phantom.cohort import Cohort
@@ -77,7 +78,7 @@ def dicom_series(sample: Sample) -> list[Dataset]:
     UIDs follow from the content, so equal volumes have equal files.
     """
     acquisition = sample.acquisition
-    siemens = acquisition.manufacturer == SIEMENS
+    siemens = same("manufacturer", acquisition.manufacturer, SIEMENS)
     pixels = sample.image[0].transpose(1, 0, 2)  # rows along j, columns along i
     corner = np.array([0, 0, 0]) if siemens else np.array(sample.image.shape[1:]) - 1
     pixels = pixels if siemens else pixels[::-1, ::-1, ::-1]

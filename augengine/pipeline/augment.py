@@ -19,6 +19,7 @@ from augengine.io.parts import Part
 from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.augment_worker import AugmentWorker
+from augengine.pipeline.choices import check_choices
 from augengine.pipeline.models import resolve_models
 from augengine.pipeline.survey import Source, survey
 from augengine.pipeline.units import Actors, Progress, Summary, Unit, run_units
@@ -131,14 +132,8 @@ def augment(
     read = Store.at(data)
     source, licence = survey(read, mixture), licence_of(read)
     uris, weights = resolve_models(mixture, checkpoints, source.scales)
+    check_choices(read, mixture, source)
     hashes = {member.name: {**weights[member.name], **_gate_hashes(member)} for member in mixture.members}
-    if not source.selected:
-        selects = [m.policy.select.model_dump(exclude_none=True) for m in mixture.members]
-        raise DataError(
-            "the policy's select takes no row of this data", where=read.uri,
-            found=f"{source.rows} rows, select: {' or '.join(map(str, selects))}",
-            next_step="loosen select, or check split and acquisition values with `augengine plan`",
-        )  # fmt: skip
     device = "cuda" if actors.num_gpus else "cpu"
     args = {
         "policy": mixture.to_dict(), "data": read, "hashes": hashes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from augengine.diffusion.checkpoint import read_spec
@@ -15,6 +15,7 @@ from augengine.io.shards import from_row, read_group
 from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.augment import THROUGHPUT
+from augengine.pipeline.choices import check_choices
 from augengine.pipeline.models import folders, resolve_models
 from augengine.pipeline.row_maker import first_draft
 from augengine.pipeline.survey import Source, survey
@@ -38,6 +39,7 @@ class Forecast:
         outputs: rows with pixels to be expected, retries and gates aside.
         seconds, gpu_hours: None where no speed is known.
         bytes_per_row: measured by a former run, or from the shapes of the rows that were looked at.
+        idle: policies of a mix that take no row, with the reason.
     """
 
     source: Source
@@ -48,6 +50,7 @@ class Forecast:
     seconds: float | None
     gpu_hours: float | None
     bytes_per_row: float
+    idle: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def disk_bytes(self) -> float:
@@ -72,10 +75,12 @@ def forecast(
         rows_per_second: of one actor; default: what the finished run in the folder `run` measured.
 
     Raises:
-        AugengineError: bad policy, data or checkpoint, or `run` holds no finished run.
+        AugengineError: bad policy, data or checkpoint, a policy that takes no row of the data (with the nearest
+            values that it has), or `run` holds no finished run.
     """
     mixture, store = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded, Store.at(data)
     source = survey(store, mixture)
+    idle = check_choices(store, mixture, source)
     measured = _measured(run) if run else {}
     speed = rows_per_second or measured.get("rows_per_second")
     rows = list(_some(store, source, mixture, rows_drawn))
@@ -92,7 +97,7 @@ def forecast(
         source, requested, drawn, skipped, outputs,
         None if busy is None else busy / actors.count,
         None if busy is None else busy * actors.num_gpus / 3600,
-        per_row,
+        per_row, idle,
     )  # fmt: skip
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import pyarrow.parquet as pq
-
 from augengine.edits.base import Donor
+from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import METADATA_COLUMNS, check_schema, read_group
 from augengine.io.store import Store
 from augengine.load import Mixture
 from augengine.records import Acquisition, IntensityRule
-from augengine.rng import canonical_json
 
 Scale = tuple[tuple[str, ...], IntensityRule]
 
@@ -56,23 +53,18 @@ class Source:
         return sum(n for group in self.groups for (name, _), n in group.requested.items() if name == policy)
 
 
-# What decides a row besides its pixels.
-_IDENTITY = ("sample_id", "split", "acquisition", "intensity_low", "intensity_high", "intensity_rule")
-
-
 def survey(store: Store, mixture: Mixture) -> Source:
     """Stream the metadata once; memory grows with subjects and row groups, not with rows."""
     groups: list[Group] = []
     donors: dict[str, Acquisition] = {}
     scales: dict[str, set[Scale]] = {m.name: set() for m in mixture.members}
-    running, rows, left_out = hashlib.blake2b(digest_size=16), 0, Counter[str]()
+    names, rows, left_out = dataset_files(store), 0, Counter[str]()
     splits = {m.policy.select.split for m in mixture.members}
-    for name in dataset_files(store):
+    for name in names:
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for group in range(file.num_row_groups):
             selected, requested = 0, Counter[tuple[str, int]]()
-            running.update(canonical_json(_pixel_bytes(file, group)).encode())
             for row in read_group(file, group, METADATA_COLUMNS).to_pylist():
                 rows += 1
                 if mixture.takes(row):
@@ -87,7 +79,6 @@ def survey(store: Store, mixture: Mixture) -> Source:
                 else:
                     other = None not in splits and row["split"] not in splits
                     left_out[f"split is {row['split']}" if other else "select.where"] += 1
-                running.update(canonical_json([name, *(row[key] for key in _IDENTITY)]).encode())
                 if row["split"] == "train" and not row["synthetic"]:
                     donors[row["subject_id"]] = Acquisition(**row["acquisition"])
             groups.append(Group(name, group, selected, dict(requested)))
@@ -95,14 +86,8 @@ def survey(store: Store, mixture: Mixture) -> Source:
         tuple(groups),
         tuple(Donor(s, a) for s, a in sorted(donors.items())),
         {member: tuple(sorted(found, key=str)) for member, found in scales.items()},
-        running.hexdigest(),
+        content_digest(store, names),
         rows,
         left_out,
     )
 
-
-def _pixel_bytes(file: pq.ParquetFile, group: int) -> list[int]:
-    """Compressed sizes of the pixel columns: other pixels under the same ids are noticed without reading them."""
-    meta = file.metadata.row_group(group)
-    columns = (meta.column(n) for n in range(meta.num_columns))
-    return [c.total_compressed_size for c in columns if c.path_in_schema in ("image", "label")]

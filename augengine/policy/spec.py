@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from augengine.records import Acquisition
+from augengine.acquisition_terms import nearest, same
+from augengine.records import ACQUISITION_NUMERIC, Acquisition
 from augengine.rng import digest
 from augengine.yaml_config import Strict
 
@@ -16,17 +19,45 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
 def matches(where: Where, acquisition: Acquisition) -> bool:
-    """True if every named acquisition field equals the value, or one of the values, asked for."""
+    """True if every named acquisition field says the value, or one of the values, asked for, however it is spelt."""
     values = acquisition.to_dict()
-    return all(values[key] in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in where.items())
+    return all(any(same(key, one, values[key]) for one in _values(wanted)) for key, wanted in where.items())
+
+
+def mismatch(where: Where, found: Mapping[Acquisition, int]) -> str:
+    """Why no acquisition of `found` (with its number of rows) matches: the values nearest to those asked for.
+
+    >>> mismatch({"manufacturer": "GE"}, {Acquisition("SIEMENS"): 3})
+    "no manufacturer 'GE', nearest: 'SIEMENS' (3)"
+    """
+    reasons = []
+    for key, wanted in where.items():
+        counts: Counter[str | float] = Counter()
+        for acquisition, rows in found.items():
+            if (value := acquisition.to_dict()[key]) is not None:
+                counts[value] += rows
+        if not any(same(key, one, value) for one in _values(wanted) for value in counts):
+            asked = " or ".join(map(repr, _values(wanted)))
+            reasons.append(f"no {key} {asked}, nearest: {nearest(key, _values(wanted)[0], counts)}")
+    return "; ".join(reasons) or "each value occurs, but no row has them all"
+
+
+def _values(wanted: Scalar | list[Scalar]) -> list[Scalar]:
+    return wanted if isinstance(wanted, list) else [wanted]
 
 
 def check_where(where: Where) -> Where:
-    """Refuse conditions on fields that an acquisition does not have."""
+    """Refuse conditions that no acquisition can meet: fields that it does not have, and values of another type."""
     valid = Acquisition().to_dict()
-    for key in where:
+    for key, wanted in where.items():
         if key not in valid:
             raise ValueError(f"no acquisition parameter '{key}'; valid: {', '.join(valid)}")
+        if not _values(wanted):
+            raise ValueError(f"{key} needs a value, or it takes no row")
+        for value in _values(wanted):
+            if isinstance(value, str) == (key in ACQUISITION_NUMERIC):
+                kind = "a number" if key in ACQUISITION_NUMERIC else "a text, in quotes if it is made of digits"
+                raise ValueError(f"{key} is {kind}, not {value!r}")
     return where
 
 

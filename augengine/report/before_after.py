@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from augengine.intensity import normalise
 from augengine.records import Sample
-from augengine.report.contact_sheet import scan, upright
+from augengine.report.contact_sheet import most_changed, scan, upright
 
 TITLES = ("source", "edited", "edited − source")
 
@@ -25,7 +25,7 @@ def before_after(before: Sample, after: Sample) -> bytes:
     difference = y - x
     cut: tuple[int | slice, ...] = (slice(None), slice(None))
     if x.ndim == 4:
-        cut = (*cut, int(np.abs(difference).sum((0, 1, 2)).argmax()))
+        cut = (*cut, most_changed(np.abs(difference).sum(0, keepdims=True))[1])
     labels = [None if s.label is None else s.label[cut] for s in (before, after)]
     figure = Figure(figsize=(9.6, 3.4 * len(x)), layout="constrained")
     grid = figure.subplots(len(x), 3, squeeze=False)
@@ -37,8 +37,9 @@ def before_after(before: Sample, after: Sample) -> bytes:
         axes[0].set_ylabel(name, fontsize=9)
     for axis, title in zip(grid[0], TITLES, strict=True):
         axis.set_title(title, fontsize=11, weight="bold")
+    shown = f", slice {cut[2]}" if x.ndim == 4 else ""
     for axis, sample in zip(grid[-1], (before, after), strict=False):
-        axis.set_xlabel(f"{sample.sample_id}\n{scan(sample.acquisition)}", fontsize=7)
+        axis.set_xlabel(f"{sample.sample_id}{shown}\n{scan(sample.acquisition)}", fontsize=7)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return buffer.getvalue()

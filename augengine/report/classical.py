@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from augengine.acquisition_terms import field_strength_t, manufacturer
 from augengine.intensity import normalise
 from augengine.metrics.structure import body_mask
 from augengine.phantom.protocols import is_fat_saturated
@@ -26,10 +27,10 @@ Group = tuple[str, float, bool]
 
 
 def protocol_group(acquisition: Acquisition) -> Group:
-    """Manufacturer, field strength (T, rounded) and fat saturation: scans of one group look alike."""
+    """Manufacturer, nominal field strength (T) and fat saturation: scans of one group look alike."""
     return (
-        acquisition.manufacturer or "",
-        round(acquisition.field_strength_t or 0, 1),
+        manufacturer(acquisition.manufacturer or ""),
+        field_strength_t(acquisition.field_strength_t or 0.0),
         is_fat_saturated(acquisition),
     )
 

@@ -30,7 +30,10 @@ def contact_sheet(
     truth: Truth | None = None,
     rows: int = 6,
 ) -> str:
-    """Write `contact_sheet.png` into `out` and return its path; one output row per subject."""
+    """Write `contact_sheet.png` into `out` and return its path; one output row per subject.
+
+    Of each row the channel, and of a volume the slice, is shown that changed most.
+    """
     chosen = _one_per_subject(iter_samples(out, out_files), rows)
     if not chosen:
         raise DataError("no accepted row to show", where=out.uri)
@@ -45,13 +48,20 @@ def contact_sheet(
         before = sources[after.provenance.parent_id]
         x, y = normalise(before), normalise(after)
         true = truth(after) if truth else None
+        place = most_changed(y - x)
         panels = [x, y, *([true, y - true] if true is not None else []), y - x]
-        captions = [scan(before.acquisition), scan(after.acquisition), before.sample_id, "", ""]
+        captions = [
+            scan(before.acquisition),
+            scan(after.acquisition),
+            f"{before.sample_id}\n{named_place(before, place)}",
+            "",
+            "",
+        ]
         for axis, title, panel, caption in zip(axes, titles, panels, captions, strict=False):
             difference = "−" in title
             low, high = (-1.0, 1.0) if difference else (-0.15, 1.15)
             colours = "RdBu_r" if difference else "gray"
-            axis.imshow(upright(panel[0]), cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+            axis.imshow(upright(plane(panel, place)), cmap=colours, vmin=low, vmax=high, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.set_xlabel(caption, fontsize=7)
     for axis, title in zip(grid[0], titles, strict=True):
@@ -60,6 +70,23 @@ def contact_sheet(
     figure.savefig(buffer, format="png", dpi=80)
     out.write("contact_sheet.png", buffer.getvalue())
     return out.path("contact_sheet.png")
+
+
+def most_changed(difference: np.ndarray) -> tuple[int, ...]:
+    """Channel and, of a volume, slice along the last axis where (C, I, J) or (C, I, J, K) is farthest from 0."""
+    total = np.abs(difference).sum(axis=(1, 2), dtype=np.float64)
+    return tuple(int(n) for n in np.unravel_index(np.argmax(total), total.shape))
+
+
+def plane(image: np.ndarray, place: tuple[int, ...]) -> np.ndarray:
+    """The picture (I, J) at a place that `most_changed` gives."""
+    return np.asarray(image[place[0]] if len(place) == 1 else image[place[0], :, :, place[1]])
+
+
+def named_place(sample: Sample, place: tuple[int, ...]) -> str:
+    """Channel and slice in words."""
+    slices = f", slice {place[1]}" if len(place) > 1 else ""
+    return f"{sample.channels[place[0]]}{slices}"
 
 
 def _find(samples: Iterator[Sample], wanted: set[str]) -> dict[str, Sample]:

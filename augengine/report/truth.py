@@ -19,10 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
+from augengine.acquisition_terms import normal
 from augengine.diffusion.checkpoint import Generator, load_generator, load_model, read_spec, untrained
-from augengine.edits.acquisition import AcquisitionEdit, AcquisitionParams, Target
+from augengine.edits.acquisition import AcquisitionEdit, AcquisitionParams
 from augengine.edits.base import Plan
+from augengine.edits.targets import Target
 from augengine.intensity import normalise
+from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files, finish, listed_files
 from augengine.io.shards import iter_metadata, iter_samples
 from augengine.io.store import Place, Store
@@ -36,7 +39,6 @@ from augengine.phantom.protocols import (
     draw_protocol,
     duke_protocols,
     is_fat_saturated,
-    options,
     without_fat_saturation,
 )
 from augengine.phantom.write import true_counterfactual
@@ -49,6 +51,7 @@ from augengine.rng import derive, digest, generator
 
 matplotlib.use("Agg")
 MICRO_BATCH = 8
+VARYING = ("repetition_time_ms", "echo_time_ms")  # what varies within a row of the joint table
 METRICS = ("psnr_db", "rmse", "structure_ssim", "texture_ratio")
 
 
@@ -78,7 +81,8 @@ def split_rows(acquisitions: Iterable[Acquisition]) -> dict[str, tuple[Protocol,
 
 
 def _row(a: Acquisition) -> tuple[object, ...]:
-    return a.manufacturer, a.model, a.field_strength_t, options(a), a.flip_angle_deg, a.slice_thickness_mm
+    stated = {name: value for name, value in a.to_dict().items() if value is not None and name not in VARYING}
+    return tuple((name, normal(name, value)) for name, value in stated.items())
 
 
 def evaluate(
@@ -121,24 +125,24 @@ def evaluate(
         )
         for place in ("body", "tissue")
     }
-    units = []
+    generator_spec, units = read_spec(trained), []
     for subject, rows in sorted(subjects.items())[:subjects_at_most]:
         spec = {"subject": subject, "rows": _inner(rows, slices_per_subject)}
-        units.append(Unit(digest(trained.uri, spec, length=16), spec))
+        units.append(Unit(digest(generator_spec.sha256, spec, length=16), spec))
     args = {
         "data": source, "checkpoint": trained, "cohort": cohort.model_dump(mode="json"),
         "preparation": preparation.model_dump(mode="json"),
         "samplers": {m: s.model_dump(mode="json") for m, s in samplers.items()}, "histograms": histograms,
         "protocols": protocols or {"all": duke_protocols()}, "predictor": predictor,
     }  # fmt: skip
-    generator_spec = read_spec(trained)
     if predictor is not None:
         check_disjoint(read_spec(predictor), {trained.uri: generator_spec}, subjects)
     fingerprint = {
-        "checkpoint": generator_spec.sha256,
-        "samplers": args["samplers"],
-        "cohort": args["cohort"],
-    }
+        "checkpoint": generator_spec.sha256, "samplers": args["samplers"], "cohort": args["cohort"],
+        "preparation": args["preparation"], "data": content_digest(source, files),
+        "protocols": {name: [asdict(p) for p in rows] for name, rows in (protocols or {}).items()},
+        "predictor": None if predictor is None else read_spec(predictor).sha256,
+    }  # fmt: skip
     run = run_units(
         units,
         TruthWorker,

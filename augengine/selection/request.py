@@ -23,9 +23,10 @@ class Request:
 
     Attributes:
         real: folders of ingested data sets, at least one.
-        augmented: folders of runs of `augment`. Their rows are taken for training alone: those of the split `train`,
-            or of any split where `splits` is None.
+        augmented: folders of runs of `augment`. Their rows are taken for training alone: those of the splits
+            `training`, or of any split where `splits` is None.
         splits: of the rows; None takes rows of every split and of none.
+        training: those of `splits` that are trained on; subjects of all others are held out.
         augmented_per_real: so many augmented rows for every real one that is wanted for training, in order of a rank
             that follows from their ids; None takes all.
         channels: names, in the order wanted; None takes those of the rows, which must be the same in all.
@@ -41,6 +42,7 @@ class Request:
     real: tuple[Store, ...]
     augmented: tuple[Store, ...] = ()
     splits: tuple[str, ...] | None = ("train",)
+    training: tuple[str, ...] = ("train",)
     augmented_per_real: float | None = None
     channels: tuple[str, ...] | None = None
     labels: Labels = field(default_factory=Labels)
@@ -76,7 +78,7 @@ class Request:
     @property
     def trains(self) -> bool:
         """True if rows for training are among those wanted."""
-        return self.splits is None or "train" in self.splits
+        return self.splits is None or not set(self.training).isdisjoint(self.splits)
 
     @classmethod
     def of(
@@ -85,6 +87,7 @@ class Request:
         augmented: Places = (),
         *,
         split: str | Sequence[str] | None = "train",
+        training: Sequence[str] = ("train",),
         augmented_per_real: float | None = None,
         channels: Sequence[str] | None = None,
         labels: Wanted | Labels = None,
@@ -111,6 +114,7 @@ class Request:
             real=stores_of(real, opened),
             augmented=stores_of(augmented, opened),
             splits=(split,) if isinstance(split, str) else None if split is None else tuple(split),
+            training=tuple(training),
             augmented_per_real=augmented_per_real,
             channels=None if channels is None else (channels,) if isinstance(channels, str) else tuple(channels),
             labels=labels if isinstance(labels, Labels) else Labels.of(labels),

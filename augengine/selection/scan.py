@@ -12,7 +12,7 @@ import numpy as np
 
 from augengine.errors import DataError
 from augengine.io.store import Store
-from augengine.leakage import donors
+from augengine.leakage import donors_of
 from augengine.records import IntensityRule
 from augengine.selection import ratio
 from augengine.selection.agreement import Scheme
@@ -75,9 +75,9 @@ class Scan:
                 next_step="give ingested data sets as real, and runs of augment as augmented",
             )  # fmt: skip
         self.splits.add(split)
-        if not augmented and request.splits is not None and split not in ("train", None):
+        if not augmented and request.splits is not None and split not in (*request.training, None):
             self.held_out.add(subject)
-        if request.splits is not None and split not in (("train",) if augmented else request.splits):
+        if request.splits is not None and split not in (request.training if augmented else request.splits):
             return "split"
         if request.only_subjects is not None and subject not in request.only_subjects:
             return "subject"
@@ -86,7 +86,7 @@ class Scan:
         for condition in request.where:
             if (augmented or not condition.of_making) and not self._meets(condition, row):
                 return str(condition)
-        if augmented and request.exclude_subjects and donors(row) & request.exclude_subjects:
+        if augmented and request.exclude_subjects and donors_of(row) & request.exclude_subjects:
             return "donor is an excluded subject"
         return None
 
@@ -123,7 +123,7 @@ class Scan:
         self.shapes.add(tuple(row["image_shape"]))
         if row["label_names"] or self.request.unlabelled != "keep":
             self.schemes.setdefault((tuple(row["label_names"]), tuple(row["label_codes"])), where)
-        self.trained_on += not augmented and (self.request.splits is None or row["split"] == "train")
+        self.trained_on += not augmented and (self.request.splits is None or row["split"] in self.request.training)
         self.ids.update(f"{where}\n".encode())
 
     def _keep(
@@ -151,7 +151,9 @@ class Scan:
         if self.request.augmented_per_real is not None:
             ranks = np.concatenate([np.empty(0, np.int64), *(ranks for _, ranks in self.groups)]).tolist()
             where = ", ".join(store.uri for store in self.request.augmented)
-            limit = ratio.rank_limit(ranks, self.trained_on, self.request.augmented_per_real, "train", where)
+            limit = ratio.rank_limit(
+                ranks, self.trained_on, self.request.augmented_per_real, ", ".join(self.request.training), where
+            )
         groups = []
         for group, ranks in self.groups:
             taken = group if limit is None or not group.augmented else group.take(ranks < limit)

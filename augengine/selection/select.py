@@ -29,7 +29,7 @@ class Selected:
         sources: the data sets; the augmented ones from number `len(request.real)` on.
         groups: row groups with wanted rows, in the order of the data sets and their files.
         subjects: ids of those with rows here.
-        held_out: real subjects of other splits than `train`, and excluded ones.
+        held_out: real subjects of splits that are not trained on, and excluded ones.
         channels: of every item, in order.
         label_names: code n + 1 is that of the n-th.
         shapes: of the images that there are, sorted.

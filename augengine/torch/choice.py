@@ -25,8 +25,9 @@ class Choice(TypedDict, total=False):
     """Which rows are wanted, and how.
 
     Attributes:
-        split: `train` (the default), `val`, `test`, several of them, or None for all rows.
-        augmented_per_real: so many augmented rows for every real one of the split `train`; those of a smaller ratio
+        split: `train` (the default), `val`, `test`, several of them, or None for all rows. With `train` among them all
+            are trained on, and subjects of the others are held out.
+        augmented_per_real: so many augmented rows for every real one that is trained on; those of a smaller ratio
             are among those of a larger. None takes all.
         channels: names, in the order wanted; None takes those of the rows.
         labels: names (`["csf", "lesion"]`) or unions (`{"lesion": ["core", "oedema"]}`); None takes all labels of the
@@ -68,5 +69,7 @@ def chosen(real: Places, augmented: Places, choice: Choice) -> tuple[Selected, F
     fields = Form.__dataclass_fields__
     form: dict[str, Any] = {name: value for name, value in choice.items() if name in fields}
     rows: dict[str, Any] = {name: value for name, value in choice.items() if name not in fields}
-    made = Form(**form)
-    return select(Request.of(real, augmented, **rows)), made
+    made, split = Form(**form), choice.get("split", "train")
+    # One loader trains on all that it reads, if it trains.
+    training = split if split and not isinstance(split, str) and "train" in split else ("train",)
+    return select(Request.of(real, augmented, training=training, **rows)), made

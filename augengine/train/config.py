@@ -140,7 +140,8 @@ class DataRecipe(Strict):
             takes every row. The validation loss then is of real rows alone.
         validation_rows: at most so many rows of split `val` make the validation loss.
         window_groups: row groups whose rows are shuffled together.
-        cache_mb: decoded row groups that a worker keeps in memory; must hold one window.
+        cache_mb: MiB of decoded row groups that a worker keeps in memory; where one window needs more, that is used,
+            and said.
     """
 
     content: Literal["image", "labels"] = "image"

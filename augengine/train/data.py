@@ -1,21 +1,23 @@
 """Training batches from shards: which rows stand in batch n depends on the seed and n alone.
 
 So a resumed run sees the rows that an undisturbed one would have seen, and any number of workers shares the same
-global batches. A worker holds at most `cache_mb` of decoded row groups; the driver reads no pixels at all. Several
-folders of shards, real and augmented, are read as one data set.
+global batches. A worker decodes every row group once an epoch and holds at most `cache_mb` of them, or one window where
+that is more; the driver reads no pixels at all. Several data sets, real and augmented, are read as one.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from augengine import rng
+from augengine.acquisition_terms import manufacturer
 from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.tissue import tissue_index
 from augengine.diffusion.volume_context import neighbour_index
@@ -24,25 +26,30 @@ from augengine.intensity import normalise
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import check_schema, from_row, read_group
 from augengine.io.store import Place, Store
-from augengine.records import Acquisition, IntensityRule, Sample
+from augengine.records import Acquisition, IntensityRule, Provenance, Sample
 from augengine.selection.folds import fold_of
 from augengine.selection.ratio import rank, rank_limit
 
 Uris = Place | Sequence[Place]
 
+LABELLERS = "labelled_by.json"
+"""File of a data set whose label maps are a model's: role → sha256 of its weights."""
+
 _SURVEY_COLUMNS = [
     "sample_id", "subject_id", "split", "channels", "image_shape", "label_names", "spacing_mm", "acquisition",
-    "intensity_rule",
+    "intensity_rule", "synthetic", "provenance",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What the metadata of one split say: enough to build the network and the vocabulary.
+    """What the metadata of one split say: enough to build the network and the vocabulary, and to know what memory a
+    reader takes.
 
     `subjects` are sorted ids; `labels` are the names that any row's mask knows, sorted; `image_size` is the spatial
     shape; `spacing_mm` the median voxel size; `intensity` how their ranges were measured; `ids` a digest of the rows'
-    ids.
+    ids. `manufacturers` are None if some row states none; `donors` lent to augmented rows; `teachers` are the models
+    (sha256) that made, judged or labelled rows; `group_rows` is how many rows each row group holds.
     """
 
     rows: int
@@ -54,6 +61,14 @@ class Survey:
     subjects: tuple[str, ...]
     intensity: IntensityRule = field(default_factory=IntensityRule)
     ids: str = field(default="", compare=False)
+    manufacturers: tuple[str, ...] | None = None
+    donors: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ()
+    group_rows: tuple[int, ...] = field(default=(), compare=False)
+
+    def window_bytes(self, groups: int, context: int) -> int:
+        """Memory of the largest window of so many row groups, decoded, with `context` neighbouring slices per row."""
+        return window_bytes(self.group_rows, row_bytes((len(self.channels), *self.image_size), context), groups)
 
 
 @dataclass(frozen=True)
@@ -148,7 +163,11 @@ def survey(uris: Uris, rows: Rows) -> Survey:
     labels: set[str] = set()
     spacings: set[tuple[float, ...]] = set()
     ids: list[str] = []
+    donors: set[str] = set()
+    teachers = {sha256 for store in stores for sha256 in labellers(store).values()}
+    group_rows: list[int] = []
     for _, found in _row_groups(stores, columns):
+        before = len(ids)
         for row in filter(rows.holds, found):
             first = first or row
             for key in ("channels", "image_shape", "intensity_rule"):
@@ -164,6 +183,12 @@ def survey(uris: Uris, rows: Rows) -> Survey:
             labels.update(row["label_names"])
             acquisitions.add(Acquisition(**row["acquisition"]))
             spacings.add(tuple(round(v, 4) for v in row["spacing_mm"]))
+            if row["synthetic"]:
+                made = Provenance.from_json(row["provenance"])
+                donors.update(made.plan.get("donors", ()))
+                teachers.update(sha256 for role, sha256 in made.models.items() if not role.endswith(".reference"))
+        if len(ids) > before:
+            group_rows.append(len(ids) - before)
     if first is None:
         where = ", ".join(store.uri for store in stores)
         kind = "labelled rows" if rows.labelled else "rows"
@@ -178,12 +203,38 @@ def survey(uris: Uris, rows: Rows) -> Survey:
         subjects=tuple(sorted(subjects)),
         intensity=IntensityRule.from_dict(first["intensity_rule"]),
         ids=rng.digest(sorted(ids)),
+        manufacturers=_manufacturers(acquisitions),
+        donors=tuple(sorted(donors)),
+        teachers=tuple(sorted(teachers)),
+        group_rows=tuple(group_rows),
     )
 
 
 def places_of(uris: Uris) -> list[Place]:
     """One folder, or several, as a list."""
     return [uris] if isinstance(uris, str | os.PathLike | Store) else list(uris)
+
+
+def row_bytes(image_shape: Sequence[int], context: int) -> int:
+    """Memory of one decoded row: image and context float32, tissue one byte a voxel; `Batch.nbytes` of it."""
+    channels, voxels = image_shape[0], math.prod(image_shape[1:])
+    return voxels * (4 * channels * (1 + context) + 1)
+
+
+def window_bytes(group_rows: Sequence[int], bytes_per_row: int, groups: int) -> int:
+    """Memory of any window of so many row groups, at most."""
+    return sum(sorted(group_rows)[-groups:]) * bytes_per_row
+
+
+def labellers(store: Store) -> dict[str, str]:
+    """Role to sha256 of the models that labelled a data set; none if its label maps are its own."""
+    found: dict[str, str] = store.read_json(LABELLERS) if store.exists(LABELLERS) else {}
+    return found
+
+
+def _manufacturers(acquisitions: Iterable[Acquisition]) -> tuple[str, ...] | None:
+    stated = {acquisition.manufacturer for acquisition in acquisitions}
+    return tuple(sorted({manufacturer(name) for name in stated if name})) if None not in stated else None
 
 
 def _stores(uris: Uris) -> list[Store]:
@@ -205,7 +256,8 @@ def _row_groups(
 class BatchReader:
     """Random access to the endless stream of the batches of some `rows` of one or several folders.
 
-    An epoch visits every row once: row groups in random order, rows shuffled within windows of `window_groups`.
+    An epoch visits every row once: row groups in random order, rows shuffled within windows of `window_groups`. A cache
+    that held less than a window would decode a whole row group for almost every row, so it holds one at the least.
     """
 
     def __init__(
@@ -227,10 +279,15 @@ class BatchReader:
         self.labels, self.context = tuple(labels), tuple(context)
         self.window_groups, self.cache_bytes = window_groups, cache_mb * 2**20
         self.groups: list[tuple[tuple[int, str, int], int]] = []  # row group, wanted rows in it
-        for place, found in _row_groups(self.stores, self.wanted.columns):
-            if count := sum(map(self.wanted.holds, found)):
-                self.groups.append((place, count))
-        self.rows = sum(count for _, count in self.groups)
+        largest = 0
+        for place, found in _row_groups(self.stores, [*self.wanted.columns, "image_shape"]):
+            held = [row["image_shape"] for row in found if self.wanted.holds(row)]
+            if held:
+                self.groups.append((place, len(held)))
+                largest = max(largest, *(row_bytes(shape, len(self.context)) for shape in held))
+        counts = [count for _, count in self.groups]
+        self.rows = sum(counts)
+        self.cache_bytes = max(self.cache_bytes, window_bytes(counts, largest, window_groups))
         self._order: tuple[int, np.ndarray] = (-1, np.empty((0, 2), np.int64))
         self._cache: OrderedDict[int, Batch] = OrderedDict()
         self._cached_bytes = 0
@@ -276,7 +333,16 @@ class BatchReader:
         if index in self._cache:
             self._cache.move_to_end(index)
             return self._cache[index]
-        (folder, name, group), _ = self.groups[index]
+        loaded = self._decoded(*self.groups[index][0])
+        self._cache[index] = loaded
+        self._cached_bytes += loaded.nbytes
+        while self._cached_bytes > self.cache_bytes and len(self._cache) > 1:
+            _, dropped = self._cache.popitem(last=False)
+            self._cached_bytes -= dropped.nbytes
+        return loaded
+
+    def _decoded(self, folder: int, name: str, group: int) -> Batch:
+        """All wanted rows of a row group."""
         rows = read_group(self.stores[folder].parquet(name), group).to_pylist()
         samples = [self._fitting(from_row(row)) for row in rows if self.wanted.holds(row)]
         images = np.stack([normalise(s) for s in samples])
@@ -285,19 +351,13 @@ class BatchReader:
         if self.context:  # without it, copies and augmented rows of one slice may stand side by side
             # Neighbours beyond the row group are not read: the nearest slice within it stands for them.
             neighbours = neighbour_index(volumes, slices, self.context)
-        loaded = Batch(
+        return Batch(
             images,
             np.stack([tissue_index(s.label, s.labels, self.labels, s.image) for s in samples]),
             images[neighbours].reshape(len(images), len(self.context) * images.shape[1], *images.shape[2:]),
             [s.acquisition for s in samples],
             [s.subject_id for s in samples],
         )
-        self._cache[index] = loaded
-        self._cached_bytes += loaded.nbytes
-        while self._cached_bytes > self.cache_bytes and len(self._cache) > 1:
-            _, dropped = self._cache.popitem(last=False)
-            self._cached_bytes -= dropped.nbytes
-        return loaded
 
     def _fitting(self, sample: Sample) -> Sample:
         """The sample; one on another scale than the others, whichever split it is of, is a `DataError`."""

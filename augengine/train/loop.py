@@ -221,7 +221,7 @@ class _Log:
         """Take note of a step."""
         values = {name: float(value) for name, value in losses.items()}
         if self.metrics.add(progress, values, norm, fraction):
-            self._track(progress, {name: value for name, value in self.metrics.lines[-1].items() if name != "step"})
+            self._track(progress, {name: value for name, value in self.metrics.last.items() if name != "step"})
 
     def validation(self, progress: state.Progress, value: float) -> None:
         """Take note of a validation."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from augengine.acquisition_terms import manufacturer
 from augengine.diffusion.autoencoder import AutoencoderSpec
 from augengine.diffusion.checkpoint import how_to_ingest, subject_hash
 from augengine.diffusion.control import ControlSpec
@@ -73,9 +74,9 @@ def model_spec(recipe: Recipe, found: Survey, parts: Mapping[str, ModelSpec]) ->
         image_size=found.image_size,
         intensity=_intensity(recipe, found),
         spacing_mm=found.spacing_mm,
-        subject_hashes=tuple(
-            sorted({subject_hash(s) for s in found.subjects}.union(*(p.subject_hashes for p in parts.values())))
-        ),
+        subject_hashes=_united(map(subject_hash, found.subjects), *(p.subject_hashes for p in parts.values())),
+        donor_hashes=_united(map(subject_hash, found.donors), *(p.donor_hashes for p in parts.values())),
+        teachers=_united(found.teachers, *(p.teachers for p in parts.values())),
         manufacturers=_manufacturers(found, parts),
         recipe=recipe.name,
     )
@@ -97,9 +98,13 @@ def _intensity(recipe: Recipe, found: Survey) -> IntensitySpec:
 
 
 def _manufacturers(found: Survey, parts: Mapping[str, ModelSpec]) -> tuple[str, ...] | None:
-    own = found.vocabulary.categories["manufacturer"]
-    theirs = [part.manufacturers for part in parts.values()]
-    return None if None in theirs else tuple(sorted({*own, *(name for names in theirs for name in names or ())}))
+    """Those of the rows and the parts; None, unknown, if any of these does not say."""
+    stated = [found.manufacturers, *(p.manufacturers for p in parts.values() if p.untrained_seed is None)]
+    return _united(*(map(manufacturer, names or ()) for names in stated)) if all(stated) else None
+
+
+def _united(*parts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set[str]().union(*parts)))
 
 
 def _check_part(spec: ModelSpec, role: str, part: ModelSpec) -> None:
@@ -134,6 +139,12 @@ def _check_folds(recipe: Recipe, spec: ModelSpec) -> None:
     """Every training subject of a corrector needs a segmenter that did not see it."""
     if recipe.kind != "error_corrector":
         return
+    for role, part in spec.parts.items():
+        if not part.subject_hashes and part.untrained_seed is None:
+            raise CheckpointError(
+                "the segmenters of a corrector state their training subjects, or nobody knows whom they did not see",
+                found=f"none in '{role}'", next_step="train it anew",
+            )  # fmt: skip
     everywhere = set.intersection(*(set(part.subject_hashes) for part in spec.parts.values()))
     if everywhere:
         raise CheckpointError(

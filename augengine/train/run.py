@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -17,13 +17,15 @@ from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import SPEC, read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import AugengineError, ConfigError, RunError
+from augengine.io.content import content_digest
+from augengine.io.dataset import dataset_files
 from augengine.io.store import Place, Store
 from augengine.rng import digest
 from augengine.train.config import Recipe
 from augengine.train.data import Survey, Uris, places_of, survey
 from augengine.train.loop import train_worker
+from augengine.train.metrics_file import MetricsTail
 from augengine.train.model import model_spec, resolve_parts
-from augengine.train.state import read_metrics
 from augengine.train.trackers import check as check_trackers
 
 MAX_FAILURES = 2
@@ -74,7 +76,7 @@ def train(
     found = survey(data, recipe.data.rows("train"))
     part_uris = resolve_parts(recipe, parts or {})
     spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in part_uris.items()})
-    _claim(out, recipe, found, spec, several=len(data) > 1)
+    _claim(out, recipe, found, spec, data, progress)
     if out.exists(f"checkpoint/{SPEC}"):
         progress(f"{recipe.name}: already trained, {checkpoint_uri}")
         return checkpoint_uri
@@ -86,6 +88,7 @@ def train(
         f"{recipe.name}: {parameters / 1e6:.1f} M parameters to train, {found.rows} rows of {len(found.subjects)} "
         f"subjects, {num_workers} worker{'s' if num_workers > 1 else ''}"
     )
+    _tell_memory(recipe, found, progress)
     threads = threads_per_worker or max(1, (os.cpu_count() or 1) // max(1, num_workers))
     trainer = TorchTrainer(
         train_worker,
@@ -114,19 +117,55 @@ def train(
     return checkpoint_uri
 
 
-def _claim(out: Store, recipe: Recipe, found: Survey, spec: ModelSpec, *, several: bool) -> None:
-    """Refuse a folder that another recipe or other data began: its state would be continued silently."""
-    mixture = [found.ids] if several else []  # arms of an experiment may differ in the augmented rows alone
+def _tell_memory(recipe: Recipe, found: Survey, progress: Progress) -> None:
+    """Say so where a worker must hold more than the recipe allows: with less it would decode the same rows over again.
+
+    Raises:
+        ConfigError: more than this machine has.
+    """
+    data = recipe.data
+    needed = found.window_bytes(data.window_groups, len(data.context))
+    if needed <= data.cache_mb * 2**20:
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    text = f"one window of {data.window_groups} row groups takes {-(-needed // 2**20)} MiB, decoded"
+    if needed > memory:
+        raise ConfigError(
+            "a worker holds one window of row groups in memory", found=f"{text}, of {memory // 2**20} MiB here",
+            next_step=f"lower data.window_groups to {max(1, data.window_groups * memory // (2 * needed))}",
+        )  # fmt: skip
+    progress(f"{recipe.name}: {text}; each worker keeps so much instead of data.cache_mb {data.cache_mb}, or it would "
+             "decode a row group anew for almost every row (less memory: lower data.window_groups)")  # fmt: skip
+
+
+def _claim(
+    out: Store, recipe: Recipe, found: Survey, spec: ModelSpec, data: Sequence[Place], progress: Progress
+) -> None:  # fmt: skip
+    """Refuse a folder that another recipe or other data began: its state would be continued silently.
+
+    `data_digest` counts what the rows are of, `content` is what they are; runs of older versions state the first alone.
+    """
+    mixture = [found.ids] if len(data) > 1 else []  # arms of an experiment may differ in the augmented rows alone
     wanted: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"), "recipe_digest": recipe.digest,
         "data_digest": digest(
             found.rows, found.subjects, found.channels, found.image_size, *found.intensity.identity, *mixture
         ),
+        "content": [content_digest(store, dataset_files(store)) for store in map(Store.at, data)],
         "parts": {role: part.sha256 for role, part in spec.parts.items()},
     }  # fmt: skip
     if out.exists("run.json"):
         before = out.read_json("run.json")
-        for key, what in (("recipe_digest", "recipe"), ("data_digest", "data"), ("parts", "parts")):
+        if "content" not in before:
+            progress(f"{recipe.name}: an older version began this run and did not record its data's content, so that "
+                     "nothing shows whether labels and pixels are still the same")  # fmt: skip
+            before["content"] = wanted["content"]
+        for key, what in (
+            ("recipe_digest", "recipe"),
+            ("data_digest", "data"),
+            ("content", "data"),
+            ("parts", "parts"),
+        ):
             if before.get(key) != wanted[key]:
                 raise RunError(
                     f"this folder holds a run with another {what}", where=out.uri,
@@ -163,10 +202,10 @@ def _explained(error: BaseException, out: Store) -> AugengineError:
 
 
 class _Follower:
-    """Prints the metrics file as it grows, from a thread of the driver."""
+    """Prints the latest metrics, from a thread of the driver."""
 
     def __init__(self, out: Store, recipe: Recipe, progress: Progress, every_s: float = 5.0) -> None:
-        self.out, self.recipe, self.progress, self.every_s = out, recipe, progress, every_s
+        self.tail, self.recipe, self.progress, self.every_s = MetricsTail(out), recipe, progress, every_s
         self.stop = threading.Event()
         self.shown = -1
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -184,7 +223,7 @@ class _Follower:
             self._show()
 
     def _show(self) -> None:
-        lines = [line for line in read_metrics(self.out) if "loss" in line]
+        lines = [line for line in self.tail.lines() if "loss" in line]
         if not lines or lines[-1]["step"] == self.shown:
             return
         last = lines[-1]

@@ -1,4 +1,4 @@
-"""What a resumed run needs, to and from a folder of safetensors and JSON, and the metrics file of a run."""
+"""What a resumed run needs, to and from a folder of safetensors and JSON, and the numbers that a run reports."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from torch import nn
 
 from augengine.diffusion.ema import Ema
 from augengine.io.store import Store
+from augengine.train.metrics_file import MetricsFile
 from augengine.train.precision import Precision
 from augengine.train.sharding import load_moments, load_network, moments, share, whole
-
-METRICS = "metrics.jsonl"
 
 
 @dataclass
@@ -65,15 +64,12 @@ def load(
 
 
 class Metrics:
-    """`metrics.jsonl` of a run: one line every few seconds and one for every validation.
-
-    The file is rewritten as a whole, since object stores cannot append; lines of steps that a restart will repeat
-    are dropped.
-    """
+    """The metrics of a run: one line every few seconds and one for every validation."""
 
     def __init__(self, store: Store, resumed_step: int, every_s: float = 2.0) -> None:
-        self.store, self.every_s = store, every_s
-        self.lines = [line for line in read_metrics(store) if line["step"] <= resumed_step]
+        self.file, self.every_s = MetricsFile(store, resumed_step), every_s
+        self.pending: list[dict[str, Any]] = []
+        self.last: dict[str, Any] = {}
         self.recent: dict[str, float] = {}
         self._wrote, self._since = time.monotonic(), (resumed_step, time.monotonic())
 
@@ -105,19 +101,12 @@ class Metrics:
         self._line(progress, validation_loss=value)
 
     def flush(self) -> None:
-        """Write the file."""
+        """Write what was not written yet."""
         self._wrote = time.monotonic()
-        self.store.write(METRICS, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
+        self.file.append(self.pending)
+        self.pending = []
 
     def _line(self, progress: Progress, **values: float | None) -> None:
         rounded = {k: float(f"{v:.6g}") for k, v in values.items() if v is not None}
-        self.lines.append({"step": progress.step, "elapsed_s": round(progress.elapsed_s, 2), **rounded})
-
-
-def read_metrics(store: Store) -> list[dict[str, Any]]:
-    """Lines written so far; none if there is no file."""
-    try:
-        text = store.read(METRICS).decode()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text.splitlines()]
+        self.last = {"step": progress.step, "elapsed_s": round(progress.elapsed_s, 2), **rounded}
+        self.pending.append(self.last)

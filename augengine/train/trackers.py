@@ -24,6 +24,7 @@ from augengine.rng import digest
 
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 UPLOAD_EVERY_S = 60.0
+EVENT_FILE_BYTES = 2**22
 
 
 class Tracker(Protocol):
@@ -72,16 +73,23 @@ def check(wanted: Sequence[TrackerName]) -> None:
 
 
 class TensorBoard:
-    """Event files in `<run>/tensorboard`; for an object store, which cannot append, copied there once a minute."""
+    """Event files in `<run>/tensorboard`.
+
+    An object store cannot append: those that grew are copied there once a minute, and one that has `EVENT_FILE_BYTES`
+    is followed by another, or ever more bytes would be copied for the same events.
+    """
 
     def __init__(self, run_name: str, out: Store, resumed_step: int) -> None:
         self.out = out
         self._scratch = None if out.local else tempfile.TemporaryDirectory()
         self.folder = Path(out.path("tensorboard") if self._scratch is None else self._scratch.name)
-        module = importlib.import_module(_MODULES["tensorboard"])
         # Steps that a restart repeats are hidden where an earlier file holds them.
-        self.writer = module.SummaryWriter(str(self.folder), purge_step=resumed_step + 1)
-        self._uploaded = time.monotonic()
+        self.writer = self._open(resumed_step + 1)
+        self._uploaded, self._copied = time.monotonic(), dict[str, tuple[int, int]]()
+
+    def _open(self, purge_step: int | None) -> Any:
+        module = importlib.import_module(_MODULES["tensorboard"])
+        return module.SummaryWriter(str(self.folder), purge_step=purge_step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """See `Tracker`."""
@@ -104,9 +112,17 @@ class TensorBoard:
     def _upload(self) -> None:
         self._uploaded = time.monotonic()
         self.writer.flush()
-        if self._scratch is not None:
-            for file in self.folder.iterdir():
+        if self._scratch is None:
+            return
+        grown = 0
+        for file in sorted(self.folder.iterdir()):
+            state = file.stat()
+            if self._copied.get(file.name) != (state.st_size, state.st_mtime_ns):
                 self.out.write(f"tensorboard/{file.name}", file.read_bytes())
+                self._copied[file.name], grown = (state.st_size, state.st_mtime_ns), max(grown, state.st_size)
+        if grown >= EVENT_FILE_BYTES:
+            self.writer.close()
+            self.writer = self._open(None)
 
 
 class MLflow:

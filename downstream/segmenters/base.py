@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -61,6 +61,7 @@ class Segmenter(ABC):
     Attributes:
         name: as in `SEGMENTERS`.
         roles: the recipes that `fit` takes: role to kind.
+        loaded: roles whose checkpoints `load` takes; what else was trained is a part of them.
         channels: of the images, in order.
         regions: what is segmented, by name: the labels whose union each region is. The second axis of what `predict`
             returns follows their order.
@@ -69,6 +70,7 @@ class Segmenter(ABC):
 
     name: ClassVar[str]
     roles: ClassVar[Mapping[str, Kind]] = MappingProxyType({})
+    loaded: ClassVar[tuple[str, ...]] = ()
     channels: tuple[str, ...]
     regions: Mapping[str, tuple[str, ...]]
     rule: IntensityRule | None = None
@@ -92,6 +94,11 @@ class Segmenter(ABC):
         Returns:
             `out`, which `load` takes.
         """
+
+    @classmethod
+    def settings(cls) -> dict[str, Any]:
+        """How it predicts where nothing else is asked for, as plain JSON: decides its answers beside its weights."""
+        return {}
 
     @classmethod
     @abstractmethod

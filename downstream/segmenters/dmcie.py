@@ -7,7 +7,8 @@ trained on what each U-Net says of subjects that it did not see, is shown M besi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from dataclasses import asdict
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ class Dmcie(Segmenter):
 
     name: ClassVar[str] = "dmcie"
     roles: ClassVar[Mapping[str, Kind]] = {"unet": "segmenter", "error": "error_corrector"}
+    loaded = ("error",)
 
     def __init__(self, generator: Generator, samples: int = SAMPLES, sampling: Sampling = SAMPLING) -> None:
         self.generator, self.samples, self.sampling = generator, samples, sampling
@@ -57,6 +59,11 @@ class Dmcie(Segmenter):
             parts[role] = fit_network(role, without, shards, out, training)
         fit_network("error", adapted(recipes["error"], steps, seed, training), shards, out, training, parts)
         return mark(cls, out)
+
+    @classmethod
+    def settings(cls) -> dict[str, Any]:
+        """Size of the ensemble and its sampling."""
+        return {"samples": SAMPLES, "sampling": asdict(SAMPLING)}
 
     @classmethod
     def load(cls, folder: str, *, device: str = "cpu", samples: int = SAMPLES, sampling: Sampling = SAMPLING) -> Self:

@@ -7,7 +7,8 @@ prediction is the mean of several samples (2.5), and their variance says where t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from dataclasses import asdict
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ class LdmSeg(Segmenter):
         "prior": "label_prior",
         "control": "label_segmenter",
     }
+    loaded = ("control",)
 
     def __init__(self, generator: Generator, samples: int = SAMPLES, sampling: Sampling = SAMPLING) -> None:
         self.generator, self.samples, self.sampling = generator, samples, sampling
@@ -59,6 +61,11 @@ class LdmSeg(Segmenter):
             recipe = adapted(recipes[role], steps, seed, how)
             parts = {role: fit_network(role, recipe, shards, out, training, parts)}
         return mark(cls, out)
+
+    @classmethod
+    def settings(cls) -> dict[str, Any]:
+        """Size of the ensemble and its sampling."""
+        return {"samples": SAMPLES, "sampling": asdict(SAMPLING)}
 
     @classmethod
     def load(cls, folder: str, *, device: str = "cpu", samples: int = SAMPLES, sampling: Sampling = SAMPLING) -> Self:

@@ -8,8 +8,8 @@ that draws the counterfactual itself, within a prompt that it predicts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Self, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -210,6 +210,7 @@ class Pcf(Segmenter):
 
     name: ClassVar[str] = "pcf"
     roles: ClassVar[Mapping[str, Kind]] = {"counterfactual": "counterfactual", "prompter": "segmenter"}
+    loaded = ("counterfactual", "prompter")
 
     def __init__(self, generator: Generator, prompter: Model, options: PcfOptions = PcfOptions()) -> None:
         self.generator, self.prompter, self.options = generator, prompter, options
@@ -226,6 +227,11 @@ class Pcf(Segmenter):
         for role, how in (("counterfactual", training.natural), ("prompter", training)):
             fit_network(role, adapted(recipes[role], steps, seed, how), shards, out, training)
         return mark(cls, out)
+
+    @classmethod
+    def settings(cls) -> dict[str, Any]:
+        """Prompt, vote and sampling."""
+        return asdict(PcfOptions())
 
     @classmethod
     def load(cls, folder: str, *, device: str = "cpu", options: PcfOptions = PcfOptions()) -> Self:

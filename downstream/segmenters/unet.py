@@ -24,6 +24,7 @@ class UNet(Segmenter):
 
     name: ClassVar[str] = "unet"
     roles: ClassVar[Mapping[str, Kind]] = {"unet": "segmenter"}
+    loaded = ("unet",)
 
     def __init__(self, model: Model) -> None:
         self.model = model

@@ -57,3 +57,78 @@ def test_dropped_rows_are_unconditional() -> None:
     assert not dropped.present[0].any()
     assert torch.equal(dropped.features[1], condition.features[1])
     assert not condition.unconditional().features.any()
+
+
+def test_spellings_of_one_scanner_are_one_value() -> None:
+    found = Vocabulary.fit(
+        [GE.replace(model="DISCOVERY_MR750"), GE.replace(manufacturer="GE MEDICAL SYSTEMS", model="Discovery MR750"),
+         GE.replace(model="DISCOVERY MR750", field_strength_t=1.494, scan_options="fs\\SAT_GEMS"), SIEMENS]
+    )  # fmt: skip
+    assert found.categories["manufacturer"] == ("GE MEDICAL SYSTEMS", "SIEMENS")
+    assert found.categories["model"] == ("DISCOVERY MR750", "TrioTim")
+    assert found.categories["field_strength_t"] == ("1.5", "3")
+    assert found.options == ("FS", "PFP", "SAT_GEMS")
+    rows = found.encode([
+        Acquisition("GE", "Discovery_MR750", 15000.0, "SAT_GEMS_FS"),
+        Acquisition("ge healthcare", "DISCOVERY MR750", 1.494, "FS \\ sat_gems"),
+    ])  # fmt: skip
+    assert rows.present[:, :4].all()
+    assert torch.equal(rows.features[0], rows.features[1])
+    decoded = found.decode(rows.features)[0]
+    assert (decoded.manufacturer, decoded.field_strength_t) == ("GE MEDICAL SYSTEMS", 1.5)
+    assert found.encode([decoded]).features.tolist() == rows.features[:1].tolist()
+
+
+def test_a_saved_vocabulary_keeps_its_columns_and_understands_other_spellings() -> None:
+    """Weights stand behind every column: one that knows two spellings must not lose or move either."""
+    old = Vocabulary.model_validate({
+        "categories": {"manufacturer": ["GE", "GE MEDICAL SYSTEMS", "SIEMENS"], "model": ["SIGNA HDx"],
+                       "field_strength_t": ["1.494", "2.8936", "3"]},
+        "options": ["EDR_GEMS_FILTERED_GEMS_PFF", "FS"],
+        "maxima": {"flip_angle_deg": 12.0, "slice_thickness_mm": 2.0, "echo_time_ms": 2.4, "repetition_time_ms": 5.3},
+    })  # fmt: skip
+    assert list(old.widths.values()) == [3, 1, 3, 2, 1, 1, 1, 1]
+
+    def features(acquisition: Acquisition, stop: int) -> list[float]:
+        return old.encode([acquisition]).features[0, :stop].tolist()
+
+    assert features(Acquisition("GE MEDICAL SYSTEMS", "SIGNA HDx"), 4) == [0, 1, 0, 1]
+    assert features(Acquisition("General Electric", "Signa_HDX"), 4) == [1, 0, 0, 1]
+    fields = [features(Acquisition(field_strength_t=value), 7)[4:] for value in (1.5, 2.8936, 3.0, 2.9)]
+    assert fields == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]]
+    texts = ("EDR_GEMS_FILTERED_GEMS_PFF", "PFF\\EDR_GEMS\\FILTERED_GEMS\\FS", "PFF")
+    assert [features(Acquisition(scan_options=text), 9)[7:] for text in texts] == [[1, 0], [1, 1], [0, 0]]
+    assert [list(old.unseen(Acquisition(scan_options=text))) for text in texts] == [[], [], ["scan_options"]]
+    assert not old.unseen(Acquisition(echo_time_ms=0.1))  # an old model does not state the least value
+    assert list(old.unseen(Acquisition(echo_time_ms=4.8))) == ["echo_time_ms"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"manufacturer": "Philips"}, "manufacturer 'Philips' (nearest seen: "),
+        ({"model": "Skyra"}, "model 'Skyra' (nearest seen: "),
+        ({"field_strength_t": 7.0}, "field_strength_t 7 (nearest seen: 3.0, 1.5)"),
+        ({"scan_options": "FS\\ACC_GEMS"}, "ACC_GEMS of scan_options (seen: FS, PFP, SAT_GEMS)"),
+        ({"echo_time_ms": 9.0}, "echo_time_ms 9 (seen: 1.2 to 2.4)"),
+        ({"echo_time_ms": 0.5}, "echo_time_ms 0.5 (seen: 1.2 to 2.4)"),
+        ({"flip_angle_deg": 0.0}, "flip_angle_deg 0 (seen: 10 to 12)"),
+    ],
+)
+def test_what_training_never_held_is_told_with_what_is_nearest(changes: dict[str, str | float], says: str) -> None:
+    target = GE.replace(**changes)
+    found = VOCABULARY.unseen(target)
+    assert list(found) == list(changes)
+    assert next(iter(found.values())).startswith(says)
+    known = VOCABULARY.seen_part(target)
+    assert known == GE.replace(**{name: "FS" if name == "scan_options" else None for name in changes})
+    assert not VOCABULARY.unseen(known)
+
+
+def test_absent_values_and_small_steps_beyond_the_range_are_no_strangers() -> None:
+    assert VOCABULARY.unseen(Acquisition()) == {}
+    assert VOCABULARY.unseen(GE.replace(manufacturer="General Electric", field_strength_t=1.494)) == {}
+    assert VOCABULARY.unseen(GE.replace(echo_time_ms=2.9, repetition_time_ms=3.3)) == {}
+    nothing = Vocabulary.fit([Acquisition("GE")])
+    assert list(nothing.unseen(GE)) == ["model", "field_strength_t", "scan_options", *PARAMETERS[4:]]
+    assert "(seen: none)" in nothing.unseen(GE)["echo_time_ms"]

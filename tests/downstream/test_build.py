@@ -66,7 +66,7 @@ def test_true_labels_are_edited_and_never_shown_to_the_generator(tmp_path: Path)
         assert sample.label.tobytes() == source.label.tobytes()  # type: ignore[union-attr]
         assert sample.acquisition.manufacturer == SIEMENS
     (labelled,) = Path(out, "pseudo_labels").iterdir()
-    shown = rows(f"{labelled}/labelled")
+    shown = rows(str(labelled))
     assert {s.acquisition.manufacturer for s in shown} == {GE, SIEMENS}
     assert {s.split for s in shown} == {"train", "val"}
     assert all(s.label is not None and s.label_confidence is not None for s in shown)

@@ -27,9 +27,13 @@ def test_vendor_protocols_have_all_cells_of_the_paper(name: str) -> None:
 def test_who_is_held_out_and_what_is_tested() -> None:
     strict, transductive, paper = (protocol(f"duke_{kind}") for kind in ("strict", "transductive", "paper"))
     away = Cell(train="GE", test="Siemens")
-    assert (strict.held_out_manufacturer("GE"), strict.held_out_manufacturer("Siemens")) == (SIEMENS, GE)
-    assert strict.held_out_manufacturer("Both") is None
-    assert transductive.held_out_manufacturer("GE") is None
+    assert (strict.held_out_manufacturers("GE"), strict.held_out_manufacturers("Siemens")) == ((SIEMENS,), (GE,))
+    assert strict.held_out_manufacturers("Both") == ()
+    assert transductive.held_out_manufacturers("GE") == ()
+    third = {**strict.domains, "Philips": ("Philips Medical Systems",)}
+    three = Protocol.model_validate(strict.model_dump() | {"domains": third})
+    assert three.held_out_manufacturers("GE") == ("Philips Medical Systems", SIEMENS)
+    assert three.held_out_manufacturers("Both") == ("Philips Medical Systems",)
     assert strict.tests(away) == {(SIEMENS, "test")}
     assert paper.tests(away) == {(SIEMENS, split) for split in ("train", "val", "test")}
     assert paper.tests(Cell(train="GE", test="GE")) == {(GE, "val"), (GE, "test")}
@@ -50,3 +54,12 @@ def test_nothing_is_tested_on_what_trains_and_cells_name_domains() -> None:
 def test_classes_exclude_each_other_or_nest() -> None:
     assert protocol("duke_strict").exclusive
     assert not protocol("brats_paper").exclusive
+
+
+def test_every_spelling_of_a_vendor_is_its_domain() -> None:
+    asked = protocol("duke_strict")
+    for text, domain in (("GE", GE), ("GE Healthcare", GE), (GE, GE), ("Siemens Healthineers", SIEMENS)):
+        assert asked.value({"acquisition": {"manufacturer": text}, "site": "x"}) == domain
+    assert asked.value({"acquisition": {"manufacturer": None}, "site": "x"}) == "None"
+    with pytest.raises(ValidationError, match="by their normal form: SIEMENS, not Siemens"):
+        Protocol.model_validate(asked.model_dump() | {"domains": {**asked.domains, "Siemens": ("Siemens",)}})

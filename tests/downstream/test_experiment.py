@@ -14,7 +14,9 @@ import pytest
 import torch
 from builders import GE, SIEMENS, slice_sample, write_samples
 from torch import Tensor
+from training_cases import drawn, recipe, spec_of
 
+from augengine.diffusion.checkpoint import save_generator, subject_hash
 from augengine.errors import AugengineError
 from augengine.intensity import normalise
 from augengine.io.commits import committed_files
@@ -25,6 +27,7 @@ from augengine.leakage import LeakageError
 from augengine.pipeline.units import INLINE
 from augengine.records import Provenance, Sample
 from augengine.train.config import Recipe
+from augengine.train.data import LABELLERS
 from downstream.arms import ARMS
 from downstream.experiment import Done, Experiment, run
 from downstream.protocols import PROTOCOLS, Protocol
@@ -255,6 +258,23 @@ def test_a_test_subject_in_training_is_named_before_anything_is_trained(tmp_path
     for says, change in leaks.items():
         with pytest.raises(LeakageError, match=says):
             ran(replace(experiment, **change))
+    assert not FITS
+
+
+def test_models_that_no_row_names_are_looked_at(tmp_path: Path) -> None:
+    """Those that labelled the data, and those that the segmenter is built on."""
+    experiment = made(tmp_path)
+    seen = spec_of("segmenter_nested").model_copy(update={"subject_hashes": (subject_hash("S009"),)})
+    described = save_generator(Store(tmp_path / "model"), seen, drawn(seen, 1).state_dict())
+    built_on = {"any": recipe("autoencoder", parts={"features": str(tmp_path / "model")})}
+    FITS.clear()
+    with pytest.raises(LeakageError, match=r"part 'features' of recipe autoencoder: .*S009 trained model"):
+        ran(replace(experiment, recipes=built_on))
+    Store(experiment.data).write_json(LABELLERS, {"unet": described.sha256})
+    with pytest.raises(LeakageError, match=r"labels of the rows, unet: .*must be known"):
+        ran(experiment)
+    with pytest.raises(LeakageError, match=r"labels of the rows, unet: .*S009 trained model"):
+        ran(replace(experiment, checkpoints=(str(tmp_path / "model"),)))
     assert not FITS
 
 

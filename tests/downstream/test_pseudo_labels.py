@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from training_cases import LABELS, drawn, samples_of, spec_of, write_rows
 
-from augengine.diffusion.checkpoint import save_generator
-from augengine.errors import ConfigError
+from augengine.diffusion.checkpoint import read_spec, save_generator
+from augengine.errors import ConfigError, RunError
 from augengine.intensity import normalise
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.pipeline.units import INLINE
 from augengine.records import Sample
+from augengine.train.data import Rows, labellers, survey
 from downstream.pseudo_labels import pseudo_label, refined
 from downstream.segmenters.fitting import mark
 from downstream.segmenters.unet import UNet
@@ -23,9 +24,9 @@ from downstream.segmenters.unet import UNet
 REGIONS = {"tissue": ("grey",), "middle": ("core",)}
 
 
-def fitted(folder: Path, regions: dict[str, tuple[str, ...]]) -> str:
+def fitted(folder: Path, regions: dict[str, tuple[str, ...]], seed: int = 3) -> str:
     spec = spec_of("segmenter", data={"regions": regions})
-    save_generator(Store(folder / "unet/checkpoint"), spec, drawn(spec, 3).state_dict())
+    save_generator(Store(folder / "unet/checkpoint"), spec, drawn(spec, seed).state_dict())
     return mark(UNet, str(folder))
 
 
@@ -57,6 +58,25 @@ def test_true_labels_are_not_read(tmp_path: Path) -> None:
     bare = labelled(tmp_path, [s.replace(label=None) for s in rows], segmenter, "bare")
     own = labelled(tmp_path, rows, segmenter, "own")
     assert [s.label.tobytes() for s in bare] == [s.label.tobytes() for s in own]
+
+
+def test_another_segmenter_s_labels_are_not_taken_for_this_one_s(tmp_path: Path) -> None:
+    rows, first = samples_of(), fitted(tmp_path / "first", REGIONS)
+    data = write_rows(tmp_path / "data", rows)
+    out = pseudo_label(data, first, str(tmp_path / "out"), actors=INLINE)
+    assert pseudo_label(data, first, str(tmp_path / "out"), actors=INLINE) == out
+    sha256 = read_spec(f"{first}/unet/checkpoint").sha256
+    assert labellers(Store(out)) == {"unet": sha256}
+    assert survey(out, Rows("train")).teachers == (sha256,)
+    retrained = fitted(tmp_path / "second", REGIONS, seed=4)
+    others = [s.replace(image=s.image[:, ::-1].copy()) for s in rows]
+    cases = {
+        "another weights": (data, retrained),
+        "another source": (write_rows(tmp_path / "others", others), first),
+    }
+    for says, (source, segmenter) in cases.items():
+        with pytest.raises(RunError, match=says):
+            pseudo_label(source, segmenter, str(tmp_path / "out"), actors=INLINE)
 
 
 def test_a_region_of_several_labels_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from training_cases import LESION, NESTED, batch_of, drawn, recipe, samples_of, spec_of, write_rows
 
-from augengine.diffusion.checkpoint import load_generator, save_generator
+from augengine.diffusion.checkpoint import load_generator, read_spec, save_generator
 from augengine.diffusion.painting import Sampling
 from augengine.errors import CheckpointError, ConfigError, DataError, RunError
 from augengine.intensity import normalise
@@ -19,7 +19,7 @@ from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.records import Provenance
-from augengine.rng import generator
+from augengine.rng import canonical_json, generator
 from downstream.segmenters import (
     SEGMENTERS,
     Segmenter,
@@ -30,6 +30,7 @@ from downstream.segmenters import (
     load_segmenter,
     pcf,
     row_seeds,
+    segmenter_identity,
 )
 from downstream.segmenters.dmcie import Dmcie
 from downstream.segmenters.fitting import mark
@@ -289,3 +290,16 @@ def test_fitted_by_ray_on_real_and_augmented_rows(tmp_path: Path) -> None:
         UNet.fit([real, other], 2, 0, out, **how)
     with pytest.raises(RunError, match="another recipe"):
         UNet.fit([real, augmented], 2, 1, out, **how)
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_what_decides_its_answers_is_its_identity(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted(name, tmp_path)
+    found = segmenter_identity(str(tmp_path))
+    weights = {role: read_spec(f"{tmp_path}/{role}/checkpoint").sha256 for role in NETWORKS[name]}
+    assert (found["segmenter"], found["weights"]) == (name, weights)
+    smaller = {"pcf": (pcf, "PcfOptions", lambda: PLAIN_CF), "dmcie": (dmcie, "SAMPLING", QUICK),
+               "ldm_seg": (ldm_seg, "SAMPLES", 3)}  # fmt: skip
+    if name in smaller:
+        monkeypatch.setattr(*smaller[name])
+        assert canonical_json(segmenter_identity(str(tmp_path))) != canonical_json(found)

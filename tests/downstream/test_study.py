@@ -87,8 +87,10 @@ def test_a_direction_s_policy_edits_one_vendor_towards_the_other() -> None:
     assert not judged.takes({**row, "acquisition": SIEMENS.to_dict()})
     assert judged.to_dict()["params"]["target"]["empirical"]["where"] == {"manufacturer": "SIEMENS"}
     assert judged.to_dict()["params"]["target"]["empirical"]["from"] == "duke_protocols"
-    known = direction(study, *vendors, known=True).to_dict()["params"]["target"]["empirical"]
-    assert known == {"from": "samples", "where": {"manufacturer": "SIEMENS"}}
+    assert judged.to_dict()["params"]["target"]["unseen"] == "absent"  # strict: it never saw the other vendor
+    known = direction(study, *vendors, known=True).to_dict()["params"]["target"]
+    assert known["empirical"] == {"from": "samples", "where": {"manufacturer": "SIEMENS"}}
+    assert "unseen" not in known
     assert (judged.policy.output.per_input, control.policy.output.per_input) == (3, 3)
     few = [direction(replace(study, ratio=0.25), *vendors, judged=judged) for judged in (True, False)]
     assert [policy.policy.output.per_input for policy in few] == [2, 1]  # enough for a ratio of 1, later
@@ -119,5 +121,7 @@ def test_the_control_has_the_generator_s_architecture_and_no_training(tmp_path: 
     spec, control = read_spec(trained), read_spec(uri)
     assert control.network == spec.network
     assert control.sha256 != spec.sha256
-    assert control.subject_hashes == ()
+    assert (control.subject_hashes, control.untrained_seed) == ((), 1)
     load_generator(uri)
+    wider = write_checkpoint(tmp_path / "wider", channels=("t1", "flair"))
+    assert read_spec(_without_training(wider, str(tmp_path / "control"))).channels == ("t1", "flair")

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import GE, SIEMENS, slice_sample, write_checkpoint
+from builders import GE, SIEMENS, slice_sample, tiny_spec, write_checkpoint
 
 from augengine.diffusion.checkpoint import load_generator
+from augengine.diffusion.conditions import Vocabulary
 from augengine.edits.acquisition import AcquisitionEdit, AcquisitionParams
 from augengine.edits.base import Context, Donor, Drawing, Plan, Skip
-from augengine.errors import CheckpointError
+from augengine.errors import CheckpointError, ConfigError, DataError
 from augengine.intensity import denormalise, normalise
 from augengine.phantom.protocols import duke_protocols
 from augengine.policy.spec import Sampler
@@ -93,3 +94,97 @@ def test_normalisation_is_inverted_on_the_source_scale() -> None:
     assert np.array_equal(denormalise(normalise(sample), sample), sample.image)
     fractional = sample.replace(image=sample.image / np.float32(7) - 3)
     assert np.allclose(denormalise(normalise(fractional), fractional), fractional.image, atol=1e-4)
+
+
+SEEN = tiny_spec("acquisition").model_copy(update={"vocabulary": Vocabulary.fit([GE, SIEMENS])})
+PHILIPS = {"manufacturer": "Philips", "model": "Achieva"}
+
+
+def planned(target: dict, donors: tuple[Donor, ...] = (), sample=slice_sample(1)) -> Drawing | Skip:  # noqa: B008
+    params = AcquisitionParams.model_validate({"target": target})
+    return EDIT.plan(sample, params, np.random.default_rng(0), Context(donors, {"generator": SEEN}))
+
+
+def test_a_donor_that_the_generator_never_saw_is_no_target() -> None:
+    """Painted under the null token, the row would be filed as a scanner that nobody painted."""
+    donor = (Donor("D1", GE.replace(**PHILIPS, echo_time_ms=9.0)),)
+    skip = planned({"empirical": {}}, donor)
+    assert isinstance(skip, Skip)
+    for said in ("manufacturer 'Philips' (nearest seen: ", "model 'Achieva'", "echo_time_ms 9 (seen: 1.44 to 2.32)"):
+        assert said in skip.reason
+    drawn = planned({"empirical": {}, "unseen": "absent"}, donor)
+    assert isinstance(drawn, Drawing)
+    absent = {"manufacturer": None, "model": None, "echo_time_ms": None}
+    assert Acquisition(**drawn.params["acquisition"]) == GE.replace(**absent)
+    assert drawn.params["unseen"] == {**PHILIPS, "echo_time_ms": 9.0}
+    assert drawn.donors == ("D1",)
+
+
+def test_another_spelling_of_the_source_s_scanner_is_no_target() -> None:
+    own = SIEMENS.replace(manufacturer="Siemens Healthineers", model="MAGNETOM_Skyra", field_strength_t=2.8936)
+    assert isinstance(planned({"empirical": {}}, (Donor("D1", own),)), Skip)
+    stated = planned({"empirical": {}}, (Donor("D1", GE.replace(manufacturer="GE", model="Signa_HDX")),))
+    assert isinstance(stated, Drawing)
+    assert stated.params["acquisition"]["manufacturer"] == "GE"  # as the donor's file states it
+    assert "unseen" not in stated.params
+
+
+def test_what_no_generator_takes_is_not_filed_as_painted() -> None:
+    inverted = planned({"empirical": {}}, (Donor("D1", GE.replace(inversion_time_ms=900.0)),))
+    assert isinstance(inverted, Drawing)
+    assert inverted.params["acquisition"] == GE.to_dict()
+    own = slice_sample(1, acquisition=SIEMENS.replace(inversion_time_ms=900.0))
+    kept = planned({"explicit": [{"echo_time_ms": 2.3}]}, sample=own)
+    assert isinstance(kept, Drawing)
+    assert kept.params["acquisition"]["inversion_time_ms"] == 900.0
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "says"),
+    [
+        ({"explicit": [{"echo_time_ms": 2.0}, {"manufacturer": "Philips"}]}, CheckpointError,
+         r"target.explicit\[1\].*'Philips' \(nearest seen: "),
+        ({"protocols": {"far": {"manufacturer": "GE", "repetition_time_ms": 40.0}}}, CheckpointError,
+         r"target.protocols.far.*repetition_time_ms 40 \(seen: 3.77 to 4.94\)"),
+        ({"explicit": [{"inversion_time_ms": 900.0}]}, ConfigError, "inversion_time_ms; leave it out"),
+        ({"empirical": {"from": "duke_protocols", "where": {"model": "Verio"}}}, ConfigError, "'Verio', nearest: "),
+        ({"empirical": {"from": "duke_protocols", "where": {"model": "Avanto"}}}, CheckpointError, "model 'Avanto'"),
+    ],
+)  # fmt: skip
+def test_what_the_policy_states_is_refused_before_any_row(target: dict, error: type[Exception], says: str) -> None:
+    params, sampler = AcquisitionParams.model_validate({"method": "sdedit", "target": target}), Sampler()
+    with pytest.raises(error, match=says):
+        EDIT.check(params, sampler, {"generator": SEEN})
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"empirical": {"where": {"manufacturer": "Philips"}}},  # of the data, which `check_donors` looks at
+        {"empirical": {"from": "duke_protocols", "where": {"manufacturer": "Siemens", "model": "Skyra"}}},
+        {"empirical": {"from": "duke_protocols", "where": {"model": "Avanto"}}, "unseen": "absent"},
+        {"explicit": [{"manufacturer": "General Electric", "field_strength_t": 1.494}]},
+    ],
+)
+def test_what_the_generator_saw_however_spelt_is_accepted(target: dict) -> None:
+    EDIT.check(AcquisitionParams.model_validate({"method": "sdedit", "target": target}), Sampler(), {"generator": SEEN})
+
+
+def test_a_choice_that_no_training_subject_meets_names_the_nearest() -> None:
+    donors = (Donor("D1", GE), Donor("D2", GE), Donor("D3", SIEMENS))
+
+    def check(**where: object) -> None:
+        params = AcquisitionParams.model_validate({"target": {"empirical": {"where": where}}})
+        EDIT.check_donors(params, donors)
+
+    check(manufacturer="Siemens", field_strength_t=2.9)
+    with pytest.raises(DataError, match=r"no model 'Skyro', nearest: 'Skyra' \(1\), 'SIGNA HDx' \(2\)"):
+        check(model="Skyro")
+    with pytest.raises(DataError, match="no row has them all"):
+        check(manufacturer="SIEMENS", field_strength_t=1.5)
+
+
+def test_conditions_state_values_of_the_parameter_s_type() -> None:
+    for where in ({"echo_time_ms": "2.3"}, {"model": 750}, {"manufacturer": []}):
+        with pytest.raises(ValueError, match=r"echo_time_ms is a number|model is a text|manufacturer needs a value"):
+            AcquisitionParams.model_validate({"target": {"empirical": {"where": where}}})

@@ -46,7 +46,7 @@ MORE = {
 LESS = {"synthetic_labels": {"candidates": 3, "places": 3, "prior": {"solver": "ddim", "steps": 2}}}
 # All of one vendor, as policies select them; donors of both, so that every target has a candidate.
 SAMPLES = [lesion_sample(n, at_mm=(-20.0, 4.0 * n), acquisition=GE) for n in range(3)]
-DONORS = (Donor("D1", SIEMENS), Donor("D2", GE), Donor("D3", GE.replace(echo_time_ms=9.0)))
+DONORS = (Donor("D1", SIEMENS), Donor("D2", GE), Donor("D3", GE.replace(echo_time_ms=2.6)))
 CHANNELS = SAMPLES[0].channels
 
 

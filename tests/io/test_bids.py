@@ -52,7 +52,7 @@ def test_stacked_channels_share_only_what_is_equal(tmp_path: Path) -> None:
     assert len({s.subject_id for s in found}) == 2
     assert found[0].acquisition.manufacturer == "Philips"
     assert found[0].acquisition.echo_time_ms is None
-    assert "missing suffix: T2w" in str(sources(tmp_path, channels={"t1": "T1w", "t2": "T2w"})[0].error)
+    assert "missing: t2 (T2w)" in str(sources(tmp_path, channels={"t1": "T1w", "t2": "T2w"})[0].error)
 
 
 def test_masks_in_derivatives(tmp_path: Path) -> None:
@@ -67,7 +67,9 @@ def test_masks_in_derivatives(tmp_path: Path) -> None:
     assert labels[:2] == [None, None]
     np.testing.assert_array_equal(labels[2], mask)
     write_nifti(tmp_path / "derivatives/auto/sub-02/anat/sub-02_dseg.nii.gz", mask)
-    assert "one mask per session" in str(scanned(open_layout(tmp_path, "bids", options)[0])[2].error)
+    assert "an image must have one mask; found desc-lesion_mask, dseg; choose" in str(
+        scanned(open_layout(tmp_path, "bids", options)[0])[2].error
+    )
 
 
 def test_broken_sidecar_rules_out_its_volume(tmp_path: Path) -> None:

@@ -188,6 +188,10 @@ def test_clinical_table_cross_checks(tmp_path: Path) -> None:
         clinical_by_patient(table)
     assert legend("0=a, 1= b ") == {"0": "a", "1": "b"}
     assert clinical_differences({"flip_angle_deg": "10 degrees"}, Acquisition(flip_angle_deg=10)) == []
+    stated = {"manufacturer": "GE MEDICAL SYSTEMS", "model": "Signa HDxt", "field_strength_t": "3"}
+    assert clinical_differences(stated, Acquisition("GE Healthcare", "SIGNA_HDxt", 2.8936)) == []
+    (note,) = clinical_differences({"field_strength_t": "T"}, Acquisition(field_strength_t=3.0))
+    assert "field_strength_t is 3.0 in the header" in note
 
 
 def test_boxes_outside_the_image_are_noted(tmp_path: Path) -> None:

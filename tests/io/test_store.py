@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 from builders import slice_sample
-from conftest import BUCKET
+from object_store import BUCKET
 
 from augengine.errors import AugengineError, DataError, RunError
 from augengine.io.shards import iter_samples, to_bytes, to_table

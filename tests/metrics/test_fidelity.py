@@ -39,6 +39,17 @@ def test_ssim_of_a_shifted_mean_is_the_luminance_term_alone() -> None:
     assert ssim_map(y, x)[0, 11, 11] == pytest.approx((2 * a * b + c1) / (a**2 + b**2 + c1), rel=1e-6)
 
 
+def test_a_volume_thinner_than_the_window_is_taken_slice_by_slice() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0.5, 0.2, (2, 12, 14, 6))
+    image = truth + rng.normal(0, 0.1, truth.shape)
+    found = ssim_map(image, truth)
+    for k in range(6):
+        np.testing.assert_array_equal(found[..., k], ssim_map(image[..., k], truth[..., k]))
+    whole = ssim_map(np.repeat(image, 2, axis=3), np.repeat(truth, 2, axis=3))
+    assert whole.shape == (2, 12, 14, 12)
+
+
 def test_texture_knows_blur_from_noise() -> None:
     truth, mask = pair(32, 32)
     assert texture_ratio(truth + 0.5, truth, mask) == pytest.approx(1, abs=1e-5)

@@ -76,7 +76,10 @@ def test_what_did_not_change_has_no_gain_and_what_is_unknown_is_left_out() -> No
 
 def test_a_predictor_does_not_judge_what_it_knows() -> None:
     predictor = spec(("A", "B"))
-    check_disjoint(predictor, {"other": spec(("C",)), "untrained": spec(())}, ["D"])
+    control = spec(()).model_copy(update={"untrained_seed": 1})
+    check_disjoint(predictor, {"other": spec(("C",)), "untrained": control}, ["D"])
+    with pytest.raises(DataError, match=r"run/y: a generator states the subjects"):
+        check_disjoint(predictor, {"run/y": spec(())})
     with pytest.raises(DataError, match=r"run/x.*1 in common"):
         check_disjoint(predictor, {"run/x": spec(("B", "C"))})
     with pytest.raises(DataError, match="found A"):

@@ -20,6 +20,14 @@ def test_contrast_is_no_structure_and_place_is() -> None:
     assert np.isnan(structure_term(image, image, np.zeros_like(mask)))
 
 
+def test_the_body_of_z_scores_leaves_out_their_air() -> None:
+    image = np.full((2, 24, 24), -1.5, np.float32)
+    image[:, 6:18, 6:18] = np.random.default_rng(0).normal(0, 0.3, (2, 12, 12))
+    shifted = body_mask(image)
+    assert np.array_equal(shifted, body_mask(image + 1.5))
+    assert shifted.mean() < 0.45
+
+
 def test_gates_judge_by_this_very_function() -> None:
     assert gates.structure_term is structure.structure_term
     assert gates.body_mask is structure.body_mask

@@ -160,8 +160,8 @@ def test_a_damaged_row_fails_and_a_row_without_target_is_skipped(tmp_path: Path,
     store.write(name, to_bytes(damaged))
     summary = run(tmp_path, checkpoint, policy(tmp_path), data)
     assert summary.counts == {"accepted": 10, "rejected": 0, "failed": 2, "skipped": 0}
-    nobody = policy(tmp_path, **{"GE MEDICAL SYSTEMS": "NOBODY"})
-    summary = run(tmp_path, checkpoint, nobody, data, "out-2")
+    own = policy(tmp_path, **{"GE MEDICAL SYSTEMS": "SIEMENS"})
+    summary = run(tmp_path, checkpoint, own, data, "out-2")
     assert summary.counts["skipped"] == 10
 
 
@@ -173,8 +173,14 @@ def test_mistakes_are_one_line_errors(tmp_path: Path, checkpoint: str) -> None:
         run(tmp_path, str(tmp_path / "absent"), loaded, data)
     with pytest.raises(DataError, match="a data set is a folder with manifest"):
         run(tmp_path, checkpoint, loaded, str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="select takes no row"):
+    nearest = r"select takes no row.* 18 rows, no manufacturer 'PHILIPS', nearest: '.*' \(\d\), 'SIEMENS' \(\d\)"
+    with pytest.raises(DataError, match=nearest):
         run(tmp_path, checkpoint, policy(tmp_path, SIEMENS="PHILIPS"), data)
+    with pytest.raises(DataError, match=r"select takes no row.* none of split val: 3 of test, 15 of train"):
+        run(tmp_path, checkpoint, policy(tmp_path, **{"split: train": "split: val"}), data)
+    nearest = r"target.empirical .* no manufacturer 'MEDICAL SYSTEMS', nearest: 'GE MEDICAL SYSTEMS' \(3\)"
+    with pytest.raises(DataError, match=nearest):
+        run(tmp_path, checkpoint, policy(tmp_path, **{"GE MEDICAL SYSTEMS": "MEDICAL SYSTEMS"}), data)
     wrong = policy(tmp_path, **{"sampler:": "models: {generator: {sha256: abc}}\nsampler:"})
     with pytest.raises(CheckpointError, match="asks for weights abc"):
         run(tmp_path, checkpoint, wrong, data)

@@ -117,7 +117,7 @@ def test_explain_prints_the_history_and_draws(made: dict[str, str], tmp_path: Pa
 
 def test_a_row_without_pixels_explains_itself(made: dict[str, str], tmp_path: Path) -> None:
     nobody = tmp_path / "nobody.yaml"
-    nobody.write_text(POLICY.replace("GATE", "min: 0.0").replace("GE MEDICAL SYSTEMS", "NOBODY"))
+    nobody.write_text(POLICY.replace("GATE", "min: 0.0").replace("GE MEDICAL SYSTEMS", "SIEMENS"))
     out, models = str(tmp_path / "out"), {"generator": made["model"]}
     augment(load_policy(nobody), made["data"], out, models, actors=INLINE)
     store = Store(out)
@@ -140,7 +140,7 @@ def test_plan_counts_as_the_run_does(made: dict[str, str], tmp_path: Path) -> No
     stored = sum(store.fs.size(store.path(n)) for n in committed_files(store, "accepted"))
     assert found.disk_bytes == pytest.approx(stored, rel=0.01)
     nobody = tmp_path / "nobody.yaml"
-    nobody.write_text(POLICY.replace("GATE", "min: 0.0").replace("GE MEDICAL SYSTEMS", "NOBODY"))
+    nobody.write_text(POLICY.replace("GATE", "min: 0.0").replace("GE MEDICAL SYSTEMS", "SIEMENS"))
     skips = forecast(load_policy(nobody), made["data"], models, rows_drawn=3)
     assert (skips.drawn, sum(skips.skipped.values()), skips.outputs, skips.seconds) == (3, 3, 0, None)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from conftest import BUCKET
+from object_store import BUCKET
 
 from augengine.errors import RunError
 from augengine.io.commits import committed_files, read_records

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib.image
+import numpy as np
 import pytest
-from builders import slice_sample, write_samples
+from builders import lesion_sample, slice_sample, write_samples
 
 from augengine.errors import DataError
 from augengine.intensity import normalise
 from augengine.io.dataset import dataset_files
 from augengine.io.store import Store
 from augengine.records import Provenance, Sample
-from augengine.report.contact_sheet import contact_sheet, upright
+from augengine.report import contact_sheet as module
+from augengine.report.contact_sheet import contact_sheet, most_changed, named_place, plane, upright
 
 
 def edited(source: Sample) -> Sample:
@@ -37,6 +39,31 @@ def test_size_follows_subjects_and_truth(tmp_path: Path) -> None:
     assert tall[0] == 3 * small[0]
     assert wide[1] * 3 == tall[1] * 5
     assert draw(tmp_path / "d", 20, False)[0] == 6 * small[0]
+
+
+def test_the_channel_and_the_slice_that_changed_most_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    source = lesion_sample(1, at_mm=(-8.0, 0.0, 4.0), size=12, voxel_mm=8.0)
+    image = source.image.copy()
+    image[1, :, :, 4] += 200
+    image[0, 5, 5, 7] += 900
+    provenance = Provenance("out", source.sample_id, "p", "d", "tumor_removal", {})
+    after = source.replace(image=image, provenance=provenance)
+    place = most_changed(normalise(after) - normalise(source))
+    assert place == (1, 4)
+    assert named_place(source, place) == "flair, slice 4"
+    assert np.array_equal(plane(after.image, place), image[1, :, :, 4])
+    assert most_changed(np.array([[[0.0]], [[-3.0]], [[2.0]]])) == (1,)
+    assert named_place(lesion_sample(1), (1,)) == "flair"
+    shown: list[np.ndarray] = []
+    monkeypatch.setattr(module, "upright", lambda picture: shown.append(picture) or picture)
+    data, out = Store(write_samples(tmp_path / "data", [source])), Store(write_samples(tmp_path / "out", [after]))
+    contact_sheet(data, ["part-000.parquet"], out, ["part-000.parquet"], truth=normalise)
+    expected = [normalise(s)[1, :, :, 4] for s in (source, after, after)]
+    assert len(shown) == 5
+    for picture, wanted in zip(shown, expected, strict=False):
+        np.testing.assert_array_equal(picture, wanted)
 
 
 def test_no_rows_is_an_error(tmp_path: Path) -> None:

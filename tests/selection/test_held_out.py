@@ -39,7 +39,9 @@ def test_a_model_that_is_not_to_be_found_is_refused_until_its_checkpoint_is_give
     run, model = run_of(tmp_path, (1, 2))
     moved = tmp_path / "elsewhere"
     Path(model).rename(moved)
-    with pytest.raises(LeakageError, match=r"generator with weights .*; pass its checkpoint, too"):
+    with pytest.raises(
+        LeakageError, match=r"generator: every model in a row's lineage must be known.*; pass its checkpoint, too"
+    ):
         select(Request.of(data, run))
     assert select(Request.of(data, run, checkpoints=str(moved))).augmented == 16
     with pytest.raises(AugengineError, match="a checkpoint folder holds"):

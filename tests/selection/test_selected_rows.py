@@ -16,6 +16,7 @@ from augengine.errors import ConfigError, DataError
 from augengine.io.store import Store
 from augengine.selection import Condition, Request, Selected, select
 from augengine.selection.reading import has_labels
+from augengine.torch import ShardDataset
 from augengine.train.data import BatchReader, Rows
 
 
@@ -50,6 +51,11 @@ def test_augmented_rows_are_taken_for_training_alone(data: str, run: str) -> Non
     assert ids(select(Request.of(data, split="val"))) == names(real_rows()[16:20])
     whole = select(Request.of(data, run, split=None))
     assert (whole.real, whole.augmented, whole.held_out) == (24, 72, frozenset())
+    both = select(Request.of(data, run, split=("train", "val"), training=("train", "val")))
+    assert (both.real, both.augmented, both.held_out) == (20, 68, {"S006"})
+    assert both.held_out == ShardDataset(data, run, split=("train", "val")).selected.held_out
+    with pytest.raises(ConfigError, match="augmented rows are for training alone; found split val"):
+        ShardDataset(data, run, split="val")
     with pytest.raises(ConfigError, match="augmented rows are for training alone; found split val"):
         Request.of(data, run, split="val")
 

@@ -1,15 +1,19 @@
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from training_cases import batch_of, samples_of, survey_of, write_rows
+from training_cases import batch_of, recipe, samples_of, survey_of, write_rows
 
-from augengine.errors import DataError
+from augengine.errors import ConfigError, DataError
 from augengine.io.dataset import write_dataset
-from augengine.io.shards import to_table
+from augengine.io.shards import to_bytes, to_table
+from augengine.io.store import Store
 from augengine.records import Acquisition, Sample
 from augengine.selection import fold_of
-from augengine.train.data import BatchReader, Rows, survey
+from augengine.train.data import Batch, BatchReader, Rows, row_bytes, survey
+from augengine.train.run import _tell_memory
 
 
 def sample(subject: int, index: int, split: str = "train", size: int = 8) -> Sample:
@@ -69,6 +73,70 @@ def test_memory_stays_at_the_stated_limit(data: str) -> None:
     whole = numbers(BatchReader(data, Rows("train"), 0, 9, window_groups=1), range(20))
     assert numbers(reader, range(20)) == whole
     assert len(reader._cache) == 1
+
+
+class Counting(BatchReader):
+    """A reader that counts the row groups that it decodes."""
+
+    decoded = 0
+
+    def _decoded(self, folder: int, name: str, group: int) -> Batch:
+        self.decoded += 1
+        return super()._decoded(folder, name, group)
+
+
+def counted(data: str, **options: Any) -> tuple[Counting, list[list[int]]]:
+    """Two epochs in batches of 9, and the reader."""
+    reader = Counting(data, Rows("train"), 0, 9, **options)
+    return reader, numbers(reader, range(-(-2 * reader.rows // 9)))
+
+
+def test_a_row_group_is_decoded_once_an_epoch_however_small_the_cache(tmp_path: Path) -> None:
+    store = Store(tmp_path / "many")
+    for shard in range(16):
+        store.write(f"samples/part-{shard:02d}.parquet", to_bytes(to_table([sample(shard, k) for k in range(10)])))
+    seen = {}
+    for cache_mb in (0, 1024):
+        for window_groups in (1, 4, 8):
+            reader, seen[cache_mb, window_groups] = counted(store.uri, cache_mb=cache_mb, window_groups=window_groups)
+            # The last batch reaches into a third epoch.
+            assert 32 <= reader.decoded <= 33 if cache_mb == 0 else reader.decoded == 16
+            if cache_mb == 0:
+                assert len(reader._cache) <= window_groups
+    assert all(seen[0, groups] == seen[1024, groups] for groups in (1, 4, 8))
+    thrashing = Counting(store.uri, Rows("train"), 0, 9)
+    thrashing.cache_bytes = 4 * 10 * row_bytes((1, 8, 8), 0)  # half a window, as a recipe could ask for
+    assert numbers(thrashing, range(-(-320 // 9))) == seen[0, 8]
+    assert thrashing.decoded > 4 * 33
+
+
+def test_the_memory_of_a_window_is_known_before_anything_is_decoded(data: str) -> None:
+    found = survey(data, Rows("train"))
+    assert found.group_rows == (30, 30, 30)
+    for context in ((), (-1, 1)):
+        reader = BatchReader(data, Rows("train"), 0, 9, context=context, window_groups=2, cache_mb=0)
+        largest = max(reader._decoded(*place).nbytes for place, _ in reader.groups)
+        assert found.window_bytes(2, len(context)) == 2 * largest == reader.cache_bytes
+        assert found.window_bytes(8, len(context)) == 3 * largest
+
+
+def test_more_memory_than_the_recipe_allows_is_told_and_more_than_there_is_refused(
+    data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(**changes: Any) -> list[str]:
+        lines: list[str] = []
+        found = replace(survey(data, Rows("train")), **changes)
+        _tell_memory(recipe("segmenter"), found, lines.append)
+        return lines
+
+    assert told() == []
+    full = {"image_size": (240, 240, 155), "group_rows": (4,) * 50}  # volumes, four to a row group
+    (line,) = told(**full)
+    assert "one window of 8 row groups takes 1363 MiB" in line
+    assert "instead of data.cache_mb 1024" in line
+    monkeypatch.setattr("augengine.train.run.os.sysconf", lambda name: 2**20 if name == "SC_PAGE_SIZE" else 1000)
+    with pytest.raises(ConfigError, match=r"1363 MiB, decoded, of 1000 MiB here; lower data.window_groups to 2"):
+        told(**full)
 
 
 def test_windows_are_read_group_by_group(data: str) -> None:

@@ -21,6 +21,7 @@ from training_cases import (
     survey_of,
 )
 
+from augengine.acquisition_terms import manufacturer
 from augengine.diffusion.checkpoint import subject_hash
 from augengine.diffusion.spec import DiffusionSpec
 from augengine.errors import CheckpointError, ConfigError
@@ -133,9 +134,12 @@ def test_a_corrector_is_refused_if_all_its_segmenters_saw_a_subject() -> None:
     parts["fold_0"] = parts["fold_0"].model_copy(update={"subject_hashes": both})
     with pytest.raises(CheckpointError, match=r"1 subjects seen by all; train one with data.fold \[0, 2\]"):
         model_spec(recipe("error_corrector"), survey_of(), parts)
-    third = parts["fold_1"].model_copy(update={"subject_hashes": ()})
+    third = parts["fold_1"].model_copy(update={"subject_hashes": (subject_hash("other"),)})
     many = recipe("error_corrector", parts={"fold_0": None, "fold_1": None, "fold_2": None})
     assert model_spec(many, survey_of(), {**parts, "fold_2": third}).parts["fold_2"] == third
+    silent = third.model_copy(update={"subject_hashes": ()})  # of nobody, or of everybody: nothing says which
+    with pytest.raises(CheckpointError, match=r"state their training subjects.*'fold_2'"):
+        model_spec(many, survey_of(), {**parts, "fold_2": silent})
 
 
 def test_folders_of_parts_come_from_the_recipe_or_from_the_caller() -> None:
@@ -153,6 +157,30 @@ def test_folders_of_parts_come_from_the_recipe_or_from_the_caller() -> None:
 
 
 def test_a_vocabulary_of_the_data_is_the_models() -> None:
-    assert spec_of("acquisition").vocabulary.categories["manufacturer"] == tuple(
-        sorted({a.manufacturer for a in ACQUISITIONS})
-    )
+    vendors = {manufacturer(a.manufacturer or "") for a in ACQUISITIONS}
+    assert spec_of("acquisition").vocabulary.categories["manufacturer"] == tuple(sorted(vendors))
+
+
+def test_whose_scans_were_seen_is_unknown_if_one_row_or_part_does_not_say() -> None:
+    parts = part_specs("counterfactual_dit")
+    assert spec_of("counterfactual_dit").manufacturers == ("GE MEDICAL SYSTEMS", "SIEMENS")
+    cases: list[tuple[tuple[str, ...] | None, dict[str, Any], tuple[str, ...] | None]] = [
+        (None, {}, None),
+        (("SIEMENS",), {"manufacturers": None}, None),
+        (("SIEMENS",), {"manufacturers": ()}, None),
+        (("SIEMENS",), {"manufacturers": ("GE",)}, ("GE MEDICAL SYSTEMS", "SIEMENS")),  # as older models spelt it
+        (("SIEMENS",), {"manufacturers": (), "untrained_seed": 1}, ("SIEMENS",)),
+    ]
+    for own, of_part, expected in cases:
+        given = {"autoencoder": parts["autoencoder"].model_copy(update=of_part)}
+        found = model_spec(recipe("counterfactual_dit"), survey_of(manufacturers=own), given)
+        assert found.manufacturers == expected
+
+
+def test_who_lent_to_the_rows_and_what_made_them_is_stated_with_that_of_the_parts() -> None:
+    lent = {"donor_hashes": (subject_hash("D1"),), "teachers": ("aa",)}
+    part = part_specs("counterfactual_dit")["autoencoder"].model_copy(update=lent)
+    found = model_spec(recipe("counterfactual_dit"), survey_of(donors=("D2",), teachers=("bb",)), {"autoencoder": part})
+    assert set(found.donor_hashes) == {subject_hash("D1"), subject_hash("D2")}
+    assert found.teachers == ("aa", "bb")
+    assert subject_hash("D2") not in found.subject_hashes

@@ -162,6 +162,36 @@ def test_tensorboard_files_reach_an_object_store(board: Calls, monkeypatch: pyte
     assert not scratch.exists()
 
 
+def test_an_object_store_is_sent_no_more_than_the_events_and_a_bounded_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events of ten bytes; a file is followed by another at a hundred."""
+    sent, folder, opened = [0], Store("memory://trackers/bytes"), []
+
+    class Writer:
+        def __init__(self, path: str, purge_step: int | None) -> None:
+            opened.append(purge_step)
+            self.file = Path(path) / f"events-{len(opened):03d}"
+
+        def add_scalar(self, *_: Any) -> None:
+            with self.file.open("ab") as file:
+                file.write(b"0123456789")
+
+        flush = close = lambda self: None
+
+    fake(monkeypatch, "torch.utils.tensorboard", SummaryWriter=Writer)
+    monkeypatch.setattr("augengine.train.trackers.UPLOAD_EVERY_S", 0.0)
+    monkeypatch.setattr("augengine.train.trackers.EVENT_FILE_BYTES", 100)
+    write = Store.write
+    monkeypatch.setattr(Store, "write", lambda s, n, c: (sent.append(sent[-1] + len(c)), write(s, n, c))[1])
+    [tracker] = trackers("run", folder, ["tensorboard"], resumed_step=7)
+    for step in range(400):
+        tracker.scalars(step, {"loss": 0.5})
+    tracker.close()
+    stored = [folder.read(name) for name in folder.names("tensorboard")]
+    assert b"".join(stored) == b"0123456789" * 400
+    assert opened == [8, *[None] * (len(opened) - 1)]  # only the first hides what a restart repeats
+    assert sent[-1] <= 4000 * 100 / 10  # copied whole every time, 800,000
+
+
 def test_true_event_files_hold_the_scalars(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

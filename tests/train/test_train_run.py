@@ -19,8 +19,8 @@ from augengine.io.shards import to_table
 from augengine.io.store import Store
 from augengine.records import Acquisition, Sample
 from augengine.train.config import Recipe, read_recipe
+from augengine.train.metrics_file import read_metrics
 from augengine.train.run import train
-from augengine.train.state import read_metrics
 
 TINY = {"body": "monai", "channels": (8, 16), "res_blocks": 1, "attention_levels": (2,), "head_channels": 8,
         "norm_groups": 4, "token_dim": 8, "unshuffle": 2, "structure": True}  # fmt: skip
