@@ -8,6 +8,7 @@ from augengine.commands.augment import augment_duke
 from augengine.commands.calibrate import calibrate_command
 from augengine.commands.check import check_command
 from augengine.commands.explain import explain_command
+from augengine.commands.export import export_command
 from augengine.commands.ingest import ingest_command
 from augengine.commands.ls import ls_command
 from augengine.commands.phantom import phantom_command
@@ -26,6 +27,7 @@ app.command("ls")(ls_command)
 app.command("plan")(plan_command)
 app.command("replay")(replay_command)
 app.command("explain")(explain_command)
+app.command("export")(export_command)
 
 
 @app.callback()

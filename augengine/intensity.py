@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from augengine.errors import DataError
 from augengine.records import Sample
 
+Ranges = tuple[tuple[float, float], ...]
 _QUANTILES = np.linspace(0, 1, 257)
 
 
@@ -15,9 +18,22 @@ def normalise(sample: Sample) -> np.ndarray:
 
     By default 0 is the 10th percentile of the channel in the whole source volume and 1 its 99th.
     """
-    low, span = _scales(sample)
+    return scaled(sample.image, sample.channels, sample.intensity_range, sample.sample_id)
+
+
+def scaled(
+    image: np.ndarray, channels: Sequence[str], ranges: Ranges | None, where: str, out: np.ndarray | None = None
+) -> np.ndarray:
+    """As `normalise`, of an image (C, *) float32 with its channels' ranges; into `out`, which may be `image` itself.
+
+    Raises:
+        DataError: no ranges, or one that does not rise; `where` says in which row.
+    """
+    low, span = _scales(image.ndim, channels, ranges, where)
     # The scales are rounded to the image's own precision, as numpy rounds a Python number.
-    return ((sample.image - low.astype(np.float32)) / span.astype(np.float32)).astype(np.float32)
+    found: np.ndarray = np.subtract(image, low.astype(np.float32), out=out)
+    found /= span.astype(np.float32)
+    return found
 
 
 def denormalise(x: np.ndarray, like: Sample) -> np.ndarray:
@@ -26,7 +42,7 @@ def denormalise(x: np.ndarray, like: Sample) -> np.ndarray:
     Magnitude images have no negative values and scanners deliver whole numbers: where a channel of `like` keeps either
     rule, so does that channel of the result.
     """
-    low, span = _scales(like)
+    low, span = _scales(like.image.ndim, like.channels, like.intensity_range, like.sample_id)
     image = x.astype(np.float64) * span + low
     for found, channel in zip(image, like.image, strict=True):
         if channel.min() >= 0:
@@ -36,16 +52,14 @@ def denormalise(x: np.ndarray, like: Sample) -> np.ndarray:
     return np.asarray(image + 0.0, np.float32)
 
 
-def _scales(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+def _scales(ndim: int, channels: Sequence[str], ranges: Ranges | None, where: str) -> tuple[np.ndarray, np.ndarray]:
     """float64 `(C, 1, …)`: low, and high less low, of every channel; what cannot be divided by is a `DataError`."""
-    if sample.intensity_range is None:
-        raise DataError("normalisation needs an intensity range", where=sample.sample_id, next_step="ingest the data")
-    for name, (low, high) in zip(sample.channels, sample.intensity_range, strict=True):
+    if ranges is None:
+        raise DataError("normalisation needs an intensity range", where=where, next_step="ingest the data")
+    for name, (low, high) in zip(channels, ranges, strict=True):
         if not high > low:
-            raise DataError(
-                f"the intensity range of channel '{name}' must rise", found=(low, high), where=sample.sample_id
-            )
-    lows, highs = np.asarray(sample.intensity_range, np.float64).T.reshape(2, -1, *[1] * (sample.image.ndim - 1))
+            raise DataError(f"the intensity range of channel '{name}' must rise", found=(low, high), where=where)
+    lows, highs = np.asarray(ranges, np.float64).T.reshape(2, -1, *[1] * (ndim - 1))
     return lows, highs - lows
 
 

@@ -83,6 +83,15 @@ def check_leakage(
     return Lineage(count, synthetic, len(subjects), len(donors), len(models.checked))
 
 
+def donors_of(row: Mapping[str, Any]) -> frozenset[str]:
+    """The subjects whose labels or metadata an augmented row borrowed, besides its own.
+
+    Raises:
+        LeakageError: its provenance does not say.
+    """
+    return frozenset(donor for step in _borrowing(_provenance(row)["plan"]) for donor in step["donors"])
+
+
 class _Models:
     """Models by their weights; each is looked at once."""
 

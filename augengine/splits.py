@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from iterstrat.ml_stratifiers import IterativeStratification
 
 from augengine import acquisition_terms
 from augengine.errors import ConfigError
@@ -47,6 +46,8 @@ def assign_splits(
     Raises:
         ConfigError: fractions that are negative, do not sum to 1, or leave no training data.
     """
+    from iterstrat.ml_stratifiers import IterativeStratification  # takes longer to import than many readers' work
+
     ratio = np.asarray(fractions, float)
     if ratio.shape != (3,) or (ratio < 0).any() or abs(ratio.sum() - 1) > 1e-6 or ratio[0] <= 0:
         raise ConfigError(

@@ -14,9 +14,9 @@ FLOORS = [
     {"acquisition_terms", "records", "rng", "errors", "geometry", "yaml_config", "label_loss", "label_regrid"},
     {"io", "intensity", "masks", "prepare", "splits", "phantom", "diffusion", "policy"},
     {"edits", "gates", "leakage", "metrics"},
-    {"load"},
-    {"pipeline", "train", "report"},
-    {"workflow"},
+    {"load", "selection"},
+    {"pipeline", "train", "report", "torch"},
+    {"workflow", "export"},
     {"commands"},
     {"cli"},
 ]

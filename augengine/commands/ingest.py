@@ -58,6 +58,7 @@ def ingest_command(
     mapping: Annotated[Path | None, typer.Option(help="Duke: filepath mapping, CSV or XLSX.")] = None,
     clinical: Annotated[Path | None, typer.Option(help="Duke: clinical table, to cross-check.")] = None,
     boxes: Annotated[Path | None, typer.Option(help="Duke: annotation boxes, to cross-check.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Of the data, e.g. CC-BY-4.0; augmented rows inherit it.")] = None,
     actors: Annotated[int, typer.Option(help="Parallel readers.")] = 2,
     inline: Annotated[bool, typer.Option("--inline", help="Work in this process, without Ray.")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Show subjects and splits; read no pixels.")] = False,
@@ -92,7 +93,7 @@ def ingest_command(
         with stage("ingest") as report:
             summary = ingest(
                 root, uri, layout=layout, options=options, preparation=preparation, split_seed=split_seed,
-                fractions=shares, actors=Actors(actors, inline=inline), progress=report_steps(report),
+                fractions=shares, licence=licence, actors=Actors(actors, inline=inline), progress=report_steps(report),
             )  # fmt: skip
         print_ledger(summary, uri)
         print_unused(summary["unused"], unused)

@@ -62,6 +62,19 @@ def listed_files(store: Store) -> dict[str, list[Part]]:
     return {kind: [Part(**entry) for entry in entries] for kind, entries in files.items()}
 
 
+def licence_of(store: Store) -> str | None:
+    """The licence of a data set's source, as its manifest states it; None where nobody said.
+
+    Raises:
+        DataError: no data set.
+    """
+    try:
+        stated = store.read_json(MANIFEST).get("licence")
+    except FileNotFoundError:
+        raise _no_dataset(store) from None
+    return None if stated is None else str(stated)
+
+
 def run_files(store: Store, kind: str) -> list[str]:
     """Files of one kind of outcome of a run: what its manifest lists or, while it is not finished, its records."""
     if store.exists(SUCCESS):

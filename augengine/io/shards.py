@@ -8,7 +8,7 @@ Schema version 1 had one intensity range for all channels; `read_group` gives it
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,43 +99,53 @@ def to_row(sample: Sample) -> dict[str, Any]:
     }
 
 
-def from_row(row: dict[str, Any]) -> Sample:
-    """Inverse of `to_row`; a row that does not fit its own header is a `DataError`."""
+def pixels(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Image (float32, a copy), label map and its confidence (uint8, read-only views of the row's bytes) of a row.
+
+    Raises:
+        DataError: they do not fit the row's own header.
+    """
     shape = tuple(row["image_shape"])
     try:
         image = np.frombuffer(row["image"], row["image_dtype"]).reshape(shape).astype(np.float32)
         label = _codes(row["label"], shape[1:])
-        confidence = _codes(row.get("label_confidence"), shape[1:])  # older shards lack the column
+        return image, label, _codes(row.get("label_confidence"), shape[1:])  # older shards lack the column
     except (ValueError, TypeError) as error:
         raise DataError(
             "pixels must fit image_shape and image_dtype", found=str(error), where=row["sample_id"]
         ) from None
+
+
+def from_row(row: dict[str, Any]) -> Sample:
+    """Inverse of `to_row`; a row that does not fit its own header is a `DataError`."""
+    image, label, confidence = pixels(row)
     return Sample(
         image=image,
         affine=np.array(row["affine"], np.float64).reshape(4, 4),
         channels=tuple(row["channels"]),
         subject_id=row["subject_id"],
         volume_id=row["volume_id"],
-        label=label,
-        label_confidence=confidence,
+        label=None if label is None else label.copy(),
+        label_confidence=None if confidence is None else confidence.copy(),
         labels=dict(zip(row["label_names"], row["label_codes"], strict=True)),
         acquisition=Acquisition(**row["acquisition"]),
         slice_index=row["slice_index"],
         site=row["site"],
         split=row["split"],
-        intensity_range=_ranges(row),
+        intensity_range=intensity_range(row),
         intensity_rule=IntensityRule.from_dict(row["intensity_rule"]),
         provenance=None if row["provenance"] is None else Provenance.from_json(row["provenance"]),
     )
 
 
-def _ranges(row: dict[str, Any]) -> tuple[tuple[float, float], ...] | None:
+def intensity_range(row: Mapping[str, Any]) -> tuple[tuple[float, float], ...] | None:
+    """Low and high of every channel's intensity range."""
     low, high = row["intensity_low"], row["intensity_high"]
     return None if low is None else tuple(zip(low, high, strict=True))
 
 
 def _codes(content: bytes | None, shape: tuple[int, ...]) -> np.ndarray | None:
-    return None if content is None else np.frombuffer(content, np.uint8).reshape(shape).copy()
+    return None if content is None else np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _compact(image: np.ndarray) -> np.ndarray:

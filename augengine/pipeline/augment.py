@@ -14,7 +14,7 @@ from augengine import __version__
 from augengine.errors import DataError
 from augengine.gates import gate_hashes
 from augengine.io.commits import version
-from augengine.io.dataset import finish
+from augengine.io.dataset import finish, licence_of
 from augengine.io.parts import Part
 from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
@@ -130,7 +130,7 @@ def augment(
     """
     mixture = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded
     read = Store.at(data)
-    source = survey(read, mixture)
+    source, licence = survey(read, mixture), licence_of(read)
     uris, weights = resolve_models(mixture, checkpoints, source.scales)
     check_choices(read, mixture, source)
     hashes = {member.name: {**weights[member.name], **_gate_hashes(member)} for member in mixture.members}
@@ -138,12 +138,14 @@ def augment(
     args = {
         "policy": mixture.to_dict(), "data": read, "hashes": hashes,
         "models": {name: {role: Store.at(place) for role, place in roles.items()} for name, roles in uris.items()},
-        "donors": [asdict(d) for d in source.donors], "device": device,
+        "donors": [asdict(d) for d in source.donors], "device": device, "licence": licence,
     }  # fmt: skip
     fingerprint = {
         "policy": mixture.name, "policy_digest": mixture.digest, "models": mixture.plain(hashes),
         "source": source.digest,
     }  # fmt: skip
+    if licence is not None:
+        fingerprint["licence"] = licence
     models = {
         name: {role: {"ref": Store.at(uri).uri, "sha256": hashes[name][role]} for role, uri in roles.items()}
         for name, roles in uris.items()
@@ -172,7 +174,7 @@ def augment(
     files = {k: run.files.get(k, []) for k in OUTCOMES}
     manifest = {
         "engine_version": __version__, "policy": mixture.to_dict(), "fingerprint": fingerprint,
-        **_figures(summary),
+        "licence": licence, **_figures(summary),
     }  # fmt: skip
     if mixture.mix is not None:
         manifest["members"] = {m.name: {"digest": m.digest, **_figures(members[m.name])} for m in mixture.members}

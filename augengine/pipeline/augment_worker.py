@@ -29,6 +29,7 @@ class AugmentWorker:
         policy: of a `Mixture`, plain JSON.
         models, hashes: policy name → role → checkpoint folder, or sha256; a folder is loaded once.
         donors: plain JSON of every `Donor`.
+        licence: of the data.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class AugmentWorker:
         hashes: Mapping[str, Mapping[str, str]],
         donors: Sequence[dict[str, Any]],
         device: str,
+        licence: str | None = None,
     ) -> None:
         if device == "cpu":
             torch.set_num_threads(1)  # the thread count decides the last bits; one thread per actor is also fastest
@@ -49,7 +51,9 @@ class AugmentWorker:
         found = [Donor(d["subject_id"], Acquisition(**d["acquisition"])) for d in donors]
         tools = Tools(device)
         own = {name: {r: loaded[Store.at(place)] for r, place in roles.items()} for name, roles in models.items()}
-        self.makers = {m.name: RowMaker(m, own[m.name], hashes[m.name], found, tools) for m in self.mixture.members}
+        self.makers = {
+            m.name: RowMaker(m, own[m.name], hashes[m.name], found, tools, licence) for m in self.mixture.members
+        }
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
         """Tables by outcome; every row of the unit ends in exactly one of them."""

@@ -75,6 +75,7 @@ def ingest(
     preparation: Preparation | None = None,
     split_seed: int = 0,
     fractions: Sequence[float] = DEFAULT_FRACTIONS,
+    licence: str | None = None,
     actors: Actors = Actors(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -84,6 +85,7 @@ def ingest(
         root: local folder that all workers see.
         out: output folder: local path, fsspec URI, or a `Store` with storage options.
         fractions: of subjects in train, val, test.
+        licence: of the data, which what is made from them inherits; the same call with another one changes it.
         progress: called with stage (`headers`, `volumes`), done, total and row counts.
 
     Returns:
@@ -132,6 +134,7 @@ def ingest(
         "input_files": files,
         "subjects_by_split": {name: sum(v == name for v in splits.values()) for name in SPLITS},
         "notes": dict(Counter(note for s in sources for note in s.notes)),
+        "licence": licence,
     }
     finish(store, manifest, {name: summary.files.get(name, []) for name in counts})
     added = {

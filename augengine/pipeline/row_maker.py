@@ -84,13 +84,15 @@ class RowMaker:
         hashes: of the models and of the gates' files, by role.
         donors: of the data set.
         tools: models and maps that gates share.
+        licence: of the sources, written to every row.
     """
 
     def __init__(
         self, loaded: LoadedPolicy, models: Mapping[str, Any], hashes: Mapping[str, str], donors: Sequence[Donor],
-        tools: Tools,
+        tools: Tools, licence: str | None = None,
     ) -> None:  # fmt: skip
         self.loaded, self.models, self.hashes, self.donors = loaded, models, hashes, donors
+        self.licence = licence
         self.specs = {role: model.spec for role, model in models.items()}
         self.run_digest = loaded.run_digest(hashes)
         self.gates = {label: Gates(gates, tools=tools) for label, gates in loaded.gates.items()}
@@ -188,7 +190,7 @@ class RowMaker:
         provenance = Provenance(
             output_id=plan.output_id, parent_id=plan.sample_id, policy=self.loaded.name,
             policy_digest=self.loaded.digest, edit=self.loaded.edit_name, plan=plan.to_dict(), models=self.hashes,
-            gates=[g.to_dict() for g in gates], engine_version=__version__,
+            gates=[g.to_dict() for g in gates], engine_version=__version__, source_licence=self.licence,
         )  # fmt: skip
         rows.keep(draft.sample.replace(provenance=provenance), broken)
         return True

@@ -27,6 +27,8 @@ from augengine.io.dataset import dataset_files
 from augengine.io.shards import check_schema, from_row, read_group
 from augengine.io.store import Place, Store
 from augengine.records import Acquisition, IntensityRule, Provenance, Sample
+from augengine.selection.folds import fold_of
+from augengine.selection.ratio import rank, rank_limit
 
 Uris = Place | Sequence[Place]
 
@@ -126,7 +128,7 @@ class Rows:
             return False
         if (self.labelled and row["label"] is None) or (self.showing and not _shows(row, self.showing)):
             return False
-        return self.rank_below is None or not row["synthetic"] or _rank(row["sample_id"]) < self.rank_below
+        return self.rank_below is None or not row["synthetic"] or rank(row["sample_id"]) < self.rank_below
 
     def within(self, stores: Sequence[Store]) -> Rows:
         """The same with the ratio settled by what the folders hold; `DataError` if that is too little."""
@@ -135,30 +137,15 @@ class Rows:
         ranks, real = [], 0
         for _, rows in _row_groups(stores, self.columns):
             held = [row for row in rows if self.holds(row)]
-            ranks += [_rank(row["sample_id"]) for row in held if row["synthetic"]]
+            ranks += [rank(row["sample_id"]) for row in held if row["synthetic"]]
             real += sum(not row["synthetic"] for row in held)
-        wanted = round(self.augmented_per_real * real)
-        if wanted > len(ranks):
-            raise DataError(
-                f"{self.augmented_per_real:g} augmented rows for each of {real} real ones are {wanted}",
-                found=f"{len(ranks)} of split '{self.split}'", where=", ".join(store.uri for store in stores),
-                next_step="augment with more replicates, or lower augmented_per_real",
-            )  # fmt: skip
-        return replace(self, rank_below=sorted(ranks)[wanted - 1] + 1 if wanted else 0)
-
-
-def _rank(sample_id: str) -> int:
-    return rng.derive("share of augmented rows", sample_id)
+        where = ", ".join(store.uri for store in stores)
+        return replace(self, rank_below=rank_limit(ranks, real, self.augmented_per_real, self.split, where))
 
 
 def _shows(row: Mapping[str, Any], names: Sequence[str]) -> bool:
     codes = [code for name, code in zip(row["label_names"], row["label_codes"], strict=True) if name in names]
     return row["label"] is not None and bool(np.isin(np.frombuffer(row["label"], np.uint8), codes).any())
-
-
-def fold_of(subject_id: str, folds: int) -> int:
-    """The fold (from 0) of a subject; follows from its id alone."""
-    return rng.derive("fold", subject_id) % folds
 
 
 def survey(uris: Uris, rows: Rows) -> Survey:

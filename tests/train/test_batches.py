@@ -10,7 +10,8 @@ from augengine.errors import ConfigError, DataError
 from augengine.io.dataset import write_dataset
 from augengine.io.shards import to_table
 from augengine.records import Acquisition, Sample
-from augengine.train.data import Batch, BatchReader, Rows, fold_of, row_bytes, survey
+from augengine.selection import fold_of
+from augengine.train.data import Batch, BatchReader, Rows, row_bytes, survey
 from augengine.train.run import _tell_memory
 
 
