@@ -42,6 +42,7 @@ class Scan:
         self.rules: dict[IntensityRule, str] = {}
         self.shapes: set[tuple[int, ...]] = set()
         self.splits: set[str | None] = set()
+        self.unknown = set(request.exclude_subjects)  # of these no row was seen
         self.left_out: Counter[str] = Counter()
         self.silent = dict.fromkeys(
             request.where, ""
@@ -75,6 +76,7 @@ class Scan:
                 next_step="give ingested data sets as real, and runs of augment as augmented",
             )  # fmt: skip
         self.splits.add(split)
+        self.unknown.discard(subject)
         if not augmented and request.splits is not None and split not in (*request.training, None):
             self.held_out.add(subject)
         if request.splits is not None and split not in (request.training if augmented else request.splits):
@@ -143,8 +145,13 @@ class Scan:
         """The row groups with what the ratio leaves of them.
 
         Raises:
-            DataError: no rows, too few augmented ones, or a condition on what no row says.
+            DataError: no rows, too few augmented ones, or a condition or an excluded subject that no row knows.
         """
+        if self.unknown:
+            raise DataError(
+                "an excluded subject must be one of the data's", found=sorted(self.unknown)[0],
+                where=", ".join(store.uri for store in self.request.real), next_step="mend its id, or leave it out",
+            )  # fmt: skip
         for condition, where in self.silent.items():
             self._explain(condition, where)
         limit = None

@@ -59,26 +59,24 @@ class Groups:
     """Random access to the row groups of a selection.
 
     Args:
-        limit: bytes; beyond it the least recently used groups go, all but one. None keeps them until they are dropped.
+        limit: bytes; beyond it the least recently used groups go, all but one.
     """
 
-    def __init__(self, selected: Selected, limit: int | None = None) -> None:
+    def __init__(self, selected: Selected, limit: int = 0) -> None:
         self.selected, self.limit = selected, limit
         self._reads = self._rows_read = self._given = 0
         self._forget()
 
     def __getitem__(self, index: int) -> Rows:
         """The rows of the group with this number among `selected.groups`."""
-        if self._pid != os.getpid():  # a fork must not share file positions and connections with its parent
-            self._forget()
-        if index in self._rows:
+        if index in self._rows and self._pid == os.getpid():
             self._rows.move_to_end(index)
             self._given += 1
             return self._rows[index]
         group = self.selected.groups[index]
-        rows = self._read(group)
+        rows = self.load(index)
         self._reads, self._rows_read, self._given = self._reads + 1, self._rows_read + len(group), self._given + 1
-        if self.limit is not None and self._reads == _PATIENCE and self._rows_read > _WASTE * self._given:
+        if self._reads == _PATIENCE and self._rows_read > _WASTE * self._given:
             warnings.warn(
                 f"{self._rows_read} rows were read to give {self._given}: rows are asked for in no order, and the "
                 "cache holds few of their row groups; pass sampler=data.sampler(), use ShardStream, or raise cache_mb",
@@ -86,19 +84,15 @@ class Groups:
             )  # fmt: skip
         self._rows[index] = rows
         self.nbytes += rows.nbytes
-        while self.limit is not None and self.nbytes > self.limit and len(self._rows) > 1:
+        while self.nbytes > self.limit and len(self._rows) > 1:
             self.nbytes -= self._rows.popitem(last=False)[1].nbytes
         return rows
 
-    def drop(self, index: int) -> None:
-        """Free a group that will not be asked for soon."""
-        if index in self._rows:
-            self.nbytes -= self._rows.pop(index).nbytes
-
-    def clear(self) -> None:
-        """Free all groups."""
-        self._rows.clear()
-        self.nbytes = 0
+    def load(self, index: int) -> Rows:
+        """Read a group; it is not kept."""
+        if self._pid != os.getpid():  # a fork must not share file positions and connections with its parent
+            self._forget()
+        return self._read(self.selected.groups[index])
 
     def _read(self, group: Group) -> Rows:
         key = (group.source, group.name)

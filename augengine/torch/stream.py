@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Unpack
 
 import numpy as np
@@ -13,7 +15,7 @@ from augengine.errors import ConfigError, RunError
 from augengine.rng import digest
 from augengine.selection.request import Places
 from augengine.torch.choice import Choice, chosen
-from augengine.torch.groups import Groups
+from augengine.torch.groups import Groups, Rows
 from augengine.torch.items import Item, Items
 from augengine.torch.order import Order, Part
 from augengine.torch.rank import rank_and_world
@@ -31,7 +33,8 @@ class ShardStream(IterableDataset[Item]):
 
     Args:
         seed, shuffle: of the order; without shuffling it is that of the data.
-        window: row groups among which rows are shuffled. A process holds so many in memory.
+        window: row groups among which rows are shuffled. A worker holds so many in memory, a process without workers
+            twice as many, since it reads the next ones beside.
         even: False reads the rows that are left over where ranks take equally many, so that ranks may differ by one.
         batch_size: that of the loader, so that workers share out whole batches.
         rank, world: of a distributed run; None takes those of `torch.distributed`, or of torchrun's environment.
@@ -96,17 +99,36 @@ class ShardStream(IterableDataset[Item]):
         return self._read(part, self._epoch, self._row or 0)
 
     def _read(self, part: Part, epoch: int, row: int) -> Iterator[Item]:
-        self._groups.clear()  # what a pass that was broken off has left
-        for window in self.order.windows(epoch, part, row):
+        for window, held in self._windows(part, epoch, row):
             left = np.bincount(window[:, 0])
             for group, place in window.tolist():
-                item = self._items(self._groups[group][place])
+                item = self._items(held[group][place])
                 left[group] -= 1
                 if not left[group]:
-                    self._groups.drop(group)
+                    del held[group]
                 row += 1
                 self._row = row
                 yield item
+
+    def _windows(self, part: Part, epoch: int, row: int) -> Iterator[tuple[np.ndarray, dict[int, Rows]]]:
+        """Windows of rows with their row groups; outside a worker, the next is read while one is given."""
+
+        def load(window: np.ndarray) -> dict[int, Rows]:
+            return {group: self._groups.load(group) for group in np.unique(window[:, 0]).tolist()}
+
+        windows = self.order.windows(epoch, part, row)
+        if get_worker_info() is not None:
+            yield from ((window, load(window)) for window in windows)
+            return
+        with ThreadPoolExecutor(1) as thread:
+            waiting: deque[tuple[np.ndarray, Future[dict[int, Rows]]]] = deque()
+            for window in windows:
+                waiting.append((window, thread.submit(load, window)))
+                if len(waiting) == 2:
+                    first, loaded = waiting.popleft()
+                    yield first, loaded.result()
+            for last, loaded in waiting:
+                yield last, loaded.result()
 
     def state_dict(self) -> dict[str, Any]:
         """Where this process stands: epoch and rows of it that were given, and of what order.

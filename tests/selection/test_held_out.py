@@ -69,6 +69,8 @@ def test_excluded_subjects_are_left_out_with_all_that_was_made_of_them(tmp_path:
     assert found.left_out["excluded subject"] == 4 + 8
     assert found.left_out["donor is an excluded subject"] == 1
     assert found.held_out == {"S001", "S005", "S006"}
+    with pytest.raises(DataError, match="an excluded subject must be one of the data's; found S1"):
+        select(Request.of(data, run, exclude_subjects=["S001", "S1"]))
     leaky, _ = run_of(tmp_path / "leaky", (1, 2))
     with pytest.raises(LeakageError, match="S001 trained model"):
         select(Request.of(data, leaky, exclude_subjects=["S001"]))

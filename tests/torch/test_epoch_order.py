@@ -79,6 +79,8 @@ def test_rows_are_mixed_within_a_window_and_row_groups_are_read_once() -> None:
         assert len(set(window)) == 4
         assert (np.diff(window) != 0).mean() > 0.6
     assert not set(groups[:256]) & set(groups[256:])
+    places = np.array(rows(Order((64,) * 24, window=4), 0, Part()))[:, 1]
+    assert not (places[:256] == places[256:512]).all()  # each window has a shuffle of its own
 
 
 def test_more_parts_than_rows() -> None:

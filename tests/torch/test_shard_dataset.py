@@ -65,9 +65,12 @@ def test_an_item_is_its_row(data: str, run: str) -> None:
             found[beyond]
 
 
-def test_items_belong_to_their_caller(data: str) -> None:
+@pytest.mark.parametrize("step", [1.0, 0.1])  # images that are stored as whole numbers, and as float32
+def test_items_belong_to_their_caller(tmp_path: Path, step: float) -> None:
+    rows = [row.replace(image=np.float32(step) * row.image) for row in real_rows()[:4]]
+    uri = write_samples(tmp_path, rows)
     for options in ({}, {"normalise": None}, {"normalise": "channel"}, {"layout": "slice3d"}):
-        found = ShardDataset(data, **options)  # type: ignore[arg-type]
+        found = ShardDataset(uri, **options)  # type: ignore[arg-type]
         first = {key: value.clone() for key, value in found[3].items() if torch.is_tensor(value)}
         item = found[3]
         for key in first:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import pickle
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from augengine.errors import ConfigError, RunError
 from augengine.torch import ShardDataset, ShardStream
+from augengine.torch.groups import Groups
 
 ROWS = 16 + 32
 
@@ -118,7 +121,7 @@ def test_a_stream_resumes_to_the_row(places: tuple[str, str]) -> None:
     expected = ids(whole)
     whole.set_epoch(4)
     following = ids(whole)
-    for stop in range(ROWS + 1):
+    for stop in (0, 1, 7, 14, 15, 31, ROWS - 1, ROWS):
         stream = ShardStream(*places, **options)
         stream.set_epoch(3)
         begun = ids(itertools.islice(iter(stream), stop))
@@ -157,16 +160,45 @@ def test_a_state_that_only_workers_know_is_not_made_up(places: tuple[str, str]) 
         stream.state_dict()
 
 
-def test_memory_holds_one_window(places: tuple[str, str]) -> None:
-    stream = ShardStream(*places, window=2)
-    largest = 0
-    for _ in stream:
-        largest = max(largest, len(stream._groups._rows))
-    assert largest == 2
-    assert stream._groups.nbytes == 0
-    next(iter(stream))
-    next(iter(stream))  # what a pass that was broken off has left goes
-    assert len(stream._groups._rows) <= 1
+class Watch:
+    """How many row groups that a stream read are in memory at a time, at most."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = self.most = self.reads = 0
+        load = Groups.load
+
+        def counted(groups: Groups, index: int) -> Any:
+            rows = load(groups, index)
+            weakref.finalize(rows, self.gone)
+            self.now, self.reads = self.now + 1, self.reads + 1
+            self.most = max(self.most, self.now)
+            return rows
+
+        monkeypatch.setattr(Groups, "load", counted)
+
+    def gone(self) -> None:
+        self.now -= 1
+
+
+def test_memory_holds_two_windows_or_one_in_a_worker(places: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, stream = Watch(monkeypatch), ShardStream(*places, window=2)
+    groups = len(stream.selected.groups)
+    assert len(list(stream)) == ROWS
+    gc.collect()
+    assert (watch.reads, watch.now) == (groups, 0)
+    assert 2 <= watch.most <= 4
+    monkeypatch.setattr("augengine.torch.stream.get_worker_info", lambda: WorkerInfo(0, 1))
+    watch.most = 0
+    assert len(list(stream)) == ROWS
+    assert watch.most <= 2
+    next(iter(stream))  # a pass that is broken off leaves nothing
+    gc.collect()
+    assert watch.now == 0
+
+
+class WorkerInfo(NamedTuple):
+    id: int
+    num_workers: int
 
 
 @pytest.mark.parametrize("workers", [0, 2])
