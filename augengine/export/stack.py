@@ -13,7 +13,7 @@ import numpy as np
 from augengine.errors import DataError
 from augengine.export.case import Case
 from augengine.export.names import case_names
-from augengine.geometry import GRID_TOLERANCE_MM
+from augengine.export.nifti import PLACE_TOLERANCE_MM
 from augengine.rng import digest
 
 _Key = tuple[Any, ...]
@@ -97,7 +97,7 @@ def stack_affine(affines: Sequence[np.ndarray], where: str) -> np.ndarray:
     for n, affine in enumerate(affines):
         expected = first.copy()
         expected[:3, 3] += n * first[:3, 2]
-        if np.abs(affine - expected).max() > GRID_TOLERANCE_MM:
+        if np.abs(affine - expected).max() > PLACE_TOLERANCE_MM:
             raise DataError(
                 "the slices of a volume must lie one slice distance apart", where=where,
                 found=f"slice {n} is {np.abs(affine - expected).max():.3g} mm off", next_step="leave --stack out",

@@ -181,7 +181,7 @@ def test_what_is_in_memory_has_a_bound(data: str, monkeypatch: pytest.MonkeyPatc
         assert found._groups.nbytes <= 2 * group + 1
     assert len(reads) == 1
     found._groups.limit = group
-    found._groups.clear()
+    found._groups._forget()
     for n in (0, 8, 0, 8):
         found[n]
         assert found._groups.nbytes <= group
@@ -262,7 +262,7 @@ def test_a_shuffle_by_windows_visits_every_row_once_and_reads_each_group_once(
     sampler.set_epoch(1)
     assert list(sampler) != first
     found._groups.limit = 2 * found._groups[0].nbytes + 1
-    found._groups.clear()
+    found._groups._forget()
     reads: list[Any] = counted(found, monkeypatch)
     for _ in DataLoader(found, 4, sampler=sampler):
         pass

@@ -31,7 +31,7 @@ name: other-scanner
 edit: acquisition
 seed: 3
 select: {split: train}
-params: {method: structure, target: {explicit: [{echo_time_ms: 9.0}]}}
+params: {method: structure, target: {explicit: [{echo_time_ms: 2.0}]}}
 sampler: {solver: ddim, steps: 1}
 gates: [{name: out_of_range, max: 1.0}]
 output: {per_input: 1, max_fail_rate: 1.0}

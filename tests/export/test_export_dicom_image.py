@@ -86,7 +86,6 @@ def test_the_series_is_ingested_as_the_volume(tmp_path: Path) -> None:
         actors=INLINE,
     )
     from augengine.io.dataset import dataset_files
-
     from augengine.io.shards import iter_samples
     from augengine.io.store import Store
 
