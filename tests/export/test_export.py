@@ -189,7 +189,7 @@ class TestLeakage:
         uri = write_checkpoint(tmp_path / "model", channels=("t1", "flair"))
         spec = read_spec(uri)
         for subject, refused in (("S002", False), ("S004", True)):
-            hashed = spec.model_copy(update={"subject_hashes": (subject_hash(subject),)})
+            hashed = spec.model_copy(update={"subject_hashes": (subject_hash(subject),), "untrained_seed": None})
             folder = tmp_path / f"model-{subject}"
             save_generator(Store(str(folder)), hashed, untrained(hashed, 0).network.state_dict())
             sha256 = read_spec(str(folder)).sha256

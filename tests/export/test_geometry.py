@@ -31,7 +31,7 @@ name: other-scanner
 edit: acquisition
 seed: 3
 select: {split: train}
-params: {method: structure, target: {explicit: [{echo_time_ms: 9.0}]}}
+params: {method: structure, target: {explicit: [{echo_time_ms: 2.0}]}}
 sampler: {solver: ddim, steps: 1}
 gates: [{name: out_of_range, max: 1.0}]
 output: {per_input: 1, max_fail_rate: 1.0}
@@ -56,7 +56,8 @@ def run(tmp_path: Path, slices: bool) -> tuple[Store, Store]:
     )  # fmt: skip
     (tmp_path / "policy.yaml").write_text(POLICY)
     spec = tiny_spec("acquisition", axes=2 if slices else 3)
-    save_generator(Store(str(tmp_path / "model")), spec, untrained(spec, 0).network.state_dict())
+    model = untrained(spec, 0)
+    save_generator(Store(str(tmp_path / "model")), model.spec, model.network.state_dict())
     made = augment(
         load_policy(tmp_path / "policy.yaml"), str(tmp_path / "data"), str(tmp_path / "run"),
         {"": str(tmp_path / "model")}, actors=INLINE,
