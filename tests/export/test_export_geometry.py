@@ -56,7 +56,8 @@ def run(tmp_path: Path, slices: bool) -> tuple[Store, Store]:
     )  # fmt: skip
     (tmp_path / "policy.yaml").write_text(POLICY)
     spec = tiny_spec("acquisition", axes=2 if slices else 3)
-    save_generator(Store(str(tmp_path / "model")), spec, untrained(spec, 0).network.state_dict())
+    model = untrained(spec, 0)
+    save_generator(Store(str(tmp_path / "model")), model.spec, model.network.state_dict())
     made = augment(
         load_policy(tmp_path / "policy.yaml"), str(tmp_path / "data"), str(tmp_path / "run"),
         {"": str(tmp_path / "model")}, actors=INLINE,
