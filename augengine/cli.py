@@ -9,6 +9,7 @@ from augengine.commands.calibrate import calibrate_command
 from augengine.commands.check import check_command
 from augengine.commands.explain import explain_command
 from augengine.commands.ingest import ingest_command
+from augengine.commands.ls import ls_command
 from augengine.commands.phantom import phantom_command
 from augengine.commands.plan import plan_command
 from augengine.commands.replay import replay_command
@@ -16,6 +17,7 @@ from augengine.commands.train import train_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command("ingest")(ingest_command)
+app.command("ls")(ls_command)
 app.command("phantom")(phantom_command)
 app.command("train")(train_command)
 app.command("augment")(augment_duke)
