@@ -1,40 +1,57 @@
-"""A data set or run in; the files of its rows on the console out, for other tools to read."""
+"""A data set or run in, the files that hold its rows out, as lines or as JSON for other tools."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from augengine.errors import ConfigError
+from augengine.errors import DataError
 from augengine.io.dataset import ROW_FOLDERS, listed_files
+from augengine.io.parts import Part
 from augengine.io.store import Store
 from augengine.pipeline.cluster import user_errors
+from augengine.yaml_config import unknown_name
 
 
 def ls_command(
-    data: Annotated[str, typer.Argument(help="Folder that ingest, phantom or augment wrote: a path or URI.")],
-    kind: Annotated[str | None, typer.Option(help="samples, accepted, rejected, failed, …; default: the rows.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Names, rows, bytes and sha256 as JSON.")] = False,
+    data: Annotated[str, typer.Argument(help="Data set or augmented run: a path or any fsspec URI.")],
+    folder: Annotated[
+        str | None, typer.Option(help="Kind of rows: accepted, rejected, failed, …; default: those of the data set.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Paths, rows, bytes and sha256 as JSON.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Read every file and compare its sha256 first.")] = False,
 ) -> None:
-    """Print the files that a finished data set lists, one path or URI a line: its rows are these and no others.
-
-    Example: `duckdb -c "select count(*) from read_parquet([$(augengine ls DATA | sed "s/.*/'&'/" | paste -sd,)])"`
-    """
+    """Print the absolute path or URI of every file that a finished data set lists; nothing else in it is data."""
     with user_errors():
         store = Store(data)
         files = listed_files(store)
-        wanted = kind or next((name for name in ROW_FOLDERS if name in files), "")
-        if wanted not in files:
-            raise ConfigError(
-                f"this folder has no files of kind '{wanted or 'samples'}'", found=", ".join(files) or "none",
-                where="--kind", next_step="name one of those found",
-            )  # fmt: skip
-        parts = files[wanted]
+        kind = folder or next(name for name in (*ROW_FOLDERS, *files) if name in files)
+        if kind not in files:
+            raise unknown_name("kind of rows", kind, list(files), store.uri)
+        for part in files[kind]:
+            if check:
+                _check(store, part)
         if as_json:
-            listed = [{**part.to_json(), "uri": store.uri_of(part.name)} for part in parts]
-            typer.echo(json.dumps({"kind": wanted, "files": listed}, indent=1))
-        else:
-            for part in parts:
-                typer.echo(store.uri_of(part.name))
+            typer.echo(json.dumps([_told(store, part) for part in files[kind]], indent=1))
+            return
+        for part in files[kind]:
+            typer.echo(store.uri_of(part.name))
+
+
+def _told(store: Store, part: Part) -> dict[str, Any]:
+    return {"path": store.uri_of(part.name), "rows": part.rows, "bytes": part.bytes, "sha256": part.sha256}
+
+
+def _check(store: Store, part: Part) -> None:
+    try:
+        found = hashlib.sha256(store.read(part.name)).hexdigest()
+    except FileNotFoundError:
+        raise DataError("a listed file is missing", where=store.path(part.name)) from None
+    if part.sha256 not in (None, found):
+        raise DataError(
+            f"a listed file has the sha256 {part.sha256}", found=found, where=store.path(part.name),
+            next_step="restore it, or make the data set anew",
+        )  # fmt: skip
