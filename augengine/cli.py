@@ -18,7 +18,6 @@ from augengine.commands.train import train_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command("ingest")(ingest_command)
-app.command("ls")(ls_command)
 app.command("phantom")(phantom_command)
 app.command("train")(train_command)
 app.command("augment")(augment_duke)

@@ -47,15 +47,19 @@ def keep_vanished(
             planes = np.zeros(len(places), int) if axis is None else places[:, axis]
             view = kept[None] if axis is None else np.moveaxis(kept, axis, 0)
             has = (view == code).any(axis=tuple(range(1, view.ndim)))
-            for plane in np.setdiff1d(planes, np.flatnonzero(has)).tolist():
+            lost = (np.bincount(planes, minlength=len(view)) > 0) & ~has
+            for plane in np.flatnonzero(lost).tolist():
                 given += _give_back(kept, view[plane], code, places[planes == plane])
     return kept, given
 
 
 def _landing(mask: np.ndarray, mapping: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """int `(N, 3)`: the voxels of another grid that the centres of a mask's voxels fall into."""
-    places = np.rint(np.argwhere(mask) @ mapping[:3, :3].T + mapping[:3, 3]).astype(int)
-    return np.asarray(places[((places >= 0) & (places < np.array(shape))).all(axis=1)])
+    """int32 `(N, 3)`: the voxels of another grid that the centres of a mask's voxels fall into."""
+    centres = np.stack(np.nonzero(mask)).astype(np.float32)  # single precision is exact to 1e-4 voxels
+    places = mapping[:3, :3].astype(np.float32) @ centres + mapping[:3, 3:].astype(np.float32)
+    places = np.rint(places).astype(np.int32)
+    limits = np.array(shape, np.int32)[:, None]
+    return np.asarray(places[:, ((places >= 0) & (places < limits)).all(axis=0)].T)
 
 
 def _give_back(label: np.ndarray, plane: np.ndarray, code: int, places: np.ndarray) -> int:

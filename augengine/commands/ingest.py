@@ -33,7 +33,9 @@ def ingest_command(
         str, typer.Option(help="name=PATTERN,... (NIfTI, NRRD), =SUFFIX (BIDS), =NUMBER (nnU-Net).")
     ] = "",
     mask: Annotated[str | None, typer.Option(help="File pattern of the mask.")] = None,
-    mask_grid: Annotated[MaskGrid, typer.Option(help="image: a mask lies on its image's voxels.")] = "header",
+    mask_grid: Annotated[
+        MaskGrid, typer.Option(help="image: a mask lies on its image's voxels; header: as it says.")
+    ] = "auto",
     set_: Annotated[str, typer.Option("--set", help="Acquisition of all images: echo_time_ms=2.4,...")] = "",
     site: Annotated[str | None, typer.Option(help="Name of the site, written to every sample.")] = None,
     subject: Annotated[str | None, typer.Option(help=SUBJECT_HELP)] = None,

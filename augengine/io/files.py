@@ -58,7 +58,7 @@ def read_channels(
     labels: Mapping[str, int] | None,
     source: Source,
     max_label_loss: float = 0.1,
-    mask_grid: MaskGrid = "header",
+    mask_grid: MaskGrid = "auto",
 ) -> Volume:
     """Stack files (paths relative to `root`) as channels, and put the mask on their grid.
 
@@ -75,7 +75,7 @@ def stack_channels(
     labels: Mapping[str, int] | None,
     source: Source,
     max_label_loss: float = 0.1,
-    mask_grid: MaskGrid = "header",
+    mask_grid: MaskGrid = "auto",
 ) -> Volume:
     """Images of one grid as the channels of one volume, with the mask on that grid. Raises as `read_channels` does."""
     first = next(iter(images.values()))

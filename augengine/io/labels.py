@@ -28,7 +28,7 @@ SCHEMES: Mapping[str, Mapping[str, int]] = {
     "brats2024-men-rt": {"gtv": 1},
     "duke": {"fat": 1, "fibroglandular": 2},
 }
-MaskGrid = Literal["header", "image"]
+MaskGrid = Literal["auto", "header", "image"]
 NOTED_SHIFT_VOXELS = 0.01
 _TRUST_VOXELS = "mend the header, or state --mask-grid image if their voxels belong together"
 
@@ -95,7 +95,7 @@ def place_mask(
     affine: np.ndarray,
     labels: Mapping[str, int],
     max_loss: float = 0.1,
-    grid: MaskGrid = "header",
+    grid: MaskGrid = "auto",
 ) -> tuple[np.ndarray, LabelWatch]:
     """A mask as uint8 on the image's grid, and a watch over what it lost on the way.
 
@@ -105,7 +105,8 @@ def place_mask(
     Args:
         shape, affine: of the image.
         max_loss: share of a label's volume that may be lost.
-        grid: `image` puts a mask of the image's shape on the image's voxels, whatever its header says.
+        grid: `image` puts a mask of the image's shape on the image's voxels, whatever its header says; `header`
+            believes both headers; `auto` does so, too, unless one of them looks lost.
 
     Raises:
         DataError: a mask whose header states no place, or lost it; another shape under the same geometry (one of
@@ -131,7 +132,7 @@ def place_mask(
         if shift > NOTED_SHIFT_VOXELS:
             watch.notes.append(f"mask grid taken as the image's: they differ by {shift:.2f} voxels at most")
         return label, watch
-    _refuse_lost_headers(mask, shape, affine)
+    _refuse_other_headers(mask, shape, affine, grid)
     if label.any() and not inside(label.shape, mask.affine, shape, affine)[label > 0].any():
         raise DataError("the mask must overlap the image in world coordinates", found="no labelled voxel inside")
     watch.notes.append(f"mask {label.shape} resampled into the image grid {tuple(shape)} by nearest neighbour")
@@ -149,15 +150,15 @@ def _watch(mask: Mask, affine: np.ndarray, labels: Mapping[str, int], max_loss: 
     return watch
 
 
-def _refuse_lost_headers(mask: Mask, shape: Sequence[int], affine: np.ndarray) -> None:
+def _refuse_other_headers(mask: Mask, shape: Sequence[int], affine: np.ndarray, grid: MaskGrid) -> None:
     assert mask.affine is not None  # the caller has looked
     one_shape = mask.label.shape == tuple(shape)
     identities = [name for name, a in (("mask", mask.affine), ("image", affine)) if np.allclose(np.abs(a), np.eye(4))]
-    if one_shape and identities:
+    if one_shape and identities and grid == "auto":
         raise DataError(
             "image and mask of one shape must state one geometry",
             found=f"the header of the {identities[0]} states none but the identity: it was likely lost",
-            next_step=_TRUST_VOXELS,
+            next_step=f"{_TRUST_VOXELS}, or --mask-grid header if both are right",
         )  # fmt: skip
     if not one_shape and np.allclose(mask.affine, affine, atol=1e-4):
         raise DataError(

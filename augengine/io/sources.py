@@ -37,7 +37,8 @@ class SourceOptions(Strict):
         scheme: name of the scheme that `labels` came from, e.g. `brats2021`.
         channels: channel name to file pattern (NIfTI, NRRD) or to suffix, with entities before it (BIDS).
         mask: file pattern of the mask; `none` (BIDS) leaves masks out.
-        mask_grid: `image` lays a mask of the image's shape on the image's voxels, whatever its header says.
+        mask_grid: `image` lays a mask of the image's shape on the image's voxels, whatever its header says; `header`
+            believes headers; `auto` does so, too, but refuses one that looks lost.
         acquisition: values for files without headers; they win over headers.
         site: written to every sample.
         subject, site_pattern: regular expressions, searched for in the path of a volume's first file, relative to the
@@ -55,7 +56,7 @@ class SourceOptions(Strict):
     scheme: str | None = None
     channels: dict[str, str] = Field(default_factory=dict)
     mask: str | None = None
-    mask_grid: Literal["header", "image"] = "header"
+    mask_grid: Literal["auto", "header", "image"] = "auto"
     acquisition: dict[str, str | float] = Field(default_factory=dict)
     site: str | None = None
     subject: str | None = None

@@ -66,6 +66,9 @@ def test_a_lost_header_is_refused_or_stated(tmp_path: Path, lost: str) -> None:
     (volume,) = read_all(NiftiReader(tmp_path, SourceOptions(labels=LABELS, mask_grid="image")))
     np.testing.assert_array_equal(volume.sample.label, mask)
     assert any("voxel by voxel" in note for note in volume.notes)
+    believed = NiftiReader(tmp_path, SourceOptions(labels=LABELS, mask_grid="header"))
+    with pytest.raises(DataError, match=r"may be lost|must overlap"):  # most of it lies elsewhere, if both are right
+        believed.read(scanned(believed)[0])
 
 
 def test_a_mask_without_any_header(tmp_path: Path) -> None:
