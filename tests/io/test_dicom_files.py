@@ -1,4 +1,4 @@
-"""What lies in a folder of DICOM: files without a header of their own, directories, company, lost slices, links, people."""
+"""A folder of DICOM: files without Part 10's beginning, directories, company, lost slices, links, and people."""
 
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from dicom_files import (
     write_slices,
 )
 
+from augengine.errors import DataError
 from augengine.io.dicom_header import looks_like_dicom
 from augengine.io.layouts import open_layout
 from augengine.io.sources import SourceOptions
@@ -41,9 +42,18 @@ def test_a_data_set_without_part_10(tmp_path: Path, what: str, name: str, implic
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\x08", b"\x08\x00\x05\x00", b"# text", b"\x5c\x01\x00\x00" + bytes(344), bytes(400), b"\x1f\x8b" + bytes(200),
-     b"\x08\x00\xff\xff\xff\xff\xff\xff" + bytes(200), b"NRRD0004\ntype: short"],
-)  # fmt: skip
+    [
+        b"",
+        b"\x08",
+        b"\x08\x00\x05\x00",
+        b"# text",
+        b"\x5c\x01\x00\x00" + bytes(344),
+        bytes(400),
+        b"\x1f\x8b" + bytes(200),
+        b"\x08\x00\xff\xff\xff\xff\xff\xff" + bytes(200),
+        b"NRRD0004\ntype: short",
+    ],
+)
 def test_what_does_not_look_like_dicom(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
     assert not looks_like_dicom(tmp_path / "x")
@@ -257,5 +267,5 @@ def test_echoes_right_in_the_root_are_not_torn(tmp_path: Path) -> None:
 
 def test_a_folder_without_any_volume_is_an_error(tmp_path: Path) -> None:
     write_slices(tmp_path / "p", block(), ComplexImageComponent="PHASE")
-    with pytest.raises(Exception, match=r"must hold a volume; found 6 × phase image"):
+    with pytest.raises(DataError, match=r"must hold a volume; found 6 × phase image"):
         plan_ingest(tmp_path, "dicom", SourceOptions(), inline=True)
