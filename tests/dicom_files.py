@@ -134,11 +134,13 @@ def errors(root: Path, **options: Any) -> list[str | None]:
 
 
 def unused(root: Path, **options: Any) -> dict[str, str]:
-    """Reason by path of files, or folders of files, that no volume uses."""
+    """Reasons by path of files, or folders of files, that no volume uses."""
     reader = DicomReader(root, SourceOptions(**options))
     listing = reader.listing()
-    items = [i for entry in listing.entries for i in reader.scan(entry).unused]
-    return {**listing.unused, **{i.path: i.reason for i in items}}
+    reasons = dict(listing.unused)
+    for item_ in (i for entry in listing.entries for i in reader.scan(entry).unused):
+        reasons[item_.path] = "; ".join([*([reasons[item_.path]] if item_.path in reasons else []), item_.reason])
+    return reasons
 
 
 __all__ = [

@@ -12,6 +12,7 @@ from augengine.errors import ConfigError, DataError
 from augengine.io.duke_tables import clinical_by_patient, clinical_differences, legend
 from augengine.io.layouts import open_layout
 from augengine.io.sources import Source, SourceOptions
+from augengine.pipeline.ingest import plan_ingest
 from augengine.records import Acquisition, Sample
 
 PATIENT = "Breast_MRI_007"
@@ -114,6 +115,111 @@ def test_masks_are_aligned_by_geometry(tmp_path: Path) -> None:
     assert "resampled" in notes[0]
 
 
+def test_several_segments_of_one_tissue_are_one_mask(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    right = np.zeros_like(DENSE)
+    right[8, 3:6, 2:4] = 1
+    folder = tmp_path / "Segmentation_Masks_NRRD" / PATIENT
+    halves = np.where(np.arange(12)[:, None, None] < 6, BREAST, 2 * BREAST)
+    names = {"Breast left": (1, 0), "Breast right": (2, 0)}
+    segmentation(folder / f"Segmentation_{PATIENT}_Breast.seg.nrrd", halves.astype(np.uint8), names)
+    tissue = DENSE + 2 * right + 3 * (VESSELS & ~right)
+    names = {"Dense left": (1, 0), "Dense right": (2, 0), "Vessels": (3, 0)}
+    segmentation(folder / f"Segmentation_{PATIENT}_Dense_and_Vessels.seg.nrrd", tissue.astype(np.uint8), names)
+    _, sample, notes = scan(tmp_path)
+    assert sample is not None
+    np.testing.assert_array_equal(sample.label, np.where(DENSE | right, 2, BREAST))
+    assert "masks of several segments of one tissue joined" in notes
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_masks_of_an_old_slicer_state_no_values(tmp_path: Path, plain: bool) -> None:
+    write_study(tmp_path)
+    folder = tmp_path / "Segmentation_Masks_NRRD" / PATIENT
+    for name, layers, names in (
+        ("Breast", [BREAST], ["Breast"]),
+        ("Dense_and_Vessels", [VESSELS, DENSE], ["Vessels", "Dense"]),
+    ):
+        array = np.stack(layers)
+        path = folder / f"Segmentation_{PATIENT}_{name}.seg.nrrd"
+        segmentation(path, array[0] if plain and len(layers) == 1 else array, None)
+        data, found = nrrd.read(str(path))
+        nrrd.write(str(path), data, {**found, **{f"Segment{n}_Name": v for n, v in enumerate(names)}})
+    _, sample, _ = scan(tmp_path)
+    assert sample is not None
+    np.testing.assert_array_equal(sample.label, EXPECTED)
+    data, found = nrrd.read(str(path))
+    nrrd.write(str(path), data[0], {**found, "space directions": found["space directions"][1:]})
+    with pytest.raises(DataError, match="a layer each; found 2 segments in 1 layers"):
+        scan(tmp_path)
+
+
+def test_a_mask_that_is_lost_by_resampling_is_refused(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    masks(tmp_path, np.where(DENSE, 2, VESSELS), {"Vessels": (1, 0), "Dense": (2, 0)})
+    path = tmp_path / "Segmentation_Masks_NRRD" / PATIENT / f"Segmentation_{PATIENT}_Breast.seg.nrrd"
+    data, found = nrrd.read(str(path))
+    origin = np.array(found["space origin"])
+    origin[0] += 5 * 0.8  # half of the breast lies beyond the image
+    nrrd.write(str(path), data, {**found, "space origin": origin})
+    with pytest.raises(DataError, match=r"\d\d% of the breast mask lost"):
+        scan(tmp_path)
+    _, sample, notes = scan(tmp_path, max_label_loss=0.7)
+    assert sample is not None
+    assert any("mm³ became" in n for n in notes)
+
+
+def test_masks_that_are_links_and_lie_deeper(tmp_path: Path) -> None:
+    write_study(tmp_path / "in")
+    masks(tmp_path / "store", np.where(DENSE, 2, VESSELS), {"Vessels": (1, 0), "Dense": (2, 0)})
+    target = tmp_path / "in" / "PKG" / "Segmentation_Masks_NRRD" / PATIENT
+    target.mkdir(parents=True)
+    for path in (tmp_path / "store").rglob("*.nrrd"):
+        (target / path.name).symlink_to(path)
+    (target / "readme.txt").write_text("no image, and no second folder of the patient")
+    source, sample, _ = scan(tmp_path / "in")
+    assert sample is not None
+    np.testing.assert_array_equal(sample.label, EXPECTED)
+    assert len([f for f in source.files if f.endswith(".nrrd")]) == 2
+
+
+@pytest.mark.parametrize("where", ["in/elsewhere", "elsewhere"])
+def test_a_stated_folder_of_masks(tmp_path: Path, where: str) -> None:
+    write_study(tmp_path / "in")
+    folder = tmp_path / where
+    folder.mkdir()
+    with pytest.raises(ConfigError, match="--masks must hold a mask of one of the patients; found none of 1"):
+        scan(tmp_path / "in", masks_root=folder)
+    masks(folder, np.where(DENSE, 2, VESSELS), {"Vessels": (1, 0), "Dense": (2, 0)})
+    (folder / "Segmentation_Masks_NRRD" / PATIENT / "notes.txt").write_text("x")
+    reader, _ = open_layout(tmp_path / "in", "auto", SourceOptions(masks_root=folder))
+    (entry,) = reader.listing().entries
+    (source,) = reader.scan(entry).sources
+    np.testing.assert_array_equal(reader.read(source).sample.label, EXPECTED)
+    assert plan_ingest(tmp_path / "in", "duke", SourceOptions(masks_root=folder), inline=True).files()["used"] == 8
+
+
+def test_stated_labels_need_a_mask(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    with pytest.raises(ConfigError, match="labels are stated, but none of the patients has a mask"):
+        scan(tmp_path, labels={"fat": 1, "fibroglandular": 2})
+
+
+def test_a_patient_without_masks_beside_one_with_masks_is_noted(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    masks(tmp_path, np.where(DENSE, 2, VESSELS), {"Vessels": (1, 0), "Dense": (2, 0)})
+    other = study.parent / "Breast_MRI_008"
+    for n, path in enumerate(sorted(study.rglob(f"{PRE}/*.dcm"))):
+        target = other / "study" / "pre" / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+        edit(target, PatientID="Breast_MRI_008", SeriesInstanceUID="1.2.8", SOPInstanceUID=f"1.2.8.{n}")
+    reader, _ = open_layout(tmp_path, "auto", SourceOptions())
+    with_masks, without = scanned(reader)
+    assert "no mask of this patient was found, though others have one" in without.notes
+    assert not any("no mask" in n for n in with_masks.notes)
+
+
 def test_patient_without_masks_and_unnamed_segments(tmp_path: Path) -> None:
     write_study(tmp_path)
     _, sample, _ = scan(tmp_path)
@@ -156,6 +262,43 @@ def test_mapping_table_decides(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample.image[0], block(seed=1))
     source, _, _ = scan(tmp_path / "data", mapping=mapping(tmp_path / "mapping.csv", "1.2.3"))
     assert "mapping table must name" in str(source.error)
+
+
+def test_mapping_tables_as_spreadsheets_leave_them(tmp_path: Path) -> None:
+    write_study(tmp_path / "data", "descriptive", pre="wrongly named", post="ax pre ?")
+    table = mapping(tmp_path / "data" / "mapping.csv", PRE)
+    text = table.read_text()
+    for changed in (
+        "\ufeff" + text.replace("\n", "\r\n"),
+        text.replace("/", "\\"),
+        text.replace(",", " , ").replace("/pre/", "/Pre/"),
+    ):
+        table.write_text(changed, encoding="utf-8", newline="")
+        source, sample, _ = scan(tmp_path / "data", mapping=table)
+        assert sample is not None, source.error
+        np.testing.assert_array_equal(sample.image[0], block(seed=1))
+        _, listing = open_layout(tmp_path / "data", "auto", SourceOptions(mapping=table))
+        assert listing.shared == ["mapping.csv"]
+    table.write_text(text.replace("/pre/", "/post_2/"))
+    with pytest.raises(ConfigError, match="rows of 'pre' images"):
+        scan(tmp_path / "data", mapping=table)
+
+
+@pytest.mark.parametrize("name", ["mapping", "clinical", "boxes"])
+def test_a_table_must_name_one_of_the_patients(tmp_path: Path, name: str) -> None:
+    write_study(tmp_path / "data")
+    head = "Patient ID,Start Row,End Row,Start Column,End Column,Start Slice,End Slice\n"
+    table = mapping(tmp_path / "table.csv", PRE)
+    texts = {
+        "mapping": table.read_text(),
+        "clinical": CLINICAL.format(vendor=2, tr=4),
+        "boxes": f"{head}{PATIENT},1,2,1,2,1,2\n",
+    }
+    table.write_text(texts[name])
+    assert scan(tmp_path / "data", **{name: table})[0].error is None
+    table.write_text(texts[name].replace(PATIENT, "Breast_MRI_900"))
+    with pytest.raises(ConfigError, match=f"--{name} must name one of the patients; found none of 1"):
+        scan(tmp_path / "data", **{name: table})
 
 
 def test_ambiguous_and_foreign_series_fail_with_the_reason(tmp_path: Path) -> None:
