@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from augengine.records import ACQUISITION_NUMERIC, Acquisition
+from augengine.records import ACQUISITION_CATEGORICAL, ACQUISITION_NUMERIC, Acquisition
 
 Value = str | float
 
@@ -44,6 +44,7 @@ _LEAST_GAUSS = 100.0  # no scanner has so many tesla, and none so few gauss
 _OPTION = re.compile(r"(?:[A-Z0-9]+_GEMS|PER|RG|CG|PPG|FC|PFF|PFP|SP|FS|CT|SFS|SAT[0-9]*)(?:_|$)")
 _ROUNDING = 1e-5  # of headers' decimal strings and 32-bit numbers, relative
 _SHOWN = 3
+_FIELDS = (*ACQUISITION_CATEGORICAL, *ACQUISITION_NUMERIC)
 
 
 @lru_cache(maxsize=4096)
@@ -125,16 +126,15 @@ def shown(name: str, value: Value) -> str:
 
 def same(name: str, a: Value | None, b: Value | None) -> bool:
     """True if two values of a field say the same; numbers are compared up to the rounding of headers."""
-    if a is None or b is None:
-        return a is b
+    if a is None or b is None or a == b:
+        return a == b
     x, y = normal(name, a), normal(name, b)
     return math.isclose(x, y, rel_tol=_ROUNDING) if isinstance(x, float) and isinstance(y, float) else x == y
 
 
 def alike(a: Acquisition, b: Acquisition, names: Iterable[str] | None = None) -> bool:
     """True if two acquisitions say the same in every field, or in those named."""
-    x, y = a.to_dict(), b.to_dict()
-    return all(same(name, x[name], y[name]) for name in names or x)
+    return all(same(name, getattr(a, name), getattr(b, name)) for name in names or _FIELDS)
 
 
 def nearest(name: str, value: Value, found: Mapping[Value, int] | Iterable[Value]) -> str:

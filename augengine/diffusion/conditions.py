@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from pydantic import Field
@@ -151,7 +152,7 @@ class Vocabulary(Strict):
                     found[name] = f"{name} {value:g} (seen: {seen if high else 'none'})"
             elif self._column(name, value) is None:
                 stated = repr(value) if isinstance(value, str) else f"{value:g}"
-                known = nearest(name, value, dict.fromkeys(self._stated(name), 0))
+                known = nearest(name, value, _stated(name, self.categories[name]))
                 found[name] = f"{name} {stated} (nearest seen: {known})"
         return found
 
@@ -165,8 +166,7 @@ class Vocabulary(Strict):
     def _features(self, name: str, acquisition: Acquisition) -> list[float] | None:
         value = getattr(acquisition, name)
         if name == MULTI_LABEL:
-            options = _options(acquisition)
-            return None if options is None else [float({*scan_options(o)} <= {*options}) for o in self.options]
+            return None if value is None else list(_switched(self.options, value))
         if name in NUMERIC:
             return None if not value or not self.maxima[name] else [value / self.maxima[name]]
         column = None if value is None else self._column(name, value)
@@ -174,21 +174,34 @@ class Vocabulary(Strict):
 
     def _column(self, name: str, value: str | float) -> int | None:
         """The place of a category: of its own spelling, or the first that means the same; None if there is none."""
-        text, stated = value if isinstance(value, str) else f"{value:g}", self._stated(name)
-        if text in self.categories[name]:
-            return self.categories[name].index(text)
-        wanted = normal(name, value)
-        return next((n for n, known in enumerate(stated) if normal(name, known) == wanted), None)
-
-    def _stated(self, name: str) -> list[str | float]:
-        """The categories as values of the parameter."""
-        return [float(text) if name == "field_strength_t" else text for text in self.categories[name]]
+        return _place(name, self.categories[name], value)
 
     def _heard(self, text: str) -> list[str]:
         """The scan options of a text that have a feature; those of older models may stand for several at once."""
         given = scan_options(text)
         parts = [set(scan_options(option)) for option in self.options]
         return [option for option in given if any(option in part <= set(given) for part in parts)]
+
+
+@lru_cache(maxsize=4096)
+def _place(name: str, categories: tuple[str, ...], value: str | float) -> int | None:
+    text = value if isinstance(value, str) else f"{value:g}"
+    if text in categories:
+        return categories.index(text)
+    wanted = normal(name, value)
+    return next((n for n, known in enumerate(_stated(name, categories)) if normal(name, known) == wanted), None)
+
+
+def _stated(name: str, categories: tuple[str, ...]) -> list[str | float]:
+    """Categories as values of the parameter."""
+    return [float(text) if name == "field_strength_t" else text for text in categories]
+
+
+@lru_cache(maxsize=4096)
+def _switched(options: tuple[str, ...], text: str) -> tuple[float, ...]:
+    """1 for every option that a text names, all of it where it stands for several."""
+    given = set(scan_options(text))
+    return tuple(float(given.issuperset(scan_options(option))) for option in options)
 
 
 def _options(acquisition: Acquisition) -> tuple[str, ...] | None:

@@ -20,8 +20,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 def matches(where: Where, acquisition: Acquisition) -> bool:
     """True if every named acquisition field says the value, or one of the values, asked for, however it is spelt."""
-    values = acquisition.to_dict()
-    return all(any(same(key, one, values[key]) for one in _values(wanted)) for key, wanted in where.items())
+    stated = {key: getattr(acquisition, key) for key in where}
+    return all(any(same(key, one, stated[key]) for one in _values(wanted)) for key, wanted in where.items())
 
 
 def mismatch(where: Where, found: Mapping[Acquisition, int]) -> str:
@@ -34,7 +34,7 @@ def mismatch(where: Where, found: Mapping[Acquisition, int]) -> str:
     for key, wanted in where.items():
         counts: Counter[str | float] = Counter()
         for acquisition, rows in found.items():
-            if (value := acquisition.to_dict()[key]) is not None:
+            if (value := getattr(acquisition, key)) is not None:
                 counts[value] += rows
         if not any(same(key, one, value) for one in _values(wanted) for value in counts):
             asked = " or ".join(map(repr, _values(wanted)))
