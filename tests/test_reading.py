@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from builders import slice_sample
-from conftest import BUCKET
+from object_store import BUCKET
 from typer.testing import CliRunner
 
 from augengine.cli import app

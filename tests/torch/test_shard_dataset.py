@@ -12,7 +12,7 @@ import pytest
 import torch
 from augmented_rows import NAMES, made_rows, real_row, real_rows
 from builders import lesion_sample, write_samples
-from conftest import BUCKET
+from object_store import BUCKET
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from augengine.errors import ConfigError, DataError
