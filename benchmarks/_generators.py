@@ -107,7 +107,8 @@ def checkpoint(root: str, name: str) -> str:
         parts = {role: checkpoint(root, part) for role, part in how.parts.items()}
         connect()
         recipe = read_recipe(str(RECIPES / f"{how.recipe}.yaml"), how.overrides)
-        train(recipe, data(root, how.data), str(out.resolve()), parts=parts, progress=console.print)
+        uri = str(out.resolve())
+        train(recipe, data(root, how.data), uri, parts=parts, threads_per_worker=1, progress=console.print)
     return str(out / "checkpoint")
 
 

@@ -94,7 +94,8 @@ def _with_glioma(root: str, data: str, out: Path) -> str:
     if not (Path(folder) / "checkpoint/model.json").exists():
         connect()
         recipe = read_recipe(str(RECIPES / f"{how.recipe}.yaml"), how.overrides)
-        train(recipe, [cohort(root, how.data), *[data] * OWN_ROWS], folder, progress=console.print)
+        rows = [cohort(root, how.data), *[data] * OWN_ROWS]
+        train(recipe, rows, folder, threads_per_worker=1, progress=console.print)
     return f"{folder}/checkpoint"
 
 

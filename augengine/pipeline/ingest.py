@@ -109,7 +109,7 @@ def ingest(
     }
     fingerprint = {"stage": "ingest", **settings, "sources": digest([s.to_json() for s in sources])}
     summary = run_units(
-        plan_units(sources, splits),
+        plan_units(sources, splits, reader.root),
         IngestWorker,
         {"reader": reader, "preparation": preparation},
         store,
@@ -259,14 +259,29 @@ def _identified(source: Source, options: SourceOptions, participants: Participan
         return dataclasses.replace(source, error=source.error or str(error))
 
 
-def plan_units(sources: Sequence[Source], splits: Mapping[str, str]) -> list[Unit]:
-    """A few volumes per unit, in the order of their ids; ids follow from the content."""
+def plan_units(sources: Sequence[Source], splits: Mapping[str, str], root: Path) -> list[Unit]:
+    """A few volumes per unit, in the order of their ids; ids follow from the content.
+
+    A file of another size or date gives its unit another id, so that a mended mask is read again.
+    """
     units = []
     for n in range(0, len(sources), VOLUMES_PER_UNIT):
         chunk = sources[n : n + VOLUMES_PER_UNIT]
-        items = [{"source": s.to_json(), "split": splits.get(s.subject_id)} for s in chunk]
+        items = [{"source": s.to_json(), "split": splits.get(s.subject_id), "files": _dates(s, root)} for s in chunk]
         units.append(Unit(f"{n // VOLUMES_PER_UNIT:05d}-{digest(items, length=8)}", {"items": items}))
     return units
+
+
+def _dates(source: Source, root: Path) -> str:
+    """Digest of the sizes and dates of a volume's files."""
+    found: list[tuple[int, int] | None] = []
+    for name in source.files:
+        try:
+            state = (root / name).stat()
+            found.append((state.st_size, state.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return digest(found, length=16)
 
 
 class IngestWorker:

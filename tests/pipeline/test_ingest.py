@@ -103,6 +103,22 @@ def test_rerun_skips_and_other_settings_are_refused(tmp_path: Path) -> None:
         run(root, out)
 
 
+def test_a_file_that_changed_since_is_read_again_and_nothing_else(tmp_path: Path) -> None:
+    root, out = tmp_path / "in", tmp_path / "out"
+    for n in range(6):
+        write_nifti(root / f"{n}.nii.gz", block(seed=n))
+    run(root, out)
+    before = {s.sample_id: s.image.tobytes() for s in rows(out)}
+    write_nifti(root / "2.nii.gz", block(seed=50))
+    again = run(root, out)
+    after = {s.sample_id: s.image.tobytes() for s in rows(out)}
+    assert (again["made"], again["skipped"]) == (1, 1)
+    assert before.keys() == after.keys()
+    assert {name.split("#")[0] for name in before if before[name] != after[name]} == {
+        next(s["source"] for s in again["sources"] if s["entry"].startswith("2"))
+    }
+
+
 def test_the_same_series_twice_is_taken_once(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_series(tmp_path / "in" / name, block())
