@@ -21,9 +21,9 @@ from augengine.intensity import normalise
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
+from augengine.metrics.body import body_mask
 from augengine.metrics.fidelity import fidelity, texture_ratio
 from augengine.metrics.overlap import dice
-from augengine.metrics.structure import body_mask
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.protocols import GE, SIEMENS
 from augengine.phantom.write import true_counterfactual

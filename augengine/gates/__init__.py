@@ -3,7 +3,8 @@
 from augengine.gates.base import Case, Gate, Tools
 from augengine.gates.image import image_digest
 from augengine.gates.verdict import MEASURES, GateResult, Gates, complete, gate_hashes
-from augengine.metrics.structure import body_mask, structure_term
+from augengine.metrics.body import body_mask
+from augengine.metrics.structure import structure_term
 
 __all__ = [
     "MEASURES", "Case", "Gate", "GateResult", "Gates", "Tools", "body_mask", "complete", "gate_hashes",

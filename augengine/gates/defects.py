@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import binary_erosion, uniform_filter
 
 from augengine.gates.base import Case, present
-from augengine.metrics.structure import body_mask
+from augengine.metrics.body import body_mask
 from augengine.records import Sample
 
 Defect = Callable[[Case, np.random.Generator], Case | None]

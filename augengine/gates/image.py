@@ -10,7 +10,8 @@ import numpy as np
 from scipy.ndimage import binary_erosion, binary_opening, uniform_filter
 
 from augengine.gates.base import Case, Comparison, Gate, Tools
-from augengine.metrics.structure import body_mask, structure_term
+from augengine.metrics.body import body_mask
+from augengine.metrics.structure import structure_term
 from augengine.records import Sample
 
 PERIODS = (2, 4)

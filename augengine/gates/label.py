@@ -25,9 +25,9 @@ from augengine.gates.base import (
     present,
 )
 from augengine.gates.reference import planes
+from augengine.metrics.body import body_mask
 from augengine.metrics.memorisation import nearest_training_dice
 from augengine.metrics.overlap import dice
-from augengine.metrics.structure import body_mask
 from augengine.records import Sample
 
 SHIFTS = (2, 4, 8)

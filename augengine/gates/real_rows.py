@@ -15,7 +15,7 @@ from augengine.intensity import denormalise, normalise
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import METADATA_COLUMNS, check_schema, from_row, read_group
 from augengine.io.store import Place, Store
-from augengine.metrics.structure import body_mask
+from augengine.metrics.body import body_mask
 from augengine.policy.spec import Select, matches
 from augengine.records import Acquisition, Sample
 from augengine.rng import generator

@@ -10,8 +10,8 @@ import numpy as np
 from scipy import stats
 from skimage.feature import graycomatrix, graycoprops
 
+from augengine.metrics.body import body_mask
 from augengine.metrics.extractor import Extractor
-from augengine.metrics.structure import body_mask
 
 LEVELS = 32
 RANGE = (-0.25, 1.75)

@@ -16,8 +16,9 @@ from torchmetrics.functional.image import (
 
 from augengine.errors import DataError
 from augengine.intensity import normalise
+from augengine.metrics.body import body_mask
 from augengine.metrics.partial import Pair, SubjectMeans
-from augengine.metrics.structure import body_mask, structure_term
+from augengine.metrics.structure import structure_term
 
 WINDOW = 11
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

@@ -8,17 +8,6 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 
-def body_mask(image: np.ndarray) -> np.ndarray:
-    """Boolean mask `(*spatial)` of what is not air: above 5% of the robust maximum after light smoothing.
-
-    Air is 0, or the one value that a channel of `(C, *spatial)` has all along its rim, as z-scored images have.
-    """
-    rim = np.concatenate([image[:, [0, -1]].reshape(len(image), -1), image[:, :, [0, -1]].reshape(len(image), -1)], 1)
-    air = np.where(np.ptp(rim, axis=1) == 0, rim[:, 0], 0).reshape(-1, *[1] * (image.ndim - 1))
-    smooth = uniform_filter(np.abs(image - air).max(axis=0), 3)
-    return np.asarray(smooth > 0.05 * np.percentile(smooth, 99.5))
-
-
 def structure_term(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> float:
     """|covariance| / (deviation · deviation) of 7-voxel windows of `(C, *spatial)` arrays, mean over `mask`.
 

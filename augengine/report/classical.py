@@ -13,7 +13,7 @@ import numpy as np
 
 from augengine.acquisition_terms import field_strength_t, manufacturer
 from augengine.intensity import normalise
-from augengine.metrics.structure import body_mask
+from augengine.metrics.body import body_mask
 from augengine.phantom.protocols import is_fat_saturated
 from augengine.records import Acquisition, Sample
 from augengine.rng import generator

@@ -29,10 +29,11 @@ from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files, finish, listed_files
 from augengine.io.shards import iter_metadata, iter_samples
 from augengine.io.store import Place, Store
+from augengine.metrics.body import body_mask
 from augengine.metrics.fidelity import fidelity, texture_ratio
 from augengine.metrics.prediction import check_disjoint, outputs, prediction_row
 from augengine.metrics.removal import psnr, rmse
-from augengine.metrics.structure import body_mask, structure_term
+from augengine.metrics.structure import structure_term
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.protocols import (
     Protocol,

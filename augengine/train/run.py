@@ -114,6 +114,10 @@ def train(
             raise _explained(error, out) from error
     if not out.exists(f"checkpoint/{SPEC}"):
         raise RunError("training ended without a checkpoint", where=out.uri, next_step="run the same command again")
+    done = int(read_spec(checkpoint_uri).metrics["steps"])
+    if done < recipe.steps:
+        progress(f"{recipe.name}: max_minutes {recipe.max_minutes:g} cut the training after {done} of "
+                 f"{recipe.steps} steps; another machine would reach other weights")  # fmt: skip
     return checkpoint_uri
 
 

@@ -9,7 +9,8 @@ from scipy.ndimage import shift
 
 from augengine import gates
 from augengine.metrics import structure
-from augengine.metrics.structure import body_mask, structure_term
+from augengine.metrics.body import body_mask
+from augengine.metrics.structure import structure_term
 
 
 def test_contrast_is_no_structure_and_place_is() -> None:
@@ -30,4 +31,4 @@ def test_the_body_of_z_scores_leaves_out_their_air() -> None:
 
 def test_gates_judge_by_this_very_function() -> None:
     assert gates.structure_term is structure.structure_term
-    assert gates.body_mask is structure.body_mask
+    assert gates.body_mask is body_mask

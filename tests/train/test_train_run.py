@@ -124,6 +124,14 @@ def test_what_cannot_run_is_refused_before_it_starts(data: str, tmp_path: Path) 
         train(recipe(), data, str(tmp_path / "c"), num_workers=1, use_gpu=True)
 
 
+@pytest.mark.usefixtures("ray_session")
+def test_a_run_says_that_the_clock_cut_it(data: str, tmp_path: Path) -> None:
+    lines: list[str] = []
+    train(recipe(steps=10**6, max_minutes=0.02), data, str(tmp_path), use_gpu=False, progress=lines.append)
+    assert "max_minutes 0.02 cut the training after" in lines[-1]
+    assert "of 1000000 steps" in lines[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_shards_of_the_optimiser_end_where_whole_copies_do(data: str, tmp_path: Path) -> None:
