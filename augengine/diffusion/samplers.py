@@ -25,6 +25,9 @@ Solver = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
 # b / a where no signal is left: diffusers' solvers need its logarithm.
 _NO_SIGNAL = 2.0**12
 
+# Implicit steps of the inversion: largest change of a voxel in one round that counts as none, and rounds at most.
+_SETTLED, _MOST_ROUNDS = 1e-3, 40
+
 
 def row_generators(seeds: Sequence[int]) -> list[torch.Generator]:
     """One CPU generator per row; a CPU stream is the same whatever device the network runs on."""
@@ -116,17 +119,24 @@ def reverse_step(
 def ddim_inverse(denoise: Denoiser, x0: Tensor, timesteps: Sequence[int], schedule: Schedule) -> Tensor:
     """The x_t at `timesteps[0]` from which `ddim` returns to `x0`; `timesteps` descend, as for sampling.
 
-    The step up to t needs the denoiser at t, where x_t is not known yet; the noise is first estimated at the lower
-    level's image and then once more at the x_t that this gives (one fixed-point iteration of the implicit step).
+    The step up to t needs the denoiser at t, where x_t is not known yet. This implicit step is solved by fixed-point
+    iteration, each row until it moves by less than `_SETTLED` of an image's range or `_MOST_ROUNDS` are over: stopped
+    after one, 15 steps lose 7 to 19 % of the contrast of data with a spread of 0.25, by schedule.
     """
     x_t, level = x0, -1
     for t in reversed(timesteps):
         a, b = schedule.signal(at(level, x0), x0)
         up_a, up_b = schedule.signal(at(t, x0), x0)
-        guess = x_t
-        for _ in range(2):
+        guess, moving = x_t, torch.ones(len(x0), dtype=torch.bool, device=x0.device)
+        for _ in range(_MOST_ROUNDS):
             noise = noise_estimate(schedule, denoise(guess, at(t, x0)), guess, at(t, x0))
-            guess = up_a * (x_t - b * noise) / a + up_b * noise
+            found = up_a * (x_t - b * noise) / a + up_b * noise
+            moved = (found - guess).abs().flatten(1).amax(1)
+            # A row stands still once it has settled, so that its result does not depend on its neighbours.
+            guess = torch.where(moving.view(-1, *[1] * (x0.ndim - 1)), found, guess)
+            moving = moving & (moved > _SETTLED)
+            if not moving.any():
+                break
         x_t, level = guess, t
     return x_t
 
