@@ -227,5 +227,19 @@ class TokenEmbedding(nn.Module):
     def forward(self, condition: Condition) -> Tensor:
         """Tokens (B, P, D)."""
         parts = torch.split(condition.features, self.widths, dim=1)
-        tokens = [m(p if p.shape[1] else p.new_zeros(len(p), 1)) for m, p in zip(self.maps, parts, strict=True)]
+        tokens = [
+            _mapped(m, p if p.shape[1] else p.new_zeros(len(p), 1)) for m, p in zip(self.maps, parts, strict=True)
+        ]
         return torch.where(condition.present[:, :, None], torch.stack(tokens, dim=1), self.null)
+
+
+def _mapped(linear: nn.Linear, x: Tensor) -> Tensor:
+    """`linear(x)` of x (B, K), the same bits wherever in the batch a row stands.
+
+    Rows whose length is no multiple of a vector register start unaligned but for the first, and MKL (torch 2.13, AMD
+    EPYC) sums those in another order: so rows are filled up with zeros.
+    """
+    more = -x.shape[1] % 16
+    return nn.functional.linear(
+        nn.functional.pad(x, (0, more)), nn.functional.pad(linear.weight, (0, more)), linear.bias
+    )

@@ -132,3 +132,15 @@ def test_absent_values_and_small_steps_beyond_the_range_are_no_strangers() -> No
     nothing = Vocabulary.fit([Acquisition("GE")])
     assert list(nothing.unseen(GE)) == ["model", "field_strength_t", "scan_options", *PARAMETERS[4:]]
     assert "(seen: none)" in nothing.unseen(GE)["echo_time_ms"]
+
+
+@pytest.mark.parametrize("models", [1, 7, 33])
+def test_a_row_has_the_same_bits_wherever_in_the_batch_it_stands(models: int) -> None:
+    rows = [GE.replace(model=f"Signa {n}") for n in range(models)] + [SIEMENS]
+    vocabulary = Vocabulary.fit(rows)
+    torch.manual_seed(0)
+    embed = TokenEmbedding(vocabulary, 16)
+    with torch.no_grad():
+        for row in rows:
+            first, second = embed(vocabulary.encode([row, SIEMENS]))[0], embed(vocabulary.encode([SIEMENS, row]))[1]
+            assert torch.equal(first, second)
