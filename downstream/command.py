@@ -62,7 +62,7 @@ RecipeFlag = Annotated[list[str] | None, typer.Option(help="ROLE=FILE of each re
 OutFlag = Annotated[str | None, typer.Option(help="Output folder: a path or any fsspec URI.")]
 QuickFlag = Annotated[bool, typer.Option("--quick", help="One seed, few steps; of a phantom few subjects.")]
 TablesFlag = Annotated[bool, typer.Option("--tables-only", help="Measure stored predictions anew; trains nothing.")]
-ActorsFlag = Annotated[int, typer.Option(help="Trainings at a time.")]
+ActorsFlag = Annotated[int | None, typer.Option(min=1, help="Trainings at a time; default: as the cluster holds.")]
 CpusFlag = Annotated[float, typer.Option(help="Logical CPUs of an actor; their sum must stay below the cluster's.")]
 GpusFlag = Annotated[float, typer.Option(help="GPUs of an actor.")]
 
@@ -84,7 +84,7 @@ def evaluate(
     out: OutFlag = None,
     quick: QuickFlag = False,
     tables_only: TablesFlag = False,
-    actors: ActorsFlag = 2,
+    actors: ActorsFlag = None,
     cpus_per_actor: CpusFlag = 0.5,
     gpus_per_actor: GpusFlag = 0,
 ) -> None:

@@ -44,7 +44,7 @@ SetFlag = Annotated[str, typer.Option("--set", help="Acquisition of images witho
 SizeFlag = Annotated[int | None, typer.Option(help="Square in-plane matrix; default: the checkpoint's.")]
 DropFlag = Annotated[int, typer.Option(help="Slices left out at each end of a volume.")]
 WorkersFlag = Annotated[int, typer.Option(help="Training workers.")]
-ActorsFlag = Annotated[int, typer.Option(help="Actors that ingest and augment.")]
+ActorsFlag = Annotated[int | None, typer.Option(min=1, help="Actors that work; default: as the cluster holds.")]
 CpusFlag = Annotated[float, typer.Option(help="Logical CPUs of an actor; their sum must stay below the cluster's.")]
 GpusFlag = Annotated[float, typer.Option(help="GPUs of an augmenting actor.")]
 TimeoutFlag = Annotated[float | None, typer.Option(help="Seconds after which a unit's actor is killed; see docs.")]
@@ -67,7 +67,7 @@ def augment_duke(
     size: SizeFlag = None,
     drop_end_slices: DropFlag = 0,
     workers: WorkersFlag = 1,
-    actors: ActorsFlag = 2,
+    actors: ActorsFlag = None,
     cpus_per_actor: CpusFlag = 0.5,
     gpus_per_actor: GpusFlag = 0,
     unit_timeout_s: TimeoutFlag = None,
@@ -107,7 +107,7 @@ def augment_brats(
     size: SizeFlag = None,
     drop_end_slices: DropFlag = 0,
     workers: WorkersFlag = 1,
-    actors: ActorsFlag = 2,
+    actors: ActorsFlag = None,
     cpus_per_actor: CpusFlag = 0.5,
     gpus_per_actor: GpusFlag = 0,
     unit_timeout_s: TimeoutFlag = None,

@@ -95,7 +95,7 @@ def forecast(
     busy = outputs / speed if speed else None
     return Forecast(
         source, requested, drawn, skipped, outputs,
-        None if busy is None else busy / actors.count,
+        None if busy is None else busy / (actors.count or 1),
         None if busy is None else busy * actors.num_gpus / 3600,
         per_row, idle,
     )  # fmt: skip

@@ -23,6 +23,7 @@ from augengine.io.parts import Part, row_unit, write_part
 from augengine.io.store import Store
 from augengine.io.sweep import sweep
 from augengine.pipeline.attempts import ROW_STARTS, WHOLE_STARTS, attempt, forgive
+from augengine.pipeline.resources import fit, waits_for
 from augengine.pipeline.run_lock import RunLock
 from augengine.rng import canonical_json
 
@@ -42,12 +43,13 @@ class Unit:
 class Actors:
     """How units are spread over the cluster; never changes a row.
 
-    `count` Ray actors with `num_cpus` logical CPUs and `num_gpus` GPUs each; or this process alone (`inline`).
+    `count` Ray actors with `num_cpus` logical CPUs and `num_gpus` GPUs each (None: as many as the cluster holds, see
+    `augengine.pipeline.resources.fit`); or this process alone (`inline`).
     An actor that works on one unit for more than `unit_timeout_s` is killed, as if the unit had killed it; what runs in
     this process is never timed out.
     """
 
-    count: int = 2
+    count: int | None = 2
     num_cpus: float = 0.5
     num_gpus: float = 0
     inline: bool = False
@@ -339,19 +341,14 @@ def on_actors(
     """What `worker(argument)`, made once per Ray Data actor, returns for each item alone; in no certain order.
 
     Raises:
-        RunError: the actors would leave no CPU for Ray's own tasks; then Ray Data hangs silently.
+        RunError: the cluster does not hold the actors, or does not start them; Ray Data alone would hang silently.
     """
     if not items:
         return
     import ray
+    from ray.exceptions import GetTimeoutError
 
-    free = ray.cluster_resources().get("CPU", 0)
-    if actors.count * actors.num_cpus >= free:
-        raise RunError(
-            f"{actors.count} actors of {actors.num_cpus} CPU leave nothing for Ray's own tasks", found=f"{free:g} CPUs",
-            next_step="use fewer --actors or a smaller --cpus-per-actor",
-        )  # fmt: skip
-    count = min(actors.count, len(items))
+    count = min(fit(actors.count, actors.num_cpus, actors.num_gpus), len(items))
     dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), MAX_BLOCKS)).map_batches(
         worker,
         fn_constructor_args=(argument,),
@@ -360,4 +357,11 @@ def on_actors(
         num_cpus=actors.num_cpus,
         num_gpus=actors.num_gpus,
     )
-    yield from dataset.iter_rows()
+    try:
+        yield from dataset.iter_rows()
+    except GetTimeoutError:
+        raise RunError(
+            f"{count} actors must start within {ray.data.DataContext.get_current().wait_for_min_actors_s} s",
+            found=f"waiting for {waits_for(count, actors.num_cpus, actors.num_gpus) or 'them to load their models'}",
+            next_step="run the same command again when other jobs have ended, or with fewer --actors",
+        ) from None  # fmt: skip

@@ -80,7 +80,7 @@ def train(
     if out.exists(f"checkpoint/{SPEC}"):
         progress(f"{recipe.name}: already trained, {checkpoint_uri}")
         return checkpoint_uri
-    use_gpu = _room(num_workers, use_gpu) if num_workers else False
+    use_gpu = workers_get_gpus(num_workers, use_gpu) if num_workers else False
     with torch.device("meta"):
         network = build(spec)
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
@@ -179,14 +179,14 @@ def _claim(
         out.write_json("run.json", wanted)
 
 
-def _room(num_workers: int, use_gpu: bool | None) -> bool:
+def workers_get_gpus(num_workers: int, use_gpu: bool | None = None) -> bool:
     """Whether workers get GPUs. Ray waits for ever for resources that the cluster does not have: `RunError`."""
     cpus, gpus = (int(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU"))
     use_gpu = gpus >= num_workers if use_gpu is None else use_gpu
     if cpus < num_workers:
-        raise RunError(f"{num_workers} workers need a CPU each", found=f"{cpus} CPUs", next_step="lower num_workers")
+        raise RunError(f"{num_workers} workers need a CPU each", found=f"{cpus} CPUs", next_step="lower --workers")
     if use_gpu and gpus < num_workers:
-        raise RunError(f"{num_workers} workers need a GPU each", found=f"{gpus} GPUs", next_step="lower num_workers")
+        raise RunError(f"{num_workers} workers need a GPU each", found=f"{gpus} GPUs", next_step="lower --workers")
     return use_gpu
 
 
