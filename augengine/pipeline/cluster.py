@@ -158,14 +158,14 @@ def _not_shipped(error: AugengineError) -> str | None:
     """What to do about a relative path that a Ray job's copy of the working directory does not hold."""
     if not in_ray_job():
         return None
-    here = Path.cwd()
-    for text in (error.where, error.found):
-        if not isinstance(text, str) or not text or "://" in text or len(text) > 4096:
-            continue
-        path = here / text
-        if path.is_relative_to(here) and not path.exists():
-            return (
-                f"a Ray job runs in a copy of the working directory without what .gitignore and .rayignore name, and "
-                f"{path.relative_to(here)} is not in it: give an absolute path that all nodes see, or a URI"
-            )
-    return None
+    flag = error.where is not None and error.where.startswith("--")
+    text, here = error.found if flag else error.where, Path.cwd()
+    if not isinstance(text, str) or not text or "://" in text:
+        return None
+    path = here / text
+    if path.exists() or not path.is_relative_to(here):
+        return None
+    return (
+        "a Ray job runs in a copy of the working directory without what .gitignore and .rayignore name, and "
+        f"{path.relative_to(here)} is not in it: give an absolute path that all nodes see, or a URI"
+    )
