@@ -62,4 +62,5 @@ def test_a_relative_path_that_a_job_does_not_ship_is_named_so(
     assert "runs/model is not in it: give an absolute path that all nodes see, or a URI" in refuse(where)
     assert "give an absolute path" not in refuse("/elsewhere/model")
     (tmp_path / "runs/model").mkdir(parents=True)
-    assert "give an absolute path" not in refuse(where)
+    for there in (where, f"{where}:3", "S003"):
+        assert "give an absolute path" not in refuse(there)
