@@ -24,14 +24,17 @@ class Head:
 
     Attributes:
         env: the environment of everybody who uses it.
-        dashboard: where jobs are submitted.
+        process: of `ray start --block`, which ends if any part of the head does.
+        log: its output.
     """
 
     env: dict[str, str]
-    dashboard: str
+    process: subprocess.Popen[bytes]
+    log: Path
 
     def ray(self, *args: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
         """`ray ARGS` in the project's folder; stdout and stderr together."""
+        assert self.process.poll() is None, f"the head has ended by itself:\n{self.log.read_text()[-4000:]}"
         return subprocess.run(
             ["ray", *args], cwd=ROOT, env=self.env, text=True, check=False, timeout=timeout_s,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -64,12 +67,12 @@ def ray_head(*options: str) -> Iterator[Head]:
             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
             "--num-cpus=2", f"--temp-dir={home}/ray", "--disable-usage-stats", *options,
         ]  # fmt: skip
-        with open(f"{home}/head.log", "w") as log:
+        log_file = Path(home, "head.log")
+        with log_file.open("w") as log:
             head = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
         try:
-            _wait(head, dashboard, f"{home}/head.log")
-            url = f"http://127.0.0.1:{dashboard}"
-            yield Head({**env, "RAY_ADDRESS": url}, url)
+            _wait(head, dashboard, log_file)
+            yield Head({**env, "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}, head, log_file)
         finally:
             head.send_signal(signal.SIGTERM)
             try:
@@ -79,14 +82,14 @@ def ray_head(*options: str) -> Iterator[Head]:
                 head.wait()
 
 
-def _wait(head: subprocess.Popen[bytes], port: int, log: str) -> None:
+def _wait(head: subprocess.Popen[bytes], port: int, log: Path) -> None:
     until = time.monotonic() + START_S
     while head.poll() is None and time.monotonic() < until:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.5)
-    raise AssertionError(Path(log).read_text())
+    raise AssertionError(log.read_text())
 
 
 def _free_ports(count: int) -> list[int]:

@@ -12,7 +12,6 @@ import yaml
 
 from augengine import __version__
 from augengine.errors import DataError
-from augengine.gates import gate_hashes
 from augengine.io.commits import version
 from augengine.io.dataset import finish, licence_of
 from augengine.io.parts import Part
@@ -20,7 +19,7 @@ from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.augment_worker import AugmentWorker
 from augengine.pipeline.choices import check_choices
-from augengine.pipeline.models import resolve_models
+from augengine.pipeline.models import gate_files, resolve_models
 from augengine.pipeline.survey import Source, survey
 from augengine.pipeline.units import Actors, Progress, Summary, Unit, run_units
 from augengine.rng import digest
@@ -133,7 +132,7 @@ def augment(
     source, licence = survey(read, mixture), licence_of(read)
     uris, weights = resolve_models(mixture, checkpoints, source.scales)
     check_choices(read, mixture, source)
-    hashes = {member.name: {**weights[member.name], **_gate_hashes(member)} for member in mixture.members}
+    hashes = {member.name: {**weights[member.name], **gate_files(member)} for member in mixture.members}
     device = "cuda" if actors.num_gpus else "cpu"
     args = {
         "policy": mixture.to_dict(), "data": read, "hashes": hashes,
@@ -188,12 +187,6 @@ def _figures(tally: AugmentSummary | MemberTally) -> dict[str, Any]:
         "requested": tally.requested, "counts": dict(tally.counts), "reject_rate": tally.reject_rate,
         "fail_rate": tally.fail_rate, "shortcoming": tally.shortcoming,
     }  # fmt: skip
-
-
-def _gate_hashes(member: LoadedPolicy) -> dict[str, str]:
-    """sha256 of every file that decides a verdict, by gate and option; those of a step's gates under its label."""
-    found = {label: gate_hashes(gates) for label, gates in member.gates.items()}
-    return {f"{label}.{k}" if label else k: v for label, hashes in found.items() for k, v in hashes.items()}
 
 
 def _tallies(mixture: Mixture, source: Source, units: Sequence[Unit], run: Summary) -> dict[str, MemberTally]:

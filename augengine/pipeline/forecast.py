@@ -101,6 +101,11 @@ def forecast(
     )  # fmt: skip
 
 
+def output_bytes(store: Store, source: Source, mixture: Mixture, rows_read: int = 8) -> float:
+    """Size of all rows that a run would make of a data set, from the shapes of a few."""
+    return source.selected * mixture.per_input * _mean_bytes(list(_some(store, source, mixture, rows_read)))
+
+
 def _measured(run: Place) -> dict[str, Any]:
     store = Store.at(run)
     if not store.exists(THROUGHPUT):

@@ -66,12 +66,7 @@ def train(
     """
     out = Store.at(out_uri)
     checkpoint_uri = f"{out.uri}/checkpoint"
-    if num_workers and recipe.optimiser.batch_size % num_workers:
-        raise ConfigError(
-            "optimiser.batch_size must divide evenly among the workers",
-            found=f"{recipe.optimiser.batch_size} rows for {num_workers} workers",
-        )
-    check_trackers(recipe.trackers)
+    check_settings(recipe, num_workers)
     data = [Store.at(place) for place in places_of(data_uris)]
     found = survey(data, recipe.data.rows("train"))
     part_uris = resolve_parts(recipe, parts or {})
@@ -119,6 +114,20 @@ def train(
         progress(f"{recipe.name}: max_minutes {recipe.max_minutes:g} cut the training after {done} of "
                  f"{recipe.steps} steps; another machine would reach other weights")  # fmt: skip
     return checkpoint_uri
+
+
+def check_settings(recipe: Recipe, num_workers: int) -> None:
+    """Refuse what no data can mend: a batch that does not divide among the workers, a tracker that is not installed.
+
+    Raises:
+        ConfigError: with the setting.
+    """
+    if num_workers and recipe.optimiser.batch_size % num_workers:
+        raise ConfigError(
+            "optimiser.batch_size must divide evenly among the workers",
+            found=f"{recipe.optimiser.batch_size} rows for {num_workers} workers",
+        )
+    check_trackers(recipe.trackers)
 
 
 def _tell_memory(recipe: Recipe, found: Survey, progress: Progress) -> None:
