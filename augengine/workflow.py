@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from augengine.diffusion.checkpoint import check_rule, read_spec, weights_bytes
-from augengine.errors import RunError
 from augengine.intensity import normalise
 from augengine.io.dataset import dataset_files, is_dataset
 from augengine.io.sources import SourceOptions
@@ -18,6 +17,7 @@ from augengine.phantom.cohort import Cohort
 from augengine.phantom.write import true_counterfactual
 from augengine.pipeline.augment import AugmentSummary, augment
 from augengine.pipeline.cluster import connect
+from augengine.pipeline.early_stop import UnacceptableRunError
 from augengine.pipeline.forecast import output_bytes
 from augengine.pipeline.ingest import ingest, plan_ingest
 from augengine.pipeline.models import folders
@@ -45,7 +45,8 @@ class Job:
 
     `data` is a folder of images or of shards. `checkpoints` names models by role, "" all others; where neither it nor
     the policy names one, `recipe` is trained on the data's training split with `workers` Ray Train workers.
-    `new_version` augments anew beside rows of another policy, model or source.
+    `new_version` augments anew beside rows of another policy, model or source; `keep_going` makes all rows of a
+    run that cannot succeed.
     """
 
     out: str
@@ -59,6 +60,7 @@ class Job:
     workers: int = 1
     actors: Actors = field(default_factory=Actors)
     new_version: bool = False
+    keep_going: bool = False
 
     @property
     def cpu_actors(self) -> Actors:
@@ -194,13 +196,16 @@ def augment_stage(
     with stage("augment") as progress:
         summary = augment(
             ready.mixture, data, job.under("augmented"), checkpoints,
-            actors=actors, progress=progress, new_version=job.new_version,
+            actors=actors, progress=progress, new_version=job.new_version, keep_going=job.keep_going,
         )  # fmt: skip
     run = summary.run
     parts = summary.members if ready.mixture.mix else {}
     rows = [["requested", summary.requested, *(t.requested for t in parts.values())]]
     rows += [[k, v, *(t.counts[k] for t in parts.values())] for k, v in summary.counts.items()]
     table(f"policy {ready.mixture.name}", ["", "rows", *parts], rows)
+    reasons = [[outcome, reason, n] for outcome, found in summary.reasons.items() for reason, n in found]
+    if reasons:
+        table("commonest reasons", ["", "reason", "rows"], reasons)
     pids = ", ".join(map(str, run.pids)) or "none"
     console.print(f"units made {run.made}, already committed {run.skipped}; worker PIDs: {pids}\nrows: {summary.out}")
     return summary
@@ -227,10 +232,12 @@ def check_acceptable(summary: AugmentSummary) -> None:
     """Refuse to call a run a success that rejected or lost more than its policy allows.
 
     Raises:
-        RunError: with the rate and where to look.
+        UnacceptableRunError: with the rate, the commonest reasons and where to look.
     """
     if not summary.acceptable:
-        raise RunError(
-            summary.shortcoming or "", found=f"{summary.counts}", where=summary.out,
-            next_step="read `reason` in rejected/ and failed/, then mend the policy or the model",
+        told = {o: ", ".join(f"{reason} ({n} rows)" for reason, n in found) for o, found in summary.reasons.items()}
+        reasons = "; ".join(f"{outcome}: {text}" for outcome, text in told.items())
+        raise UnacceptableRunError(
+            summary.shortcoming or "", found=f"{summary.counts}" + (f", {reasons}" if reasons else ""),
+            where=summary.out, next_step="mend the policy or the model; every row's `reason` stands in its folder",
         )  # fmt: skip

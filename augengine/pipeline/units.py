@@ -77,6 +77,14 @@ class Divisible(Protocol):
         """The tables of a unit that cannot be done, without doing it."""
 
 
+@runtime_checkable
+class Explains(Protocol):
+    """A worker that can say in short why rows came where they did."""
+
+    def reasons(self, tables: Mapping[str, pa.Table]) -> dict[str, dict[str, int]]:
+        """By folder, reasons with their number of rows; of unlike ones only the commonest."""
+
+
 @dataclass(frozen=True)
 class Summary:
     """What a folder holds after a run.
@@ -132,11 +140,13 @@ def run_units(
     files: Mapping[str, str] | None = None,
     actors: Actors = Actors(),
     progress: Progress | None = None,
+    watch: Callable[[Record], None] | None = None,
 ) -> Summary:
     """Do every unit that is not committed yet.
 
     Args:
         files: small texts by name that are written into the folder before the work starts.
+        watch: is shown every record, first those of former runs; what it raises ends the run.
 
     Raises:
         RunError: the folder holds a run with another fingerprint, another job works there, it cannot be written, the
@@ -152,7 +162,7 @@ def run_units(
             begin(store)
         work = _Work(worker_class, dict(worker_args), store, lock.run, actors.unit_timeout_s)
         try:
-            summary = _run(units, done, work, lock, actors, progress)
+            summary = _run(units, done, work, lock, actors, progress, watch)
         except BaseException:  # actors are killed in mid-unit when the driver ends, through no fault of the unit
             with suppress(AugengineError):  # a lost disk has its own error
                 forgive(store, lock.run)
@@ -169,7 +179,11 @@ def _run(
     lock: RunLock,
     actors: Actors,
     progress: Progress | None,
+    watch: Callable[[Record], None] | None,
 ) -> Summary:
+    for unit in units:
+        if watch and unit.unit_id in done:
+            watch(done[unit.unit_id])
     todo = [u for u in units if u.unit_id not in done]
     counts = _total(done.values())
     made: dict[str, Record] = {}
@@ -190,6 +204,8 @@ def _run(
             record = made[result["unit_id"]] = Record.from_json(result["record"])
             counts.update(record.counts)
             peak = max(peak, record.peak_rss_mib)
+            if watch:
+                watch(record)
         if progress:
             progress(skipped + n, len(units), counts)
     if errors:
@@ -201,6 +217,10 @@ def _run(
     seconds = time.monotonic() - started
     records = {unit.unit_id: found[unit.unit_id] for unit in units}
     return Summary(records, len(todo), skipped, seconds, tuple(sorted(pids)), peak)
+
+
+Made = tuple[dict[str, int], dict[str, list[Part]], Mapping[str, Mapping[str, int]]]
+"""Row counts, files, and reasons with their number of rows, by folder."""
 
 
 @dataclass(frozen=True)
@@ -242,13 +262,13 @@ class _Committer:
     def _commit(self, unit: Unit, folder: str = COMMITS) -> Record:
         started = time.monotonic()
         with attempt(self.store, unit.unit_id, self.work.run) as start:
-            counts, files = self._make(unit, start)
+            counts, files, reasons = self._make(unit, start)
             seconds = round(time.monotonic() - started, 3)
-            record = Record(unit.unit_id, counts, files, seconds, os.getpid(), peak_rss_mib())
+            record = Record(unit.unit_id, counts, files, seconds, os.getpid(), peak_rss_mib(), reasons)
             return commit(self.store, record, folder)
 
-    def _make(self, unit: Unit, start: int) -> tuple[dict[str, int], dict[str, list[Part]]]:
-        """Write the unit's files, whole or row by row or as quarantined; row counts and files by folder."""
+    def _make(self, unit: Unit, start: int) -> Made:
+        """Write the unit's files, whole or row by row or as quarantined."""
         if rows := self._rows(unit, start):
             return _together([self._row(row) for row in rows])
         if start > ROW_STARTS:
@@ -265,7 +285,8 @@ class _Committer:
             for folder, table in tables.items()
             if table.num_rows
         }
-        return {folder: table.num_rows for folder, table in tables.items()}, files
+        reasons = self.worker.reasons(tables) if isinstance(self.worker, Explains) else {}
+        return {folder: table.num_rows for folder, table in tables.items()}, files, reasons
 
     def _rows(self, unit: Unit, start: int) -> list[Unit]:
         """One unit per row, if this one is to be divided; each has files, attempts and a record of its own, so that
@@ -292,13 +313,16 @@ class _Committer:
         return {"result": [self.do(Unit(**json.loads(text))) for text in batch["unit"]]}
 
 
-def _together(records: Sequence[Record]) -> tuple[dict[str, int], dict[str, list[Part]]]:
-    """Counts and files of a unit from those of its rows."""
+def _together(records: Sequence[Record]) -> Made:
+    """Counts, files and reasons of a unit from those of its rows."""
     files: dict[str, list[Part]] = {}
+    reasons: dict[str, Counter[str]] = {}
     for record in records:
         for folder, parts in record.files.items():
             files.setdefault(folder, []).extend(parts)
-    return dict(_total(records)), files
+        for folder, found in record.reasons.items():
+            reasons.setdefault(folder, Counter()).update(found)
+    return dict(_total(records)), files, reasons
 
 
 @contextmanager
