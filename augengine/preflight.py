@@ -87,6 +87,22 @@ def check_files(ready: Ready) -> None:
         check_models(member, *_models(ready, member, draft))
 
 
+def check_named(mixture: Mixture) -> None:
+    """Refuse what a policy file names and cannot have: files of gates, and models in its own `ref`s.
+
+    Raises:
+        AugengineError: with the gate's or the role's file.
+    """
+    for member in mixture.members:
+        gate_files(member)
+        refs = {role: ref for role in member.roles if (ref := member.ref(role)) is not None}
+        specs = {role: read_spec(ref) for role, ref in refs.items()}
+        for role, spec in specs.items():
+            check_kind(role, member.roles[role], spec.kind, refs[role])
+        if len(specs) == len(member.roles):
+            check_models(member, specs, refs)
+
+
 def check_shards(ready: Ready, data: Place) -> Source:
     """As the stages would refuse a job on shards that were ingested before; reads metadata alone, and returns them."""
     store = Store.at(data)

@@ -20,7 +20,7 @@ from augengine.prepare import Preparation
 from augengine.report.console import console, stage, table
 from augengine.train.config import Recipe, read_recipe
 from augengine.yaml_config import unknown_name
-from downstream.arms import ARMS, Extra, default_arms, find_arms
+from downstream.arms import ARMS, Extra, check_arms, default_arms, find_arms
 from downstream.experiment import Done, Experiment, run
 from downstream.plots import write_plots
 from downstream.protocols import PROTOCOLS, Protocol, protocol
@@ -103,6 +103,7 @@ def evaluate(
             connect()
             _report(uri, spread, anew=True)
             return
+        check_arms(chosen, asked, ("augmented", "untrained") if phantom else [e for e, given in rows.items() if given])
         if (data is None) == (not phantom):
             raise ConfigError("give either --data or --phantom", next_step="--data is what jobs/ingest.py wrote")
         recipes = _recipes(segmenter, recipe or [], asked)
