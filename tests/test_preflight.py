@@ -90,7 +90,7 @@ def test_a_referee_that_is_missing(tmp_path: Path, models: dict[str, str]) -> No
     ("policy", "model", "rows", "says"),
     [
         (DUKE, "duke", [slice_sample(s, split="val") for s in range(4)], "select takes no row of this data"),
-        (DUKE, "duke", [slice_sample(s, acquisition=SIEMENS) for s in range(4)], "no manufacturer"),
+        (DUKE, "duke", [slice_sample(s, acquisition=GE) for s in range(4)], "no manufacturer 'SIEMENS'"),
         (DUKE, "flair", [slice_sample(s) for s in range(4)], "trained on channels flair; found t1"),
         (HEAL, "painter", [lesion_sample(s, at_mm=(-20.0, 0.0, 0.0)) for s in range(2)],
          "this model was trained on slices; found rows that are volumes"),
@@ -155,16 +155,18 @@ def volume(subject: int, **changes: Any) -> Sample:
 
 
 def test_headers_and_one_volume_tell_what_a_folder_lacks(models: dict[str, str], tmp_path: Path) -> None:
-    volumes, splits = [volume(s) for s in range(4)], ["train"] * 4
+    volumes, splits, val = [volume(s) for s in range(4)], ["train"] * 4, ["val"] * 4
     good = planned(volumes, splits)
     check_folder(ready(DUKE, all=models["duke"]), good, Preparation())
     assert good.reader.read_count == 1  # type: ignore[attr-defined]
-    check_folder(ready(DUKE, "cddgm_small"), planned(volumes, splits), Preparation())
+    target = {"method": "structure", "target": {"empirical": {"from": "samples"}}}
+    own = changed(tmp_path, DUKE, params=target, select={"split": None})
+    check_folder(ready(own, "cddgm_small"), planned(volumes, splits), Preparation())
     for given, plan, says in (
         (ready(DUKE, all=models["flair"]), good, "trained on channels flair; found t1"),
-        (ready(DUKE, all=models["duke"]), planned(volumes, ["val"] * 4), "select takes no row of this data; found 4 rows"),
+        (ready(DUKE, all=models["duke"]), planned(volumes, val), "select takes no row of this data; found 4 rows"),
         (ready(HEAL, "seg_m3_small"), good, "unknown label"),
-        (ready(changed(tmp_path, DUKE, select={"split": None}), "cddgm_small"), planned(volumes, ["val"] * 4),
+        (ready(changed(tmp_path, DUKE, select={"split": None}), "cddgm_small"), planned(volumes, val),
          "no rows of split 'train' here"),
     ):  # fmt: skip
         assert says in refusal(check_folder, given, plan, Preparation())
