@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-START_S = 120
+START_S, STARTS = 120, 4
 
 
 @dataclass(frozen=True)
@@ -67,29 +67,36 @@ def ray_head(*options: str) -> Iterator[Head]:
             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
             "--num-cpus=2", f"--temp-dir={home}/ray", "--disable-usage-stats", *options,
         ]  # fmt: skip
-        log_file = Path(home, "head.log")
-        with log_file.open("w") as log:
-            head = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
+        log = Path(home, "head.log")
+        head = _started(command, env, log)
         try:
-            _wait(head, dashboard, log_file)
-            yield Head({**env, "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}, head, log_file)
+            yield Head({**env, "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}, head, log)
         finally:
-            head.send_signal(signal.SIGTERM)
-            try:
-                head.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(head.pid, signal.SIGKILL)
-                head.wait()
+            _end(head)
 
 
-def _wait(head: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    until = time.monotonic() + START_S
-    while head.poll() is None and time.monotonic() < until:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.5)
+def _started(command: list[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """The head's process; Ray gives a head half a minute to start, which a busy machine may not do at once."""
+    for _ in range(STARTS):
+        with log.open("w") as file:
+            head = subprocess.Popen(command, cwd=ROOT, env=env, stdout=file, stderr=file, start_new_session=True)
+        until = time.monotonic() + START_S
+        while head.poll() is None and time.monotonic() < until:
+            if "Ray runtime started" in log.read_text():
+                return head
+            time.sleep(0.5)
+        _end(head)
     raise AssertionError(log.read_text())
+
+
+def _end(head: subprocess.Popen[bytes]) -> None:
+    if head.poll() is None:
+        head.send_signal(signal.SIGTERM)
+    try:
+        head.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(head.pid, signal.SIGKILL)
+        head.wait()
 
 
 def _free_ports(count: int) -> list[int]:

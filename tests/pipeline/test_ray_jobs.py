@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    with ray_head() as found:
+    with ray_head("--num-gpus=1") as found:  # nobody computes on it
         yield found
 
 
@@ -59,3 +59,11 @@ def test_a_job_that_is_stopped_says_so_and_ends_cleanly(head: Head, tmp_path: Pa
     assert "stopped by signal 15; what was committed is kept" in log, log
     assert "***" not in log, log  # Ray's stack from C++
     assert "Traceback" not in log, log
+
+
+def test_actors_are_as_many_as_the_one_gpu_allows_and_two_are_refused_at_once(head: Head) -> None:
+    done = head.submit("--", "augengine", "doctor", "--gpus-per-actor", "1")
+    assert "actors of 0.5 CPU and 1 GPU: 1" in done.stdout, done.stdout
+    done = head.submit("--", "augengine", "doctor", "--gpus-per-actor", "1", "--actors", "2")
+    assert "2 actors need 0.5 CPU and 1 GPU each; found 2 CPUs and 1 GPUs on 1 node, room for 1" in done.stdout
+    assert "failed with exit code 2" in done.stdout
