@@ -135,6 +135,9 @@ def check_room(job: Job, ready: Ready) -> Actors:
         RunError: with what there is, and what would fit.
     """
     asked = job.actors
+    check_disk(job.out, LEAST_DISK_BYTES, "any run")
+    if asked.inline:
+        return asked
     weights = sum(weights_bytes(place) for place in {Store.at(p) for p in ready.checkpoints.values() if p})
     # A model is read whole before its network takes the weights over.
     count = fit(asked.count, asked.num_cpus, asked.num_gpus, actor_bytes=ACTOR_BYTES + 2 * weights)
@@ -142,7 +145,6 @@ def check_room(job: Job, ready: Ready) -> Actors:
         workers_get_gpus(job.workers)
     if waits := waits_for(count, asked.num_cpus, asked.num_gpus):
         console.print(f"{count} actors will wait for what other jobs hold: {waits}")
-    check_disk(job.out, LEAST_DISK_BYTES, "any run")
     return replace(asked, count=count)
 
 
