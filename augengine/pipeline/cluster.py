@@ -62,11 +62,18 @@ def connect(num_cpus: int | None = None) -> None:
                 next_step="export RAY_AUTH_MODE=token, with the head's ~/.ray/auth_token on this machine",
             ) from None  # fmt: skip
         except SystemExit:  # Ray ends a process whose head it cannot reach
-            raise _no_answer(str(address), "no head that can be reached from here") from None
-        except (ConnectionError, ValueError, RuntimeError) as error:
             if not address:
                 raise
-            raise _no_answer(address, str(error)) from None
+            raise _no_answer(address, "no head that can be reached from here") from None
+        except Exception as error:  # a start that takes too long is a bare `Exception`
+            if address and isinstance(error, ConnectionError | ValueError | RuntimeError):
+                raise _no_answer(address, str(error)) from None
+            if "timed out during startup" in str(error):
+                raise RunError(
+                    "Ray must start within half a minute", found="a machine that is too busy",
+                    next_step="run the same command again when it is less so",
+                ) from None  # fmt: skip
+            raise
     if threading.current_thread() is threading.main_thread():
         # Ray's own handler in C++ prints a stack and calls what Python has set before it.
         signal.signal(signal.SIGTERM, _stop)
