@@ -83,7 +83,7 @@ def augment_duke(
     subjects: SubjectsFlag = DEMO_COHORT.subjects,
 ) -> None:
     """Augment Duke-Breast-Cancer-MRI, any other breast MRI, or (without --data) the embedded phantom."""
-    with _ends():
+    with exit_codes():
         spread = Actors(actors, cpus_per_actor, gpus_per_actor, unit_timeout_s=unit_timeout_s)
         if data is None:
             cohort = checked(Cohort, **{**DEMO_COHORT.model_dump(), "subjects": subjects})
@@ -129,7 +129,7 @@ def augment_brats(
             models = ", ".join(f"{role} ({' or '.join(kinds)})" for role, kinds in edit.MODELS.items())
             typer.echo(f"{name}: {(type(edit).__doc__ or '').splitlines()[0]} Models: {models}.")
         return
-    with _ends():
+    with exit_codes():
         job = Job(
             output_uri(out, "brats"), policy, recipe, _existing(data), parse_checkpoints(checkpoint), layout,
             _options(labels, channels, set_, site), _preparation(size, drop_end_slices), workers,
@@ -160,7 +160,7 @@ def _preparation(size: int | None, drop_end_slices: int) -> Preparation:
 
 
 @contextmanager
-def _ends() -> Iterator[None]:
+def exit_codes() -> Iterator[None]:
     """Exit with 3 where more was rejected or failed than the policy allows; everything is committed all the same."""
     with user_errors():
         try:
