@@ -54,7 +54,7 @@ class Head:
 def ray_head(*options: str) -> Iterator[Head]:
     """A head with 2 logical CPUs, and `options` of `ray start`, in an activated environment."""
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as home:  # sockets below it allow no long path
-        port, dashboard, agent = _free_ports(3)
+        port, dashboard, agent, client = _free_ports(4)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         env = {
             **kept, "HOME": home, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -65,6 +65,7 @@ def ray_head(*options: str) -> Iterator[Head]:
         command = [
             "ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
+            f"--ray-client-server-port={client}",
             "--num-cpus=2", f"--temp-dir={home}/ray", "--disable-usage-stats", *options,
         ]  # fmt: skip
         log = Path(home, "head.log")
