@@ -7,6 +7,7 @@ import typer
 from augengine.commands.augment import augment_duke
 from augengine.commands.calibrate import calibrate_command
 from augengine.commands.check import check_command
+from augengine.commands.doctor import doctor_command
 from augengine.commands.explain import explain_command
 from augengine.commands.export import export_command
 from augengine.commands.ingest import ingest_command
@@ -22,6 +23,7 @@ app.command("phantom")(phantom_command)
 app.command("train")(train_command)
 app.command("augment")(augment_duke)
 app.command("check")(check_command)
+app.command("doctor")(doctor_command)
 app.command("calibrate")(calibrate_command)
 app.command("ls")(ls_command)
 app.command("plan")(plan_command)

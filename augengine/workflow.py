@@ -7,30 +7,36 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from augengine.diffusion.checkpoint import check_rule, read_spec
-from augengine.errors import RunError
+from augengine.diffusion.checkpoint import check_rule, read_spec, weights_bytes
 from augengine.intensity import normalise
 from augengine.io.dataset import dataset_files, is_dataset
 from augengine.io.sources import SourceOptions
 from augengine.io.store import Place, Store
-from augengine.load import Mixture, load_mixture
+from augengine.load import load_mixture
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.write import true_counterfactual
 from augengine.pipeline.augment import AugmentSummary, augment
 from augengine.pipeline.cluster import connect
-from augengine.pipeline.ingest import ingest
+from augengine.pipeline.early_stop import UnacceptableRunError
+from augengine.pipeline.forecast import output_bytes
+from augengine.pipeline.ingest import ingest, plan_ingest
 from augengine.pipeline.models import folders
 from augengine.pipeline.phantom import write_cohort
+from augengine.pipeline.resources import ACTOR_BYTES, check_disk, fit, waits_for
 from augengine.pipeline.units import Actors
 from augengine.policy.spec import Sampler
+from augengine.preflight import Ready, check_files, check_folder, check_shards
 from augengine.prepare import Preparation
 from augengine.records import Sample
 from augengine.report import truth
 from augengine.report.console import console, report_steps, stage, table
 from augengine.report.contact_sheet import Truth, contact_sheet
 from augengine.report.ingest_report import print_ledger
-from augengine.train.config import Recipe, read_recipe
-from augengine.train.run import train
+from augengine.train.config import read_recipe
+from augengine.train.run import check_settings, train, workers_get_gpus
+
+LEAST_DISK_BYTES = 256 * 2**20
+"""With less, not even the logs of Ray are safe."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,8 @@ class Job:
 
     `data` is a folder of images or of shards. `checkpoints` names models by role, "" all others; where neither it nor
     the policy names one, `recipe` is trained on the data's training split with `workers` Ray Train workers.
-    `new_version` augments anew beside rows of another policy, model or source.
+    `new_version` augments anew beside rows of another policy, model or source; `keep_going` makes all rows of a
+    run that cannot succeed.
     """
 
     out: str
@@ -53,6 +60,7 @@ class Job:
     workers: int = 1
     actors: Actors = field(default_factory=Actors)
     new_version: bool = False
+    keep_going: bool = False
 
     @property
     def cpu_actors(self) -> Actors:
@@ -69,9 +77,14 @@ def run_on_data(job: Job) -> AugmentSummary:
     assert job.data is not None
     ready = check(job)
     connect()
-    data = job.data if holds_shards(job.data) else ingest_stage(job, ready, job.data)
+    actors = check_room(job, ready)
+    if holds_shards(job.data):
+        data = job.data
+        check_rows(job, ready, data)
+    else:
+        data = ingest_stage(job, ready, job.data)
     checkpoints = train_stage(job, ready, data)
-    summary = augment_stage(job, ready, data, checkpoints)
+    summary = augment_stage(job, ready, data, checkpoints, actors)
     pictures(data, summary)
     return summary
 
@@ -80,11 +93,12 @@ def run_on_phantom(job: Job, cohort: Cohort, samplers: Mapping[str, Sampler]) ->
     """The same on the embedded phantom; of acquisition edits with the error against the true counterfactuals."""
     ready = check(job)
     connect()
+    actors = check_room(job, ready)
     with stage("phantom, Duke layout") as progress:
         write_cohort(cohort, job.under("phantom"), "duke-classic", actors=job.cpu_actors, progress=progress)
     data = ingest_stage(job, ready, job.under("phantom"))
     checkpoints = train_stage(job, ready, data)
-    summary = augment_stage(job, ready, data, checkpoints)
+    summary = augment_stage(job, ready, data, checkpoints, actors)
     if {member.edit_name for member in ready.mixture.members} != {"acquisition"}:
         pictures(data, summary)
         return summary
@@ -103,37 +117,42 @@ def run_on_phantom(job: Job, cohort: Cohort, samplers: Mapping[str, Sampler]) ->
     return summary
 
 
-@dataclass(frozen=True)
-class Ready:
-    """What a job needs, read and checked: `checkpoints` has every role, None where `recipe` is to be trained for it."""
-
-    mixture: Mixture
-    checkpoints: Mapping[str, Place | None]
-    recipe: Recipe | None
-
-    @property
-    def size(self) -> int | None:
-        """The matrix that the models were trained on; None if there is none yet."""
-        given = [uri for uri in self.checkpoints.values() if uri]
-        return read_spec(given[0]).image_size[0] if given else None
-
-    @property
-    def ranges(self) -> dict[str, Any]:
-        """How the models, or the recipe, want intensity ranges measured."""
-        specs = [read_spec(place) for place in self.checkpoints.values() if place]
-        asked = [spec.intensity for spec in specs if spec.sees_images]
-        found = asked[0] if asked else self.recipe.intensity if self.recipe else None
-        return {} if found is None else found.model_dump(include={"percentiles", "foreground"})
-
-
 def check(job: Job) -> Ready:
     """Read the policy, the recipe and the checkpoints' descriptions: mistakes show before any work is done."""
     mixture = load_mixture(job.policy)
     checkpoints = folders(mixture, job.checkpoints)
-    for place in checkpoints.values():
-        if place:
-            read_spec(place)
-    return Ready(mixture, checkpoints, None if all(checkpoints.values()) else read_recipe(job.recipe))
+    ready = Ready(mixture, checkpoints, None if all(checkpoints.values()) else read_recipe(job.recipe))
+    check_files(ready)
+    if ready.recipe is not None:
+        check_settings(ready.recipe, job.workers)
+    return ready
+
+
+def check_room(job: Job, ready: Ready) -> Actors:
+    """Refuse what the cluster or the disk does not hold; returns the actors that augment.
+
+    Raises:
+        RunError: with what there is, and what would fit.
+    """
+    asked = job.actors
+    check_disk(job.out, LEAST_DISK_BYTES, "any run")
+    if asked.inline:
+        return asked
+    weights = sum(weights_bytes(place) for place in {Store.at(p) for p in ready.checkpoints.values() if p})
+    # A model is read whole before its network takes the weights over.
+    count = fit(asked.count, asked.num_cpus, asked.num_gpus, actor_bytes=ACTOR_BYTES + 2 * weights)
+    if ready.recipe is not None:
+        workers_get_gpus(job.workers)
+    if waits := waits_for(count, asked.num_cpus, asked.num_gpus):
+        console.print(f"{count} actors will wait for what other jobs hold: {waits}")
+    return replace(asked, count=count)
+
+
+def check_rows(job: Job, ready: Ready, data: str) -> None:
+    """Refuse shards that policy, models or recipe cannot work with, and output that the disk does not hold."""
+    source = check_shards(ready, data)
+    size = output_bytes(Store(data), source, ready.mixture)
+    check_disk(job.out, size, f"the output of {source.selected * ready.mixture.per_input} rows")
 
 
 def holds_shards(data: str) -> bool:
@@ -151,11 +170,13 @@ def ingest_stage(job: Job, ready: Ready, root: str) -> str:
     for place in ready.checkpoints.values():
         if place:
             check_rule(read_spec(place), preparation.intensity_rule, Store.at(place).uri)
+    with stage("headers") as progress:
+        plan = plan_ingest(root, job.layout, job.options, inline=job.actors.inline, progress=report_steps(progress))
+        check_folder(ready, plan, preparation)
     with stage("ingest") as progress:
         summary = ingest(
             Path(root), job.under("data"), layout=job.layout, options=job.options, preparation=preparation,
-            actors=job.cpu_actors,
-            progress=report_steps(progress),
+            actors=job.cpu_actors, plan=plan, progress=report_steps(progress),
         )  # fmt: skip
     print_ledger(summary, job.under("data"))
     return job.under("data")
@@ -170,18 +191,23 @@ def train_stage(job: Job, ready: Ready, data: str) -> dict[str, Place]:
     return {role: uri or trained for role, uri in ready.checkpoints.items()}
 
 
-def augment_stage(job: Job, ready: Ready, data: str, checkpoints: Mapping[str, Place]) -> AugmentSummary:
+def augment_stage(
+    job: Job, ready: Ready, data: str, checkpoints: Mapping[str, Place], actors: Actors
+) -> AugmentSummary:
     """Apply the policy into `out/augmented` and print what became of the rows."""
     with stage("augment") as progress:
         summary = augment(
             ready.mixture, data, job.under("augmented"), checkpoints,
-            actors=job.actors, progress=progress, new_version=job.new_version,
+            actors=actors, progress=progress, new_version=job.new_version, keep_going=job.keep_going,
         )  # fmt: skip
     run = summary.run
     parts = summary.members if ready.mixture.mix else {}
     rows = [["requested", summary.requested, *(t.requested for t in parts.values())]]
     rows += [[k, v, *(t.counts[k] for t in parts.values())] for k, v in summary.counts.items()]
     table(f"policy {ready.mixture.name}", ["", "rows", *parts], rows)
+    reasons = [[outcome, reason, n] for outcome, found in summary.reasons.items() for reason, n in found]
+    if reasons:
+        table("commonest reasons", ["", "reason", "rows"], reasons)
     pids = ", ".join(map(str, run.pids)) or "none"
     console.print(f"units made {run.made}, already committed {run.skipped}; worker PIDs: {pids}\nrows: {summary.out}")
     return summary
@@ -208,10 +234,12 @@ def check_acceptable(summary: AugmentSummary) -> None:
     """Refuse to call a run a success that rejected or lost more than its policy allows.
 
     Raises:
-        RunError: with the rate and where to look.
+        UnacceptableRunError: with the rate, the commonest reasons and where to look.
     """
     if not summary.acceptable:
-        raise RunError(
-            summary.shortcoming or "", found=f"{summary.counts}", where=summary.out,
-            next_step="read `reason` in rejected/ and failed/, then mend the policy or the model",
+        told = {o: ", ".join(f"{reason} ({n} rows)" for reason, n in found) for o, found in summary.reasons.items()}
+        reasons = "; ".join(f"{outcome}: {text}" for outcome, text in told.items())
+        raise UnacceptableRunError(
+            summary.shortcoming or "", found=f"{summary.counts}" + (f", {reasons}" if reasons else ""),
+            where=summary.out, next_step="mend the policy or the model; every row's `reason` stands in its folder",
         )  # fmt: skip

@@ -6,15 +6,15 @@ All arms share architecture, seeds and number of optimiser steps, so an arm with
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from augengine.errors import ConfigError
+from augengine.errors import ConfigError, DataError
 from augengine.yaml_config import unknown_name
 from downstream.inventory import Inventory, Scanned
 from downstream.protocols import Protocol, other_domain
-from downstream.views import View, augmented_views, matched_view, view_of
+from downstream.views import View, augmented_views, count_sources, matched_view, view_of
 
 Extra = Literal["none", "repeated", "matched", "augmented", "untrained"]
 
@@ -49,6 +49,8 @@ ARMS = {
         Arm("counterfactual_untrained", "untrained"),
     )
 }
+FLAGS: dict[Extra, str] = {"augmented": "--augmented", "untrained": "--augmented-untrained"}
+"""Where the rows of arms come from that are not made on the spot."""
 DEFAULT_ARMS = ("real", "classical", "counterfactual", "classical+counterfactual", "counterfactual_untrained")
 BASELINE = {"classical+counterfactual": "classical"}
 """The arm that another one is compared with besides `real`."""
@@ -84,7 +86,8 @@ def views_of(
         ratio: the largest number of added rows per real row that is asked for.
 
     Raises:
-        ConfigError: an arm whose rows are not given, or that the protocol forbids.
+        ConfigError: no other domain, or more than one, lends its histograms.
+        DataError: a domain without augmented rows.
     """
     rows = data.scanned(protocol.domains[train], protocol.splits.train) & data.labelled
     held_back = data.scanned(protocol.domains[train], protocol.splits.val) & data.labelled
@@ -96,21 +99,51 @@ def views_of(
         elif extra == "matched":
             donors = _donors(train, protocol, data)
             found[extra] = [matched_view(f"{train}-matched", data, rows, donors, math.ceil(ratio))]
-        elif folders.get(extra):
-            found[extra] = augmented_views(f"{train}-{extra}", folders[extra], rows, data)
         else:
-            flag = "--augmented" if extra == "augmented" else "--augmented-untrained"
-            names = ", ".join(arm.name for arm in arms if arm.extra == extra)
-            raise ConfigError(f"the arm {names} needs augmented rows", where=flag, found="no folder",
-                              next_step="give what jobs/augment_*.py wrote, or leave the arm out")  # fmt: skip
+            found[extra] = augmented_views(f"{train}-{extra}", folders[extra], rows, data)
+            if not found[extra]:
+                raise _no_rows(train, extra, arms, protocol, folders[extra], data)
     return found
+
+
+def check_arms(arms: Sequence[Arm], protocol: Protocol, given: Collection[Extra]) -> None:
+    """Refuse arms that lack a folder of rows, or that the protocol forbids, before any data are read.
+
+    Args:
+        given: kinds of augmented rows that there are, or will be.
+
+    Raises:
+        ConfigError: naming the arm.
+    """
+    for arm in arms:
+        if arm.extra in FLAGS and arm.extra not in given:
+            raise ConfigError(
+                f"the arm {arm.name} needs augmented rows", where=FLAGS[arm.extra], found="no folder",
+                next_step="give what jobs/augment_*.py wrote, or leave the arm out",
+            )  # fmt: skip
+        if arm.extra == "matched" and protocol.generator_sees == "train_domain":
+            raise ConfigError(
+                f"the arm {arm.name} needs images of the other domain, which this protocol holds out",
+                found=protocol.name, where="--arms", next_step="leave the arm out, or use a transductive protocol",
+            )  # fmt: skip
+
+
+def _no_rows(
+    train: str, extra: Extra, arms: Sequence[Arm], protocol: Protocol, folders: Sequence[str], data: Inventory
+) -> DataError:
+    cells = ", ".join(str(cell) for cell in protocol.cells if cell.train == train)
+    names = ", ".join(arm.name for arm in arms if arm.extra == extra)
+    splits = " or ".join(protocol.splits.train)
+    there = ", ".join(f"{n} of {whose}" for whose, n in sorted(count_sources(folders, data).items()))
+    return DataError(
+        f"the domain {train} has no augmented rows for its cells {cells} (arms {names}): its scans are those of "
+        f"{protocol.key} {' or '.join(protocol.domains[train])}, split {splits}", where=", ".join(folders),
+        found=f"rows made from {there}" if there else "no rows",
+        next_step=f"augment the scans of {train}, too, with a policy whose select takes them, and give {FLAGS[extra]} "
+        "again; or choose a protocol or --arms without them",
+    )  # fmt: skip
 
 
 def _donors(train: str, protocol: Protocol, data: Inventory) -> frozenset[Scanned]:
     """Training subjects of the other domain, whose images lend their histograms; their labels stay unread."""
-    if protocol.generator_sees == "train_domain":
-        raise ConfigError(
-            "the arm histogram_match needs images of the other domain, which this protocol holds out",
-            found=protocol.name, where="--arms", next_step="leave the arm out, or use a transductive protocol",
-        )  # fmt: skip
     return data.scanned(protocol.domains[other_domain(protocol, train)], {"train"})

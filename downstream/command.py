@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,10 +21,11 @@ from augengine.prepare import Preparation
 from augengine.report.console import console, stage, table
 from augengine.train.config import Recipe, read_recipe
 from augengine.yaml_config import unknown_name
-from downstream.arms import ARMS, Extra, default_arms, find_arms
+from downstream.arms import ARMS, Extra, check_arms, default_arms, find_arms
 from downstream.experiment import Done, Experiment, run
+from downstream.joined import join, sites_of
 from downstream.plots import write_plots
-from downstream.protocols import PROTOCOLS, Protocol, protocol
+from downstream.protocols import PROTOCOLS, Protocol, by_site, protocol
 from downstream.results import Plan, measure
 from downstream.segmenters import SEGMENTERS
 from downstream.study import Built, Study, build
@@ -46,7 +48,10 @@ QUICK_SEEDS, QUICK_STEPS, QUICK_MINUTES, QUICK_SUBJECTS, QUICK_LABELLER_STEPS = 
 RATIO = 0.25
 BREAST_RECIPE, BRAIN_RECIPE = "jobs/recipes/unet_duke_small.yaml", "jobs/recipes/unet_small.yaml"
 
-DataFlag = Annotated[str | None, typer.Option(help="Ingested real shards, all domains and splits (path or URI).")]
+DataFlag = Annotated[list[str] | None, typer.Option(help="Ingested real shards, all splits; may be given again.")]
+SiteFlag = Annotated[list[str] | None, typer.Option(help="Domains are these sites: --site A --site B.")]
+ParticipantsFlag = Annotated[Path | None, typer.Option(help="Table of participants that names the subjects' sites.")]
+SiteColumnFlag = Annotated[str, typer.Option(help="Its column that does.")]
 AugmentedFlag = Annotated[list[str] | None, typer.Option(help="Folder of augmented rows; may be given again.")]
 UntrainedFlag = Annotated[list[str] | None, typer.Option(help="The same, of a generator with random weights.")]
 CheckpointFlag = Annotated[list[str] | None, typer.Option(help="Model of a row's provenance that was moved.")]
@@ -62,7 +67,7 @@ RecipeFlag = Annotated[list[str] | None, typer.Option(help="ROLE=FILE of each re
 OutFlag = Annotated[str | None, typer.Option(help="Output folder: a path or any fsspec URI.")]
 QuickFlag = Annotated[bool, typer.Option("--quick", help="One seed, few steps; of a phantom few subjects.")]
 TablesFlag = Annotated[bool, typer.Option("--tables-only", help="Measure stored predictions anew; trains nothing.")]
-ActorsFlag = Annotated[int, typer.Option(help="Trainings at a time.")]
+ActorsFlag = Annotated[int | None, typer.Option(min=1, help="Trainings at a time; default: as the cluster holds.")]
 CpusFlag = Annotated[float, typer.Option(help="Logical CPUs of an actor; their sum must stay below the cluster's.")]
 GpusFlag = Annotated[float, typer.Option(help="GPUs of an actor.")]
 
@@ -74,6 +79,9 @@ def evaluate(
     checkpoint: CheckpointFlag = None,
     phantom: PhantomFlag = False,
     protocol_name: ProtocolFlag = "duke_strict",
+    site: SiteFlag = None,
+    participants: ParticipantsFlag = None,
+    site_column: SiteColumnFlag = "site",
     arms: ArmsFlag = None,
     seeds: SeedsFlag = None,
     steps: StepsFlag = None,
@@ -84,7 +92,7 @@ def evaluate(
     out: OutFlag = None,
     quick: QuickFlag = False,
     tables_only: TablesFlag = False,
-    actors: ActorsFlag = 2,
+    actors: ActorsFlag = None,
     cpus_per_actor: CpusFlag = 0.5,
     gpus_per_actor: GpusFlag = 0,
 ) -> None:
@@ -92,6 +100,8 @@ def evaluate(
     with user_errors():
         started = time.monotonic()
         asked, uri = protocol(protocol_name), output_uri(out, f"evaluate-{protocol_name}")
+        if site:
+            asked = by_site(asked, site)
         spread = Actors(actors, cpus_per_actor, gpus_per_actor)
         rows: dict[Extra, tuple[str, ...]] = {
             "augmented": tuple(augmented or ()), "untrained": tuple(augmented_untrained or ())
@@ -103,8 +113,11 @@ def evaluate(
             connect()
             _report(uri, spread, anew=True)
             return
-        if (data is None) == (not phantom):
+        check_arms(chosen, asked, ("augmented", "untrained") if phantom else [e for e, given in rows.items() if given])
+        if (not data) == (not phantom):
             raise ConfigError("give either --data or --phantom", next_step="--data is what jobs/ingest.py wrote")
+        if phantom and (site or participants):
+            raise ConfigError("--site and --participants are for --data", next_step="leave them out with --phantom")
         recipes = _recipes(segmenter, recipe or [], asked)
         connect()
         settings = {"seeds": seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
@@ -114,7 +127,7 @@ def evaluate(
             extras = {arm.extra for arm in chosen}
             built = build(study, asked, f"{uri}/phantom", extras, stage, console.print, actors=spread)
         else:
-            built = Built(str(data), rows)
+            built = Built(_gathered(data or [], uri, participants, site_column, spread), rows)
         done = run(
             Experiment(
                 asked, built.data, uri, recipes, built.rows.get("augmented", ()), built.rows.get("untrained", ()),
@@ -126,6 +139,15 @@ def evaluate(
         _print_done(done)
         _report(uri, spread, anew=False)
         _add_elapsed(Store(uri), time.monotonic() - started)
+
+
+def _gathered(data: list[str], out: str, participants: Path | None, column: str, actors: Actors) -> str:
+    """The one data set, or a copy of several, or of one with the sites of a table."""
+    if len(data) == 1 and participants is None:
+        return data[0]
+    sites = {} if participants is None else sites_of(data, participants, column)
+    with stage("real rows") as progress:
+        return join(data, f"{out}/data", sites, actors=replace(actors, num_gpus=0), progress=progress)
 
 
 def _recipes(segmenter: str, given: list[str], asked: Protocol) -> dict[str, Recipe]:

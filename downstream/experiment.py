@@ -6,6 +6,7 @@ anew only what depends on it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from augengine.pipeline.units import Actors, Progress, Summary, Unit, run_units
 from augengine.rng import digest
 from augengine.train.config import Recipe
 from augengine.train.data import labellers
-from downstream.arms import ARMS, Arm, Extra, arms_of, find_arms, views_of
+from downstream.arms import ARMS, Arm, Extra, arms_of, check_arms, find_arms, views_of
 from downstream.inventory import Inventory, take_inventory
 from downstream.lineage import models_of
 from downstream.predictions import PREDICTIONS, TRUTH, Chunk, PredictionWorker, TruthWorker, test_chunks
@@ -122,6 +123,8 @@ def run(experiment: Experiment, stage: Stage, *, actors: Actors = Actors()) -> D
     """
     protocol, out = experiment.protocol, Store(experiment.out)
     arms = find_arms(experiment.arms)
+    given: dict[Extra, Sequence[str]] = {"augmented": experiment.augmented, "untrained": experiment.untrained}
+    check_arms(arms, protocol, [extra for extra, folders in given.items() if folders])
     data = take_inventory(experiment.data, protocol)
     chunks = test_chunks(data, protocol)
     check_data(data, chunks, protocol)
@@ -170,12 +173,21 @@ def check_data(data: Inventory, chunks: Sequence[Chunk], protocol: Protocol) -> 
         train = data.scanned(protocol.domains[cell.train], protocol.splits.train) & data.labelled
         for what, there in (("trained", bool(train)), ("tested", bool(protocol.tests(cell) & tested))):
             if not there:
-                values = sorted({value for _, value in data.split})
+                domain = cell.train if what == "trained" else cell.test
+                wanted = f"{protocol.key} {' or '.join(protocol.domains[domain])}"
                 raise DataError(
-                    f"the cell {cell} of protocol {protocol.name} has no labelled rows to be {what} on",
-                    found=f"{protocol.key}: {', '.join(values) or 'no rows'}", where=data.uri,
+                    f"the cell {cell} of protocol {protocol.name} has no labelled rows to be {what} on, of {wanted}",
+                    found=_labelled(data), where=data.uri,
                     next_step="check the splits and labels of the data, or choose another protocol",
                 )  # fmt: skip
+
+
+def _labelled(data: Inventory) -> str:
+    """Subjects with and without labels, by domain value and split."""
+    subjects = Counter((value, split) for (_, value), split in data.split.items())
+    labelled = Counter((key[1], data.split[key]) for key in data.labelled)
+    told = (f"{value} {split}: {labelled[value, split]} of {n}" for (value, split), n in sorted(subjects.items()))
+    return "labelled subjects, " + (", ".join(told) or "none at all")
 
 
 def _views(experiment: Experiment, arms: Sequence[Arm], data: Inventory) -> dict[str, dict[Extra, list[View]]]:

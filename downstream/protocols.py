@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -174,6 +174,22 @@ def protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, list(PROTOCOLS), "--protocol")
     return PROTOCOLS[name]
+
+
+def by_site(asked: Protocol, sites: Sequence[str]) -> Protocol:
+    """The protocol with sites for domains: each trains and is tested on itself and on every other one.
+
+    Raises:
+        ConfigError: fewer than two sites, or one twice.
+    """
+    if len(sites) < 2 or len(set(sites)) < len(sites):
+        raise ConfigError("a comparison of sites needs two different ones", found=", ".join(sites), where="--site")
+    cells = [Cell(train=train, test=test) for train in sites for test in sites]
+    changes = {
+        "key": "site", "domains": {site: (site,) for site in sites}, "cells": tuple(cells), "reference": (),
+        "name": f"{asked.name}_by_site",
+    }  # fmt: skip
+    return Protocol.model_validate(asked.model_dump() | changes)
 
 
 def other_domain(asked: Protocol, train: str) -> str:

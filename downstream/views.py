@@ -5,6 +5,7 @@ A segmenter is pointed at such folders and at nothing else, so labels of another
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +15,11 @@ import pyarrow as pa
 from skimage.exposure import match_histograms
 
 from augengine import __version__
-from augengine.errors import DataError
 from augengine.gates import body_mask
 from augengine.intensity import denormalise, normalise
 from augengine.io.content import content_digest
 from augengine.io.dataset import below, dataset_files, finish
-from augengine.io.shards import SCHEMA, check_schema, from_row, read_group, to_row
+from augengine.io.shards import SCHEMA, check_schema, from_row, iter_metadata, read_group, to_row
 from augengine.io.store import Store
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.records import Provenance, Sample
@@ -80,9 +80,6 @@ def augmented_views(name: str, folders: Sequence[str], rows: Iterable[Scanned], 
     """One view per folder that holds augmented rows whose sources are among `rows`.
 
     A subject that was also scanned elsewhere is left out, since its augmented rows do not say which scan they show.
-
-    Raises:
-        DataError: no folder holds any.
     """
     wanted = frozenset(rows)
     elsewhere = {subject for subject, value in data.split if (subject, value) not in wanted}
@@ -102,12 +99,20 @@ def augmented_views(name: str, folders: Sequence[str], rows: Iterable[Scanned], 
         if places:
             source = content_digest(store, names)
             views.append(View(f"{name}-{n}", store.uri, source, tuple(places), wanted, synthetic=True))
-    if not views:
-        raise DataError(
-            "augmented rows come from the training domain's subjects", found="none does", where=", ".join(folders),
-            next_step="augment the training split of the data that is evaluated",
-        )  # fmt: skip
     return views
+
+
+def count_sources(folders: Sequence[str], data: Inventory) -> dict[str, int]:
+    """Augmented rows by the domain value and split of the scans that they were made from, or `unknown`."""
+    scans: dict[str, set[str]] = {}
+    for (subject, value), split in data.split.items():
+        scans.setdefault(subject, set()).add(f"{value} ({split})")
+    found: Counter[str] = Counter()
+    for folder in folders:
+        store = Store(folder)
+        for row in iter_metadata(store, dataset_files(store)):
+            found[" or ".join(sorted(scans.get(row["subject_id"], {"unknown"})))] += 1
+    return dict(found)
 
 
 def matched_view(name: str, data: Inventory, rows: Iterable[Scanned], donors: Iterable[Scanned], copies: int) -> View:

@@ -1,5 +1,7 @@
+#!/usr/bin/env python3
 """`python jobs/ingest.py FOLDER --out OUT`: DICOM, Duke, NIfTI, NRRD, BraTS or BIDS to Parquet shards."""
 
+import libraries  # noqa: F401
 import typer
 
 from augengine.commands.ingest import ingest_command

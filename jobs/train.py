@@ -1,5 +1,7 @@
+#!/usr/bin/env python3
 """Train one model: `python jobs/train.py jobs/recipes/cddgm_small.yaml --data runs/data --out runs/generator`."""
 
+import libraries  # noqa: F401
 import typer
 
 from augengine.commands.train import train_command

@@ -16,6 +16,7 @@ FLOORS = [
     {"edits", "gates", "leakage", "metrics"},
     {"load", "selection"},
     {"pipeline", "train", "report", "torch"},
+    {"preflight"},
     {"workflow", "export"},
     {"commands"},
     {"cli"},

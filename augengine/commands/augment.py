@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +12,13 @@ import typer
 
 from augengine.commands.flags import CHECKPOINT_HELP, checked, parse_assignments, parse_checkpoints
 from augengine.edits import EDITS
-from augengine.errors import ConfigError, RunError
+from augengine.errors import ConfigError
 from augengine.io.labels import parse_labels
 from augengine.io.layouts import LAYOUTS
 from augengine.io.sources import SourceOptions
 from augengine.phantom.cohort import Cohort
-from augengine.pipeline.augment import AugmentSummary
 from augengine.pipeline.cluster import output_uri, user_errors
+from augengine.pipeline.early_stop import UnacceptableRunError
 from augengine.pipeline.units import Actors
 from augengine.policy.spec import Sampler
 from augengine.prepare import Preparation
@@ -41,15 +43,19 @@ LayoutFlag = Annotated[str, typer.Option(help=f"One of {', '.join(LAYOUTS)}.")]
 LabelsFlag = Annotated[str | None, typer.Option(help="Label scheme (brats2021, …) or name=code,...")]
 ChannelsFlag = Annotated[str, typer.Option(help="name=PATTERN,... for NIfTI and NRRD.")]
 SetFlag = Annotated[str, typer.Option("--set", help="Acquisition of images without headers: echo_time_ms=2.4,...")]
+SiteFlag = Annotated[str | None, typer.Option(help="Name of the images' site, written to every row.")]
 SizeFlag = Annotated[int | None, typer.Option(help="Square in-plane matrix; default: the checkpoint's.")]
 DropFlag = Annotated[int, typer.Option(help="Slices left out at each end of a volume.")]
 WorkersFlag = Annotated[int, typer.Option(help="Training workers.")]
-ActorsFlag = Annotated[int, typer.Option(help="Actors that ingest and augment.")]
+ActorsFlag = Annotated[int | None, typer.Option(min=1, help="Actors that work; default: as the cluster holds.")]
 CpusFlag = Annotated[float, typer.Option(help="Logical CPUs of an actor; their sum must stay below the cluster's.")]
 GpusFlag = Annotated[float, typer.Option(help="GPUs of an augmenting actor.")]
 TimeoutFlag = Annotated[float | None, typer.Option(help="Seconds after which a unit's actor is killed; see docs.")]
 VersionFlag = Annotated[
     bool, typer.Option("--new-version", help="If --out holds rows of another policy, model or source: add v2, v3, …")
+]
+KeepGoingFlag = Annotated[
+    bool, typer.Option("--keep-going", help="Make all rows, even of a run that the first units show to fail.")
 ]
 SubjectsFlag = Annotated[int, typer.Option(help="Phantom subjects, without --data.")]
 
@@ -64,34 +70,36 @@ def augment_duke(
     labels: LabelsFlag = None,
     channels: ChannelsFlag = "",
     set_: SetFlag = "",
+    site: SiteFlag = None,
     size: SizeFlag = None,
     drop_end_slices: DropFlag = 0,
     workers: WorkersFlag = 1,
-    actors: ActorsFlag = 2,
+    actors: ActorsFlag = None,
     cpus_per_actor: CpusFlag = 0.5,
     gpus_per_actor: GpusFlag = 0,
     unit_timeout_s: TimeoutFlag = None,
     new_version: VersionFlag = False,
+    keep_going: KeepGoingFlag = False,
     subjects: SubjectsFlag = DEMO_COHORT.subjects,
 ) -> None:
     """Augment Duke-Breast-Cancer-MRI, any other breast MRI, or (without --data) the embedded phantom."""
-    with user_errors():
+    with exit_codes():
         spread = Actors(actors, cpus_per_actor, gpus_per_actor, unit_timeout_s=unit_timeout_s)
         if data is None:
             cohort = checked(Cohort, **{**DEMO_COHORT.model_dump(), "subjects": subjects})
             job = Job(
                 output_uri(out, "duke_phantom"), policy, recipe, None, parse_checkpoints(checkpoint),
                 layout="duke", preparation=DEMO_PREPARATION, workers=workers, actors=spread, new_version=new_version,
+                keep_going=keep_going,
             )  # fmt: skip
-            done = run_on_phantom(job, cohort, DEMO_SAMPLERS)
+            check_acceptable(run_on_phantom(job, cohort, DEMO_SAMPLERS))
         else:
-            done = run_on_data(
-                Job(
-                    output_uri(out, "duke"), policy, recipe, _existing(data), parse_checkpoints(checkpoint), layout,
-                    _options(labels, channels, set_), _preparation(size, drop_end_slices), workers, spread, new_version,
-                )
+            job = Job(
+                output_uri(out, "duke"), policy, recipe, _existing(data), parse_checkpoints(checkpoint), layout,
+                _options(labels, channels, set_, site), _preparation(size, drop_end_slices), workers, spread,
+                new_version, keep_going,
             )  # fmt: skip
-    _exit_code(done)
+            check_acceptable(run_on_data(job))
 
 
 def augment_brats(
@@ -104,14 +112,16 @@ def augment_brats(
     labels: LabelsFlag = None,
     channels: ChannelsFlag = "",
     set_: SetFlag = "",
+    site: SiteFlag = None,
     size: SizeFlag = None,
     drop_end_slices: DropFlag = 0,
     workers: WorkersFlag = 1,
-    actors: ActorsFlag = 2,
+    actors: ActorsFlag = None,
     cpus_per_actor: CpusFlag = 0.5,
     gpus_per_actor: GpusFlag = 0,
     unit_timeout_s: TimeoutFlag = None,
     new_version: VersionFlag = False,
+    keep_going: KeepGoingFlag = False,
 ) -> None:
     """Augment a BraTS folder (state its year by --labels); without --data, list the edits that can run."""
     if data is None:
@@ -119,14 +129,13 @@ def augment_brats(
             models = ", ".join(f"{role} ({' or '.join(kinds)})" for role, kinds in edit.MODELS.items())
             typer.echo(f"{name}: {(type(edit).__doc__ or '').splitlines()[0]} Models: {models}.")
         return
-    with user_errors():
+    with exit_codes():
         job = Job(
             output_uri(out, "brats"), policy, recipe, _existing(data), parse_checkpoints(checkpoint), layout,
-            _options(labels, channels, set_), _preparation(size, drop_end_slices), workers,
-            Actors(actors, cpus_per_actor, gpus_per_actor, unit_timeout_s=unit_timeout_s), new_version,
+            _options(labels, channels, set_, site), _preparation(size, drop_end_slices), workers,
+            Actors(actors, cpus_per_actor, gpus_per_actor, unit_timeout_s=unit_timeout_s), new_version, keep_going,
         )  # fmt: skip
-        done = run_on_data(job)
-    _exit_code(done)
+        check_acceptable(run_on_data(job))
 
 
 def _existing(data: str) -> str:
@@ -138,11 +147,11 @@ def _existing(data: str) -> str:
     return str(Path(data).expanduser().absolute())
 
 
-def _options(labels: str | None, channels: str, set_: str) -> SourceOptions:
+def _options(labels: str | None, channels: str, set_: str, site: str | None) -> SourceOptions:
     codes, scheme = parse_labels(labels) if labels else (None, None)
     return checked(
         SourceOptions, labels=codes, scheme=scheme, channels=parse_assignments(channels, "--channels", "*"),
-        acquisition=parse_assignments(set_, "--set"),
+        acquisition=parse_assignments(set_, "--set"), site=site,
     )  # fmt: skip
 
 
@@ -150,10 +159,12 @@ def _preparation(size: int | None, drop_end_slices: int) -> Preparation:
     return checked(Preparation, size=size, drop_end_slices=drop_end_slices)
 
 
-def _exit_code(done: AugmentSummary) -> None:
+@contextmanager
+def exit_codes() -> Iterator[None]:
     """Exit with 3 where more was rejected or failed than the policy allows; everything is committed all the same."""
-    try:
-        check_acceptable(done)
-    except RunError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(TOO_MANY_REJECTED)
+    with user_errors():
+        try:
+            yield
+        except UnacceptableRunError as error:
+            typer.echo(f"error: {error}", err=True)
+            sys.exit(TOO_MANY_REJECTED)

@@ -1,4 +1,7 @@
-"""Policy, mix and recipe files in; a line each that says they are valid, or what is wrong and where."""
+"""Policy, mix and recipe files in; a line each that says they are valid, or what is wrong and where.
+
+What they name (referees, reference shards, models) must be there and fit; what flags will name is not known here.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import typer
 
 from augengine.load import load_mixture
 from augengine.pipeline.cluster import user_errors
+from augengine.preflight import check_named
 from augengine.train.config import read_recipe
 from augengine.yaml_config import Document
 
@@ -21,6 +25,7 @@ def check_command(files: Annotated[list[Path], typer.Argument(help="Policies, mi
         for file in files:
             if not POLICY_KEYS.isdisjoint(Document.read(file).data):
                 mixture = load_mixture(file)
+                check_named(mixture)
                 kind, edits = ("policy", "edit") if mixture.mix is None else ("mix", "edits")
                 names = ", ".join(member.edit_name for member in mixture.members)
                 typer.echo(f"{file}: {kind} {mixture.name}, {edits} {names}, digest {mixture.digest}")

@@ -61,7 +61,7 @@ def ingest_command(
     clinical: Annotated[Path | None, typer.Option(help="Duke: clinical table, to cross-check.")] = None,
     boxes: Annotated[Path | None, typer.Option(help="Duke: annotation boxes, to cross-check.")] = None,
     licence: Annotated[str | None, typer.Option(help="Of the data, e.g. CC-BY-4.0; augmented rows inherit it.")] = None,
-    actors: Annotated[int, typer.Option(help="Parallel readers.")] = 2,
+    actors: Annotated[int | None, typer.Option(min=1, help="Parallel readers; default: one per CPU.")] = None,
     inline: Annotated[bool, typer.Option("--inline", help="Work in this process, without Ray.")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Show subjects and splits; read no pixels.")] = False,
     unused: Annotated[Path | None, typer.Option(help="Write the files that no volume uses to this TSV.")] = None,

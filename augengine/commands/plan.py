@@ -16,7 +16,7 @@ from augengine.report.console import console, table
 
 def plan_command(
     policy: Annotated[str, typer.Argument(help="Policy or mix file.")],
-    data: Annotated[str, typer.Argument(help="Ingested data set or folder of shards (path or URI).")],
+    data: Annotated[list[str], typer.Argument(help="Ingested data sets or folders of shards; a table for each.")],
     checkpoint: Annotated[str | None, typer.Option(help=f"{CHECKPOINT_HELP}; default: the policy's refs.")] = None,
     run: Annotated[str | None, typer.Option(help="Finished run whose measured speed and row size are used.")] = None,
     rows_per_second: Annotated[float | None, typer.Option(min=1e-9, help="Speed of one actor, if known.")] = None,
@@ -27,11 +27,17 @@ def plan_command(
     """Rows, skips by reason, time, GPU-hours and disk of a run that is not yet made."""
     with user_errors():
         mixture = load_mixture(policy)
-        found = forecast(
-            mixture, data, parse_checkpoints(checkpoint), actors=Actors(actors, num_gpus=gpus_per_actor),
-            rows_per_second=rows_per_second, run=run, rows_drawn=rows_drawn,
-        )  # fmt: skip
-        table(f"plan of {mixture.name}", ["", ""], _lines(found, mixture))
+        spread, models = Actors(actors, num_gpus=gpus_per_actor), parse_checkpoints(checkpoint)
+        plans = {}
+        for place in data:
+            found = plans[place] = forecast(
+                mixture, place, models, actors=spread, rows_per_second=rows_per_second, run=run, rows_drawn=rows_drawn
+            )
+            of = f" on {place}" if len(data) > 1 else ""
+            table(f"plan of {mixture.name}{of}", ["", ""], _lines(found, mixture))
+        if len(plans) > 1:
+            outputs, size = (sum(getattr(p, name) for p in plans.values()) for name in ("outputs", "disk_bytes"))
+            console.print(f"together: {outputs} outputs expected, {size / 2**20:.1f} MiB, in one run for each")
         if not found.drawn:
             console.print("rows that the edit skips: not counted, give --checkpoint")
         if found.seconds is None:

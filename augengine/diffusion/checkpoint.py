@@ -111,6 +111,11 @@ def read_spec(uri: Place) -> ModelSpec:
     return _read_spec(Store.at(uri))
 
 
+def weights_bytes(uri: Place) -> int:
+    """Size of a checkpoint's weights on disk; 0 where they are missing."""
+    return Store.at(uri).size(WEIGHTS) or 0
+
+
 def load_model(uri: Place, device: str | torch.device = "cpu") -> Model:
     """The model in folder `uri`, a `Generator` if it diffuses; anything missing, damaged or unfitting is an error.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from augengine.errors import DataError, RunError
@@ -35,6 +35,7 @@ class Record:
         counts: rows by folder; of folders that got none, too.
         files: by folder.
         seconds, pid, peak_rss_mib: how long it took whom, and the largest resident memory of that process so far.
+        reasons: by folder, the commonest reasons for which rows are there, with their number.
     """
 
     unit_id: str
@@ -43,6 +44,7 @@ class Record:
     seconds: float
     pid: int
     peak_rss_mib: float
+    reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -50,14 +52,15 @@ class Record:
         return {
             "unit_id": self.unit_id, "counts": dict(self.counts), "files": files, "seconds": self.seconds,
             "pid": self.pid, "peak_rss_mib": self.peak_rss_mib,
+            "reasons": {folder: dict(reasons) for folder, reasons in self.reasons.items()},
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Record:
         """Inverse of `to_json`."""
         files = {folder: tuple(Part(**part) for part in parts) for folder, parts in values["files"].items()}
-        rest = (values[key] for key in ("seconds", "pid", "peak_rss_mib"))
-        return cls(values["unit_id"], values["counts"], files, *rest)
+        made = {key: values[key] for key in ("unit_id", "counts", "seconds", "pid", "peak_rss_mib")}
+        return cls(files=files, reasons=values.get("reasons", {}), **made)
 
 
 def record_name(unit_id: str, folder: str = COMMITS) -> str:

@@ -12,7 +12,6 @@ import yaml
 
 from augengine import __version__
 from augengine.errors import DataError
-from augengine.gates import gate_hashes
 from augengine.io.commits import version
 from augengine.io.dataset import finish, licence_of
 from augengine.io.parts import Part
@@ -20,7 +19,8 @@ from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.augment_worker import AugmentWorker
 from augengine.pipeline.choices import check_choices
-from augengine.pipeline.models import resolve_models
+from augengine.pipeline.early_stop import Watch, top_reasons
+from augengine.pipeline.models import gate_files, resolve_models
 from augengine.pipeline.survey import Source, survey
 from augengine.pipeline.units import Actors, Progress, Summary, Unit, run_units
 from augengine.rng import digest
@@ -85,6 +85,13 @@ class AugmentSummary(Tally):
         return text if len(self.members) == 1 else f"policy {name}: {text}"
 
     @property
+    def reasons(self) -> dict[str, list[tuple[str, int]]]:
+        """The commonest reasons of rows that were not accepted, by outcome, with their number; gates by name."""
+        records = self.run.records.values()
+        found = {outcome: top_reasons(records, outcome) for outcome in OUTCOMES}
+        return {outcome: reasons for outcome, reasons in found.items() if reasons}
+
+    @property
     def acceptable(self) -> bool:
         """True if something was accepted of every policy, and no more was rejected or failed than it allows."""
         return self.shortcoming is None
@@ -115,6 +122,7 @@ def augment(
     actors: Actors = Actors(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
     new_version: bool = False,
+    keep_going: bool = False,
 ) -> AugmentSummary:
     """Apply a policy, or a mix of policies, to a data set; the same call again makes only what is missing.
 
@@ -124,16 +132,18 @@ def augment(
             replay needs: policy.yaml and inputs.json (data, models, device).
         checkpoints: model role to checkpoint folder (see `checkpoint_of`); overrides the policy's `ref`.
         new_version: where `out` holds rows of another policy, model or source, write to `out/v2`, `v3`, …
+        keep_going: make all rows, even where the first units show that the run cannot succeed.
 
     Raises:
         AugengineError: bad policy, data, checkpoint or output folder.
+        EarlyStopError: the run cannot succeed (`augengine.pipeline.early_stop`).
     """
     mixture = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded
     read = Store.at(data)
     source, licence = survey(read, mixture), licence_of(read)
     uris, weights = resolve_models(mixture, checkpoints, source.scales)
     check_choices(read, mixture, source)
-    hashes = {member.name: {**weights[member.name], **_gate_hashes(member)} for member in mixture.members}
+    hashes = {member.name: {**weights[member.name], **gate_files(member)} for member in mixture.members}
     device = "cuda" if actors.num_gpus else "cpu"
     args = {
         "policy": mixture.to_dict(), "data": read, "hashes": hashes,
@@ -155,13 +165,15 @@ def augment(
     }  # fmt: skip
     store = version(Store.at(out), fingerprint, new_version)
     units = make_units(source, mixture, mixture.run_digest(hashes))
+    limits = {m.name: (m.policy.output.max_reject_rate, m.policy.output.max_fail_rate) for m in mixture.members}
+    watch = Watch(limits, {unit.unit_id: unit.spec["policy"] for unit in units}, store.uri)
     run = run_units(
         units, AugmentWorker, args, store, fingerprint,
         files={
             POLICY: yaml.safe_dump(mixture.to_dict(), sort_keys=False, allow_unicode=True),
             INPUTS: json.dumps(inputs, indent=1) + "\n",
         },
-        actors=actors, progress=progress,
+        actors=actors, progress=progress, watch=None if keep_going else watch,
     )  # fmt: skip
     counts = {k: run.counts.get(k, 0) for k in OUTCOMES}
     requested = source.selected * mixture.per_input
@@ -188,12 +200,6 @@ def _figures(tally: AugmentSummary | MemberTally) -> dict[str, Any]:
         "requested": tally.requested, "counts": dict(tally.counts), "reject_rate": tally.reject_rate,
         "fail_rate": tally.fail_rate, "shortcoming": tally.shortcoming,
     }  # fmt: skip
-
-
-def _gate_hashes(member: LoadedPolicy) -> dict[str, str]:
-    """sha256 of every file that decides a verdict, by gate and option; those of a step's gates under its label."""
-    found = {label: gate_hashes(gates) for label, gates in member.gates.items()}
-    return {f"{label}.{k}" if label else k: v for label, hashes in found.items() for k, v in hashes.items()}
 
 
 def _tallies(mixture: Mixture, source: Source, units: Sequence[Unit], run: Summary) -> dict[str, MemberTally]:

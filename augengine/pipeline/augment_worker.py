@@ -15,7 +15,7 @@ from augengine.gates import Tools
 from augengine.io.shards import from_row, read_group
 from augengine.io.store import Place, Store
 from augengine.load import Mixture
-from augengine.pipeline.outcomes import Rows
+from augengine.pipeline.outcomes import Rows, count_reasons
 from augengine.pipeline.row_maker import RowMaker
 from augengine.records import Acquisition, Sample
 
@@ -60,6 +60,10 @@ class AugmentWorker:
         rows = Rows()
         self.makers[spec["policy"]].make(list(self._read(spec, rows)), spec["replicate"], rows)
         return rows.tables()
+
+    def reasons(self, tables: Mapping[str, pa.Table]) -> dict[str, dict[str, int]]:
+        """Gates that rejected rows, and why others failed or were skipped, with the number of rows."""
+        return count_reasons(tables)
 
     def divide(self, spec: dict[str, Any]) -> list[dict[str, Any]]:
         """One row each; alone in its padded batch a row has the same bits."""

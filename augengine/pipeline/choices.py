@@ -6,16 +6,22 @@ Rows are read a second time only where something was not found.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import numpy as np
+
+from augengine.diffusion.spec import ModelSpec
+from augengine.edits.base import Donor, Plan, Skip, TakesDonors
 from augengine.errors import DataError
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_metadata
 from augengine.io.store import Store
-from augengine.load import Mixture
+from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.survey import Source
 from augengine.policy.spec import Select, mismatch
-from augengine.records import Acquisition
+from augengine.records import Acquisition, Sample
+
+Count = Callable[[], Mapping[tuple[str | None, Acquisition], int]]
 
 
 def check_choices(store: Store, mixture: Mixture, source: Source) -> dict[str, str]:
@@ -27,10 +33,15 @@ def check_choices(store: Store, mixture: Mixture, source: Source) -> dict[str, s
     Raises:
         DataError: naming the values of the data that are nearest to those asked for.
     """
-    idle = _idle(store, mixture, source)
+    return check_taken(store.uri, mixture, source, lambda: count_acquisitions(store))
+
+
+def check_taken(where: str, mixture: Mixture, source: Source, count: Count) -> dict[str, str]:
+    """As `check_choices`, of data that are not ingested yet; `count` says what there is by split and acquisition."""
+    idle = _idle(mixture, source, count)
     if not source.selected:
         raise DataError(
-            "the policy's select takes no row of this data", where=store.uri,
+            "the policy's select takes no row of this data", where=where,
             found=f"{source.rows} rows, {'; '.join(dict.fromkeys(idle.values()))}",
             next_step="loosen select, or check split and acquisition values with `augengine plan`",
         )  # fmt: skip
@@ -41,11 +52,47 @@ def check_choices(store: Store, mixture: Mixture, source: Source) -> dict[str, s
     return idle
 
 
-def _idle(store: Store, mixture: Mixture, source: Source) -> dict[str, str]:
+def check_targets(where: str, member: LoadedPolicy, source: Source, specs: Mapping[str, ModelSpec]) -> None:
+    """Refuse a policy whose first edit takes its target from the data's acquisitions and finds none for any scan.
+
+    Args:
+        where: the data.
+        specs: the policy's role → what the model's `model.json` says, or will say.
+
+    Raises:
+        DataError: with the commonest reason.
+    """
+    step, scanned = member.steps[0], source.taken[member.name]
+    if not isinstance(step.edit, TakesDonors) or not scanned:
+        return
+    reasons: Counter[str] = Counter()
+    for scan in scanned:
+        drawn = step.plan(_blank(scan), Plan("", "", 0, 0, 0, {}), source.donors, specs)
+        if not isinstance(drawn, Skip):
+            return
+        reasons[drawn.reason] += 1
+    reason, scans = reasons.most_common(1)[0]
+    acquisitions = len({donor.acquisition for donor in source.donors})
+    raise DataError(
+        f"policy '{member.name}' finds no target for any scan of this data", where=where,
+        found=f"{scans} of {len(scanned)} scans: {reason} ({len(source.donors)} training subjects with {acquisitions} "
+        "acquisitions)", next_step="add data of another scanner, or state acquisitions or targets that differ",
+    )  # fmt: skip
+
+
+def _blank(scan: Donor) -> Sample:
+    """A row with a subject and an acquisition, and nothing to see."""
+    return Sample(
+        image=np.zeros((1, 1, 1), np.float32), affine=np.eye(4), channels=("",), subject_id=scan.subject_id,
+        volume_id=scan.subject_id, slice_index=0, acquisition=scan.acquisition, intensity_range=((0.0, 1.0),),
+    )  # fmt: skip
+
+
+def _idle(mixture: Mixture, source: Source, count: Count) -> dict[str, str]:
     """Members that take no row, and why."""
     if all(source.requested(member.name) for member in mixture.members):
         return {}
-    found = count_acquisitions(store)
+    found = count()
     selects = {member.name: member.policy.select for member in mixture.members}
     return {name: reason for name, select in selects.items() if (reason := why_nothing(select, found))}
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import signal
+import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from augengine.errors import AugengineError, ConfigError, RunError
 
@@ -22,6 +27,9 @@ _ENVIRONMENT = {
 
 # Work starts when all actors are up, or the first one would take every short unit; after so long it is an error.
 ACTOR_START_S = 600
+# For a cluster's first sign of life; Ray itself tries for 40 s.
+ANSWER_S = 5.0
+GO_ON = "what was committed is kept: run the same command again to go on"
 
 
 def connect(num_cpus: int | None = None) -> None:
@@ -33,22 +41,42 @@ def connect(num_cpus: int | None = None) -> None:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS")
+    started = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+    if address and not started:
+        check_answers(address)
     import ray
     from ray.data import DataContext
 
-    if not ray.is_initialized():
+    if not started:
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
-            if os.environ.get("RAY_ADDRESS"):
+            if address:
                 ray.init(**quiet)
             else:
                 cpus = num_cpus or max(2, os.cpu_count() or 1)
                 ray.init(address="local", include_dashboard=False, num_cpus=cpus, _node_ip_address="127.0.0.1", **quiet)
-        except ConnectionError as error:
+        except ray.exceptions.AuthenticationError as error:
             raise RunError(
-                "no Ray cluster answers", found=str(error).splitlines()[0], where=os.environ.get("RAY_ADDRESS"),
-                next_step="start one with `ray start --head`, or unset RAY_ADDRESS",
+                "this Ray cluster asks for its token", found=str(error).split(". ")[0], where=f"RAY_ADDRESS={address}",
+                next_step="export RAY_AUTH_MODE=token, with the head's ~/.ray/auth_token on this machine",
             ) from None  # fmt: skip
+        except SystemExit:  # Ray ends a process whose head it cannot reach
+            if not address:
+                raise
+            raise _no_answer(address, "no head that can be reached from here") from None
+        except Exception as error:  # a start that takes too long is a bare `Exception`
+            if address and isinstance(error, ConnectionError | ValueError | RuntimeError):
+                raise _no_answer(address, str(error)) from None
+            if "timed out during startup" in str(error):
+                raise RunError(
+                    "Ray must start within half a minute", found="a machine that is too busy",
+                    next_step="run the same command again when it is less so",
+                ) from None  # fmt: skip
+            raise
+    if threading.current_thread() is threading.main_thread():
+        # Ray's own handler in C++ prints a stack and calls what Python has set before it.
+        signal.signal(signal.SIGTERM, _stop)
     for handler in logging.getLogger("ray.data").handlers:  # its own handlers; the log files keep everything
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.ERROR)
@@ -56,6 +84,43 @@ def connect(num_cpus: int | None = None) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.wait_for_min_actors_s = ACTOR_START_S
+
+
+def check_answers(address: str) -> None:
+    """Refuse an address at which nothing speaks Ray's protocol; Ray itself waits for it long, and ends the process."""
+    if address in ("auto", "local"):
+        return
+    if address.startswith(("http://", "https://")):
+        raise _no_answer(address, "the dashboard's address; scripts take the head's, host:6379")
+    found = re.fullmatch(r"(?:ray://)?(?P<host>[^/]+):(?P<port>\d{1,5})", address)
+    if found is None:
+        raise _no_answer(address, "no address of the form host:port")
+    try:
+        socket.create_connection((found["host"].strip("[]"), int(found["port"])), ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise _no_answer(address, str(error)) from None
+    if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+        return  # the handshake needs the cluster's certificates
+    import grpc
+
+    with grpc.insecure_channel(f"{found['host']}:{found['port']}") as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=ANSWER_S)
+        except grpc.FutureTimeoutError:
+            raise _no_answer(address, "something that is not Ray") from None
+
+
+def _no_answer(address: str, found: str) -> RunError:
+    return RunError(
+        "no Ray cluster answers", found=found.strip().splitlines()[0], where=f"RAY_ADDRESS={address}",
+        next_step="start one with `ray start --head`, or unset RAY_ADDRESS to work on this machine",
+    )  # fmt: skip
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End on SIGTERM (`ray job stop`, a batch system) as on Ctrl-C: clean up, and say how to go on."""
+    print(f"\nstopped by signal {number}; {GO_ON}", file=sys.stderr, flush=True)  # noqa: T201
+    raise SystemExit(128 + number)
 
 
 def in_ray_job() -> bool:
@@ -88,8 +153,26 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except AugengineError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        hint = _not_shipped(error)
+        print(f"error: {error}" + (f"; {hint}" if hint else ""), file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("\nstopped; what was committed is kept: run the same command again to go on", file=sys.stderr)  # noqa: T201
+        print(f"\nstopped; {GO_ON}", file=sys.stderr)  # noqa: T201
         raise SystemExit(130) from None
+
+
+def _not_shipped(error: AugengineError) -> str | None:
+    """What to do about a relative path that a Ray job's copy of the working directory does not hold."""
+    if not in_ray_job():
+        return None
+    flag = error.where is not None and error.where.startswith("--")
+    text, here = error.found if flag else error.where, Path.cwd()
+    if not isinstance(text, str) or "://" in text or ("/" not in text and not flag):
+        return None
+    path = here / re.sub(r":\d+$", "", text)
+    if path.exists() or not path.is_relative_to(here):
+        return None
+    return (
+        "a Ray job runs in a copy of the working directory without what .gitignore and .rayignore name, and "
+        f"{path.relative_to(here)} is not in it: give an absolute path that all nodes see, or a URI"
+    )

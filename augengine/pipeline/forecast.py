@@ -95,10 +95,15 @@ def forecast(
     busy = outputs / speed if speed else None
     return Forecast(
         source, requested, drawn, skipped, outputs,
-        None if busy is None else busy / actors.count,
+        None if busy is None else busy / (actors.count or 1),
         None if busy is None else busy * actors.num_gpus / 3600,
         per_row, idle,
     )  # fmt: skip
+
+
+def output_bytes(store: Store, source: Source, mixture: Mixture, rows_read: int = 8) -> float:
+    """Size of all rows that a run would make of a data set, from the shapes of a few."""
+    return source.selected * mixture.per_input * _mean_bytes(list(_some(store, source, mixture, rows_read)))
 
 
 def _measured(run: Place) -> dict[str, Any]:

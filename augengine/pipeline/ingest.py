@@ -77,6 +77,7 @@ def ingest(
     fractions: Sequence[float] = DEFAULT_FRACTIONS,
     licence: str | None = None,
     actors: Actors = Actors(),  # noqa: B008  (frozen)
+    plan: IngestPlan | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Ingest a data set; the same call again does only what is missing.
@@ -85,6 +86,7 @@ def ingest(
         root: local folder that all workers see.
         out: output folder: local path, fsspec URI, or a `Store` with storage options.
         fractions: of subjects in train, val, test.
+        plan: what `plan_ingest` made of the same folder and options, if it has been called.
         licence: of the data, which what is made from them inherits; the same call with another one changes it.
         progress: called with stage (`headers`, `volumes`), done, total and row counts.
 
@@ -98,7 +100,7 @@ def ingest(
         RunError: the output folder holds another run, or counts do not reconcile.
     """
     options, preparation = options or SourceOptions(), preparation or Preparation()
-    plan = plan_ingest(root, layout, options, split_seed, fractions, actors.inline, progress)
+    plan = plan or plan_ingest(root, layout, options, split_seed, fractions, actors.inline, progress)
     reader, sources, splits = plan.reader, plan.sources, plan.splits
     store = Store.at(out)
     settings = {

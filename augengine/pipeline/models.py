@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from augengine.diffusion.checkpoint import check_rule, read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import CheckpointError, ConfigError
+from augengine.gates import MEASURES, gate_hashes
+from augengine.gates.base import ModelGate
 from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.survey import Scale
@@ -48,19 +50,18 @@ def resolve_models(
     """Policy name → role → folder, and the same to sha256; from flags first and the policy's `ref` second.
 
     Args:
-        scales: policy name → channels and intensity rules of the rows that it takes.
+        scales: policy name → what models must fit of the rows that it takes.
 
     Raises:
         ConfigError: a role without a checkpoint, or a checkpoint for a role that there is not.
-        CheckpointError: a model of another kind, for other channels or intensity ranges, or with weights other than the
-            policy's sha256.
+        CheckpointError: a model of another kind, for other channels, axes or intensity ranges, or with weights other
+            than the policy's sha256; also of a gate.
     """
     given = folders(mixture, checkpoints)
     uris: dict[str, dict[str, Place]] = {}
     hashes: dict[str, dict[str, str]] = {}
     for member in mixture.members:
-        specs: dict[str, ModelSpec] = {}
-        uris[member.name], hashes[member.name] = {}, {}
+        uris[member.name] = {}
         for role in member.roles:
             uri = given[mixture.named(member, role)]
             if uri is None:
@@ -68,27 +69,83 @@ def resolve_models(
                     f"policy '{member.name}' needs a checkpoint for the role '{role}'",
                     next_step="pass --checkpoint, or set its ref under models",
                 )
-            specs[role] = _checked_spec(member, role, uri, scales[member.name])
-            uris[member.name][role], hashes[member.name][role] = uri, specs[role].sha256
-        for step in member.steps:
-            step.check(specs)
+            uris[member.name][role] = uri
+        specs = {role: read_spec(uri) for role, uri in uris[member.name].items()}
+        places = {role: Store.at(uri).uri for role, uri in uris[member.name].items()}
+        check_models(member, specs, places)
+        check_scales(member, specs, places, scales[member.name])
+        hashes[member.name] = {role: spec.sha256 for role, spec in specs.items()}
     return uris, hashes
 
 
-def _checked_spec(member: LoadedPolicy, role: str, place: Place, scales: Sequence[Scale]) -> ModelSpec:
-    """What `model.json` says of a role's model, if that may serve."""
-    uri, spec, kinds = Store.at(place).uri, read_spec(place), member.roles[role]
-    if spec.kind not in kinds:
+def check_models(member: LoadedPolicy, specs: Mapping[str, ModelSpec], places: Mapping[str, str]) -> None:
+    """Refuse models that cannot serve a policy, whatever the data.
+
+    Args:
+        specs: of every role.
+        places: role → folder, or whatever tells the user which model is meant.
+
+    Raises:
+        CheckpointError, ConfigError: a model of another kind, with other weights than the policy's, or that the edit's
+            parameters or sampler cannot work with.
+    """
+    for role, spec in specs.items():
+        check_kind(role, member.roles[role], spec.kind, places[role])
+        asked = member.models[role].sha256 if role in member.models else None
+        if asked and spec.sha256 and asked != spec.sha256:
+            raise CheckpointError(f"the policy asks for weights {asked}", found=spec.sha256, where=places[role])
+    for step in member.steps:
+        step.check(specs)
+
+
+def check_kind(role: str, kinds: Sequence[str], found: str, where: str, next_step: str | None = None) -> None:
+    """Refuse a model of a kind that does not serve in a role: `CheckpointError`."""
+    if found not in kinds:
         wanted = "' or '".join(kinds)
-        raise CheckpointError(f"the role '{role}' needs a model of kind '{wanted}'", found=spec.kind, where=uri)
-    for found, rule in scales:
-        if found != spec.channels:
-            raise CheckpointError(
-                f"this generator was trained on channels {', '.join(spec.channels)}",
-                found=", ".join(found), where=uri, next_step="ingest these channels, or train another generator",
-            )  # fmt: skip
-        check_rule(spec, rule, uri)
-    asked = member.models[role].sha256 if role in member.models else None
-    if asked and asked != spec.sha256:
-        raise CheckpointError(f"the policy asks for weights {asked}", found=spec.sha256, where=uri)
-    return spec
+        raise CheckpointError(
+            f"the role '{role}' needs a model of kind '{wanted}'", found=found, where=where, next_step=next_step
+        )
+
+
+def check_scales(
+    member: LoadedPolicy, specs: Mapping[str, ModelSpec], places: Mapping[str, str], scales: Sequence[Scale]
+) -> None:
+    """Refuse models, those of gates too, that were trained on other channels, axes or intensity ranges than the rows'.
+
+    Raises:
+        CheckpointError: naming the model, what it was trained on, and what the rows have.
+    """
+    judges = {ref: read_spec(ref) for ref in gate_models(member)}
+    models = [(specs[role], places[role]) for role in specs] + [(spec, ref) for ref, spec in judges.items()]
+    for spec, where in models:
+        for channels, rule, axes in scales:
+            if spec.spatial_dims != axes:
+                raise CheckpointError(
+                    f"this model was trained on {_ROWS[spec.spatial_dims]}", found=f"rows that are {_ROWS[axes]}",
+                    where=where, next_step="ingest with --slices or --volumes as it was, or train another model",
+                )  # fmt: skip
+            if channels != spec.channels:
+                raise CheckpointError(
+                    f"this model was trained on channels {', '.join(spec.channels)}", found=", ".join(channels),
+                    where=where, next_step="ingest these channels, or train another model",
+                )  # fmt: skip
+            check_rule(spec, rule, where)
+
+
+_ROWS = {2: "slices", 3: "volumes"}
+
+
+def gate_models(member: LoadedPolicy) -> list[str]:
+    """Folders of the models that a policy's gates ask."""
+    found = [MEASURES[gate.name].model_validate(gate.options) for gates in member.gates.values() for gate in gates]
+    return [gate.model.ref for gate in found if isinstance(gate, ModelGate) and gate.model.ref is not None]
+
+
+def gate_files(member: LoadedPolicy) -> dict[str, str]:
+    """sha256 of every file that decides a verdict, by gate and option; those of a step's gates under its label.
+
+    Raises:
+        AugengineError: a file that is missing or unfit.
+    """
+    found = {label: gate_hashes(gates) for label, gates in member.gates.items()}
+    return {f"{label}.{k}" if label else k: v for label, hashes in found.items() for k, v in hashes.items()}

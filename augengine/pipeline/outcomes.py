@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -14,6 +16,8 @@ from augengine.records import Sample
 
 REASON = pa.field("reason", pa.string())
 LOST = pa.schema([(n, pa.string()) for n in ("output_id", "sample_id", "subject_id", "stage", "kind")] + [REASON])
+
+REASONS_KEPT, REASON_LENGTH = 8, 160
 
 
 class Rows:
@@ -56,3 +60,14 @@ class Rows:
             "rejected": rejected.append_column(REASON, reasons).replace_schema_metadata(SCHEMA.metadata),
             **{outcome: pa.Table.from_pylist(rows, schema=LOST) for outcome, rows in self._lost.items()},
         }
+
+
+def count_reasons(tables: Mapping[str, pa.Table]) -> dict[str, dict[str, int]]:
+    """Why rows of `Rows.tables` were rejected (gates by name), failed or skipped, and how many; the commonest ones."""
+    found: dict[str, Counter[str]] = {outcome: Counter() for outcome in ("rejected", "failed", "skipped")}
+    for text in tables["rejected"]["provenance"].to_pylist():
+        broken = [gate for gate in json.loads(text)["gates"] if not gate["passed"]]
+        found["rejected"].update(gate["name"] + (f" ({gate['error']})" if gate["error"] else "") for gate in broken)
+    for outcome in ("failed", "skipped"):
+        found[outcome].update(text[:REASON_LENGTH] for text in tables[outcome]["reason"].to_pylist())
+    return {outcome: dict(counts.most_common(REASONS_KEPT)) for outcome, counts in found.items() if counts}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from augengine.edits.base import Donor
 from augengine.io.content import content_digest
@@ -14,7 +15,13 @@ from augengine.io.store import Store
 from augengine.load import Mixture
 from augengine.records import Acquisition, IntensityRule
 
-Scale = tuple[tuple[str, ...], IntensityRule]
+
+class Scale(NamedTuple):
+    """What a model must fit of a row: channels in order, rule of the intensity ranges, and 2 or 3 spatial axes."""
+
+    channels: tuple[str, ...]
+    rule: IntensityRule
+    axes: int
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class Source:
     """What one pass over the metadata of a data set tells.
 
     Attributes:
-        scales: policy name → channels, and rule of the intensity ranges, of the rows that it takes.
+        scales: policy name → what models must fit of the rows that it takes.
+        taken: policy name → who stands in the rows that it takes, and how they were scanned.
         left_out: rows that no policy's `select` takes, by reason.
     """
 
@@ -42,6 +50,7 @@ class Source:
     digest: str
     rows: int
     left_out: Mapping[str, int]
+    taken: Mapping[str, frozenset[Donor]] = field(default_factory=dict)
 
     @property
     def selected(self) -> int:
@@ -58,6 +67,7 @@ def survey(store: Store, mixture: Mixture) -> Source:
     groups: list[Group] = []
     donors: dict[str, Acquisition] = {}
     scales: dict[str, set[Scale]] = {m.name: set() for m in mixture.members}
+    taken: dict[str, set[Donor]] = {m.name: set() for m in mixture.members}
     names, rows, left_out = dataset_files(store), 0, Counter[str]()
     splits = {m.policy.select.split for m in mixture.members}
     for name in names:
@@ -73,9 +83,9 @@ def survey(store: Store, mixture: Mixture) -> Source:
                         member = mixture.drawn(row, replicate)
                         assert member is not None  # one of those that take it
                         requested[member.name, replicate] += 1
-                        scales[member.name].add(
-                            (tuple(row["channels"]), IntensityRule.from_dict(row["intensity_rule"]))
-                        )
+                        rule = IntensityRule.from_dict(row["intensity_rule"])
+                        scales[member.name].add(Scale(tuple(row["channels"]), rule, len(row["image_shape"]) - 1))
+                        taken[member.name].add(Donor(row["subject_id"], Acquisition(**row["acquisition"])))
                 else:
                     other = None not in splits and row["split"] not in splits
                     left_out[f"split is {row['split']}" if other else "select.where"] += 1
@@ -89,4 +99,5 @@ def survey(store: Store, mixture: Mixture) -> Source:
         content_digest(store, names),
         rows,
         left_out,
+        {member: frozenset(found) for member, found in taken.items()},
     )

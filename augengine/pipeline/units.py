@@ -23,6 +23,7 @@ from augengine.io.parts import Part, row_unit, write_part
 from augengine.io.store import Store
 from augengine.io.sweep import sweep
 from augengine.pipeline.attempts import ROW_STARTS, WHOLE_STARTS, attempt, forgive
+from augengine.pipeline.resources import fit, waits_for
 from augengine.pipeline.run_lock import RunLock
 from augengine.rng import canonical_json
 
@@ -42,12 +43,13 @@ class Unit:
 class Actors:
     """How units are spread over the cluster; never changes a row.
 
-    `count` Ray actors with `num_cpus` logical CPUs and `num_gpus` GPUs each; or this process alone (`inline`).
+    `count` Ray actors with `num_cpus` logical CPUs and `num_gpus` GPUs each (None: as many as the cluster holds, see
+    `augengine.pipeline.resources.fit`); or this process alone (`inline`).
     An actor that works on one unit for more than `unit_timeout_s` is killed, as if the unit had killed it; what runs in
     this process is never timed out.
     """
 
-    count: int = 2
+    count: int | None = 2
     num_cpus: float = 0.5
     num_gpus: float = 0
     inline: bool = False
@@ -73,6 +75,14 @@ class Divisible(Protocol):
 
     def quarantine(self, spec: dict[str, Any], why: AugengineError) -> dict[str, pa.Table]:
         """The tables of a unit that cannot be done, without doing it."""
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A worker that can say in short why rows came where they did."""
+
+    def reasons(self, tables: Mapping[str, pa.Table]) -> dict[str, dict[str, int]]:
+        """By folder, reasons with their number of rows; of unlike ones only the commonest."""
 
 
 @dataclass(frozen=True)
@@ -130,11 +140,13 @@ def run_units(
     files: Mapping[str, str] | None = None,
     actors: Actors = Actors(),
     progress: Progress | None = None,
+    watch: Callable[[Record], None] | None = None,
 ) -> Summary:
     """Do every unit that is not committed yet.
 
     Args:
         files: small texts by name that are written into the folder before the work starts.
+        watch: is shown every record, first those of former runs; what it raises ends the run.
 
     Raises:
         RunError: the folder holds a run with another fingerprint, another job works there, it cannot be written, the
@@ -150,7 +162,7 @@ def run_units(
             begin(store)
         work = _Work(worker_class, dict(worker_args), store, lock.run, actors.unit_timeout_s)
         try:
-            summary = _run(units, done, work, lock, actors, progress)
+            summary = _run(units, done, work, lock, actors, progress, watch)
         except BaseException:  # actors are killed in mid-unit when the driver ends, through no fault of the unit
             with suppress(AugengineError):  # a lost disk has its own error
                 forgive(store, lock.run)
@@ -167,7 +179,11 @@ def _run(
     lock: RunLock,
     actors: Actors,
     progress: Progress | None,
+    watch: Callable[[Record], None] | None,
 ) -> Summary:
+    for unit in units:
+        if watch and unit.unit_id in done:
+            watch(done[unit.unit_id])
     todo = [u for u in units if u.unit_id not in done]
     counts = _total(done.values())
     made: dict[str, Record] = {}
@@ -188,6 +204,8 @@ def _run(
             record = made[result["unit_id"]] = Record.from_json(result["record"])
             counts.update(record.counts)
             peak = max(peak, record.peak_rss_mib)
+            if watch:
+                watch(record)
         if progress:
             progress(skipped + n, len(units), counts)
     if errors:
@@ -199,6 +217,10 @@ def _run(
     seconds = time.monotonic() - started
     records = {unit.unit_id: found[unit.unit_id] for unit in units}
     return Summary(records, len(todo), skipped, seconds, tuple(sorted(pids)), peak)
+
+
+Made = tuple[dict[str, int], dict[str, list[Part]], Mapping[str, Mapping[str, int]]]
+"""Row counts, files, and reasons with their number of rows, by folder."""
 
 
 @dataclass(frozen=True)
@@ -240,13 +262,13 @@ class _Committer:
     def _commit(self, unit: Unit, folder: str = COMMITS) -> Record:
         started = time.monotonic()
         with attempt(self.store, unit.unit_id, self.work.run) as start:
-            counts, files = self._make(unit, start)
+            counts, files, reasons = self._make(unit, start)
             seconds = round(time.monotonic() - started, 3)
-            record = Record(unit.unit_id, counts, files, seconds, os.getpid(), peak_rss_mib())
+            record = Record(unit.unit_id, counts, files, seconds, os.getpid(), peak_rss_mib(), reasons)
             return commit(self.store, record, folder)
 
-    def _make(self, unit: Unit, start: int) -> tuple[dict[str, int], dict[str, list[Part]]]:
-        """Write the unit's files, whole or row by row or as quarantined; row counts and files by folder."""
+    def _make(self, unit: Unit, start: int) -> Made:
+        """Write the unit's files, whole or row by row or as quarantined."""
         if rows := self._rows(unit, start):
             return _together([self._row(row) for row in rows])
         if start > ROW_STARTS:
@@ -263,7 +285,8 @@ class _Committer:
             for folder, table in tables.items()
             if table.num_rows
         }
-        return {folder: table.num_rows for folder, table in tables.items()}, files
+        reasons = self.worker.reasons(tables) if isinstance(self.worker, Explains) else {}
+        return {folder: table.num_rows for folder, table in tables.items()}, files, reasons
 
     def _rows(self, unit: Unit, start: int) -> list[Unit]:
         """One unit per row, if this one is to be divided; each has files, attempts and a record of its own, so that
@@ -290,13 +313,16 @@ class _Committer:
         return {"result": [self.do(Unit(**json.loads(text))) for text in batch["unit"]]}
 
 
-def _together(records: Sequence[Record]) -> tuple[dict[str, int], dict[str, list[Part]]]:
-    """Counts and files of a unit from those of its rows."""
+def _together(records: Sequence[Record]) -> Made:
+    """Counts, files and reasons of a unit from those of its rows."""
     files: dict[str, list[Part]] = {}
+    reasons: dict[str, Counter[str]] = {}
     for record in records:
         for folder, parts in record.files.items():
             files.setdefault(folder, []).extend(parts)
-    return dict(_total(records)), files
+        for folder, found in record.reasons.items():
+            reasons.setdefault(folder, Counter()).update(found)
+    return dict(_total(records)), files, reasons
 
 
 @contextmanager
@@ -339,19 +365,14 @@ def on_actors(
     """What `worker(argument)`, made once per Ray Data actor, returns for each item alone; in no certain order.
 
     Raises:
-        RunError: the actors would leave no CPU for Ray's own tasks; then Ray Data hangs silently.
+        RunError: the cluster does not hold the actors, or does not start them; Ray Data alone would hang silently.
     """
     if not items:
         return
     import ray
+    from ray.exceptions import GetTimeoutError
 
-    free = ray.cluster_resources().get("CPU", 0)
-    if actors.count * actors.num_cpus >= free:
-        raise RunError(
-            f"{actors.count} actors of {actors.num_cpus} CPU leave nothing for Ray's own tasks", found=f"{free:g} CPUs",
-            next_step="use fewer --actors or a smaller --cpus-per-actor",
-        )  # fmt: skip
-    count = min(actors.count, len(items))
+    count = min(fit(actors.count, actors.num_cpus, actors.num_gpus), len(items))
     dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), MAX_BLOCKS)).map_batches(
         worker,
         fn_constructor_args=(argument,),
@@ -360,4 +381,11 @@ def on_actors(
         num_cpus=actors.num_cpus,
         num_gpus=actors.num_gpus,
     )
-    yield from dataset.iter_rows()
+    try:
+        yield from dataset.iter_rows()
+    except GetTimeoutError:
+        raise RunError(
+            f"{count} actors must start within {ray.data.DataContext.get_current().wait_for_min_actors_s} s",
+            found=f"waiting for {waits_for(count, actors.num_cpus, actors.num_gpus) or 'them to load their models'}",
+            next_step="run the same command again when other jobs have ended, or with fewer --actors",
+        ) from None  # fmt: skip

@@ -66,12 +66,7 @@ def train(
     """
     out = Store.at(out_uri)
     checkpoint_uri = f"{out.uri}/checkpoint"
-    if num_workers and recipe.optimiser.batch_size % num_workers:
-        raise ConfigError(
-            "optimiser.batch_size must divide evenly among the workers",
-            found=f"{recipe.optimiser.batch_size} rows for {num_workers} workers",
-        )
-    check_trackers(recipe.trackers)
+    check_settings(recipe, num_workers)
     data = [Store.at(place) for place in places_of(data_uris)]
     found = survey(data, recipe.data.rows("train"))
     part_uris = resolve_parts(recipe, parts or {})
@@ -80,7 +75,7 @@ def train(
     if out.exists(f"checkpoint/{SPEC}"):
         progress(f"{recipe.name}: already trained, {checkpoint_uri}")
         return checkpoint_uri
-    use_gpu = _room(num_workers, use_gpu) if num_workers else False
+    use_gpu = workers_get_gpus(num_workers, use_gpu) if num_workers else False
     with torch.device("meta"):
         network = build(spec)
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
@@ -119,6 +114,20 @@ def train(
         progress(f"{recipe.name}: max_minutes {recipe.max_minutes:g} cut the training after {done} of "
                  f"{recipe.steps} steps; another machine would reach other weights")  # fmt: skip
     return checkpoint_uri
+
+
+def check_settings(recipe: Recipe, num_workers: int) -> None:
+    """Refuse what no data can mend: a batch that does not divide among the workers, a tracker that is not installed.
+
+    Raises:
+        ConfigError: with the setting.
+    """
+    if num_workers and recipe.optimiser.batch_size % num_workers:
+        raise ConfigError(
+            "optimiser.batch_size must divide evenly among the workers",
+            found=f"{recipe.optimiser.batch_size} rows for {num_workers} workers",
+        )
+    check_trackers(recipe.trackers)
 
 
 def _tell_memory(recipe: Recipe, found: Survey, progress: Progress) -> None:
@@ -179,14 +188,14 @@ def _claim(
         out.write_json("run.json", wanted)
 
 
-def _room(num_workers: int, use_gpu: bool | None) -> bool:
+def workers_get_gpus(num_workers: int, use_gpu: bool | None = None) -> bool:
     """Whether workers get GPUs. Ray waits for ever for resources that the cluster does not have: `RunError`."""
     cpus, gpus = (int(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU"))
     use_gpu = gpus >= num_workers if use_gpu is None else use_gpu
     if cpus < num_workers:
-        raise RunError(f"{num_workers} workers need a CPU each", found=f"{cpus} CPUs", next_step="lower num_workers")
+        raise RunError(f"{num_workers} workers need a CPU each", found=f"{cpus} CPUs", next_step="lower --workers")
     if use_gpu and gpus < num_workers:
-        raise RunError(f"{num_workers} workers need a GPU each", found=f"{gpus} GPUs", next_step="lower num_workers")
+        raise RunError(f"{num_workers} workers need a GPU each", found=f"{gpus} GPUs", next_step="lower --workers")
     return use_gpu
 
 

@@ -286,9 +286,13 @@ def test_what_a_protocol_lacks_or_forbids_is_an_error(tmp_path: Path) -> None:
         "no labelled rows to be tested": {"data": ge},
         "--augmented-untrained": {"arms": ("counterfactual_untrained",)},
         "holds out": {"protocol": strict, "arms": ("histogram_match",)},
-        "come from the training domain's subjects": {
+        r"domain GE has no augmented rows for its cells GE → .*found rows made from 1 of unknown": {
             "arms": ("counterfactual",),
             "augmented": (write_samples(tmp_path / "other", [edited(slice_sample(99))]),),
+        },
+        r"domain Siemens has no augmented rows for its cells Siemens → .*rows made from 6 of GE .*train": {
+            "arms": ("counterfactual",),
+            "augmented": experiment.augmented[:1],
         },
         "did you mean 'classical'": {"arms": ("classic",)},
     }

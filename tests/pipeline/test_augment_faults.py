@@ -11,7 +11,7 @@ import torch
 import typer
 from builders import slice_sample, write_checkpoint, write_samples
 
-from augengine.commands.augment import _exit_code
+from augengine.commands.augment import exit_codes
 from augengine.edits import EDITS
 from augengine.errors import RunError
 from augengine.io.commits import committed_files, committed_units
@@ -20,6 +20,7 @@ from augengine.io.store import Store
 from augengine.load import LoadedPolicy, load_policy
 from augengine.pipeline.augment import AugmentSummary, augment
 from augengine.pipeline.units import INLINE
+from augengine.workflow import check_acceptable
 
 POLICY = """\
 version: 1
@@ -117,14 +118,16 @@ def test_exit_code_3_says_which_limit_was_broken(
     monkeypatch.setattr(EDIT, "apply", broken, raising=False)
     summary = run(tmp_path, checkpoint)
     assert (summary.fail_rate, summary.acceptable) == (0.5, False)
-    with pytest.raises(SystemExit) as caught:
-        _exit_code(summary)
+    with pytest.raises(SystemExit) as caught, exit_codes():
+        check_acceptable(summary)
     assert caught.value.code == 3
-    assert "at most 20% of the rows may fail, found 50%" in capsys.readouterr().err
+    text = capsys.readouterr().err
+    assert "at most 20% of the rows may fail, found 50%" in text
+    assert "failed: ValueError: planted (5 rows)" in text
     # The rate judges the run and decides no row: a higher one accepts the same rows, and nothing is made again.
     again = run(tmp_path, checkpoint, POLICY.replace("max_fail_rate: 0.2", "max_fail_rate: 0.6"))
     assert (again.acceptable, again.run.made) == (True, 0)
-    _exit_code(again)
+    check_acceptable(again)
 
 
 def test_rows_of_a_divided_unit_have_the_same_bytes(tmp_path: Path, checkpoint: str) -> None:

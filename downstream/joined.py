@@ -1,0 +1,108 @@
+"""Real data sets, and a table of participants, in; one data set of all rows, each with its site, out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from augengine.errors import DataError
+from augengine.io.content import content_digest
+from augengine.io.dataset import dataset_files, finish
+from augengine.io.participants import NOTHING, Participants
+from augengine.io.shards import SCHEMA, iter_metadata, read_group
+from augengine.io.sources import SourceOptions
+from augengine.io.store import Store
+from augengine.pipeline.units import Actors, Progress, Unit, run_units
+from augengine.rng import canonical_json, digest
+from augengine.train.data import LABELLERS, labellers
+
+FOLDER = "samples"
+
+
+def join(
+    uris: Sequence[str], out: str, sites: Mapping[str, str], *, actors: Actors, progress: Progress | None = None
+) -> str:
+    """Copy the rows of several data sets into one, row group by row group; splits stay as they are.
+
+    Args:
+        out: absolute path or URI; the same call again makes what is missing.
+        sites: subject id to the site that its rows get; rows of others keep theirs.
+
+    Returns:
+        URI of the data set.
+
+    Raises:
+        DataError: a subject id that stands in two of the data sets: the two may be different people.
+        RunError: the folder holds other rows.
+    """
+    stores, store = [Store(uri) for uri in uris], Store(out)
+    _check_subjects(stores)
+    names = {source.uri: dataset_files(source) for source in stores}
+    units = [
+        Unit(digest(source.uri, name, group, length=16), {"data": source.uri, "name": name, "group": group})
+        for source in stores
+        for name in names[source.uri]
+        for group in range(source.parquet(name).num_row_groups)
+    ]
+    content = [content_digest(source, names[source.uri]) for source in stores]
+    fingerprint = {"stage": "joined", "sources": content, "sites": digest(sorted(sites.items()))}
+    weights = {role: sha256 for source in stores for role, sha256 in labellers(source).items()}
+    files = {LABELLERS: canonical_json(weights) + "\n"} if weights else {}
+    run = run_units(
+        units, JoinWorker, {"sites": dict(sites)}, store, fingerprint, files=files, actors=actors, progress=progress
+    )
+    finish(store, {"stage": "joined", "counts": run.counts}, run.files)
+    return store.uri
+
+
+class JoinWorker:
+    """Copies one row group."""
+
+    def __init__(self, sites: Mapping[str, str]) -> None:
+        self.sites = sites
+
+    def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
+        """The rows with their sites."""
+        table = read_group(Store(spec["data"]).parquet(spec["name"]), spec["group"], SCHEMA.names)
+        people, stated = table["subject_id"].to_pylist(), table["site"].to_pylist()
+        sites = [self.sites.get(person, site) for person, site in zip(people, stated, strict=True)]
+        column = table.schema.get_field_index("site")
+        return {FOLDER: table.set_column(column, SCHEMA.field("site"), pa.array(sites, pa.string()))}
+
+
+def sites_of(uris: Sequence[str], table: Path, column: str) -> dict[str, str]:
+    """Subject id to the value of a column of a table of participants (`participant_id`, with or without `sub-`).
+
+    Raises:
+        ConfigError: the table lacks a column, or says two things of one participant.
+        DataError: it says nothing of a subject.
+    """
+    rows = Participants.of(Path(), SourceOptions(participants=table, site_column=column)).rows
+    people = {person for uri in uris for person in _subjects(Store(uri))}
+    found = {person: rows.get(person.removeprefix("sub-"), {}).get(column, "").strip() for person in people}
+    unknown = sorted(person for person, site in found.items() if site.lower() in NOTHING)
+    if unknown:
+        raise DataError(
+            f"the table of participants must state '{column}' of every subject", found=f"nothing of {unknown[0]} and "
+            f"{len(unknown) - 1} others", where=str(table),
+            next_step="complete it, with the subject ids of the shards; or ingest with --site-column",
+        )  # fmt: skip
+    return found
+
+
+def _subjects(store: Store) -> set[str]:
+    return {row["subject_id"] for row in iter_metadata(store, dataset_files(store))}
+
+
+def _check_subjects(stores: Sequence[Store]) -> None:
+    held: dict[str, str] = {}
+    for store in stores:
+        for person in _subjects(store):
+            if held.setdefault(person, store.uri) != store.uri:
+                raise DataError(
+                    "a subject id stands in one data set, since two people may bear it", found=person,
+                    where=f"{held[person]}, {store.uri}", next_step="ingest one of them with another --pseudonym-key",
+                )  # fmt: skip
