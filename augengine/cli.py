@@ -11,6 +11,7 @@ from augengine.commands.explain import explain_command
 from augengine.commands.export import export_command
 from augengine.commands.ingest import ingest_command
 from augengine.commands.ls import ls_command
+from augengine.commands.measure import measure_command
 from augengine.commands.phantom import phantom_command
 from augengine.commands.plan import plan_command
 from augengine.commands.replay import replay_command
@@ -24,6 +25,7 @@ app.command("augment")(augment_duke)
 app.command("check")(check_command)
 app.command("calibrate")(calibrate_command)
 app.command("ls")(ls_command)
+app.command("measure")(measure_command)
 app.command("plan")(plan_command)
 app.command("replay")(replay_command)
 app.command("explain")(explain_command)
