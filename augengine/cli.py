@@ -14,6 +14,7 @@ from augengine.commands.ls import ls_command
 from augengine.commands.measure import measure_command
 from augengine.commands.phantom import phantom_command
 from augengine.commands.plan import plan_command
+from augengine.commands.pseudo_label import pseudo_label_command
 from augengine.commands.replay import replay_command
 from augengine.commands.train import train_command
 
@@ -27,6 +28,7 @@ app.command("calibrate")(calibrate_command)
 app.command("ls")(ls_command)
 app.command("measure")(measure_command)
 app.command("plan")(plan_command)
+app.command("pseudo-label")(pseudo_label_command)
 app.command("replay")(replay_command)
 app.command("explain")(explain_command)
 app.command("export")(export_command)

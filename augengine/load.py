@@ -59,8 +59,9 @@ class LoadedPolicy:
         return {"": self.policy.gates} | {step.label: step.gates for step in self.steps if step.gates}
 
     def takes(self, row: Mapping[str, Any]) -> bool:
-        """True if the policy's `select` takes a row with these metadata."""
-        return self.policy.select.takes(row["split"], Acquisition(**row["acquisition"]))
+        """True if the policy's `select` takes a row of a shard: its metadata (`read_metadata`), or the whole row."""
+        labelled = row["labelled"] if "labelled" in row else row["label"] is not None
+        return self.policy.select.takes(row["split"], Acquisition(**row["acquisition"]), labelled)
 
     def run_digest(self, models: Mapping[str, str]) -> str:
         """Digest of policy and model weights (role → sha256); part of every output id."""

@@ -58,18 +58,15 @@ class Referee:
         Raises:
             CheckpointError: other channels, or another intensity rule, than the referee was trained on.
         """
-        found: list[np.ndarray] = []
-        if not samples:
-            return found
+        return [self._decided(likely) for likely in self.likely(samples)]
+
+    def likely(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+        """Probability, float32 (R, *spatial), of each region; raises as `seen` does."""
         for sample in samples:
             self.model.check(sample.channels, sample.intensity_rule)
-        shapes = {sample.image.shape for sample in samples}
-        if len(shapes) == 1:
-            likely = self._probabilities(np.stack([normalise(sample) for sample in samples]))
-            found = [self._decided(row) for row in likely]
-        else:  # one at a time, each padded to a chunk of its own
-            found = [self._decided(self._probabilities(normalise(sample)[None])[0]) for sample in samples]
-        return found
+        if len({sample.image.shape for sample in samples}) == 1:
+            return list(self._probabilities(np.stack([normalise(sample) for sample in samples])))
+        return [self._probabilities(normalise(sample)[None])[0] for sample in samples]
 
     def _decided(self, likely: np.ndarray) -> np.ndarray:
         """Region masks of probabilities (R, *)."""
