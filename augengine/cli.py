@@ -16,6 +16,7 @@ from augengine.commands.phantom import phantom_command
 from augengine.commands.plan import plan_command
 from augengine.commands.pseudo_label import pseudo_label_command
 from augengine.commands.replay import replay_command
+from augengine.commands.sweep import sweep_command
 from augengine.commands.train import train_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -25,6 +26,7 @@ app.command("train")(train_command)
 app.command("augment")(augment_duke)
 app.command("check")(check_command)
 app.command("calibrate")(calibrate_command)
+app.command("sweep")(sweep_command)
 app.command("ls")(ls_command)
 app.command("measure")(measure_command)
 app.command("plan")(plan_command)

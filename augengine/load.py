@@ -184,13 +184,15 @@ def load_policy(path: str | Path) -> LoadedPolicy:
     return _policy(document, document.data, ())
 
 
-def load_mixture(path: str | Path) -> Mixture:
-    """Read and validate a policy or a mix of policies.
+def load_mixture(path: str | Path, overrides: Sequence[str] = ()) -> Mixture:
+    """Read and validate a policy or a mix of policies, after `overrides` (`key.of.it=YAML`).
 
     Raises:
         ConfigError: as `load_policy`.
     """
     document = Document.read(path)
+    for assignment in overrides:
+        document.override(assignment)
     if "mix" not in document.data:
         return Mixture((_policy(document, document.data, ()),))
     mix = document.validate(Mix)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
@@ -15,7 +16,7 @@ from augengine.metrics.extractors import ExtractorKind
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.units import Actors
 from augengine.report.console import console, stage, table
-from augengine.report.measured import Asked, Features, measure_runs
+from augengine.report.measured import Asked, Features, Figure, measure_runs
 from augengine.report.measured_files import rows_of, write_measured
 from augengine.splits import SPLITS
 from augengine.yaml_config import unknown_name
@@ -53,9 +54,9 @@ def measure_command(
             if name not in SPLITS:
                 raise unknown_name("split", name, list(SPLITS), None)
         asked = Asked(
-            split=split, run_split=run_split, extractors=tuple(_features(text) for text in extractor or ["radiomics"]),
-            lesion=tuple(name.strip() for name in lesion.split(",") if name.strip()), referee=referee,
-            predictor=predictor, generators=tuple(generator or ()), threshold=threshold,
+            split=split, run_split=run_split, extractors=tuple(map(parse_features, extractor or ["radiomics"])),
+            lesion=lesion_names(lesion), referee=referee, predictor=predictor, generators=tuple(generator or ()),
+            threshold=threshold,
         )  # fmt: skip
         uri = output_uri(out, "measure")
         if not inline:
@@ -64,14 +65,25 @@ def measure_command(
             figures, notes = measure_runs(
                 data, named, asked, actors=Actors(actors, num_gpus=gpus_per_actor, inline=inline), report=report
             )
-        names = list(named)
-        if predictor and not generator:
-            notes.append("whether the predictor is independent of the generators was not checked: give --generator")
-        table(f"measures beside {data}, split {split}", ["measure", "rests on", *names], rows_of(figures, names))
-        for note in notes:
-            console.print(note, markup=False)
-        about = {"data": data, "runs": named, **asdict(asked)}
-        console.print("\n".join(write_measured(figures, notes, about, names, Store(uri))))
+        tell(figures, notes, {"data": data, "runs": named, **asdict(asked)}, list(named), uri)
+
+
+def tell(
+    figures: Sequence[Figure], notes: Sequence[str], about: Mapping[str, Any], names: Sequence[str], uri: str
+) -> None:
+    """Print the table and write it, the figures and the plot; `about` is what was asked for."""
+    if about["predictor"] and not about["generators"]:
+        notes = [*notes, "whether the predictor is independent of the generators was not checked: give --generator"]
+    title = f"measures beside {about['data']}, split {about['split']}"
+    table(title, ["measure", "rests on", *names], rows_of(figures, names))
+    for note in notes:
+        console.print(note, markup=False)
+    console.print("\n".join(write_measured(figures, notes, about, names, Store(uri))))
+
+
+def lesion_names(text: str) -> tuple[str, ...]:
+    """Comma-separated labels."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _named(runs: list[str]) -> dict[str, str]:
@@ -88,7 +100,8 @@ def _named(runs: list[str]) -> dict[str, str]:
     return found
 
 
-def _features(text: str) -> Features:
+def parse_features(text: str) -> Features:
+    """An extractor as `--extractor` gives it."""
     found = _EXTRACTOR.fullmatch(text)
     if not found:
         raise ConfigError("an extractor is KIND or KIND=WEIGHTS[@SHA256]", found=text, where="--extractor")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -77,11 +78,8 @@ def test_what_is_left_out_is_counted_by_the_key_that_leaves_it_out(tmp_path: Pat
 @pytest.mark.parametrize("own", [None, (0.75, 0.25, 0.0)])
 def test_subjects_with_masks_are_spread_or_split_by_themselves(tmp_path: Path, own: tuple[float, ...] | None) -> None:
     write(Cohort(subjects=40, seed=4, matrix=32, slices=2, siemens_fraction=0.3), tmp_path, "duke-classic")
-    masks = sorted(tmp_path.rglob("*.seg.nrrd"))
-    patients = sorted({path.name.split("-")[0][:14] for path in masks})
-    for path in masks:
-        if not path.name.startswith(tuple(patients[::2])):
-            path.unlink()
+    for folder in sorted({path.parent for path in tmp_path.rglob("*.seg.nrrd")})[1::2]:
+        shutil.rmtree(folder)
     plan = plan_ingest(tmp_path, "duke", SourceOptions(), 0, (0.5, 0.25, 0.25), True, labelled_fractions=own)
     labelled = Counter(plan.splits[s.subject_id] for s in plan.sources if s.labelled)
     others = Counter(plan.splits[s.subject_id] for s in plan.sources if not s.labelled)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import lesion_sample, tiny_spec, write_samples
+from builders import lesion_sample, tiny_spec, write_checkpoint, write_samples
 from typer.testing import CliRunner
 
 from augengine.cli import app
@@ -169,3 +169,25 @@ def test_mistakes_are_one_line(folders: dict[str, str], arguments: list[str], me
     assert done.exit_code == 2
     assert message in done.output
     assert "Traceback" not in done.output
+
+
+def test_a_sweep_runs_every_combination_and_measures_them_side_by_side(tmp_path: Path) -> None:
+    rows = [lesion_sample(s, split=SPLITS[s]) for s in SPLITS]
+    data, out = write_samples(tmp_path / "data", rows), tmp_path / "out"
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "{version: 1, name: sweep, edit: tumor_removal, params: {labels: [necrosis, oedema, enhancing]},"
+        " sampler: {solver: ddim, steps: 2}, gates: [{name: changed, min: 0.0}]}"
+    )
+    painter = write_checkpoint(tmp_path / "painter", channels=("t1", "flair"), kind="painter")
+    vary = ["--vary", "sampler.steps=1,2; sampler.strength=0.5,1", "--vary", "params.margin_mm=4,8"]
+    arguments = [str(policy), data, *vary, "--set", "select.split=test", "--checkpoint", painter]
+    done = CliRunner().invoke(app, ["sweep", *arguments, "--out", str(out), "--inline"])
+    assert done.exit_code == 0, done.output
+    found = json.loads((out / "measures.json").read_text())
+    names = [f"steps={s},strength={v},margin_mm={m}" for s, v in (("1", "0.5"), ("2", "1")) for m in "48"]
+    assert list(found["about"]["runs"]) == names
+    ssim = {figure["run"]: figure["estimate"] for figure in found["figures"] if figure["measure"] == "ssim"}
+    assert all(ssim[a] > ssim[b] for a, b in zip(names[::2], names[1::2], strict=True)), "a wider margin paints more"
+    done = CliRunner().invoke(app, ["sweep", *arguments, "--vary", "sampler.guidance", "--out", str(out), "--inline"])
+    assert (done.exit_code, "give key=A,B" in done.output) == (2, True)
