@@ -31,12 +31,21 @@ BODIES = {
 }  # fmt: skip
 # Of every policy, each member of a mix: few steps, and gates that a network of two steps of training passes.
 EVERY_POLICY: dict[str, Any] = {"gates": [{"name": "changed", "min": 0.0}], "max_reject_rate": 1.0, "steps": 2}
-# Flags that are added to, or changed in, what the pages say, by the first words of a command.
+# Flags that are added to what the pages say, by the first words of a command; those who can, work in this process.
 ADDED = {
-    ("ingest",): ["--size", "32", "--drop-end-slices", "0"],
-    ("jobs/ingest.py",): ["--size", "32", "--drop-end-slices", "0"],
+    ("ingest",): ["--inline"],
+    ("measure",): ["--inline"],
+    ("sweep",): ["--inline"],
+    ("pseudo-label",): ["--inline"],
     ("phantom",): ["--matrix", "32", "--slices", "8", "--subjects", "12"],
     ("jobs/evaluate.py",): ["--seeds", "1", "--steps", "2"],
+}
+# Values that take the place of those in the pages, by flag, and settings of a sweep.
+VALUES = {"--size": "32", "--drop-end-slices": "0"}
+SWEEPS = {
+    "sampler.steps=25,50,75; sampler.strength=0.025,0.05,0.075": "sampler.steps=2,3; sampler.strength=0.4,0.8",
+    "sampler.guidance=3,5,7": "sampler.guidance=3",
+    "params.mass_effect_margin_mm=0,10,20,40": "params.mass_effect_margin_mm=0,10",
 }
 ARMS = "real,counterfactual"
 """Arms of an evaluation with augmented rows; there are four by default."""
@@ -122,12 +131,13 @@ def _shrink(policy: dict[str, Any]) -> None:
 
 
 def toy(command: Command, disk: Path) -> list[str]:
-    """The words of a command as the test runs it: `/data` is a folder of the test, and see `ADDED` and `WITHOUT`."""
-    words = [word.replace("/data/", f"{disk}/") for word in command.argv]
+    """The words of a command as the test runs it: `/data` is a folder of the test, and see the tables above."""
+    words = [SWEEPS.get(word, word).replace("/data/", f"{disk}/") for word in command.argv]
     for flag in WITHOUT:
         while flag in words:
             at = words.index(flag)
             del words[at : at + 2]
+    words = [VALUES.get(before, word) for before, word in zip(["", *words[:-1]], words, strict=True)]
     for begins, more in ADDED.items():
         if tuple(words[1 : 1 + len(begins)]) == begins:
             words += more
