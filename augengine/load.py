@@ -60,8 +60,10 @@ class LoadedPolicy:
 
     def takes(self, row: Mapping[str, Any]) -> bool:
         """True if the policy's `select` takes a row of a shard: its metadata (`read_metadata`), or the whole row."""
-        labelled = row["labelled"] if "labelled" in row else row["label"] is not None
-        return self.policy.select.takes(row["split"], Acquisition(**row["acquisition"]), labelled)
+        select = self.policy.select
+        asked = select.labelled is not None  # or the row need not say it
+        labelled = asked and (row["labelled"] if "labelled" in row else row["label"] is not None)
+        return select.takes(row["split"], Acquisition(**row["acquisition"]), labelled)
 
     def run_digest(self, models: Mapping[str, str]) -> str:
         """Digest of policy and model weights (role → sha256); part of every output id."""

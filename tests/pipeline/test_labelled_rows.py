@@ -83,5 +83,6 @@ def test_subjects_with_masks_are_spread_or_split_by_themselves(tmp_path: Path, o
     plan = plan_ingest(tmp_path, "duke", SourceOptions(), 0, (0.5, 0.25, 0.25), True, labelled_fractions=own)
     labelled = Counter(plan.splits[s.subject_id] for s in plan.sources if s.labelled)
     others = Counter(plan.splits[s.subject_id] for s in plan.sources if not s.labelled)
-    assert labelled == ({"train": 10, "val": 5, "test": 5} if own is None else {"train": 15, "val": 5})
-    assert others == {"train": 10, "val": 5, "test": 5}
+    wanted = {"train": 10, "val": 5, "test": 5} if own is None else {"train": 15, "val": 5, "test": 0}
+    assert all(abs(labelled[name] - count) <= (own is None) for name, count in wanted.items()), labelled
+    assert all(abs(others[name] - count) <= 1 for name, count in {"train": 10, "val": 5, "test": 5}.items()), others

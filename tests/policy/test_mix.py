@@ -38,8 +38,7 @@ def load(tmp_path: Path, text: str = MIX) -> Mixture:
 
 
 def row(n: int, manufacturer: str = "SIEMENS", split: str = "train") -> dict[str, object]:
-    stated = Acquisition(manufacturer).to_dict()
-    return {"sample_id": f"S{n:05d}", "split": split, "acquisition": stated, "labelled": True}
+    return {"sample_id": f"S{n:05d}", "split": split, "acquisition": Acquisition(manufacturer).to_dict()}
 
 
 def dealt(mixture: Mixture, manufacturer: str, rows: int = 4000) -> dict[str, float]:
