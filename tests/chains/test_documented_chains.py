@@ -53,7 +53,6 @@ def figures(folder: Path) -> dict[tuple[str, str], float]:
 
 def cells(folder: Path) -> set[str]:
     """Cells of an evaluation whose real arm has rows in the tables, which say how many patients were tested."""
-    assert (folder / "patients.png").is_file()
     tables = (folder / "tables.md").read_text()
     shown = {cell: "| {} | {} | real |".format(*cell.split(" → ")) in tables for cell in (*VENDOR_CELLS, "all → all")}
     return {cell for cell, there in shown.items() if there}
