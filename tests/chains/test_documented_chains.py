@@ -131,7 +131,8 @@ def test_ldm_seg(brats: Path) -> None:
 @pytest.mark.slow
 def test_dmcie(disk: Path) -> None:
     root = phantom(disk, "BraTS2020", "brats2021", "--subjects", "12")
-    for n, case in enumerate(sorted(root.iterdir()), 1):  # the years differ in the names of their cases alone
+    cases = sorted(path for path in root.iterdir() if path.is_dir())
+    for n, case in enumerate(cases, 1):  # the years differ in the names of their cases alone
         new = f"BraTS20_Training_{n:03d}"
         for file in list(case.iterdir()):
             file.rename(case / file.name.replace(case.name, new))
