@@ -6,8 +6,8 @@ One pass over the real rows and one over each run, on Ray Data actors or in this
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from augengine.diffusion.checkpoint import read_spec
@@ -120,18 +120,25 @@ def measure_runs(
     """
     device = "cuda" if actors.num_gpus else "cpu"
     _check_judges(asked)
-    labels = _labels(data, asked.lesion)
+    known = tuple(dict.fromkeys(name for row in _first_rows(data, ["label_names"]) for name in row["label_names"]))
+    lesion = tuple(name for name in known if name in asked.lesion)
+    labels = lesion or known  # whose shapes are compared
     sets = _set_measures(asked, labels, device)
     real = measure(data, Together, {"measures": sets}, split=asked.split, actors=actors, progress=report).found
-    figures, notes = [], []
+    figures: list[Figure] = []
+    notes = []
+    if asked.referee is not None and not lesion:
+        notes.append(f"removal is not measured: the data know none of the labels {', '.join(asked.lesion)}")
     for name, uri in runs.items():
         plans, parents = dict(sets), None
         if _augmented(uri):
             parents = data
-            threshold, note = _threshold(data, uri, asked, actors)
-            if note:
-                notes.append(f"{name}: {note}")
-            plans |= _pair_measures(replace(asked, threshold=threshold), device)
+            plans |= _pair_measures(asked, device)
+            if lesion:
+                threshold, note = _threshold(data, uri, asked, actors)
+                notes += [f"{name}: {note}"] if note else []
+                plans["healed"] = (HealedMeasure, {"lesion": lesion, "referee": asked.referee, "threshold": threshold,
+                                                   "device": device})  # fmt: skip
         else:
             notes.append(f"{name}: no augmented rows, so it is compared as a set alone")
         found = measure(
@@ -149,12 +156,6 @@ _WHAT = {"labels": "shows one of the labels", "healed": "a lesion was removed fr
 def _check_judges(asked: Asked) -> None:
     if asked.predictor is not None:
         check_disjoint(read_spec(asked.predictor), {uri: read_spec(uri) for uri in asked.generators})
-
-
-def _labels(data: str, lesion: Sequence[str]) -> tuple[str, ...]:
-    """Labels whose shapes are compared: those of a lesion where the rows know any, else all."""
-    names = dict.fromkeys(name for row in _first_rows(data, ["label_names"]) for name in row["label_names"])
-    return tuple(name for name in names if name in lesion) or tuple(names)
 
 
 def _augmented(uri: str) -> bool:
@@ -180,8 +181,6 @@ def _set_measures(asked: Asked, labels: tuple[str, ...], device: str) -> Plans:
 
 def _pair_measures(asked: Asked, device: str) -> Plans:
     plans: Plans = {"similarity": (SimilarityMeasure, {})}
-    healed = {"lesion": asked.lesion, "referee": asked.referee, "threshold": asked.threshold, "device": device}
-    plans["healed"] = (HealedMeasure, healed)
     if asked.referee is not None:
         plans["gen_dice"] = (GenDiceMeasure, {"referee": asked.referee, "device": device})
     if asked.predictor is not None:

@@ -134,7 +134,7 @@ def test_judges_that_know_the_rows_or_cannot_answer_are_refused(folders: dict[st
     with pytest.raises(DataError, match="only subjects that did not train it"):
         measure_runs(folders["data"], runs, Asked(lesion=LESION, referee=biased), actors=INLINE)
     with pytest.raises(CheckpointError, match="region of lesion labels"):
-        measure_runs(folders["data"], runs, Asked(lesion=("lesion",), referee=biased), actors=INLINE)
+        measure_runs(folders["data"], runs, Asked(lesion=("necrosis",), referee=biased), actors=INLINE)
     features = Features("checkpoint", biased, "0" * 8)
     with pytest.raises(CheckpointError, match="sha256"):
         measure_runs(folders["data"], runs, Asked(extractors=(features,)), actors=INLINE)
