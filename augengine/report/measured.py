@@ -130,13 +130,12 @@ def measure_runs(
     if asked.referee is not None and not lesion:
         notes.append(f"removal is not measured: the data know none of the labels {', '.join(asked.lesion)}")
     for name, uri in runs.items():
-        plans, parents = dict(sets), None
+        plans, parents, note = dict(sets), None, ""
         if _augmented(uri):
             parents = data
             plans |= _pair_measures(asked, device)
             if lesion:
                 threshold, note = _threshold(data, uri, asked, actors)
-                notes += [f"{name}: {note}"] if note else []
                 plans["healed"] = (HealedMeasure, {"lesion": lesion, "referee": asked.referee, "threshold": threshold,
                                                    "device": device})  # fmt: skip
         else:
@@ -145,6 +144,7 @@ def measure_runs(
             uri, Together, {"measures": plans}, parents=parents, split=asked.run_split, actors=actors, progress=report
         ).found
         figures += _figures(name, found, real, asked)
+        notes += [f"{name}: {note}"] if note and "healed" in found else []
         missing = sorted(plan for plan in plans if plan not in found)
         notes += [f"{name}: no row that {_WHAT[plan.partition(' ')[0]]}" for plan in missing]
     return figures, notes

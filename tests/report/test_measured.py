@@ -110,7 +110,7 @@ def test_runs_of_known_quality(folders: dict[str, str], tmp_path: Path, bright_i
     assert copied["gen_dice"].estimate == copied["gen_dice_real"].estimate > 0.5
     assert cured["gen_dice"].estimate > left["gen_dice"].estimate
     assert copied["label_frechet"].judge == "label-shape-1 of necrosis, oedema, enhancing"
-    assert any("copied: no DiffMap IoU" in note for note in notes)
+    assert any("copied: no row that a lesion was removed from" in note for note in notes)
 
 
 def test_a_threshold_needs_validation_rows(folders: dict[str, str], tmp_path: Path) -> None:
