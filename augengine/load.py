@@ -59,8 +59,11 @@ class LoadedPolicy:
         return {"": self.policy.gates} | {step.label: step.gates for step in self.steps if step.gates}
 
     def takes(self, row: Mapping[str, Any]) -> bool:
-        """True if the policy's `select` takes a row with these metadata."""
-        return self.policy.select.takes(row["split"], Acquisition(**row["acquisition"]))
+        """True if the policy's `select` takes a row of a shard: its metadata (`read_metadata`), or the whole row."""
+        select = self.policy.select
+        asked = select.labelled is not None  # or the row need not say it
+        labelled = asked and (row["labelled"] if "labelled" in row else row["label"] is not None)
+        return select.takes(row["split"], Acquisition(**row["acquisition"]), labelled)
 
     def run_digest(self, models: Mapping[str, str]) -> str:
         """Digest of policy and model weights (role → sha256); part of every output id."""
@@ -183,13 +186,15 @@ def load_policy(path: str | Path) -> LoadedPolicy:
     return _policy(document, document.data, ())
 
 
-def load_mixture(path: str | Path) -> Mixture:
-    """Read and validate a policy or a mix of policies.
+def load_mixture(path: str | Path, overrides: Sequence[str] = ()) -> Mixture:
+    """Read and validate a policy or a mix of policies, after `overrides` (`key.of.it=YAML`).
 
     Raises:
         ConfigError: as `load_policy`.
     """
     document = Document.read(path)
+    for assignment in overrides:
+        document.override(assignment)
     if "mix" not in document.data:
         return Mixture((_policy(document, document.data, ()),))
     mix = document.validate(Mix)

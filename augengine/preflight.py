@@ -128,7 +128,7 @@ def check_folder(ready: Ready, plan: IngestPlan, preparation: Preparation) -> No
     if _stated(plan, probed) != sample.acquisition:
         return  # this layout's headers do not tell how a volume was scanned
     source = _expected(plan, usable, sample, ready.mixture)
-    scanned = Counter((plan.splits.get(v.subject_id), _stated(plan, v)) for v in usable)
+    scanned = Counter((plan.splits.get(v.subject_id), _stated(plan, v), v.labelled) for v in usable)
     check_taken(where, ready.mixture, source, lambda: scanned)
     planned = None
     if ready.recipe is not None:
@@ -210,7 +210,10 @@ def _expected(plan: IngestPlan, usable: list[Volume], sample: Sample, mixture: M
     taken: dict[str, set[Donor]] = {m.name: set() for m in mixture.members}
     for volume in usable:
         split, acquisition = plan.splits.get(volume.subject_id), _stated(plan, volume)
-        row = {"sample_id": volume.volume_id, "split": split, "acquisition": acquisition.to_dict()}
+        row = {
+            "sample_id": volume.volume_id, "split": split, "acquisition": acquisition.to_dict(),
+            "labelled": volume.labelled,
+        }  # fmt: skip
         requested: Counter[tuple[str, int]] = Counter()
         for replicate in range(mixture.per_input):
             if (member := mixture.drawn(row, replicate)) is not None:
@@ -220,7 +223,7 @@ def _expected(plan: IngestPlan, usable: list[Volume], sample: Sample, mixture: M
             left_out["select"] += 1
         groups.append(Group(volume.volume_id, 0, int(bool(requested)), dict(requested)))
         if split == "train":
-            donors.append(Donor(volume.subject_id, acquisition))
+            donors.append(Donor(volume.subject_id, acquisition, volume.labelled))
     scale = Scale(sample.channels, sample.intensity_rule, sample.image.ndim - 1)
     return Source(
         tuple(groups), tuple(donors), {m.name: (scale,) for m in mixture.members}, "", len(usable), left_out,

@@ -15,9 +15,14 @@ SPLITS = ("train", "val", "test")
 DEFAULT_FRACTIONS = (0.7, 0.1, 0.2)
 
 
-def categories(acquisitions: Iterable[Acquisition], site: str | None = None) -> frozenset[str]:
-    """What a subject is stratified by: vendor, model, scan options, field strength and site of its volumes."""
-    found = {f"site={site}"}
+def categories(
+    acquisitions: Iterable[Acquisition], site: str | None = None, labelled: bool | None = None
+) -> frozenset[str]:
+    """What a subject is stratified by: vendor, model, scan options, field strength and site of its volumes.
+
+    And whether it has a label map, where some subjects have one and others have not (`labelled`).
+    """
+    found = {f"site={site}"} if labelled is None else {f"site={site}", f"labelled={labelled}"}
     for a in acquisitions:
         strength = a.field_strength_t and acquisition_terms.field_strength_t(a.field_strength_t)
         found |= {f"{name}={a.to_dict()[name]}" for name in ACQUISITION_CATEGORICAL} | {f"field_strength={strength}"}

@@ -27,11 +27,11 @@ from augengine.metrics.overlap import dice
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.protocols import GE, SIEMENS
 from augengine.phantom.write import true_counterfactual
+from augengine.pipeline.pseudo_labels import refined
 from augengine.records import Sample
 from augengine.report.comparison import Comparison, draw, intervals, target
 from augengine.report.console import console, stage
 from downstream.command import BREASTS
-from downstream.pseudo_labels import refined
 from downstream.segmenters import Segmenter, load_segmenter
 
 VENDORS = {"GE": GE, "Siemens": SIEMENS}

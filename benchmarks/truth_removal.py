@@ -25,7 +25,7 @@ from augengine.diffusion.painting import Sampling, generate, healthy, paint, unh
 from augengine.metrics.fidelity import fidelity, texture_ratio
 from augengine.metrics.removal import (
     Edited,
-    choose_threshold,
+    IouCurve,
     diffmap_iou,
     gen_dice,
     local_variance_ratio,
@@ -78,7 +78,7 @@ def measure(given: argparse.Namespace) -> list[Comparison]:
             report(n, len(methods), {"method": name})
             shown[name] = _all(method, test)
             before = [Edited(r.image, x, r.lesion) for r, x in zip(validation, _all(method, validation), strict=True)]
-            found[name] = _measured(referee, test, shown[name], choose_threshold(before), dark)
+            found[name] = _measured(referee, test, shown[name], IouCurve.of(before).best, dark)
             if name in generators:
                 found[name]["gen_dice"] = _gen_dice(referee, generators[name], test)
     fill = best(found, list(FILLS), "rmse_lesion", subjects)
@@ -178,10 +178,9 @@ def _gen_dice(referee: Generator, generator: Generator, test: list[Row]) -> list
         wanted = unhealthy(generator, stack(part, "tissue"))
         drawn = generate(generator, wanted, seeds(part), SAMPLING).numpy()
         for row, labels in zip(part, segmented(referee, drawn), strict=True):
-            asked = np.zeros_like(labels)
-            for code, names in enumerate(CLASSES.values(), 1):
-                asked[np.isin(row.sample.label, [row.sample.labels[n] for n in names])] = code
-            found.append(gen_dice(labels, asked, {name: code for code, name in enumerate(CLASSES, 1)}))
+            asked = [np.isin(row.sample.label, [row.sample.labels[n] for n in names]) for names in CLASSES.values()]
+            seen = [labels == code for code in range(1, len(CLASSES) + 1)]
+            found.append(gen_dice(np.stack(seen), np.stack(asked)))
     return found
 
 

@@ -46,7 +46,10 @@ FULL_SEEDS, FULL_STEPS = 5, 2000
 QUICK_SEEDS, QUICK_STEPS, QUICK_MINUTES, QUICK_SUBJECTS, QUICK_LABELLER_STEPS = 1, 300, 0.75, 96, 600
 # As many augmented rows as real ones cost Siemens Dice at home; a quarter as many cost it none (docs/evidence.md).
 RATIO = 0.25
-BREAST_RECIPE, BRAIN_RECIPE = "jobs/recipes/unet_duke_small.yaml", "jobs/recipes/unet_small.yaml"
+SMALL = {"manufacturer": "jobs/recipes/unet_duke_small.yaml", "none": "jobs/recipes/unet_small.yaml"}
+# On real data the papers' own: paper 004's segmenter and one augmented row per real one.
+FULL = {"manufacturer": "jobs/recipes/unet_duke.yaml", "none": "jobs/recipes/unet3d.yaml"}
+FULL_RATIO = 1.0
 
 DataFlag = Annotated[list[str] | None, typer.Option(help="Ingested real shards, all splits; may be given again.")]
 SiteFlag = Annotated[list[str] | None, typer.Option(help="Domains are these sites: --site A --site B.")]
@@ -59,8 +62,13 @@ PhantomFlag = Annotated[bool, typer.Option("--phantom", help="Build cohort, gene
 ProtocolFlag = Annotated[str, typer.Option("--protocol", help=f"One of {', '.join(PROTOCOLS)}.")]
 ArmsFlag = Annotated[str | None, typer.Option(help=f"Of {', '.join(ARMS)}; default: those whose rows there are.")]
 SeedsFlag = Annotated[int | None, typer.Option(min=1, help=f"Trainings per arm; default {FULL_SEEDS}.")]
-StepsFlag = Annotated[int | None, typer.Option(min=1, help=f"Optimiser steps of every training; default {FULL_STEPS}.")]
-RatioFlag = Annotated[float, typer.Option(min=0.01, help="Added rows per real row.")]
+StepsFlag = Annotated[
+    int | None, typer.Option(min=1, help=f"Optimiser steps; default the recipe's, of phantoms {FULL_STEPS}.")
+]
+RatioFlag = Annotated[
+    float | None,
+    typer.Option(min=0.01, help=f"Added rows per real row; default {FULL_RATIO:g}, of phantoms {RATIO:g}."),
+]
 CurveFlag = Annotated[str | None, typer.Option(help="Further ratios of the arm counterfactual: 0.25,0.5,2,4.")]
 SegmenterFlag = Annotated[str, typer.Option(help=f"One of {', '.join(SEGMENTERS)}.")]
 RecipeFlag = Annotated[list[str] | None, typer.Option(help="ROLE=FILE of each recipe that the segmenter takes.")]
@@ -85,7 +93,7 @@ def evaluate(
     arms: ArmsFlag = None,
     seeds: SeedsFlag = None,
     steps: StepsFlag = None,
-    ratio: RatioFlag = RATIO,
+    ratio: RatioFlag = None,
     ratio_curve: CurveFlag = None,
     segmenter: SegmenterFlag = "unet",
     recipe: RecipeFlag = None,
@@ -118,10 +126,13 @@ def evaluate(
             raise ConfigError("give either --data or --phantom", next_step="--data is what jobs/ingest.py wrote")
         if phantom and (site or participants):
             raise ConfigError("--site and --participants are for --data", next_step="leave them out with --phantom")
-        recipes = _recipes(segmenter, recipe or [], asked)
+        small = phantom or asked.name.startswith("phantom")
+        recipes = _recipes(segmenter, recipe or [], default_recipe(asked, small))
+        ratio = ratio or (RATIO if small else FULL_RATIO)
+        full_steps = FULL_STEPS if small else max(found.steps for found in recipes.values())
         connect()
         settings = {"seeds": seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
-                    "steps": steps or (QUICK_STEPS if quick else FULL_STEPS)}  # fmt: skip
+                    "steps": steps or (QUICK_STEPS if quick else full_steps)}  # fmt: skip
         if phantom:
             study = _study(asked, quick, max(ratio, *curve) if curve else ratio)
             extras = {arm.extra for arm in chosen}
@@ -150,12 +161,17 @@ def _gathered(data: list[str], out: str, participants: Path | None, column: str,
         return join(data, f"{out}/data", sites, actors=replace(actors, num_gpus=0), progress=progress)
 
 
-def _recipes(segmenter: str, given: list[str], asked: Protocol) -> dict[str, Recipe]:
+def default_recipe(asked: Protocol, small: bool) -> str:
+    """File of the U-Net's recipe: of phantoms a small one."""
+    return (SMALL if small else FULL)["none" if asked.key == "none" else "manufacturer"]
+
+
+def _recipes(segmenter: str, given: list[str], default: str) -> dict[str, Recipe]:
     """Recipes by role; a U-Net has a default."""
     if segmenter not in SEGMENTERS:
         raise unknown_name("segmenter", segmenter, list(SEGMENTERS), "--segmenter")
     if segmenter == "unet" and not given:
-        given = [f"unet={BRAIN_RECIPE if asked.key == 'none' else BREAST_RECIPE}"]
+        given = [f"unet={default}"]
     found = {role: read_recipe(path) for text in given for role, path in parse_assignments(text, "--recipe").items()}
     roles = SEGMENTERS[segmenter].roles
     if set(found) != set(roles):

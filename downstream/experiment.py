@@ -19,13 +19,13 @@ from augengine.diffusion.checkpoint import read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import DataError
 from augengine.io.dataset import dataset_files
+from augengine.io.labellers import labellers
 from augengine.io.shards import iter_metadata
 from augengine.io.store import Store
 from augengine.leakage import Lineage, check_leakage
 from augengine.pipeline.units import Actors, Progress, Summary, Unit, run_units
 from augengine.rng import digest
 from augengine.train.config import Recipe
-from augengine.train.data import labellers
 from downstream.arms import ARMS, Arm, Extra, arms_of, check_arms, find_arms, views_of
 from downstream.inventory import Inventory, take_inventory
 from downstream.lineage import models_of

@@ -11,13 +11,13 @@ import pyarrow as pa
 from augengine.errors import DataError
 from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files, finish
+from augengine.io.labellers import LABELLERS, labellers
 from augengine.io.participants import NOTHING, Participants
 from augengine.io.shards import SCHEMA, iter_metadata, read_group
 from augengine.io.sources import SourceOptions
 from augengine.io.store import Store
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.rng import canonical_json, digest
-from augengine.train.data import LABELLERS, labellers
 
 FOLDER = "samples"
 

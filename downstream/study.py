@@ -13,6 +13,7 @@ from augengine.phantom.brain_cohort import BrainCohort
 from augengine.phantom.cohort import Cohort
 from augengine.pipeline.augment import augment
 from augengine.pipeline.phantom import shard_cohort
+from augengine.pipeline.pseudo_labels import pseudo_label
 from augengine.pipeline.units import Actors
 from augengine.policy.spec import GateSpec
 from augengine.prepare import Preparation
@@ -25,7 +26,6 @@ from downstream.arms import Extra
 from downstream.experiment import Stage
 from downstream.inventory import Inventory, take_inventory
 from downstream.protocols import Protocol, other_domain
-from downstream.pseudo_labels import pseudo_label
 from downstream.segmenters import Training, checkpoints_of
 from downstream.segmenters.unet import UNet
 from downstream.views import View, view_of, write_views
@@ -106,10 +106,11 @@ def build(
         seen, name = uris[len(directions) + n], shown[n].folder
         if protocol.generator_sees != "train_domain":
             name = f"{source}-{name}"
-            labeller = _labeller(study, protocol, uris[n], f"{out}/labellers/{name}", stage, say)
+            fitted = _labeller(study, protocol, uris[n], f"{out}/labellers/{name}", stage, say)
+            labeller = checkpoints_of(fitted)["unet"]
             with stage(f"labels for the generator, {source} → {targets[source]}") as report:
                 seen = pseudo_label(seen, labeller, f"{out}/pseudo_labels/{name}", actors=actors, progress=report)
-            labellers += checkpoints_of(labeller).values()
+            labellers.append(labeller)
         trained = _generator(study, seen, f"{out}/generators/{name}", stage, say)
         for kind in sorted(made):
             checkpoint = (

@@ -36,6 +36,7 @@ from augengine.pipeline.augment import augment
 from augengine.pipeline.forecast import forecast
 from augengine.pipeline.lineage import Run
 from augengine.pipeline.measure import measure
+from augengine.pipeline.pseudo_labels import pseudo_label
 from augengine.pipeline.units import INLINE
 from augengine.policy.spec import Select
 from augengine.records import IntensityRule, Sample
@@ -43,9 +44,6 @@ from augengine.train.data import BatchReader, Rows, survey
 from augengine.train.model import model_spec
 from downstream.inventory import take_inventory
 from downstream.protocols import protocol
-from downstream.pseudo_labels import pseudo_label
-from downstream.segmenters.fitting import mark
-from downstream.segmenters.unet import UNet
 from downstream.views import view_of, write_views
 
 ONE = [slice_sample(s, i, split="train" if s else "test") for s in range(3) for i in range(3)]
@@ -187,7 +185,8 @@ def views(uri: str, out: Path) -> Any:
 def pseudo_labels(uri: str, out: Path) -> Any:
     spec = spec_of("segmenter", data={"regions": {"tissue": ("grey",)}})
     save_generator(Store(out / "segmenter/unet/checkpoint"), spec, drawn(spec, 3).state_dict())
-    folder = pseudo_label(uri, mark(UNet, f"{out}/segmenter"), str(out / "labelled"), actors=INLINE)
+    checkpoint = f"{out}/segmenter/unet/checkpoint"
+    folder = pseudo_label(uri, checkpoint, str(out / "labelled"), actors=INLINE)
     return [read_group(Store(folder).parquet(n), 0).to_pylist() for n in dataset_files(Store(folder))]
 
 

@@ -11,6 +11,7 @@ from augengine.commands.flags import checked, parse_assignments, parse_numbers
 from augengine.io.labels import MaskGrid, parse_labels
 from augengine.io.layouts import LAYOUTS
 from augengine.io.sources import SourceOptions
+from augengine.io.tissue import SCHEMES as TISSUE_SCHEMES
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.ingest import ingest, plan_ingest
 from augengine.pipeline.units import Actors
@@ -30,8 +31,11 @@ def ingest_command(
     layout: Annotated[str, typer.Option(help=f"One of {', '.join(LAYOUTS)}.")] = "auto",
     labels: Annotated[str | None, typer.Option(help="Scheme (brats2021, …) or name=code,...")] = None,
     channels: Annotated[
-        str, typer.Option(help="name=PATTERN,... (NIfTI, NRRD), =SUFFIX (BIDS), =NUMBER (nnU-Net).")
+        str, typer.Option(help="name=PATTERN,... (NIfTI, NRRD), =SUFFIX (BIDS), =NUMBER (nnU-Net); BraTS: name,...")
     ] = "",
+    tissue: Annotated[
+        str | None, typer.Option(help=f"BraTS: SCHEME=PATTERN of tissue maps, of {', '.join(TISSUE_SCHEMES)}.")
+    ] = None,
     mask: Annotated[str | None, typer.Option(help="File pattern of the mask.")] = None,
     mask_grid: Annotated[
         MaskGrid, typer.Option(help="image: a mask lies on its image's voxels; header: as it says.")
@@ -53,6 +57,9 @@ def ingest_command(
     foreground: Annotated[Foreground, typer.Option(help="Voxels that percentiles are taken of.")] = "all",
     split_seed: Annotated[int, typer.Option(help="Seed of the split by subject.")] = 0,
     fractions: Annotated[str, typer.Option(help="Subjects in train,val,test.")] = ",".join(map(str, DEFAULT_FRACTIONS)),
+    labelled_fractions: Annotated[
+        str | None, typer.Option(help="The same of subjects with masks, who are then split by themselves.")
+    ] = None,
     public_ids: Annotated[bool, typer.Option("--public-ids", help="Keep folder names as subject ids.")] = False,
     pseudonym_key: Annotated[str, typer.Option(envvar="AUGENGINE_PSEUDONYM_KEY", help="Secret of the ids' hash.")] = "",
     allow_echo_planar: Annotated[bool, typer.Option("--allow-echo-planar", help="Take EPI DICOM, too.")] = False,
@@ -71,7 +78,8 @@ def ingest_command(
         codes, scheme = parse_labels(labels) if labels else (None, None)
         options = checked(
             SourceOptions, labels=codes, scheme=scheme, channels=parse_assignments(channels, "--channels", "*"),
-            mask=mask, mask_grid=mask_grid, acquisition=parse_assignments(set_, "--set"), site=site, subject=subject,
+            tissue=tissue, mask=mask, mask_grid=mask_grid, acquisition=parse_assignments(set_, "--set"),
+            site=site, subject=subject,
             site_pattern=site_pattern, participants=participants, subject_column=subject_column,
             site_column=site_column, max_label_loss=max_label_loss, public_ids=public_ids,
             pseudonym_key=pseudonym_key, allow_echo_planar=allow_echo_planar, masks_root=masks, mapping=mapping,
@@ -82,11 +90,15 @@ def ingest_command(
             percentiles=parse_numbers(percentiles, "--percentiles"), foreground=foreground,
         )  # fmt: skip
         shares = parse_numbers(fractions, "--fractions")
+        of_labelled = parse_numbers(labelled_fractions, "--labelled-fractions") if labelled_fractions else None
         if not inline:
             connect()
         if preview:
             with stage("headers") as report:
-                plan = plan_ingest(root, layout, options, split_seed, shares, inline, report_steps(report))
+                plan = plan_ingest(
+                    root, layout, options, split_seed, shares, inline, report_steps(report),
+                    labelled_fractions=of_labelled,
+                )  # fmt: skip
             print_preview(plan.sources, plan.splits, plan.files())
             print_hint(plan.hint)
             print_unused(plan.unused, unused)
@@ -95,7 +107,8 @@ def ingest_command(
         with stage("ingest") as report:
             summary = ingest(
                 root, uri, layout=layout, options=options, preparation=preparation, split_seed=split_seed,
-                fractions=shares, licence=licence, actors=Actors(actors, inline=inline), progress=report_steps(report),
+                fractions=shares, labelled_fractions=of_labelled, licence=licence,
+                actors=Actors(actors, inline=inline), progress=report_steps(report),
             )  # fmt: skip
         print_ledger(summary, uri)
         print_unused(summary["unused"], unused)

@@ -27,19 +27,19 @@ def phantom_command(
     seed: Annotated[int, typer.Option(help="Another seed draws other subjects.")] = 7,
     matrix: Annotated[int, typer.Option(help="In-plane matrix.")] = 128,
     slices: Annotated[int, typer.Option(help="Slices of a volume.")] = 24,
-    labels: Annotated[Labels, typer.Option(help="Of brain-shards: tumour alone, or all tissues.")] = "lesion",
+    labels: Annotated[Labels, typer.Option(help="Of brains: tumour alone, or tissues, too.")] = "lesion",
     volumes: Annotated[bool, typer.Option("--volumes", help="Shards of volumes instead of slices.")] = False,
     actors: Annotated[int, typer.Option(help="Parallel writers.")] = 2,
 ) -> None:
     """Write a phantom cohort: breast or brain, with masks and (for checks) exact counterfactual truths."""
     with user_errors():
         size = {"subjects": subjects, "seed": seed, "matrix": matrix, "slices": slices}
-        if labels == "tissue" and layout != "brain-shards":
-            raise ConfigError(
-                "only brain-shards have tissue labels", found=layout, where="--labels",
-                next_step="breast labels are tissues as they are, and BraTS masks hold the tumour alone",
-            )  # fmt: skip
         brain = layout.startswith("bra")
+        if labels == "tissue" and not brain:
+            raise ConfigError(
+                "only brains have tissue labels of their own", found=layout, where="--labels",
+                next_step="leave it out: breast labels are tissues as they are",
+            )  # fmt: skip
         cohort = checked(BrainCohort, **size, labels=labels) if brain else checked(Cohort, **size)
         folder = output_uri(out, f"phantom-{layout}")
         connect()

@@ -215,7 +215,7 @@ class TokenEmbedding(nn.Module):
     def __init__(self, vocabulary: Vocabulary, token_dim: int) -> None:
         super().__init__()
         self.widths = list(vocabulary.widths.values())
-        self.maps = nn.ModuleList([nn.Linear(max(width, 1), token_dim) for width in self.widths])
+        self.maps = nn.ModuleList([_Aligned(max(width, 1), token_dim) for width in self.widths])
         self.null = nn.Parameter(torch.randn(len(self.widths), token_dim) * 0.02)
 
     def nothing(self, rows: int) -> Condition:
@@ -227,19 +227,18 @@ class TokenEmbedding(nn.Module):
     def forward(self, condition: Condition) -> Tensor:
         """Tokens (B, P, D)."""
         parts = torch.split(condition.features, self.widths, dim=1)
-        tokens = [
-            _mapped(m, p if p.shape[1] else p.new_zeros(len(p), 1)) for m, p in zip(self.maps, parts, strict=True)
-        ]
+        tokens = [m(p if p.shape[1] else p.new_zeros(len(p), 1)) for m, p in zip(self.maps, parts, strict=True)]
         return torch.where(condition.present[:, :, None], torch.stack(tokens, dim=1), self.null)
 
 
-def _mapped(linear: nn.Linear, x: Tensor) -> Tensor:
-    """`linear(x)` of x (B, K), the same bits wherever in the batch a row stands.
+class _Aligned(nn.Linear):
+    """A linear map of rows (B, K), the same bits wherever in the batch a row stands.
 
     Rows whose length is no multiple of a vector register start unaligned but for the first, and MKL (torch 2.13, AMD
     EPYC) sums those in another order: so rows are filled up with zeros.
     """
-    more = -x.shape[1] % 16
-    return nn.functional.linear(
-        nn.functional.pad(x, (0, more)), nn.functional.pad(linear.weight, (0, more)), linear.bias
-    )
+
+    def forward(self, input: Tensor) -> Tensor:
+        more = -input.shape[1] % 16
+        weight = nn.functional.pad(self.weight, (0, more))
+        return nn.functional.linear(nn.functional.pad(input, (0, more)), weight, self.bias)

@@ -1,6 +1,6 @@
 """The denoising UNet: noisy image, planes, timestep and tokens in; raw output out.
 
-Hybrid conditioning (paper 004, 2.2 and figure 3): an embedding of all parameters is added to the time embedding,
+Hybrid conditioning (paper 004, 2.2): an embedding of all parameters is added to the time embedding,
 and the attention blocks attend to the tokens, one per parameter. A class is one token more.
 Legend: B rows, C content channels, P planes, D token width. `*` stands for any spatial axes.
 """

@@ -2,10 +2,14 @@
 
 from augengine.edits.acquisition import AcquisitionEdit
 from augengine.edits.base import Edit
+from augengine.edits.reconstruction import ReconstructionEdit
 from augengine.edits.synthetic_labels import SyntheticLabelsEdit
 from augengine.edits.tumor_relocation import TumorRelocationEdit
 from augengine.edits.tumor_removal import TumorRemovalEdit
 
 EDITS: dict[str, Edit] = {
-    edit.name: edit for edit in (AcquisitionEdit(), TumorRemovalEdit(), TumorRelocationEdit(), SyntheticLabelsEdit())
-}
+    edit.name: edit
+    for edit in (
+        AcquisitionEdit(), TumorRemovalEdit(), TumorRelocationEdit(), SyntheticLabelsEdit(), ReconstructionEdit(),
+    )
+}  # fmt: skip

@@ -56,10 +56,11 @@ class Skip:
 
 @dataclass(frozen=True)
 class Donor:
-    """A subject of the training split and how it was scanned."""
+    """A subject of the training split, how it was scanned, and whether it has a label map."""
 
     subject_id: str
     acquisition: Acquisition
+    labelled: bool = False
 
 
 @dataclass(frozen=True)

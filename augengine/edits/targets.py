@@ -26,13 +26,25 @@ from augengine.yaml_config import Strict, unset
 class Empirical(Strict):
     """Whole rows of a joint table, drawn as often as they occur, since parameters are never independent.
 
-    `samples`: the training subjects of the data at hand. `duke_protocols`: the published counts of the Duke
-    collection, for the `strict` protocol in which no target comes from the data.
+    `samples`: the training subjects of the data at hand; `labelled` takes those with a label map (true) or without
+    (false), for protocols in which every labelled subject of the other domain is tested on. `duke_protocols`: the
+    published counts of the Duke collection, for the `strict` protocol in which no target comes from the data.
     """
 
     source: Literal["samples", "duke_protocols"] = Field(alias="from", default="samples")
     where: Where = Field(default_factory=dict)
+    labelled: bool | None = Field(default=None, exclude_if=unset)
     _check = field_validator("where")(check_where)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Empirical:
+        if self.labelled is not None and self.source != "samples":
+            raise ValueError("labelled is about the data's own subjects: from samples")
+        return self
+
+    def takes(self, donor: Donor) -> bool:
+        """True if the donor may lend its acquisition."""
+        return self.labelled in (None, donor.labelled) and matches(self.where, donor.acquisition)
 
 
 class Target(Strict):
@@ -74,19 +86,21 @@ def candidates(target: Target, sample: Sample, rng: np.random.Generator, context
         quantile = float(rng.random())
         rows = [Donor("", p.acquisition(quantile)) for p in duke_protocols()]
         donors = [row for row, p in zip(rows, duke_protocols(), strict=True) for _ in range(p.patients)]
-    return [d for d in donors if matches(target.empirical.where, d.acquisition)]
+    return [d for d in donors if target.empirical.takes(d)]
 
 
 def check_donors(target: Target, donors: Sequence[Donor]) -> None:
     """Refuse a choice among the data's own acquisitions that none of them meets: `DataError`."""
     if target.empirical is None or target.empirical.source != "samples":
         return
-    scanned = Counter(donor.acquisition for donor in donors)
-    if not any(matches(target.empirical.where, acquisition) for acquisition in scanned):
+    asked = target.empirical
+    if not any(asked.takes(donor) for donor in donors):
+        scanned = Counter(donor.acquisition for donor in donors if asked.labelled in (None, donor.labelled))
+        kind = {None: "", True: " with a label map", False: " without a label map"}[asked.labelled]
         raise DataError(
-            "target.empirical takes acquisitions of the data's training subjects",
-            found=mismatch(target.empirical.where, scanned) if scanned else "no training subject",
-            next_step="mend target.empirical.where, or take other data",
+            f"target.empirical takes acquisitions of the data's training subjects{kind}",
+            found=mismatch(asked.where, scanned) if scanned else f"no training subject{kind}",
+            next_step="mend target.empirical, or take other data",
         )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ class RefereeDice(RefereeGate):
 
 
 class AcquisitionPrediction(ModelGate):
-    """Gain in a predictor's belief in the planned acquisition, C(output) − C(source), −1…1 (paper 004, 2.4).
+    """Gain in a predictor's belief in the planned acquisition, C(output) − C(source), −1…1 (paper 004, A.5, eq. 9).
 
     C is the mean over the parameters that the edit changes: the probability of a category, the mean probability of
     the right answer for each scan option, and 1 − |error| (0 at worst, in units of the largest value seen in

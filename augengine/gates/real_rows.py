@@ -13,10 +13,10 @@ from augengine.acquisition_terms import alike
 from augengine.gates.base import LESION, Case, Comparison, label_mask, label_of
 from augengine.intensity import denormalise, normalise
 from augengine.io.dataset import dataset_files
-from augengine.io.shards import METADATA_COLUMNS, check_schema, from_row, read_group
+from augengine.io.shards import check_schema, from_row, read_group, read_metadata
 from augengine.io.store import Place, Store
 from augengine.metrics.body import body_mask
-from augengine.policy.spec import Select, matches
+from augengine.policy.spec import Select
 from augengine.records import Acquisition, Sample
 from augengine.rng import generator
 
@@ -124,9 +124,9 @@ def _places(store: Store, select: Select) -> Iterator[tuple[str, int, int]]:
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for group in range(file.num_row_groups):
-            for index, row in enumerate(read_group(file, group, METADATA_COLUMNS).to_pylist()):
-                of_split = select.split is None or row["split"] == select.split
-                if of_split and not row["synthetic"] and matches(select.where, Acquisition(**row["acquisition"])):
+            for index, row in enumerate(read_metadata(file, group)):
+                kind = (row["split"], Acquisition(**row["acquisition"]), row["labelled"])
+                if not row["synthetic"] and select.takes(*kind):
                     yield name, group, index
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from augengine.errors import ConfigError
 from augengine.io.files import FileReader
-from augengine.io.sources import Entry, Listing
+from augengine.io.sources import Entry, Listing, Scanned, Source, Volume
+from augengine.io.tissue import TissueMap, with_tissue
 from augengine.io.walk import visible_files, walk
+from augengine.yaml_config import unknown_name
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,10 @@ YEARS = {
 
 
 class BratsReader(FileReader):
-    """A case per folder; its public name tells the patient, who is the subject: time points stay together."""
+    """A case per folder; its public name tells the patient, who is the subject: time points stay together.
+
+    `--channels flair` takes FLAIR alone; `--tissue` joins a map of tissues to the mask of the tumour.
+    """
 
     year: Year
 
@@ -90,6 +96,7 @@ class BratsReader(FileReader):
             masked = any(entry["masked"] for entry in entries)
             self._check_scheme({self._task(folder) for folder in folders}, masked)
         self.require_labels(entries)
+        self._check_asked(entries)
         taken = {file for entry in entries for file in self.files(entry)}
         rest = {f.path: f.problem or reasons.get(f.path) or self.unused(f.path) for f in walk(self.root)}
         return Listing(entries, unused={path: why for path, why in rest.items() if path not in taken})
@@ -117,6 +124,44 @@ class BratsReader(FileReader):
             else "none is known here: state its codes with --labels name=code,...",
         )  # fmt: skip
 
+    @cached_property
+    def _tissue(self) -> TissueMap | None:
+        return None if self.options.tissue is None else TissueMap.parse(self.options.tissue)
+
+    def _channels(self, task: Task) -> dict[str, str]:
+        """Those of the task, or of them those that `--channels` names, in that order."""
+        asked = self.options.channels
+        for name in asked:
+            if name not in task.channels:
+                raise unknown_name("channel", name, list(task.channels), "--channels")
+        return {name: task.channels[name] for name in asked or task.channels}
+
+    def _check_asked(self, entries: Sequence[Entry]) -> None:
+        """A tissue map that no case has was misspelt."""
+        if entries and self._tissue is not None and not any(entry["tissue"] for entry in entries):
+            raise ConfigError(
+                "--tissue must match a file in the folder of a case", where=str(self.root),
+                found=f"'{self._tissue.pattern}', and no such file", next_step="mend the pattern",
+            )  # fmt: skip
+
+    def files(self, entry: Entry) -> list[str]:
+        """As of every reader, and the map of tissues."""
+        return [*super().files(entry), *([entry["tissue"]] if entry["tissue"] else [])]
+
+    def scan(self, entry: Entry) -> Scanned:
+        """One source, with its map of tissues."""
+        found = super().scan(entry)
+        if entry["tissue"] is None:
+            return found
+        return Scanned([replace(s, spec={**s.spec, "tissue": entry["tissue"]}) for s in found.sources], found.unused)
+
+    def read(self, source: Source) -> Volume:
+        """Channels and mask, and the tissues where they are asked for."""
+        volume, file = super().read(source), source.spec.get("tissue")
+        if file is None or self._tissue is None:
+            return volume
+        return with_tissue(volume, self._tissue.read(self.root / file), self.options.mask_grid)
+
     def _entry(self, folder: str, names: Sequence[str]) -> tuple[Entry, dict[str, str]]:
         """One case, and reasons for the files of its folder that it does not use."""
         case = folder.rpartition("/")[2]
@@ -124,10 +169,11 @@ class BratsReader(FileReader):
         assert match is not None  # the folder was chosen by it
         name = self._task(folder)
         task = self.year.tasks.get(name, Task((), _NEW))
-        found = {c: _named(names, case, task.separator, suffix) for c, suffix in task.channels.items()}
+        found = {c: _named(names, case, task.separator, suffix) for c, suffix in self._channels(task).items()}
         masks = _named(names, case, task.separator, task.mask)
         if not masks:  # case 355 of 2020: the mask is W39_1998.09.19_Segm.nii
             masks = [n for n in names if re.search(r"_segm?\.nii(\.gz)?$", n, re.IGNORECASE)]
+        tissues = [n for n in names if self._tissue is not None and self._tissue.matches(n)]
         missing = [c for c, files in found.items() if not files]
         twice = [c for c, files in [*found.items(), ("the mask", masks)] if len(files) > 1]
         error = None
@@ -136,6 +182,8 @@ class BratsReader(FileReader):
             error = f"task {name} has other codes than the stated scheme; ingest it apart: {own}"
         elif missing:
             error = f"every channel must have its file; missing: {', '.join(missing)}"
+        elif self._tissue is not None and len(tissues) != 1:
+            error = f"every case has one file '{self._tissue.pattern}'; found {len(tissues)}"
         elif twice:
             error = f"a file stands there twice, e.g. as .nii and .nii.gz: {', '.join(twice)}; leave one out"
         mask = masks[0] if len(masks) == 1 else None
@@ -148,11 +196,17 @@ class BratsReader(FileReader):
             "channels": {c: f"{folder}/{files[0]}" for c, files in found.items() if len(files) == 1},
             "mask": None if mask is None else f"{folder}/{mask}",
             "masked": bool(masks),
+            "tissue": f"{folder}/{tissues[0]}" if len(tissues) == 1 else None,
             "spare": [f"{folder}/{n}" for n in spare],
             "error": error,
         }
-        taken = {n for files in (*found.values(), masks) for n in files}
-        return entry, {f"{folder}/{n}": "no channel or mask of this layout" for n in names if n not in taken}
+        taken = {n for files in (*found.values(), masks, tissues) for n in files}
+        others = {n for c, suffix in task.channels.items() for n in _named(names, case, task.separator, suffix)}
+        return entry, {
+            f"{folder}/{n}": "a channel that --channels does not name" if n in others
+            else "no channel or mask of this layout"
+            for n in names if n not in taken
+        }  # fmt: skip
 
 
 def _named(names: Sequence[str], case: str, separator: str, suffix: str) -> list[str]:

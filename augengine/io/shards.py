@@ -228,13 +228,33 @@ def _per_channel(table: pa.Table) -> pa.Table:
     return table.append_column(field, pa.array(rules, field.type))
 
 
+def has_labels(file: pq.ParquetFile, group: int) -> list[bool]:
+    """Whether each row of a row group has a label map.
+
+    The file's statistics say so where all have one, or none; else the label maps are read.
+    """
+    about = file.metadata.row_group(group)
+    columns = [about.column(n) for n in range(about.num_columns)]
+    statistics = next(column.statistics for column in columns if column.path_in_schema == "label")
+    if statistics is not None and statistics.has_null_count and statistics.null_count in (0, about.num_rows):
+        return [statistics.null_count == 0] * about.num_rows
+    valid: list[bool] = file.read_row_group(group, columns=["label"])["label"].is_valid().to_pylist()
+    return valid
+
+
+def read_metadata(file: pq.ParquetFile, group: int) -> list[dict[str, Any]]:
+    """Rows of a row group without pixels; `labelled` says of each whether it has a label map."""
+    rows, labelled = read_group(file, group, METADATA_COLUMNS).to_pylist(), has_labels(file, group)
+    return [{**row, "labelled": there} for row, there in zip(rows, labelled, strict=True)]
+
+
 def iter_metadata(store: Store, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows without pixels, one row group at a time."""
+    """Rows without pixels, one row group at a time; `labelled` says whether a row has a label map."""
     for name in names:
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for group in range(file.num_row_groups):
-            yield from read_group(file, group, METADATA_COLUMNS).to_pylist()
+            yield from read_metadata(file, group)
 
 
 def iter_samples(store: Store, names: Sequence[str]) -> Iterator[Sample]:

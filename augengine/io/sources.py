@@ -23,7 +23,7 @@ from augengine.acquisition_terms import same
 from augengine.errors import ConfigError
 from augengine.label_loss import LabelWatch
 from augengine.records import ACQUISITION_CATEGORICAL, ACQUISITION_NUMERIC, Acquisition, Sample
-from augengine.yaml_config import Strict, unknown_name
+from augengine.yaml_config import Strict, unknown_name, unset
 
 Entry = dict[str, Any]
 _TABLES = ("masks_root", "mapping", "clinical", "boxes", "participants")
@@ -36,6 +36,7 @@ class SourceOptions(Strict):
         labels: label name to code, or None where masks are absent.
         scheme: name of the scheme that `labels` came from, e.g. `brats2021`.
         channels: channel name to file pattern (NIfTI, NRRD) or to suffix, with entities before it (BIDS).
+        tissue: `SCHEME=PATTERN` of a map of brain tissues in each case's folder (BraTS), see `augengine.io.tissue`.
         mask: file pattern of the mask; `none` (BIDS) leaves masks out.
         mask_grid: `image` lays a mask of the image's shape on the image's voxels, whatever its header says; `header`
             believes headers; `auto` does so, too, but refuses one that looks lost.
@@ -55,6 +56,7 @@ class SourceOptions(Strict):
     labels: dict[str, int] | None = None
     scheme: str | None = None
     channels: dict[str, str] = Field(default_factory=dict)
+    tissue: str | None = Field(default=None, exclude_if=unset)
     mask: str | None = None
     mask_grid: Literal["auto", "header", "image"] = "auto"
     acquisition: dict[str, str | float] = Field(default_factory=dict)
@@ -154,7 +156,13 @@ class Source:
         spec = self.spec
         channels, mask = spec.get("channels") or {}, spec.get("mask")
         several = [*(spec.get("files") or ()), *channels.values(), *(spec.get("masks") or ())]
+        several += [spec["tissue"]] if spec.get("tissue") else []
         return tuple(dict.fromkeys([*several, *([mask] if mask else []), *(spec.get("sidecars") or ())]))
+
+    @property
+    def labelled(self) -> bool:
+        """True if a mask or a map of tissues belongs to it."""
+        return bool(self.spec.get("mask") or self.spec.get("masks") or self.spec.get("tissue"))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` is the inverse."""

@@ -19,7 +19,6 @@ from typing import Literal
 import numpy as np
 import safetensors.torch
 import torch
-from monai.networks.nets import resnet50
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -27,12 +26,12 @@ from augengine.diffusion.checkpoint import load_model
 from augengine.diffusion.discriminative import Segmenter
 from augengine.errors import CheckpointError, ConfigError, DataError
 from augengine.io.store import Store
+from augengine.metrics.chunks import chunked
 from augengine.metrics.extractor import Extractor
 from augengine.metrics.meshnet import load_meshnet
 from augengine.metrics.radiomics import RADIOMICS
 
 ExtractorKind = Literal["checkpoint", "meshnet", "resnet50", "radiomics"]
-CHUNK = 8
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -64,6 +63,8 @@ def load_extractor(
         network, found = load_meshnet(weights_path)
         extractor = Extractor("meshnet-1", _pooled(_per_channel(network.to(device)), device), found)
     else:
+        from monai.networks.nets import resnet50  # late: importing MONAI takes seconds
+
         network = resnet50(spatial_dims=2, n_input_channels=3, conv1_t_stride=2, feed_forward=False,
                            bias_downsample=False)  # fmt: skip
         extractor = from_safetensors("resnet50-1", network, weights_path, device=device)
@@ -138,7 +139,7 @@ def _pooled(maps: Callable[[Tensor], Tensor], device: str) -> Callable[[np.ndarr
         flat = maps(x).flatten(2).double()
         return torch.cat([flat.mean(2), flat.std(2, correction=0)], dim=1)
 
-    return _chunked(run, device)
+    return chunked(run, device)
 
 
 def _pictures(network: nn.Module, device: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -151,20 +152,4 @@ def _pictures(network: nn.Module, device: str) -> Callable[[np.ndarray], np.ndar
         out: Tensor = network((x.expand(-1, 3, -1, -1).clamp(0, 1) - mean) / sd)
         return out if out.ndim == 2 else out.flatten(2).mean(2)
 
-    return _chunked(run, device)
-
-
-def _chunked(run: Callable[[Tensor], Tensor], device: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Every chunk of slices has `CHUNK` rows, the last one padded: how many there are then changes no bit of a row."""
-
-    @torch.no_grad()
-    def features(images: np.ndarray) -> np.ndarray:
-        rows, size = [], CHUNK if images.ndim == 4 else 1
-        for start in range(0, len(images), size):
-            chunk = images[start : start + size]
-            padded = np.concatenate([chunk, np.repeat(chunk[-1:], size - len(chunk), axis=0)])
-            found = run(torch.from_numpy(np.ascontiguousarray(padded, np.float32)).to(device))
-            rows.append(found[: len(chunk)].float().cpu().numpy())
-        return np.concatenate(rows)
-
-    return features
+    return chunked(run, device)

@@ -11,8 +11,9 @@ import numpy as np
 
 from augengine.errors import DataError
 from augengine.metrics.extractor import Extractor, same_extractor
-from augengine.metrics.frechet import Gaussian
+from augengine.metrics.frechet import SHAPE, Gaussian
 from augengine.metrics.partial import Pair
+from augengine.records import Sample
 from augengine.rng import derive
 
 GROUPS = 10
@@ -100,6 +101,29 @@ class FeatureMeasure:
         features = self.extractor.of(samples)
         ids, subjects = [s.sample_id for s in samples], [s.subject_id for s in samples]
         return FeatureSet.of(self.extractor.id, features, ids, subjects, self.keep)
+
+
+class LabelMeasure:
+    """Rows in, the `FeatureSet` of the shapes of their labels out; rows that show none of the `labels` are left out."""
+
+    def __init__(self, labels: Sequence[str], keep: int = 2048) -> None:
+        self.labels, self.keep = tuple(labels), keep
+        self.id = f"{SHAPE.name} of {', '.join(self.labels)}"
+
+    def __call__(self, pairs: Sequence[Pair]) -> FeatureSet | None:
+        """None if no row shows one of the labels."""
+        maps = [(pair.sample, planes) for pair in pairs if (planes := self._planes(pair.sample)) is not None]
+        if not maps:
+            return None
+        features = np.concatenate([SHAPE.features(planes[None]) for _, planes in maps])
+        ids, subjects = [s.sample_id for s, _ in maps], [s.subject_id for s, _ in maps]
+        return FeatureSet.of(self.id, features, ids, subjects, self.keep)
+
+    def _planes(self, sample: Sample) -> np.ndarray | None:
+        if sample.label is None:
+            return None
+        planes = np.stack([sample.label == sample.labels.get(name, -1) for name in self.labels])
+        return planes if planes.any() else None
 
 
 def group_of(subject: str) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from augengine.errors import DataError
@@ -35,15 +33,3 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     check_masks(a, b)
     union = np.count_nonzero(a | b)
     return float(np.count_nonzero(a & b) / union) if union else 1.0
-
-
-def class_dice(a: np.ndarray, b: np.ndarray, classes: Mapping[str, int]) -> dict[str, float]:
-    """Dice of every class (name to code) of two label maps of one shape.
-
-    A class that occurs in neither map is NaN, not 1: absent classes would raise a mean over classes.
-    """
-    out = {}
-    for name, code in classes.items():
-        in_a, in_b = a == code, b == code
-        out[name] = dice(in_a, in_b) if in_a.any() or in_b.any() else float("nan")
-    return out

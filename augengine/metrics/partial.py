@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -28,8 +28,38 @@ class Partial(Protocol):
 class Measure(Protocol):
     """Made once per worker from plain arguments."""
 
-    def __call__(self, pairs: Sequence[Pair]) -> Partial:
-        """The contribution of at least one row."""
+    def __call__(self, pairs: Sequence[Pair]) -> Any:
+        """The contribution of at least one row, a `Partial`; None where none of them says anything."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Contributions to several measures, by name; a measure that no row has said anything to is missing."""
+
+    found: Mapping[str, Any]
+
+    def merge(self, other: Parts) -> Parts:
+        """Both, measure by measure."""
+        found = dict(self.found)
+        for name, more in other.found.items():
+            found[name] = found[name].merge(more) if name in found else more
+        return Parts(found)
+
+
+class Together:
+    """Several measures in one pass over the rows.
+
+    Args:
+        measures: name to what makes the measure, and the arguments of that.
+    """
+
+    def __init__(self, measures: Mapping[str, tuple[Callable[..., Measure], Mapping[str, Any]]]) -> None:
+        self.measures = {name: make(**arguments) for name, (make, arguments) in measures.items()}
+
+    def __call__(self, pairs: Sequence[Pair]) -> Parts:
+        """The contributions to each."""
+        found = {name: measure(pairs) for name, measure in self.measures.items()}
+        return Parts({name: part for name, part in found.items() if part is not None})
 
 
 @dataclass(frozen=True)

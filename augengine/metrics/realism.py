@@ -8,7 +8,7 @@ distance, which changes little with a tenth of the rows, cancels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,12 +92,6 @@ def small_set_distance(
     extractor = same_extractor(synthetic.extractor, real.extractor)
     made, held_out = (s.kept.astype(np.float64) for s in (synthetic, real))
     return set_distance(made, held_out, real.kept_subjects, n, extractor=extractor, rng=rng, draws=draws)
-
-
-def table(scores: Sequence[Score]) -> list[Score]:
-    """Scores that may stand in one table, sorted by metric and value; those of two extractors are a `DataError`."""
-    same_extractor(*(score.extractor for score in scores))
-    return sorted(scores, key=lambda score: (score.metric, score.value))
 
 
 def _score(

@@ -7,14 +7,15 @@ All measures are of one row; a measure that does not apply to a row (no lesion i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import uniform_filter
 
 from augengine.errors import DataError
-from augengine.metrics.overlap import check_masks, class_dice, iou
+from augengine.metrics.overlap import check_masks, dice, iou
 
 VOID_BELOW = 0.05
 THRESHOLDS = np.linspace(0.01, 1.0, 100)
@@ -98,33 +99,52 @@ def diffmap_iou(before: np.ndarray, after: np.ndarray, lesion: np.ndarray, thres
     Args:
         before, after: (C, *spatial).
         lesion: bool (*spatial).
-        threshold: from `choose_threshold` on validation rows.
+        threshold: `IouCurve.best` of validation rows.
     """
     return iou(difference_map(before, after) >= threshold, lesion) if lesion.any() else math.nan
 
 
-def choose_threshold(rows: Iterable[Edited], candidates: np.ndarray = THRESHOLDS) -> float:
-    """The threshold with the highest mean IoU over validation rows, the lowest of equals.
+@dataclass(frozen=True)
+class IouCurve:
+    """IoU of what changed with the lesion at every candidate threshold, summed over rows that have a lesion.
 
-    Args:
-        rows: edited validation rows; those without a lesion are left out.
-        candidates: thresholds to choose from, on the normalised scale.
-
-    Raises:
-        DataError: no row has a lesion.
+    Attributes:
+        total: float64 (candidates,).
+        rows: how many rows.
+        candidates: thresholds on the normalised scale, rising.
     """
-    curves = []
-    for before, after, lesion in rows:
-        if lesion.any():
-            change = difference_map(before, after)
-            inside, outside = (
-                np.count_nonzero(mask) - np.searchsorted(np.sort(change[mask]), candidates)
-                for mask in (lesion, ~lesion)
+
+    total: np.ndarray
+    rows: int
+    candidates: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Iterable[Edited], candidates: np.ndarray = THRESHOLDS) -> IouCurve:
+        """The curve of some rows."""
+        total, count = np.zeros(len(candidates)), 0
+        for before, after, lesion in rows:
+            if lesion.any():
+                change = difference_map(before, after)
+                inside, outside = (
+                    np.count_nonzero(mask) - np.searchsorted(np.sort(change[mask]), candidates)
+                    for mask in (lesion, ~lesion)
+                )
+                total += inside / (np.count_nonzero(lesion) + outside)
+                count += 1
+        return cls(total, count, candidates)
+
+    def merge(self, other: IouCurve) -> IouCurve:
+        """Both."""
+        return IouCurve(self.total + other.total, self.rows + other.rows, self.candidates)
+
+    @property
+    def best(self) -> float:
+        """The threshold with the highest mean IoU, the lowest of equals; a `DataError` if no row has a lesion."""
+        if not self.rows:
+            raise DataError(
+                "a threshold is chosen on rows with a lesion", next_step="add validation rows with a tumour"
             )
-            curves.append(inside / (np.count_nonzero(lesion) + outside))
-    if not curves:
-        raise DataError("a threshold is chosen on rows with a lesion", next_step="add validation rows with a tumour")
-    return float(candidates[np.argmax(np.mean(curves, axis=0))])
+        return float(self.candidates[np.argmax(self.total)])
 
 
 def rmse(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
@@ -138,15 +158,17 @@ def psnr(a: np.ndarray, b: np.ndarray, mask: np.ndarray, peak: float = 1.0) -> f
     return math.inf if error == 0 else 20 * math.log10(peak / error)
 
 
-def gen_dice(referee_segmentation: np.ndarray, requested_mask: np.ndarray, classes: Mapping[str, int]) -> float:
+def gen_dice(seen: np.ndarray, requested: np.ndarray) -> float:
     """GenDice (Mohan et al. §6.2): did the image become what the mask asked for?
 
     Args:
-        referee_segmentation: label map that a referee finds in the generated image.
-        requested_mask: label map that the image was generated from.
-        classes: name to code; the mean runs over those that occur in either map.
+        seen: bool (R, *spatial), where a referee finds each region in the generated image.
+        requested: bool (R, *spatial), the regions that the image was generated from.
+
+    Returns:
+        Mean Dice over the regions that occur in either; NaN where none does.
     """
-    found = [v for v in class_dice(referee_segmentation, requested_mask, classes).values() if not math.isnan(v)]
+    found = [dice(a, b) for a, b in zip(seen, requested, strict=True) if a.any() or b.any()]
     return float(np.mean(found)) if found else math.nan
 
 

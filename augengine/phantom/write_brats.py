@@ -9,7 +9,6 @@ from typing import Literal
 import nibabel as nib
 import numpy as np
 
-from augengine.errors import ConfigError
 from augengine.phantom.brain_cohort import BrainCohort
 from augengine.records import Sample
 
@@ -23,6 +22,8 @@ CODES: dict[int, dict[str, int]] = {
     2021: {"necrosis": 1, "oedema": 2, "enhancing": 4},
     2023: {"necrosis": 1, "oedema": 2, "enhancing": 3},
 }
+SYNTHSEG = {"csf": 24, "grey_matter": 3, "white_matter": 2}
+"""A code of SynthSeg for each tissue."""
 
 
 def case_name(index: int, year: Year) -> str:
@@ -33,28 +34,26 @@ def case_name(index: int, year: Year) -> str:
 def write_brats_subject(cohort: BrainCohort, index: int, folder: Path, year: Year = 2021) -> None:
     """Write the four channels and the mask of one subject. Subjects are independent.
 
-    Raises:
-        ConfigError: the cohort labels tissues; a BraTS mask holds the parts of the tumour alone.
+    Of a cohort that labels tissues they stand in a file of their own, `…synthseg.nii.gz`, as SynthSeg would have named
+    them; under the tumour it says white matter.
     """
-    if cohort.labels != "lesion":
-        raise ConfigError(
-            "BraTS masks hold lesion labels", found=cohort.labels,
-            next_step="use labels 'lesion', or write shards",
-        )  # fmt: skip
     sample, name = cohort.scan(index), case_name(index, year)
     (folder / name).mkdir(parents=True, exist_ok=True)
     suffixes = SUFFIXES[year]
     for channel, image in zip(sample.channels, sample.image, strict=True):
         _save(folder / name / f"{name}{suffixes[channel]}.nii.gz", image.astype(np.int16), sample.affine)
     _save(folder / name / f"{name}{suffixes['seg']}.nii.gz", recoded(sample, CODES[year]), sample.affine)
+    if cohort.labels == "tissue":
+        tissue = recoded(sample, {**SYNTHSEG, **dict.fromkeys(CODES[year], SYNTHSEG["white_matter"])})
+        _save(folder / name / f"{name}{suffixes['seg'][0]}synthseg.nii.gz", tissue, sample.affine)
 
 
 def recoded(sample: Sample, codes: dict[str, int]) -> np.ndarray:
-    """The sample's label uint8 (I, J, K) in other codes, by name."""
+    """The sample's label uint8 (I, J, K) in other codes, by name; 0 where `codes` does not know one."""
     label = sample.label if sample.label is not None else np.zeros(sample.image.shape[1:], np.uint8)
     out = np.zeros_like(label)
     for name, code in sample.labels.items():
-        out[label == code] = codes[name]
+        out[label == code] = codes.get(name, 0)
     return out
 
 

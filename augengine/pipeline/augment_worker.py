@@ -12,7 +12,7 @@ from augengine.diffusion.checkpoint import load_generator
 from augengine.edits.base import Donor
 from augengine.errors import AugengineError, DataError
 from augengine.gates import Tools
-from augengine.io.shards import from_row, read_group
+from augengine.io.shards import from_row, has_labels, read_group
 from augengine.io.store import Place, Store
 from augengine.load import Mixture
 from augengine.pipeline.outcomes import Rows, count_reasons
@@ -48,7 +48,7 @@ class AugmentWorker:
         self.data = Store.at(data)
         places = {Store.at(place) for roles in models.values() for place in roles.values()}
         loaded = {place: load_generator(place, device=device) for place in sorted(places, key=str)}
-        found = [Donor(d["subject_id"], Acquisition(**d["acquisition"])) for d in donors]
+        found = [Donor(d["subject_id"], Acquisition(**d["acquisition"]), d["labelled"]) for d in donors]
         tools = Tools(device)
         own = {name: {r: loaded[Store.at(place)] for r, place in roles.items()} for name, roles in models.items()}
         self.makers = {
@@ -78,10 +78,11 @@ class AugmentWorker:
 
     def _rows(self, spec: dict[str, Any], columns: list[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
         """Place in the row group and values of the unit's rows: those that its policy is to make."""
-        table = read_group(self.data.parquet(spec["name"]), int(spec["group"]), columns)
+        file, group = self.data.parquet(spec["name"]), int(spec["group"])
+        table, labelled = read_group(file, group, columns), has_labels(file, group)
         start, length = (int(spec["row"]), 1) if "row" in spec else (0, None)
         for n, row in enumerate(table.slice(start, length).to_pylist(), start):
-            drawn = self.mixture.drawn(row, spec["replicate"])
+            drawn = self.mixture.drawn({**row, "labelled": labelled[n]}, spec["replicate"])
             if drawn is not None and drawn.name == spec["policy"]:
                 yield n, row
 

@@ -21,7 +21,10 @@ from augengine.pipeline.survey import Source
 from augengine.policy.spec import Select, mismatch
 from augengine.records import Acquisition, Sample
 
-Count = Callable[[], Mapping[tuple[str | None, Acquisition], int]]
+Kind = tuple[str | None, Acquisition, bool]
+"""Split and acquisition of a row, and whether it has a label map."""
+
+Count = Callable[[], Mapping[Kind, int]]
 
 
 def check_choices(store: Store, mixture: Mixture, source: Source) -> dict[str, str]:
@@ -97,23 +100,29 @@ def _idle(mixture: Mixture, source: Source, count: Count) -> dict[str, str]:
     return {name: reason for name, select in selects.items() if (reason := why_nothing(select, found))}
 
 
-def count_acquisitions(store: Store) -> Counter[tuple[str | None, Acquisition]]:
-    """Rows of a data set by split and acquisition."""
+def count_acquisitions(store: Store) -> Counter[Kind]:
+    """Rows of a data set by split, acquisition, and whether they have a label map."""
     rows = iter_metadata(store, dataset_files(store))
-    return Counter((row["split"], Acquisition(**row["acquisition"])) for row in rows)
+    return Counter((row["split"], Acquisition(**row["acquisition"]), row["labelled"]) for row in rows)
 
 
-def why_nothing(select: Select, found: Mapping[tuple[str | None, Acquisition], int]) -> str | None:
+def why_nothing(select: Select, found: Mapping[Kind, int]) -> str | None:
     """Why `select` takes none of the rows; None if it takes some."""
-    if any(select.takes(split, acquisition) for split, acquisition in found):
+    if any(select.takes(*kind) for kind in found):
         return None
     here: Counter[Acquisition] = Counter()
-    for (split, acquisition), rows in found.items():
+    labelled: Counter[Acquisition] = Counter()
+    for (split, acquisition, there), rows in found.items():
         if select.split in (None, split):
             here[acquisition] += rows
+            if select.labelled in (None, there):
+                labelled[acquisition] += rows
+    if here and not labelled:
+        wanted = "with" if select.labelled else "without"
+        return f"{sum(here.values())} of split {select.split}, none {wanted} a label map"
     if here:
-        return mismatch(select.where, here)
+        return mismatch(select.where, labelled)
     splits: Counter[str] = Counter()
-    for (split, _), rows in found.items():
+    for (split, _, _), rows in found.items():
         splits[str(split)] += rows
     return f"none of split {select.split}: {', '.join(f'{n} of {name}' for name, n in sorted(splits.items()))}"

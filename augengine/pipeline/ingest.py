@@ -75,6 +75,7 @@ def ingest(
     preparation: Preparation | None = None,
     split_seed: int = 0,
     fractions: Sequence[float] = DEFAULT_FRACTIONS,
+    labelled_fractions: Sequence[float] | None = None,
     licence: str | None = None,
     actors: Actors = Actors(),  # noqa: B008  (frozen)
     plan: IngestPlan | None = None,
@@ -87,6 +88,7 @@ def ingest(
         out: output folder: local path, fsspec URI, or a `Store` with storage options.
         fractions: of subjects in train, val, test.
         plan: what `plan_ingest` made of the same folder and options, if it has been called.
+        labelled_fractions: the same of subjects with a mask, who are then split by themselves.
         licence: of the data, which what is made from them inherits; the same call with another one changes it.
         progress: called with stage (`headers`, `volumes`), done, total and row counts.
 
@@ -100,15 +102,19 @@ def ingest(
         RunError: the output folder holds another run, or counts do not reconcile.
     """
     options, preparation = options or SourceOptions(), preparation or Preparation()
-    plan = plan or plan_ingest(root, layout, options, split_seed, fractions, actors.inline, progress)
+    plan = plan or plan_ingest(
+        root, layout, options, split_seed, fractions, actors.inline, progress, labelled_fractions=labelled_fractions
+    )
     reader, sources, splits = plan.reader, plan.sources, plan.splits
     store = Store.at(out)
-    settings = {
+    settings: dict[str, Any] = {
         "layout": reader.layout,
         "preparation": preparation.model_dump(),
         "options": options.identity(),
         "split": {"seed": split_seed, "fractions": list(fractions)},
     }
+    if labelled_fractions is not None:
+        settings["split"]["labelled_fractions"] = list(labelled_fractions)
     fingerprint = {"stage": "ingest", **settings, "sources": digest([s.to_json() for s in sources])}
     summary = run_units(
         plan_units(sources, splits, reader.root),
@@ -198,6 +204,8 @@ def plan_ingest(
     fractions: Sequence[float] = DEFAULT_FRACTIONS,
     inline: bool = False,
     progress: Progress | None = None,
+    *,
+    labelled_fractions: Sequence[float] | None = None,
 ) -> IngestPlan:
     """List a folder, read all headers, name subjects and sites, and split; reads no pixels and writes nothing.
 
@@ -216,7 +224,7 @@ def plan_ingest(
     named = [*grouped(rest), *unused]
     count = sum(1 for folder in _roots(reader) for _ in walk(folder))
     points = time_points(sources, options)
-    splits = _splits(sources, options, split_seed, fractions, points.patients)
+    splits = _splits(sources, options, split_seed, (fractions, labelled_fractions), points.patients)
     return IngestPlan(reader, sources, splits, shared, named, count, points.hint)
 
 
@@ -447,24 +455,37 @@ def _splits(
     sources: Sequence[Source],
     options: SourceOptions,
     seed: int,
-    fractions: Sequence[float],
+    fractions: tuple[Sequence[float], Sequence[float] | None],
     patients: Mapping[str, str],
 ) -> dict[str, str]:
     """Split of every subject with a usable volume; subjects of one patient share it.
 
-    A patient with an image that the data set itself puts into a split goes there whole.
+    A patient with an image that the data set itself puts into a split goes there whole. `fractions` are those of all
+    patients, and those of patients with a mask where these are split by themselves.
     """
     acquisitions: dict[str, list[Acquisition]] = defaultdict(list)
     sites: dict[str, str | None] = {}
     fixed: dict[str, str] = {}
     subjects: dict[str, str] = {}
+    labelled: dict[str, bool] = {}
     for source in sources:
         if source.error is None:
             patient = subjects[source.subject_id] = patients.get(source.subject_id, source.subject_id)
             sites.setdefault(patient, source.site)
+            labelled[patient] = labelled.get(patient, False) or source.labelled
             acquisitions[patient].append(source.acquisition.replace(**options.acquisition))
             if source.split is not None:
                 fixed[patient] = source.split
-    free = {p: categories(a, sites[p]) for p, a in acquisitions.items() if p not in fixed}
-    found = {**assign_splits(free, seed, fractions), **fixed}
+    mixed = len(set(labelled.values())) > 1
+    free = {
+        p: categories(a, sites[p], labelled[p] if mixed else None) for p, a in acquisitions.items() if p not in fixed
+    }
+    of_all, of_labelled = fractions
+    if of_labelled is None:
+        found = {**assign_splits(free, seed, of_all), **fixed}
+    else:
+        parts = (({p: c for p, c in free.items() if labelled[p] == there}, there) for there in (True, False))
+        found = dict(fixed)
+        for part, there in parts:
+            found |= assign_splits(part, seed, of_labelled if there else of_all)
     return {subject: found[patient] for subject, patient in subjects.items()}

@@ -18,7 +18,7 @@ from augengine.io.dataset import dataset_files
 from augengine.io.shards import check_schema, from_row, read_group
 from augengine.io.store import Place, Store
 from augengine.metrics.partial import Measure, Pair, Partial
-from augengine.pipeline.units import Actors, on_actors
+from augengine.pipeline.units import Actors, Progress, on_actors
 from augengine.records import Sample
 
 
@@ -44,6 +44,7 @@ def measure(
     parents: Place | None = None,
     split: str | None = None,
     actors: Actors = Actors(),  # noqa: B008  (frozen)
+    progress: Progress | None = None,
 ) -> Any:
     """Stream a folder through a measure.
 
@@ -54,6 +55,7 @@ def measure(
             names as parent.
         split: only rows of this split.
         actors: how the work is spread; never changes the result.
+        progress: told of every row group.
 
     Returns:
         The merged `Partial`.
@@ -66,7 +68,9 @@ def measure(
     groups = _row_groups(store)
     job = _Job(store, make, dict(arguments or {}), above, _row_groups(above) if above else (), split)
     merged: Partial | None = None
-    for partial in _inline(groups, job) if actors.inline else _on_ray(groups, job, actors):
+    for done, partial in enumerate(_inline(groups, job) if actors.inline else _on_ray(groups, job, actors), 1):
+        if progress:
+            progress(done, len(groups), {})
         if partial is not None:
             merged = partial if merged is None else merged.merge(partial)
     if merged is None:
@@ -106,7 +110,8 @@ class _Meter:
         if not wanted:
             return None
         rows = read_group(file, group.number).take(wanted).to_pylist()
-        return self.measure(self._pairs([from_row(row) for row in rows]))
+        partial: Partial | None = self.measure(self._pairs([from_row(row) for row in rows]))
+        return partial
 
     def _pairs(self, samples: Sequence[Sample]) -> list[Pair]:
         if self.job.parents is None:

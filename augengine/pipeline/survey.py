@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from augengine.edits.base import Donor
 from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files
-from augengine.io.shards import METADATA_COLUMNS, check_schema, read_group
+from augengine.io.shards import check_schema, read_metadata
 from augengine.io.store import Store
 from augengine.load import Mixture
 from augengine.records import Acquisition, IntensityRule
@@ -65,17 +65,17 @@ class Source:
 def survey(store: Store, mixture: Mixture) -> Source:
     """Stream the metadata once; memory grows with subjects and row groups, not with rows."""
     groups: list[Group] = []
-    donors: dict[str, Acquisition] = {}
+    donors: dict[str, Donor] = {}
     scales: dict[str, set[Scale]] = {m.name: set() for m in mixture.members}
     taken: dict[str, set[Donor]] = {m.name: set() for m in mixture.members}
     names, rows, left_out = dataset_files(store), 0, Counter[str]()
     splits = {m.policy.select.split for m in mixture.members}
-    for name in names:
-        file = store.parquet(name)
-        check_schema(file, store.path(name))
+    for shard in names:
+        file = store.parquet(shard)
+        check_schema(file, store.path(shard))
         for group in range(file.num_row_groups):
             selected, requested = 0, Counter[tuple[str, int]]()
-            for row in read_group(file, group, METADATA_COLUMNS).to_pylist():
+            for row in read_metadata(file, group):
                 rows += 1
                 if mixture.takes(row):
                     selected += 1
@@ -88,16 +88,24 @@ def survey(store: Store, mixture: Mixture) -> Source:
                         taken[member.name].add(Donor(row["subject_id"], Acquisition(**row["acquisition"])))
                 else:
                     other = None not in splits and row["split"] not in splits
-                    left_out[f"split is {row['split']}" if other else "select.where"] += 1
+                    left_out[f"split is {row['split']}" if other else _why(row, mixture)] += 1
                 if row["split"] == "train" and not row["synthetic"]:
-                    donors[row["subject_id"]] = Acquisition(**row["acquisition"])
-            groups.append(Group(name, group, selected, dict(requested)))
+                    name = row["subject_id"]
+                    labelled = row["labelled"] or (name in donors and donors[name].labelled)
+                    donors[name] = Donor(name, Acquisition(**row["acquisition"]), labelled)
+            groups.append(Group(shard, group, selected, dict(requested)))
     return Source(
         tuple(groups),
-        tuple(Donor(s, a) for s, a in sorted(donors.items())),
+        tuple(donor for _, donor in sorted(donors.items())),
         {member: tuple(sorted(found, key=str)) for member, found in scales.items()},
         content_digest(store, names),
         rows,
         left_out,
         {member: frozenset(found) for member, found in taken.items()},
     )
+
+
+def _why(row: Mapping[str, Any], mixture: Mixture) -> str:
+    """The key of `select` that leaves out a row of a split that some policy takes."""
+    otherwise = {**row, "labelled": not row["labelled"]}
+    return "select.labelled" if mixture.takes(otherwise) else "select.where"

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from augengine.acquisition_terms import nearest, same
 from augengine.records import ACQUISITION_NUMERIC, Acquisition
 from augengine.rng import digest
-from augengine.yaml_config import Strict
+from augengine.yaml_config import Strict, unset
 
 Scalar = str | float | int
 Where = dict[str, Scalar | list[Scalar]]
@@ -62,15 +62,23 @@ def check_where(where: Where) -> Where:
 
 
 class Select(Strict):
-    """Which rows of the data are edited."""
+    """Which rows of the data are edited.
+
+    Attributes:
+        split: that of the rows; None takes all.
+        where: values of acquisition parameters that they state.
+        labelled: only rows with a label map (true) or without (false); None takes both.
+    """
 
     split: Literal["train", "val", "test"] | None = "train"
     where: Where = Field(default_factory=dict)
+    labelled: bool | None = Field(default=None, exclude_if=unset)
     _check = field_validator("where")(check_where)
 
-    def takes(self, split: str | None, acquisition: Acquisition) -> bool:
-        """True if a row of this split and acquisition is to be edited."""
-        return (self.split is None or split == self.split) and matches(self.where, acquisition)
+    def takes(self, split: str | None, acquisition: Acquisition, labelled: bool) -> bool:
+        """True if a row of this split and acquisition, with or without a label map, is to be edited."""
+        there = self.split in (None, split) and self.labelled in (None, labelled)
+        return there and matches(self.where, acquisition)
 
 
 class ModelRef(Strict):

@@ -69,17 +69,3 @@ def row_groups(store: Store) -> Iterator[tuple[str, int, pq.ParquetFile]]:
 def rows_of(table: pa.Table, places: Sequence[int]) -> list[dict[str, Any]]:
     """Some rows of a table as Python values."""
     return [dict(row) for row in table.take(pa.array(places, pa.int64())).to_pylist()]
-
-
-def has_labels(file: pq.ParquetFile, group: int) -> list[bool]:
-    """Whether each row of a row group has a label map.
-
-    The file's statistics say so where all have one, or none; else the label maps are read.
-    """
-    about = file.metadata.row_group(group)
-    columns = [about.column(n) for n in range(about.num_columns)]
-    statistics = next(column.statistics for column in columns if column.path_in_schema == "label")
-    if statistics is not None and statistics.has_null_count and statistics.null_count in (0, about.num_rows):
-        return [statistics.null_count == 0] * about.num_rows
-    valid: list[bool] = file.read_row_group(group, columns=["label"])["label"].is_valid().to_pylist()
-    return valid

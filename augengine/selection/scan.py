@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from augengine.errors import DataError
+from augengine.io.shards import has_labels
 from augengine.io.store import Store
 from augengine.leakage import donors_of
 from augengine.records import IntensityRule
@@ -18,7 +19,7 @@ from augengine.selection import ratio
 from augengine.selection.agreement import Scheme
 from augengine.selection.conditions import GATE, Condition, columns_of
 from augengine.selection.group import Group
-from augengine.selection.reading import Metadata, has_labels, metadata
+from augengine.selection.reading import Metadata, metadata
 from augengine.selection.request import Request
 from augengine.yaml_config import unknown_name
 

@@ -6,12 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from augengine import rng
 from augengine.diffusion.autoencoding_loss import AutoencodingLossSpec
 from augengine.diffusion.intensity_spec import IntensityRecipe, named
 from augengine.diffusion.spec import GENERATORS, DiffusionSpec, Kind, NetworkSpec
+from augengine.policy.spec import Where, check_where
 from augengine.train.data import Rows
 from augengine.yaml_config import Document, Strict, unset
 
@@ -34,12 +35,14 @@ class WarpRecipe(Strict):
     Attributes:
         rotation_deg, scale, shift: largest deviation; scale relative to 1, shift relative to the field of view.
         flip: mirror the first axis (left and right) of half the rows.
+        flip_axes: mirror these axes, each in half the rows, instead of the first; slices have no third.
     """
 
     rotation_deg: float = Field(default=15.0, ge=0, le=180)
     scale: float = Field(default=0.2, ge=0, lt=1)
     shift: float = Field(default=0.12, ge=0, lt=1)
     flip: bool = True
+    flip_axes: tuple[Literal[0, 1, 2], ...] = Field(default=(0,), exclude_if=lambda value: value == (0,))
 
 
 class ClassicalRecipe(Strict):
@@ -134,6 +137,10 @@ class DataRecipe(Strict):
         regions: named unions of labels, outermost first where they nest.
         lesion: labels that make a lesion.
         context: offsets of neighbouring slices shown as further inputs (2.5D), such as `[-1, 1]`.
+        split: rows that train; the validation loss is of split `val`, or of none where that trains.
+        where: acquisition parameters that a row must state, as in a policy's `select`; the validation loss follows.
+        labelled: rows with a label map (true) or without one (false); none takes both. What has `regions` needs label
+            maps anyway.
         showing: labels of which a row must show one to be trained on; none takes every row.
         fold: `[k, n]` leaves out the subjects of fold k (from 0) of n, for out-of-fold predictions.
         augmented_per_real: augmented rows, those with provenance, for every real row (see `train.data.Rows`); none
@@ -148,6 +155,9 @@ class DataRecipe(Strict):
     regions: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     lesion: tuple[str, ...] = ()
     context: tuple[int, ...] = ()
+    split: Literal["train", "val", "test"] = Field(default="train", exclude_if=lambda value: value == "train")
+    where: Where = Field(default_factory=dict, exclude_if=unset)
+    labelled: bool | None = Field(default=None, exclude_if=unset)
     showing: tuple[str, ...] = ()
     fold: tuple[int, int] | None = None
     augmented_per_real: float | None = Field(default=None, ge=0, exclude_if=unset)
@@ -155,20 +165,26 @@ class DataRecipe(Strict):
     window_groups: int = Field(default=8, ge=1)
     cache_mb: int = Field(default=1024, ge=16)
 
-    def rows(self, split: str) -> Rows:
-        """The rows of a split that this recipe takes; folds divide the training split alone.
+    _check_where = field_validator("where")(check_where)
+
+    def rows(self, use: Literal["train", "val"]) -> Rows:
+        """The rows that this recipe takes for training, or for the validation loss; folds divide the first alone.
 
         Whatever learns regions takes rows with a label map only: without one, all would seem to be background.
         """
-        labelled, ratio = bool(self.regions), self.augmented_per_real
-        if split == "train":
-            return Rows(split, self.fold, self.showing, labelled, ratio)
-        return Rows(split, None, self.showing, labelled, None if ratio is None else 0)
+        labelled, ratio = True if self.regions else self.labelled, self.augmented_per_real
+        if use == "train":
+            return Rows(self.split, self.fold, self.showing, labelled, ratio, self.where)
+        return Rows("val", None, self.showing, labelled, None if ratio is None else 0, self.where)
 
     @model_validator(mode="after")
     def _fits(self) -> DataRecipe:
         if self.fold is not None and not 0 <= self.fold[0] < self.fold[1]:
             raise ValueError("fold is [k, n] with k from 0 to n - 1")
+        if self.labelled is False and (self.regions or self.showing):
+            raise ValueError("rows without label maps (labelled: false) have no regions and show no labels")
+        if self.split == "val" and self.validation_rows:
+            raise ValueError("rows of split val that train cannot validate: set validation_rows: 0")
         return self
 
 

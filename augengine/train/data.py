@@ -24,16 +24,15 @@ from augengine.diffusion.volume_context import neighbour_index
 from augengine.errors import DataError
 from augengine.intensity import normalise
 from augengine.io.dataset import dataset_files
+from augengine.io.labellers import labellers
 from augengine.io.shards import check_schema, from_row, read_group
 from augengine.io.store import Place, Store
+from augengine.policy.spec import Where, matches
 from augengine.records import Acquisition, IntensityRule, Provenance, Sample
 from augengine.selection.folds import fold_of
 from augengine.selection.ratio import rank, rank_limit
 
 Uris = Place | Sequence[Place]
-
-LABELLERS = "labelled_by.json"
-"""File of a data set whose label maps are a model's: role → sha256 of its weights."""
 
 _SURVEY_COLUMNS = [
     "sample_id", "subject_id", "split", "channels", "image_shape", "label_names", "spacing_mm", "acquisition",
@@ -104,29 +103,35 @@ class Batch:
 class Rows:
     """Which rows of a data set: those of `split`, less the subjects of fold `fold[0]` of `fold[1]`.
 
-    Where `showing` names labels, only rows whose label map shows one of them; if `labelled`, only rows with a label
-    map. `augmented_per_real` takes so many augmented rows (those with provenance) for every real one, in order of a
-    rank that follows from their ids: those of a smaller ratio are among those of a larger. None takes all of them.
+    Where `showing` names labels, only rows whose label map shows one of them; `labelled` takes rows with a label map
+    (true) or without (false), None both; `where` those that state these acquisition parameters. `augmented_per_real`
+    takes so many augmented rows (those with provenance) for every real one, in order of a rank that follows from their
+    ids: those of a smaller ratio are among those of a larger. None takes all of them.
     """
 
     split: str
     fold: tuple[int, int] | None = None
     showing: tuple[str, ...] = ()
-    labelled: bool = False
+    labelled: bool | None = None
     augmented_per_real: float | None = None
+    where: Where = field(default_factory=dict)
     rank_below: int | None = None  # what the ratio comes to in a data set: see `within`
 
     @property
     def columns(self) -> list[str]:
         """What `holds` asks of a row."""
-        of_label = ["label", "label_names", "label_codes"] if self.showing or self.labelled else []
-        return ["split", "subject_id", "sample_id", "synthetic", *of_label]
+        of_label = ["label", "label_names", "label_codes"] if self.showing or self.labelled is not None else []
+        return ["split", "subject_id", "sample_id", "synthetic", *of_label, *(["acquisition"] if self.where else [])]
 
     def holds(self, row: Mapping[str, Any]) -> bool:
         """True if a shard's row belongs to it."""
         if row["split"] != self.split or (self.fold and fold_of(row["subject_id"], self.fold[1]) == self.fold[0]):
             return False
-        if (self.labelled and row["label"] is None) or (self.showing and not _shows(row, self.showing)):
+        if self.labelled is not None and self.labelled != (row["label"] is not None):
+            return False
+        if self.showing and not _shows(row, self.showing):
+            return False
+        if self.where and not matches(self.where, Acquisition(**row["acquisition"])):
             return False
         return self.rank_below is None or not row["synthetic"] or rank(row["sample_id"]) < self.rank_below
 
@@ -191,8 +196,12 @@ def survey(uris: Uris, rows: Rows) -> Survey:
             group_rows.append(len(ids) - before)
     if first is None:
         where = ", ".join(store.uri for store in stores)
-        kind = "labelled rows" if rows.labelled else "rows"
-        raise DataError(f"no {kind} of split '{rows.split}' here", where=where, next_step="ingest data with a split")
+        kind = {None: "rows", True: "labelled rows", False: "rows without labels"}[rows.labelled]
+        stated = f" that say {rows.where}" if rows.where else ""
+        raise DataError(
+            f"no {kind} of split '{rows.split}'{stated} here", where=where,
+            next_step="ingest data with a split, or mend the recipe's data section",
+        )  # fmt: skip
     return Survey(
         rows=len(ids),
         channels=tuple(first["channels"]),
@@ -224,12 +233,6 @@ def row_bytes(image_shape: Sequence[int], context: int) -> int:
 def window_bytes(group_rows: Sequence[int], bytes_per_row: int, groups: int) -> int:
     """Memory of any window of so many row groups, at most."""
     return sum(sorted(group_rows)[-groups:]) * bytes_per_row
-
-
-def labellers(store: Store) -> dict[str, str]:
-    """Role to sha256 of the models that labelled a data set; none if its label maps are its own."""
-    found: dict[str, str] = store.read_json(LABELLERS) if store.exists(LABELLERS) else {}
-    return found
 
 
 def _manufacturers(acquisitions: Iterable[Acquisition]) -> tuple[str, ...] | None:

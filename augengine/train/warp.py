@@ -14,10 +14,15 @@ from augengine.train.config import WarpRecipe
 def warp(x: Tensor, tissue: Tensor, recipe: WarpRecipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Images (B, C, H, W), linear, and tissue maps (B, H, W), nearest; beyond the edge, the edge's values.
 
-    3D batches (B, C, *) come back as they are, but for the reflection.
+    3D batches (B, C, *) come back as they are, but for the reflections.
     """
-    b = len(x)
-    sign = torch.where(torch.rand(b, generator=generator) < 0.5, -1.0, 1.0) if recipe.flip else torch.ones(b)
+    b, first = len(x), recipe.flip and 0 in recipe.flip_axes
+    for axis in recipe.flip_axes if recipe.flip else ():
+        if 0 < axis < x.ndim - 2:
+            turned = torch.rand(b, generator=generator).to(x.device) < 0.5
+            x = torch.where(turned.view(-1, *[1] * (x.ndim - 1)), x.flip(axis + 2), x)
+            tissue = torch.where(turned.view(-1, *[1] * (x.ndim - 2)), tissue.flip(axis + 1), tissue)
+    sign = torch.where(torch.rand(b, generator=generator) < 0.5, -1.0, 1.0) if first else torch.ones(b)
     if x.ndim != 4:
         turned = (sign < 0).view(-1, *[1] * (x.ndim - 1))
         return torch.where(turned, x.flip(2), x), torch.where(turned[:, 0], tissue.flip(1), tissue)

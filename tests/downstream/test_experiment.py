@@ -21,13 +21,13 @@ from augengine.errors import AugengineError
 from augengine.intensity import normalise
 from augengine.io.commits import committed_files
 from augengine.io.dataset import dataset_files
+from augengine.io.labellers import LABELLERS
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.leakage import LeakageError
 from augengine.pipeline.units import INLINE
 from augengine.records import Provenance, Sample
 from augengine.train.config import Recipe
-from augengine.train.data import LABELLERS
 from downstream.arms import ARMS
 from downstream.experiment import Done, Experiment, run
 from downstream.protocols import PROTOCOLS, Protocol

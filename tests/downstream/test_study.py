@@ -17,7 +17,7 @@ from augengine.phantom.cohort import Cohort
 from augengine.pipeline.units import INLINE
 from augengine.prepare import Preparation
 from augengine.records import Sample
-from downstream.command import _recipes
+from downstream.command import _recipes, default_recipe
 from downstream.inventory import take_inventory
 from downstream.protocols import Protocol, protocol
 from downstream.study import (
@@ -107,11 +107,15 @@ def test_the_labeller_sees_rows_moved_and_learns_the_protocol_s_classes() -> Non
 
 
 @pytest.mark.parametrize(
-    ("asked", "found"), [("phantom_transductive", "unet-duke-small"), ("phantom_brats", "unet-small")]
-)
-def test_the_segmenter_s_recipe_follows_the_anatomy(asked: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ("asked", "small", "found"),
+    [("phantom_transductive", True, "unet-duke-small"), ("phantom_brats", True, "unet-small"),
+     ("duke_strict", False, "unet-duke"), ("brats_paper", False, "unet3d")],
+)  # fmt: skip
+def test_the_segmenter_s_recipe_follows_the_anatomy_and_the_data(
+    asked: str, small: bool, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
-    assert _recipes("unet", [], protocol(asked))["unet"].name == found
+    assert _recipes("unet", [], default_recipe(protocol(asked), small))["unet"].name == found
 
 
 def test_the_control_has_the_generator_s_architecture_and_no_training(tmp_path: Path) -> None:

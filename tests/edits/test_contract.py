@@ -182,6 +182,8 @@ def test_another_seed_gives_another_row_unless_deterministic(case: Case) -> None
 
 
 def test_an_untrained_model_fails_a_gate(case: Case) -> None:
+    if {step.edit.name for step in case.steps} == {"reconstruction"}:
+        pytest.skip("its rows are measured, not trained on: none may be chosen before")
     for sample, plan in zip(SAMPLES, case.plans(), strict=True):
         judged = [Gates(gates)(before, after, region) for gates, before, after, region in case.judged(sample, plan)]
         assert not all(result.passed for results in judged for result in results)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from augengine.errors import DataError
-from augengine.metrics.overlap import class_dice, dice, iou
+from augengine.metrics.overlap import dice, iou
 
 A = np.array([[1, 1, 1], [0, 0, 0]], bool)
 B = np.array([[0, 1, 1], [0, 0, 1]], bool)
@@ -28,11 +28,3 @@ def test_codes_and_other_shapes_are_refused() -> None:
         dice(A.astype(np.uint8), B)
     with pytest.raises(DataError, match="one shape"):
         iou(A, A[:1])  # would broadcast
-
-
-def test_a_class_in_neither_map_has_no_dice() -> None:
-    x, y = np.array([0, 1, 1, 2]), np.array([0, 1, 0, 0])
-    found = class_dice(x, y, {"one": 1, "two": 2, "three": 3})
-    assert found["one"] == pytest.approx(2 / 3)
-    assert found["two"] == 0
-    assert np.isnan(found["three"])

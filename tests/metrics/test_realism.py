@@ -11,7 +11,7 @@ from torchmetrics.image.kid import poly_mmd
 
 from augengine.errors import DataError
 from augengine.metrics.features import FeatureSet
-from augengine.metrics.realism import Score, fid, kid, mmd, small_set_distance, table
+from augengine.metrics.realism import fid, kid, mmd, small_set_distance
 from augengine.rng import generator
 
 
@@ -94,10 +94,6 @@ def test_numbers_of_two_extractors_never_meet() -> None:
     for distance in (fid, kid, mmd):
         with pytest.raises(DataError, match="one extractor"):
             distance(one, other)
-    scores = [Score("kid", name, 0.1, None, 9, 9) for name in ("x", "y")]
-    with pytest.raises(DataError, match="found x, y"):
-        table(scores)
-    assert [s.value for s in table([Score("kid", "x", v, None, 9, 9) for v in (2.0, 1.0)])] == [1.0, 2.0]
 
 
 def test_small_sets_are_read_beside_the_real_real_distance() -> None:

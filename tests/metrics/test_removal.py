@@ -10,7 +10,7 @@ import pytest
 from augengine.errors import DataError
 from augengine.metrics.removal import (
     Edited,
-    choose_threshold,
+    IouCurve,
     diffmap_iou,
     gen_dice,
     local_variance_ratio,
@@ -89,15 +89,17 @@ def test_threshold_is_the_best_of_the_candidates() -> None:
     candidates = np.linspace(0, 0.8, 33)
     means = [np.mean([diffmap_iou(*row, t) for row in rows[:4]]) for t in candidates]
     assert max(means) > min(means)
-    assert choose_threshold(rows, candidates) == candidates[int(np.argmax(means))]
+    assert IouCurve.of(rows, candidates).best == candidates[int(np.argmax(means))]
+    split = IouCurve.of(rows[:1], candidates).merge(IouCurve.of(rows[1:], candidates))
+    assert (split.rows, split.best) == (4, candidates[int(np.argmax(means))])
     with pytest.raises(DataError, match="lesion"):
-        choose_threshold(rows[4:])
+        _ = IouCurve.of(rows[4:]).best
 
 
 def test_a_change_of_just_the_threshold_counts() -> None:
     before = np.zeros((1, 4, 4))
     row = Edited(before, before + np.where(LESION, 0.5, 0.25), LESION)
-    assert choose_threshold([row], np.array([0.25, 0.5])) == 0.5
+    assert IouCurve.of([row], np.array([0.25, 0.5])).best == 0.5
     assert diffmap_iou(*row, 0.25) == 4 / 16
 
 
@@ -115,6 +117,6 @@ def test_errors_within_the_mask() -> None:
 
 def test_gen_dice_ignores_absent_classes() -> None:
     asked, found = np.array([1, 1, 2, 2, 0, 0]), np.array([1, 1, 2, 0, 0, 0])
-    classes = {"csf": 1, "white_matter": 2, "tumour": 4}
-    assert gen_dice(found, asked, classes) == pytest.approx((1 + 2 / 3) / 2)
-    assert math.isnan(gen_dice(found, asked, {"tumour": 4}))
+    of = [np.stack([labels == code for code in (1, 2, 4)]) for labels in (found, asked)]
+    assert gen_dice(*of) == pytest.approx((1 + 2 / 3) / 2)
+    assert math.isnan(gen_dice(of[0][2:], of[1][2:]))

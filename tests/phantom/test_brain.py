@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 from scipy import ndimage
 
-from augengine.errors import ConfigError, DataError
+from augengine.errors import DataError
 from augengine.phantom.brain import SITES, render
 from augengine.phantom.brain_anatomy import LESION_LABELS, TISSUE_LABELS, BrainAnatomy, draw_brain
 from augengine.phantom.brain_cohort import BrainCohort
@@ -134,12 +134,6 @@ def test_tissue_labels_lie_under_the_lesion_and_leave_the_image_alone() -> None:
             assert np.array_equal(label > 0, anatomy.brain_mask)
         pure = anatomy.fractions["white_matter"] > 0.9
         assert (healthy.label[pure] == healthy.labels["white_matter"]).all()
-
-
-def test_brats_files_refuse_tissue_labels(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="BraTS masks hold lesion labels; found tissue"):
-        write(BrainCohort(subjects=1, matrix=32, slices=4, labels="tissue"), tmp_path, "brats2023")
-    assert not list(tmp_path.iterdir())
 
 
 def test_cohort_truths() -> None:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from scipy import ndimage
 
-from augengine.commands.phantom import Layout, phantom_command
+from augengine.commands.phantom import phantom_command
 from augengine.errors import ConfigError, DataError
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
@@ -131,11 +131,10 @@ def test_small_brain_volumes_shard_as_isotropic_blocks(tmp_path: Path) -> None:
         assert dict(sample.labels) == dict(whole.labels)
 
 
-@pytest.mark.parametrize("layout", ["breast-shards", "brats2021"])
-def test_tissue_labels_are_for_brain_shards(layout: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_breasts_have_no_tissue_labels_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        phantom_command(layout, out=str(tmp_path / "out"), labels="tissue")
-    assert "--labels: only brain-shards have tissue labels" in capsys.readouterr().err
+        phantom_command("breast-shards", out=str(tmp_path / "out"), labels="tissue")
+    assert "--labels: only brains have tissue labels" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -27,12 +27,12 @@ from augengine.io.store import Store
 from augengine.load import load_mixture, load_policy
 from augengine.pipeline.augment import augment
 from augengine.pipeline.ingest import ingest
+from augengine.pipeline.pseudo_labels import pseudo_label
 from augengine.pipeline.survey import survey
 from augengine.pipeline.units import INLINE
 from augengine.policy.spec import GateSpec
 from augengine.prepare import Preparation
 from augengine.records import IntensityRule, Sample
-from downstream.pseudo_labels import pseudo_label
 from downstream.segmenters.fitting import mark
 from downstream.segmenters.unet import UNet
 
@@ -172,8 +172,11 @@ def test_a_segmenter_is_not_shown_rows_on_another_scale(tmp_path: Path) -> None:
     loaded = UNet.load(segmenter)
     assert loaded.rule == IntensityRule()
     data = write_rows(tmp_path / "data", [s.replace(intensity_rule=NONZERO) for s in samples_of()])
-    with pytest.raises((CheckpointError, RunError), match="this segmenter was trained on percentiles 10 and 99"):
-        pseudo_label(data, segmenter, str(tmp_path / "out"), actors=INLINE)
+    checkpoint = str(tmp_path / "segmenter/unet/checkpoint")
+    with pytest.raises((CheckpointError, RunError), match="this model was trained on percentiles 10 and 99"):
+        pseudo_label(data, checkpoint, str(tmp_path / "out"), actors=INLINE)
+    with pytest.raises(CheckpointError, match="this segmenter was trained on percentiles 10 and 99"):
+        loaded.normalised(rows(data))
     loaded.rule = None  # a segmenter of one's own that takes any
     assert loaded.normalised(rows(data)).shape == (4, 1, 16, 16)
 

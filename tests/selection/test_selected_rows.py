@@ -13,9 +13,9 @@ from augmented_rows import made_row, made_rows, real_row, real_rows
 from builders import write_samples
 
 from augengine.errors import ConfigError, DataError
+from augengine.io.shards import has_labels
 from augengine.io.store import Store
 from augengine.selection import Condition, Request, Selected, select
-from augengine.selection.reading import has_labels
 from augengine.torch import ShardDataset
 from augengine.train.data import BatchReader, Rows
 

@@ -103,3 +103,33 @@ def test_recipes_without_a_mixture_keep_the_identity_that_they_had() -> None:
     mixed = recipe("segmenter", data={**plain.data.model_dump(), "augmented_per_real": 1.0})
     assert len({plain.digest, mixed.digest, recipe("segmenter", classical={}).digest}) == 3
     assert mixed == type(mixed).model_validate(mixed.model_dump(mode="json"))
+
+
+def test_a_recipe_chooses_rows_by_label_scanner_and_split(tmp_path: Path) -> None:
+    vendors = [samples_of()[n].acquisition for n in (0, 1)]
+    rows = [
+        row(n, "val" if n >= 8 else "train", labelled=n % 4 < 2).replace(acquisition=vendors[n % 2]) for n in range(12)
+    ]
+    uri = write_rows(tmp_path, rows)
+
+    def taken(use: str, **data: object) -> set[str]:
+        chosen = recipe("m1", data=data).data.rows(use)  # type: ignore[arg-type]
+        read = BatchReader(uri, chosen, 0, 1)
+        assert survey(uri, chosen).rows == read.rows
+        return {f"{float(image[0, 0, 0]):.0f}" for step in range(read.rows) for image in read.batch(step).images}
+
+    siemens = {"where": {"manufacturer": "SIEMENS"}}
+    assert taken("train", labelled=False) == {"2", "3", "6", "7"}
+    assert taken("train", **siemens) == {"1", "3", "5", "7"}
+    assert taken("train", labelled=True, **siemens) == {"1", "5"}
+    assert taken("val", labelled=True, **siemens) == {"9"}
+    assert taken("train", split="val", validation_rows=0) == {"8", "9", "10", "11"}
+    with pytest.raises(DataError, match=r"no rows of split 'train' that say .*Philips"):
+        survey(uri, recipe("m1", data={"where": {"manufacturer": "Philips"}}).data.rows("train"))
+    for mistake, says in (
+        ({"split": "val"}, "cannot validate"), ({"labelled": False, "showing": ("core",)}, "no regions"),
+        ({"where": {"vendor": "GE"}}, "no acquisition parameter 'vendor'"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=says):
+            recipe("m1", data=mistake)
+    assert recipe("m1").digest == recipe("m1", data={"split": "train", "where": {}, "labelled": None}).digest

@@ -1,4 +1,4 @@
-"""Predicting acquisition parameters: images in; weighted cross-entropies and squared errors out (paper 004, 2.4)."""
+"""Predicting acquisition parameters: images in; weighted cross-entropies and squared errors out (paper 004, 3.1.1)."""
 
 from __future__ import annotations
 

@@ -6,28 +6,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import write_checkpoint
 from training_cases import LABELS, drawn, samples_of, spec_of, write_rows
+from typer.testing import CliRunner
 
+from augengine.cli import app
 from augengine.diffusion.checkpoint import read_spec, save_generator
-from augengine.errors import ConfigError, RunError
+from augengine.errors import CheckpointError, ConfigError, RunError
 from augengine.intensity import normalise
 from augengine.io.dataset import dataset_files
+from augengine.io.labellers import labellers
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
+from augengine.metrics.referee import Referee
+from augengine.pipeline.pseudo_labels import pseudo_label, refined
 from augengine.pipeline.units import INLINE
 from augengine.records import Sample
-from augengine.train.data import Rows, labellers, survey
-from downstream.pseudo_labels import pseudo_label, refined
-from downstream.segmenters.fitting import mark
-from downstream.segmenters.unet import UNet
+from augengine.train.data import Rows, survey
 
 REGIONS = {"tissue": ("grey",), "middle": ("core",)}
 
 
 def fitted(folder: Path, regions: dict[str, tuple[str, ...]], seed: int = 3) -> str:
     spec = spec_of("segmenter", data={"regions": regions})
-    save_generator(Store(folder / "unet/checkpoint"), spec, drawn(spec, seed).state_dict())
-    return mark(UNet, str(folder))
+    save_generator(Store(folder), spec, drawn(spec, seed).state_dict())
+    return str(folder)
 
 
 def labelled(tmp_path: Path, samples: list[Sample], segmenter: str, name: str) -> list[Sample]:
@@ -40,7 +43,7 @@ def test_rows_get_what_the_segmenter_says(tmp_path: Path) -> None:
     segmenter = fitted(tmp_path / "segmenter", REGIONS)
     rows = samples_of()
     found = labelled(tmp_path, [s.replace(label=None) for s in rows], segmenter, "bare")
-    expected = UNet.load(segmenter).predict(np.stack([normalise(s) for s in rows]))
+    expected = Referee(segmenter).likely(rows)
     assert {s.split for s in found} == {"train"}
     for sample, row, probabilities in zip(found, rows, expected, strict=True):
         probabilities = refined(normalise(row), probabilities)
@@ -65,8 +68,8 @@ def test_another_segmenter_s_labels_are_not_taken_for_this_one_s(tmp_path: Path)
     data = write_rows(tmp_path / "data", rows)
     out = pseudo_label(data, first, str(tmp_path / "out"), actors=INLINE)
     assert pseudo_label(data, first, str(tmp_path / "out"), actors=INLINE) == out
-    sha256 = read_spec(f"{first}/unet/checkpoint").sha256
-    assert labellers(Store(out)) == {"unet": sha256}
+    sha256 = read_spec(first).sha256
+    assert labellers(Store(out)) == {"segmenter": sha256}
     assert survey(out, Rows("train")).teachers == (sha256,)
     retrained = fitted(tmp_path / "second", REGIONS, seed=4)
     others = [s.replace(image=s.image[:, ::-1].copy()) for s in rows]
@@ -84,6 +87,16 @@ def test_a_region_of_several_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a region of one label") as error:
         labelled(tmp_path, samples_of(), segmenter, "own")
     assert "all:" in str(error.value)
+    with pytest.raises(CheckpointError, match="come from a segmenter"):
+        labelled(tmp_path, samples_of(), write_checkpoint(tmp_path / "generator"), "other")
+
+
+def test_the_command_labels_a_folder(tmp_path: Path) -> None:
+    data, segmenter = write_rows(tmp_path / "data", samples_of()), fitted(tmp_path / "segmenter", REGIONS)
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["pseudo-label", data, "--segmenter", segmenter, "--out", str(out), "--inline"])
+    assert done.exit_code == 0, done.output
+    assert labellers(Store(str(out))) == {"segmenter": read_spec(segmenter).sha256}
 
 
 def test_intensities_part_what_a_segmenter_blurs() -> None:

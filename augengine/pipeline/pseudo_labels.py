@@ -1,4 +1,4 @@
-"""Shards of rows without labels and a fitted segmenter in; the same rows with what the segmenter says of them, out.
+"""Shards of rows without labels and a trained segmenter in; the same rows with what it says of them, out.
 
 A segmenter that was trained on another scanner finds the organ better than the tissues in it, whereas a scan's own
 intensities part the tissues well and do not know their names. So its probabilities are the prior of a mixture model of
@@ -15,15 +15,18 @@ import pyarrow as pa
 import torch
 from scipy.ndimage import gaussian_filter
 
-from augengine.errors import ConfigError
+from augengine.diffusion.checkpoint import read_spec
+from augengine.diffusion.spec import ModelSpec
+from augengine.errors import CheckpointError, ConfigError
+from augengine.intensity import normalise
 from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files, finish
+from augengine.io.labellers import LABELLERS
 from augengine.io.shards import SCHEMA, from_row, read_group, to_row
 from augengine.io.store import Store
+from augengine.metrics.referee import Referee
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.rng import canonical_json, digest
-from augengine.train.data import LABELLERS
-from downstream.segmenters import load_segmenter, segmenter_identity
 
 FOLDER = "samples"
 BATCH = 16
@@ -40,7 +43,7 @@ def pseudo_label(
 
     Args:
         data: URI of plain shards.
-        segmenter: folder that `fit` wrote, of regions that are one label each.
+        segmenter: checkpoint of kind `segmenter`, of regions that are one label each.
         out: absolute path or URI; the same call again makes what is missing.
 
     Returns:
@@ -48,10 +51,13 @@ def pseudo_label(
 
     Raises:
         ConfigError: a region of several labels, which does not say which of them a voxel has.
+        CheckpointError: another kind of model.
         RunError: the folder holds the labels of another segmenter, or of other rows.
     """
     store, source = Store(out), Store(data)
-    names, labeller = dataset_files(source), segmenter_identity(segmenter)
+    names, spec = dataset_files(source), read_spec(segmenter)
+    check_labeller(spec, segmenter)
+    weights = {"segmenter": spec.sha256}
     units = [
         Unit(digest(name, group, length=16), {"name": name, "group": group})
         for name in names
@@ -60,12 +66,27 @@ def pseudo_label(
     args = {"data": source.uri, "segmenter": segmenter, "device": "cuda" if actors.num_gpus else "cpu"}
     mixture = {"iterations": ITERATIONS, "trust": TRUST, "smooth_px": SMOOTH_PX, "few": FEW,
                "least_variance": LEAST_VARIANCE, "least_voxels": LEAST_VOXELS}  # fmt: skip
-    fingerprint = {"stage": "pseudo_labels", "source": content_digest(source, names), **labeller, "mixture": mixture}
+    fingerprint = {
+        "stage": "pseudo_labels",
+        "source": content_digest(source, names),
+        "weights": weights,
+        "mixture": mixture,
+    }
     # Whoever is trained on these rows learns from the subjects that trained the segmenter, too.
-    files = {LABELLERS: canonical_json(labeller["weights"]) + "\n"}
+    files = {LABELLERS: canonical_json(weights) + "\n"}
     run = run_units(units, LabelWorker, args, store, fingerprint, files=files, actors=actors, progress=progress)
     finish(store, {"stage": "pseudo_labels", "counts": run.counts}, run.files)
     return store.uri
+
+
+def check_labeller(spec: ModelSpec, where: str) -> None:
+    """Refuse a model that cannot say which label a voxel has."""
+    if spec.kind != "segmenter" or spec.context:
+        raise CheckpointError("pseudo-labels come from a segmenter of single rows", found=spec.kind, where=where)
+    for region, labels in spec.regions.items():
+        if len(labels) != 1:
+            raise ConfigError("a pseudo-label is a region of one label", found=f"{region}: {', '.join(labels)}",
+                              where=where)  # fmt: skip
 
 
 class LabelWorker:
@@ -73,10 +94,7 @@ class LabelWorker:
 
     def __init__(self, data: str, segmenter: str, device: str) -> None:
         torch.set_num_threads(1)
-        self.data, self.segmenter = Store(data), load_segmenter(segmenter, device)
-        for region, labels in self.segmenter.regions.items():
-            if len(labels) != 1:
-                raise ConfigError("a pseudo-label is a region of one label", found=f"{region}: {', '.join(labels)}")
+        self.data, self.segmenter = Store(data), Referee(segmenter, device)
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
         """The rows, labelled."""
@@ -86,9 +104,9 @@ class LabelWorker:
 
     def _labelled(self, table: pa.Table) -> Iterator[dict[str, Any]]:
         samples = [from_row({**row, "label": None, "label_confidence": None}) for row in table.to_pylist()]
-        names = [labels[0] for labels in self.segmenter.regions.values()]
-        images = self.segmenter.normalised(samples)
-        for sample, image, found in zip(samples, images, self.segmenter.predict(images), strict=True):
+        names = [labels[0] for labels in self.segmenter.model.spec.regions.values()]
+        images = [normalise(sample) for sample in samples]
+        for sample, image, found in zip(samples, images, self.segmenter.likely(samples), strict=True):
             label, confidence, codes = likeliest(refined(image, found), names, sample.labels)
             yield to_row(sample.replace(label=label, label_confidence=confidence, labels=codes))
 

@@ -1,0 +1,167 @@
+"""The one place that says how the documented commands are made small enough for a test, and which are not run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+from chain_commands import ROOT, Command, run, section
+
+from augengine.yaml_config import Document
+
+# Of every recipe, and of its network by body and kind: `--set` of the same keys would do it.
+EVERY_RECIPE = (
+    "steps=2", "max_minutes=null", "validate_every=2", "pictures_every=0", "checkpoint_minutes=100",
+    "optimiser.batch_size=2", "optimiser.accumulation=1", "optimiser.warmup_steps=0", "data.validation_rows=2",
+    "hardware.precision=float32",
+)  # fmt: skip
+BODIES = {
+    "monai": ("network.channels=[8, 8]", "network.attention_levels=[2]", "network.head_channels=8",
+              "network.norm_groups=4", "network.res_blocks=1", "network.token_dim=8"),
+    "compact": ("network.channels=[8, 16]", "network.head_channels=8", "network.norm_groups=4", "network.token_dim=8"),
+    "dit": ("network.size={layers: 1, heads: 1, head_channels: 16, patch: 2}",),
+    "autoencoder_kl": ("network.channels=[4, 8]", "network.latent_channels=2", "network.norm_groups=4",
+                       "network.res_blocks=1", "autoencoding.discriminator_channels=4",
+                       "autoencoding.discriminator_layers=1"),
+    "control": ("network.encoder_channels=[4, 8]",),
+    "residual_unet": ("network.channels=[8, 16]", "network.res_units=1"),
+    "resnet18": ("network.width=8", "network.norm_groups=4"),
+}  # fmt: skip
+# Of every policy, each member of a mix: few steps, and gates that a network of two steps of training passes.
+EVERY_POLICY: dict[str, Any] = {"gates": [{"name": "changed", "min": 0.0}], "max_reject_rate": 1.0, "steps": 2}
+# Flags that are added to what the pages say, by the first words of a command; those who can, work in this process.
+ADDED = {
+    ("ingest",): ["--inline"],
+    ("measure",): ["--inline"],
+    ("sweep",): ["--inline"],
+    ("pseudo-label",): ["--inline"],
+    ("phantom",): ["--matrix", "32", "--slices", "8", "--subjects", "12"],
+    ("jobs/evaluate.py",): ["--seeds", "1", "--steps", "2"],
+}
+# Values that take the place of those in the pages, by flag, and settings of a sweep.
+VALUES = {"--size": "32", "--drop-end-slices": "0"}
+SWEEPS = {
+    "sampler.steps=25,50,75; sampler.strength=0.025,0.05,0.075": "sampler.steps=2,3; sampler.strength=0.4,0.8",
+    "sampler.guidance=3,5,7": "sampler.guidance=3",
+    "params.mass_effect_margin_mm=0,10,20,40": "params.mass_effect_margin_mm=0,10",
+}
+ARMS = "real,counterfactual"
+"""Arms of an evaluation with augmented rows; there are four by default."""
+WITHOUT = ("--gpus-per-actor",)
+"""Flags that need what the test's machine has not; their value goes with them."""
+
+
+# Name of a chain to page, beginning of the heading, and number of the block under it.
+CHAINS: dict[str, tuple[str, str, int]] = {
+    "004 paper": ("papers.md", "004", 0),
+    "004 strict": ("papers.md", "004", 1),
+    "004 transductive": ("papers.md", "004", 2),
+    "001": ("papers.md", "001", 0),
+    "000": ("papers.md", "000", 0),
+    "002": ("papers.md", "002", 0),
+    "003": ("papers.md", "003", 0),
+    "README brains": ("README.md", "Generators", 0),
+    "README Duke": ("README.md", "Your data", 0),
+}
+# Beginnings of commands that no chain runs, with the reason.
+EXCEPTIONS = {
+    "make demo": "8 minutes; `make smoke` runs the same job in small",
+    "make test": "runs this test",
+    "ray start --head": "tests/pipeline/test_ray_jobs.py starts a head of its own",
+    "ray job submit": "tests/pipeline/test_ray_jobs.py submits it",
+    ".venv/bin/python jobs/evaluate.py --phantom": "59 minutes; tests/downstream/test_evaluate.py runs it in small",
+    ".venv/bin/python jobs/evaluate.py --protocol phantom_transductive": "tests/downstream/test_evaluate.py",
+    "augengine replay OUTPUT_ID": "a placeholder; tests/pipeline/test_lineage.py",
+    "augengine explain OUTPUT_ID": "a placeholder; tests/pipeline/test_lineage.py",
+    "augengine plan": "needs the demo's run; tests/pipeline/test_lineage.py",
+    "augengine export TARGET": "a placeholder; tests/export/test_export_command.py",
+    "augengine export nnunet": "needs a shell variable; tests/integrations/test_with_nnunet.py",
+    "python $nnUNet_raw": "nnU-Net; tests/integrations/test_with_nnunet.py",
+    "nnUNet_extTrainer=": "nnU-Net; tests/integrations/test_with_nnunet.py",
+    ".venv/bin/python jobs/ingest.py DATA": "a placeholder; the papers' chains ingest",
+    ".venv/bin/python jobs/train.py jobs/recipes/cddgm_small.yaml": "16 minutes; the recorded model of docs/methods.md",
+    ".venv/bin/python benchmarks/truth.py": "a benchmark; tests/report/test_truth.py",
+    "augengine ls": "needs the demo's run, or a bucket; tests/test_user_errors.py",
+    ".venv/bin/python jobs/train.py jobs/recipes/seg_m3_small.yaml --data DATA": "a placeholder; README trains it",
+    ".venv/bin/python jobs/train.py RECIPE": "a placeholder; the papers' chains train",
+}
+
+
+def chain(name: str) -> list[Command]:
+    """The commands of a chain."""
+    return section(*CHAINS[name])
+
+
+def toy_project(folder: Path) -> None:
+    """`jobs/` and `policies/` as in the project, with recipes and policies in small."""
+    (folder / "jobs/recipes").mkdir(parents=True)
+    for script in (ROOT / "jobs").glob("*.py"):
+        (folder / "jobs" / script.name).symlink_to(script)
+    for path in (ROOT / "jobs/recipes").glob("*.yaml"):
+        document = Document.read(path)
+        for assignment in (*EVERY_RECIPE, *BODIES[document.data["network"]["body"]]):
+            key = assignment.partition("=")[0].split(".")
+            optional = key[0] in ("autoencoding", "hardware") or key[-1] in ("token_dim", "max_minutes")
+            if not optional or key[0] in document.data:
+                document.override(assignment)
+        document.data.get("network", {}).pop("recompute", None)
+        (folder / "jobs/recipes" / path.name).write_text(yaml.safe_dump(document.data))
+    (folder / "policies").mkdir()
+    for path in (ROOT / "policies").glob("*.yaml"):
+        data = Document.read(path).data
+        for policy in [data, *(m["policy"] for m in data.get("mix", ()) if isinstance(m["policy"], dict))]:
+            _shrink(policy)
+        (folder / "policies" / path.name).write_text(yaml.safe_dump(data))
+
+
+def _shrink(policy: dict[str, Any]) -> None:
+    for part in (policy, *policy.get("edits", ())):
+        if "gates" in part:
+            part["gates"] = EVERY_POLICY["gates"]
+        if isinstance(part, dict) and "sampler" in part:
+            part["sampler"] = {**part["sampler"], "steps": EVERY_POLICY["steps"]}
+    if "gates" in policy:
+        policy["output"] = {**policy.get("output", {}), "max_reject_rate": EVERY_POLICY["max_reject_rate"]}
+    if policy.get("edit") == "synthetic_labels":
+        small = {"candidates": 2, "places": 2, "volume_ml": None, "lesions": None, "min_component_ml": 0.0}
+        policy["params"] = {**policy["params"], **small, "prior": {"solver": "ddim", "steps": 2}}
+        policy["params"] = {k: v for k, v in policy["params"].items() if v is not None}
+
+
+def toy(command: Command, disk: Path) -> list[str]:
+    """The words of a command as the test runs it: `/data` is a folder of the test, and see the tables above."""
+    words = [SWEEPS.get(word, word).replace("/data/", f"{disk}/") for word in command.argv]
+    for flag in WITHOUT:
+        while flag in words:
+            at = words.index(flag)
+            del words[at : at + 2]
+    words = [VALUES.get(before, word) for before, word in zip(["", *words[:-1]], words, strict=True)]
+    for begins, more in ADDED.items():
+        if tuple(words[1 : 1 + len(begins)]) == begins:
+            words += more
+    if "--augmented" in words and "jobs/evaluate.py" in words:
+        words += ["--arms", ARMS]
+    return words
+
+
+def phantom(disk: Path, name: str, layout: str, *flags: str) -> Path:
+    """A phantom in a public layout, as `/data/NAME`."""
+    root = disk / name
+    size = ["--matrix", "32", "--slices", "8"]
+    assert run([".venv/bin/augengine", "phantom", layout, "--out", str(root), *size, *flags]) == 0
+    return root
+
+
+def hide_masks(root: Path) -> None:
+    """Every other patient of a Duke phantom loses the masks, as most of the real ones have none."""
+    for folder in sorted({path.parent for path in root.rglob("*.seg.nrrd")})[1::2]:
+        shutil.rmtree(folder)
+
+
+def run_all(chain: list[Command], disk: Path) -> None:
+    """Run a chain in order; each command must end with 0."""
+    for command in chain:
+        words = toy(command, disk)
+        assert run(words) == 0, f"{command.page}, {command.section}: {' '.join(words)}"
