@@ -33,8 +33,8 @@ from augengine.edits.base import Plan
 from augengine.errors import DataError
 from augengine.intensity import normalise
 from augengine.io.dataset import write_dataset
-from augengine.io.shards import to_table
 from augengine.io.layouts import open_layout
+from augengine.io.shards import to_table
 from augengine.io.sources import SourceOptions
 from augengine.metrics.intervals import bootstrap_interval
 from augengine.pipeline.ingest import plan_ingest

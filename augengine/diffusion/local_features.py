@@ -73,6 +73,7 @@ def local_features(image: np.ndarray, where: np.ndarray, spacing_mm: Sequence[fl
     """
     if not where.any():
         return np.empty((0, len(FEATURES)), np.float32)
+    spacing_mm = tuple(spacing_mm)[: where.ndim]
     box = tuple(
         slice(int(found.min()), int(found.max()) + 1)
         for found in (np.flatnonzero(where.any(axis=tuple(a for a in range(where.ndim) if a != n)))

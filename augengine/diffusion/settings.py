@@ -33,9 +33,12 @@ def width(vocabulary: Vocabulary) -> int:
 def condition(source: Acquisition, target: Acquisition, vocabulary: Vocabulary) -> np.ndarray:
     """float32 (`width`,): how the source and the target were made, and how the signal of four T1 changes between them.
 
-    The scanner's model is not among them: a scanner that training never held could not be served. What an acquisition
-    does not state is 0, with a flag.
+    The scanner's model is not among them: a scanner that training never held could not be served. The vendor is where
+    it changes. What an acquisition does not state is 0, with a flag.
     """
+    if same_vendor(source, target):
+        # Of one vendor the change is physics alone, which scanners of other habits teach as well.
+        source, target = (a.replace(manufacturer=None) for a in (source, target))
     parts = [_described(source, vocabulary), _described(target, vocabulary), _changes(source, target)]
     return np.concatenate(parts).astype(np.float32)
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import GE, SIEMENS, lesion_sample, tiny_spec
+from builders import GE, SIEMENS, contrast_spec, lesion_sample, tiny_spec
 
-from augengine.diffusion.checkpoint import Generator, untrained
+from augengine.diffusion.checkpoint import Model, untrained_model
 from augengine.diffusion.spec import Kind
 from augengine.edits import EDITS
 from augengine.edits.base import Donor, Plan
@@ -56,7 +56,7 @@ class Case:
 
     steps: tuple[Step, ...]
     gates: list[GateSpec]
-    models: dict[str, Generator]
+    models: dict[str, Model]
 
     def plan(self, sample: Sample, seed: int) -> Plan:
         """Each step plans on what the one before it made of this row."""
@@ -106,7 +106,12 @@ def case(request: pytest.FixtureRequest) -> Case:
     path, kinds, more = request.param
     loaded = load_policy(path)
     roles: dict[str, Kind] = dict(zip(loaded.roles, kinds, strict=True))
-    models = {role: untrained(tiny_spec(kind, channels=CHANNELS), seed=1) for role, kind in roles.items()}
+    changes_contrast = any(getattr(step.params, "method", None) == "local_contrast" for step in loaded.steps)
+    specs = {
+        role: contrast_spec(CHANNELS) if changes_contrast else tiny_spec(kind, channels=CHANNELS)
+        for role, kind in roles.items()
+    }
+    models = {role: untrained_model(spec, seed=1) for role, spec in specs.items()}
     steps = []
     for step in loaded.steps:
         changes = {**LESS.get(step.edit.name, {}), **more}
