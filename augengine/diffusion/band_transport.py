@@ -98,4 +98,4 @@ def _moved(values: np.ndarray, mine: np.ndarray, theirs: np.ndarray) -> np.ndarr
 
 def _rising(quantiles: np.ndarray) -> np.ndarray:
     """Strictly rising: at full scale many voxels have one value."""
-    return quantiles + np.arange(len(quantiles)) * 1e-7
+    return np.asarray(quantiles + np.arange(len(quantiles)) * 1e-7)

@@ -23,7 +23,7 @@ SPREADS_MM = (2.0, 5.0)
 WINDOWS_MM = (5.0, 11.0, 21.0)
 DEEPEST_MM = 60.0
 BODY_LEVEL = 0.12
-CLIPPED_SHARE = 0.003
+CLIPPED_SHARE, CLIPPED_VOXELS = 5e-4, 6
 _BOXES = 3
 _LARGE = 3.0  # voxels, from which on a Gaussian is three boxes (Wells 1986)
 
@@ -122,7 +122,10 @@ def brightened(features: np.ndarray, factor: float) -> np.ndarray:
 def at_full_scale(image: np.ndarray, where: np.ndarray) -> bool:
     """True if a channel (*) of a scan is clipped: more voxels of the body than chance allows have its largest value."""
     values = image[where]
-    return len(values) > 0 and float(np.mean(values >= values.max() - 5e-4 * abs(values.max()))) > CLIPPED_SHARE
+    if not len(values):
+        return False
+    count = int(np.count_nonzero(values >= values.max() - 5e-4 * abs(values.max())))
+    return count >= CLIPPED_VOXELS and count > CLIPPED_SHARE * len(values)
 
 
 def _depth_mm(where: np.ndarray, box: tuple[slice, ...], spacing_mm: Sequence[float]) -> np.ndarray:

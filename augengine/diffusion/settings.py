@@ -19,6 +19,7 @@ from augengine.records import Acquisition
 # Fat, glandular tissue and white matter, muscle and grey matter, fluid at 1.5 to 3 T, ms.
 T1_MS = (380.0, 950.0, 1350.0, 3000.0)
 _TR_MS, _TE_MS, _FLIP_DEG, _FIELD_T = 20.0, 4.0, 15.0, 3.0
+_HABITS = ("manufacturer", "echo_time_ms", "field_strength_t", "scan_options")
 _NUMBERS = 9
 _CHANGES = len(T1_MS) + 1
 # How far apart two settings are in one parameter, relative to a factor of e in the repetition time.
@@ -33,12 +34,12 @@ def width(vocabulary: Vocabulary) -> int:
 def condition(source: Acquisition, target: Acquisition, vocabulary: Vocabulary) -> np.ndarray:
     """float32 (`width`,): how the source and the target were made, and how the signal of four T1 changes between them.
 
-    The scanner's model is not among them: a scanner that training never held could not be served. The vendor is where
-    it changes. What an acquisition does not state is 0, with a flag.
+    The scanner's model is not among them: a scanner that training never held could not be served. Of vendor, echo time,
+    field and options only what changes is: what both have says nothing but which scanner it is, and one with other
+    habits could not be served either. What an acquisition does not state is 0, with a flag.
     """
-    if same_vendor(source, target):
-        # Of one vendor the change is physics alone, which scanners of other habits teach as well.
-        source, target = (a.replace(manufacturer=None) for a in (source, target))
+    alike = [name for name in _HABITS if same(name, getattr(source, name), getattr(target, name))]
+    source, target = (a.replace(**dict.fromkeys(alike)) for a in (source, target))
     parts = [_described(source, vocabulary), _described(target, vocabulary), _changes(source, target)]
     return np.concatenate(parts).astype(np.float32)
 

@@ -18,7 +18,7 @@ from augengine.diffusion import counterfactual
 from augengine.diffusion.checkpoint import Generator, Model
 from augengine.diffusion.conditions import PARAMETERS, Vocabulary
 from augengine.diffusion.guidance import Guidance
-from augengine.diffusion.local_contrast import render
+from augengine.diffusion.local_contrast import LocalContrast, render
 from augengine.diffusion.spec import ModelSpec
 from augengine.diffusion.tissue import tissue_index
 from augengine.edits.base import Context, Donor, Drawing, Plan, Skip
@@ -177,6 +177,7 @@ def _rerendered(
     source = sample.acquisition.replace(**dict.fromkeys(plan.params.get("unseen_source", ())))
     texture = TEXTURE if params.texture is None else params.texture
     spacing_mm = sample.spacing_mm[: sample.image.ndim - 1]
+    assert isinstance(generator.network, LocalContrast)  # see `check`
     made = render(generator.network, x, spacing_mm, source, target, texture)
     return sample.replace(image=denormalise(made.draw, sample), acquisition=target)
 

@@ -371,7 +371,7 @@ def _scan(volume: str, rows: Batch) -> Scan | None:
     if not kept:
         return None
     views = [views[n] for n in kept]
-    clipped = tuple(2 * sum(flags) > len(views) for flags in zip(*(view.clipped for view in views), strict=True))
+    clipped = tuple(any(flags) for flags in zip(*(view.clipped for view in views), strict=True))
     return Scan(
         volume, rows.subjects[0], rows.acquisitions[0], rows.spacings_mm[0], [rows.images[n] for n in kept], views,
         _tables([view.features for view in views]), clipped,
@@ -396,7 +396,7 @@ def _partners(
                 [at_full_scale(channel, view.where) for channel in image]
                 for image, view in zip(rows.images, scan.views, strict=True)
             ]
-            clipped = tuple(2 * sum(channel) > len(flags) for channel in zip(*flags, strict=True))
+            clipped = tuple(any(channel) for channel in zip(*flags, strict=True))
             found.append(Partner(rows.acquisitions[0], list(rows.images), clipped))
     return tuple(found)
 
