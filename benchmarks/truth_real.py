@@ -1,6 +1,6 @@
 """Counterfactual acquisition against real scans: one volunteer on several scanners, each at two flip angles.
 
-    python benchmarks/truth_real.py --data B1_spine_generic_one_volunteer [--every 3] [--structure]
+    python benchmarks/truth_real.py --data B1_spine_generic_one_volunteer [--every 3] [--methods METHOD ...]
 
 Spoiled gradient echoes at 9° and 15° of spine-generic's travelling volunteer (CC0; doi:10.18112/openneuro.ds002900),
 both of one scanner on one grid: what the 9° scan would have been at 15° is known, and the other way round. Scanners
@@ -60,7 +60,8 @@ FOLDS = (
 PREPARATION = Preparation(percentiles=(0.0, 99.6))
 INTENSITY = ["intensity.percentiles=[0.0, 99.6]"]
 MEASURES = ("rmse", "correlation", "gradient", "structure", "texture")
-Images = list[np.ndarray]
+METHODS = ("identity", "gamma", "histogram", "ridge, unpaired", "ridge, paired", "local_contrast",
+           "local_contrast, paired")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of the data set in BIDS layout")
     parser.add_argument("--only", type=int, nargs="+", help="these folds alone, from 0")
     parser.add_argument("--every", type=int, default=3, help="every n-th slice is measured")
-    parser.add_argument("--methods", nargs="+", help="these methods of the engine alone")
-    parser.add_argument("--structure", action="store_true", help="train and measure method structure, too")
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, "structure"], help="all but structure by default")
     parser.add_argument("--set", nargs="+", default=[], help="changes to the recipe of local_contrast")
     parser.add_argument("--name", default="truth_real", help="of the files that are written")
     given = parser.parse_args()
@@ -173,17 +173,20 @@ Edit = Callable[[Scanner, str, str], np.ndarray]
 
 def methods(others: Sequence[Scanner], given: argparse.Namespace, seconds: dict[str, float]) -> Any:
     """Name and function (scanner, kind of source, kind of target) to normalised images (I, J, K), one by one."""
-    if not given.methods:
-        yield "identity", lambda scanner, source, target: scanner.images(source)
-        yield "gamma", lambda scanner, source, target: _gamma(scanner, source, _pool(others, scanner, target))
-        yield "histogram", lambda scanner, source, target: _histogram(scanner, source, _pool(others, scanner, target))
-        for name, paired in (("ridge, unpaired", False), ("ridge, paired", True)):
-            yield name, _ridge(others, paired, given.every)
-    for name, changes in (("local_contrast", []), ("local_contrast, paired", ["back_translation.pairs=true"])):
-        if given.methods and name not in given.methods:
-            continue
-        yield name, _engine(others, "local_contrast", [*changes, *given.set], seconds)
-    if given.structure:
+    baselines: dict[str, Edit] = {
+        "identity": lambda scanner, source, target: scanner.images(source),
+        "gamma": lambda scanner, source, target: _gamma(scanner, source, _pool(others, scanner, target)),
+        "histogram": lambda scanner, source, target: _histogram(scanner, source, _pool(others, scanner, target)),
+        "ridge, unpaired": _ridge(others, False, given.every),
+        "ridge, paired": _ridge(others, True, given.every),
+    }
+    wanted = given.methods or METHODS
+    yield from ((name, edit) for name, edit in baselines.items() if name in wanted)
+    for name in ("local_contrast", "local_contrast, paired"):
+        if name in wanted:
+            changes = ["back_translation.pairs=true"] if "paired" in name else []
+            yield name, _engine(others, "local_contrast", [*changes, *given.set], seconds)
+    if "structure" in wanted:
         yield "structure", _engine(others, "structure", [], seconds)
 
 

@@ -29,6 +29,9 @@ from augengine.yaml_config import Strict
 SETTINGS = 32
 # The source's finest detail is not made brighter than this, where it is made brighter.
 _STRONGEST = 1.5
+# Added to a setting's distance where its scans clip and the target's do not, or the other way round; and where there is
+# no setting.
+_OTHERWISE, _UNKNOWN = 100.0, 1e6
 
 
 class LocalContrastSpec(Strict):
@@ -49,8 +52,9 @@ class LocalContrast(nn.Module):
     """`forward(x)`: inputs (K, N, D) of `inputs` to normalised intensities (K, N, C).
 
     Buffers: `mean` and `deviation` (D,) of the inputs in training; `known` (S, T), the target part of the settings'
-    conditions, NaN where there are fewer; `tails` (S, C, 3): intensity from which predictions towards a setting are
-    stretched, by how much, and its full scale. A mean is less bright than what it is the mean of.
+    conditions, NaN where there are fewer; `tails` (S, C, 4): what predictions towards a setting are multiplied by, the
+    intensity from which they are then stretched, by how much, and its full scale, infinite where its scans do not reach
+    it. A mean is less bright than what it is the mean of.
     """
 
     mean: Tensor
@@ -71,7 +75,7 @@ class LocalContrast(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("deviation", torch.ones(size))
         self.register_buffer("known", torch.full((SETTINGS, settings.target_width(vocabulary)), float("nan")))
-        tails = torch.tensor([float("inf"), 1.0, float("inf")])
+        tails = torch.tensor([1.0, float("inf"), 1.0, float("inf")])
         self.register_buffer("tails", tails.repeat(SETTINGS, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,11 +95,15 @@ class LocalContrast(nn.Module):
         members = self(x[None].expand(self.spec.members, -1, -1)).float().cpu()
         return members.mean(0).numpy(), members.std(0, correction=0).numpy()
 
-    def tail(self, target: Acquisition) -> np.ndarray:
-        """(C, 3) of the setting that is nearest to the target's."""
+    def tail(self, target: Acquisition, clips: Sequence[bool]) -> np.ndarray:
+        """(C, 4) of the nearest setting, for each channel of those whose scans reach full scale as the target's do."""
         wanted = torch.from_numpy(settings.described(target, self.vocabulary)).to(self.known)
-        apart = (self.known - wanted).abs().sum(1).nan_to_num(nan=float("inf"))
-        return np.asarray(self.tails[int(apart.argmin())].cpu().numpy())
+        apart = (self.known - wanted).abs().sum(1).nan_to_num(nan=_UNKNOWN)
+        found = []
+        for c, clip in enumerate(clips):
+            other = self.tails[:, c, 3].isfinite() != clip
+            found.append(self.tails[int((apart + _OTHERWISE * other).argmin()), c])
+        return np.asarray(torch.stack(found).cpu().numpy())
 
 
 @dataclass(frozen=True)
@@ -165,10 +173,11 @@ def render(
     clips = [flag and stays for flag in view.clipped]
     x = inputs(view.features, (view.clipped, clips), settings.condition(source, target, network.vocabulary))
     values, deviations = network.predict(x)
-    tails = network.tail(target)
+    tails = network.tail(target, clips)
     draw = image.copy()
-    for c, (start, slope, full) in enumerate(tails):
-        stretched = np.where(values[:, c] > start, start + (values[:, c] - start) * slope, values[:, c])
+    for c, (gain, start, slope, full) in enumerate(tails):
+        stretched = gain * values[:, c]
+        stretched = np.where(stretched > start, start + (stretched - start) * slope, stretched)
         top = full if clips[c] else np.inf
         mean[c][view.where] = np.clip(stretched, 0, top)
         spread[c][view.where] = deviations[:, c]

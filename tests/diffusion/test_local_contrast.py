@@ -82,7 +82,7 @@ def test_the_bright_end_is_that_of_the_nearest_known_setting() -> None:
     start = float(np.quantile(plain[0][View.of(image, SPACING).where], 0.5))
     for n, known in enumerate((SIEMENS, GE)):
         network.known[n] = torch.from_numpy(settings.described(known, VOCABULARY))
-    network.tails[1, 0] = torch.tensor([start, 1.5, 10.0])
+    network.tails[1, 0] = torch.tensor([1.0, start, 1.5, float("inf")])
     stretched = render(network, image, SPACING, SIEMENS, GE, 0.0).mean
     bright = plain > start
     bright[:, ~View.of(image, SPACING).where] = False
@@ -95,7 +95,7 @@ def test_the_bright_end_is_that_of_the_nearest_known_setting() -> None:
 def test_a_scanner_that_clips_goes_on_clipping_and_another_vendors_does_not() -> None:
     network = network_of()
     network.known[0] = torch.from_numpy(settings.described(GE, VOCABULARY))
-    network.tails[0, 0] = torch.tensor([float("inf"), 1.0, 0.4])
+    network.tails[0, 0] = torch.tensor([1.0, float("inf"), 1.0, 0.4])
     image = np.minimum(head(), 0.75)
     assert View.of(image, SPACING).clipped == (True,)
     where = View.of(image, SPACING).where

@@ -35,6 +35,8 @@ ALIKE = 0.6
 POOL = 16
 # A setting nearer than this is the scan's own.
 _OWN = 0.3
+# Settings nearer than this are of one vendor, with the same options.
+_VENDOR = 3.0
 _TABLE_VOXELS = 40_000
 _BRIGHT = 0.94
 _AVERAGE = 0.98  # of the weights that make the next round's pseudo-scans
@@ -194,7 +196,9 @@ class BackTranslation(Objective):
             near = sorted(
                 (s for s in self.scans if settings.distance(s.acquisition, target) > _OWN),
                 key=lambda scan: (settings.distance(scan.acquisition, target), scan.volume),
-            )[:POOL]
+            )
+            vendor = [s for s in near if settings.distance(s.acquisition, target) < _VENDOR]
+            near = (vendor or near)[:POOL]
             values = [self._predicted(self.network, scan, pool) for scan in near]
             described = settings.described(target, self.network.vocabulary)
             self.network.known[n] = torch.from_numpy(described).to(self.network.known)
@@ -419,16 +423,19 @@ def _matched(rows: Sequence[np.ndarray], target: Pool) -> list[np.ndarray]:
     ]
 
 
-def _tail(predicted: np.ndarray | None, table: BandTable) -> tuple[float, float, float]:
-    """Where the stretch of bright predictions begins, its slope, and the full scale."""
-    full = float(table.intensity[-1])
+def _tail(predicted: np.ndarray | None, table: BandTable, clipped: bool) -> tuple[float, float, float, float]:
+    """Gain that brings the bulk of predictions to the pool's, where the stretch begins, its slope, the full scale."""
+    full = float(table.intensity[-1]) if clipped else math.inf
     if predicted is None or not len(predicted):
-        return float("inf"), 1.0, full
-    start, bright = np.quantile(predicted, [_BRIGHT, 0.99])
+        return 1.0, float("inf"), 1.0, full
+    bulk = np.linspace(0.25, 0.9, 14)
+    ratio = np.interp(bulk, LEVELS, table.intensity) / np.maximum(np.quantile(predicted, bulk), 1e-3)
+    gain = float(np.clip(np.median(ratio), 0.8, 1.25))
+    start, bright = gain * np.quantile(predicted, [_BRIGHT, 0.99])
     wanted = float(np.interp(0.99, LEVELS, table.intensity))
-    if bright - start < 1e-3:
-        return float("inf"), 1.0, full
-    return float(start), float(np.clip((wanted - start) / (bright - start), 0.7, 2.0)), full
+    # What is clipped is clipped afterwards: nothing is pressed together.
+    slope = float(np.clip((wanted - start) / max(bright - start, 1e-3), 1.0, 2.0))
+    return gain, float(start), slope, full
 
 
 def _short(acquisition: Acquisition) -> str:
