@@ -177,7 +177,7 @@ def render(
     draw = image.copy()
     for c, (gain, start, slope, full) in enumerate(tails):
         stretched = gain * values[:, c]
-        stretched = np.where(stretched > start, start + (stretched - start) * slope, stretched)
+        stretched += np.maximum(stretched - start, 0) * (slope - 1)
         top = full if clips[c] else np.inf
         mean[c][view.where] = np.clip(stretched, 0, top)
         spread[c][view.where] = deviations[:, c]
