@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from augengine.diffusion.checkpoint import save_generator, untrained
 from augengine.diffusion.conditions import Vocabulary
+from augengine.diffusion.local_contrast import LocalContrastSpec
 from augengine.diffusion.spec import DiffusionSpec, Kind, ModelSpec
 from augengine.diffusion.unet import UNetSpec
 from augengine.io.dataset import write_dataset
@@ -163,6 +164,14 @@ def tiny_spec(kind: Kind, *, channels: tuple[str, ...] = ("t1",), size: int = 32
         image_size=(size,) * axes,
         spacing_mm=(2.0,) * axes,
     )  # fmt: skip
+
+
+def contrast_spec(channels: tuple[str, ...] = ("t1",), size: int = 32) -> ModelSpec:
+    """A very small acquisition model that changes the source's own pixels."""
+    network = LocalContrastSpec(members=2, width=8)
+    return tiny_spec("acquisition", channels=channels, size=size).model_copy(
+        update={"network": network, "diffusion": None, "labels": ()}
+    )
 
 
 def write_checkpoint(

@@ -23,7 +23,7 @@ FLOORS = [
 ]
 # The report looks at committed runs and phantoms, and training is driven by the cluster's connection.
 SAME_FLOOR = {("report", "pipeline"), ("io", "prepare"), ("phantom", "io"), ("phantom", "prepare"), ("prepare", "io"),
-              ("diffusion", "io"), ("train", "report"), ("gates", "metrics")}  # fmt: skip
+              ("diffusion", "io"), ("diffusion", "phantom"), ("train", "report"), ("gates", "metrics")}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

@@ -12,6 +12,7 @@ from augengine.diffusion.control import ControlSpec
 from augengine.diffusion.denoisers import ControlDenoiser, DiTDenoiser, GenerativeNetwork
 from augengine.diffusion.discriminative import Predictor, PredictorSpec, Segmenter, SegmenterSpec
 from augengine.diffusion.dit import DiTSpec
+from augengine.diffusion.local_contrast import LocalContrast, LocalContrastSpec
 from augengine.diffusion.spec import ModelSpec
 from augengine.diffusion.unet import DenoisingUNet
 
@@ -37,6 +38,9 @@ def _build(spec: ModelSpec, parts: Mapping[str, nn.Module] | None = None) -> nn.
         return Segmenter(network, len(spec.channels), spec.outputs, dims, spec.intensity)
     if isinstance(network, PredictorSpec):
         return Predictor(network, len(spec.channels), spec.outputs, dims, spec.intensity)
+    if isinstance(network, LocalContrastSpec):
+        assert spec.vocabulary is not None  # every acquisition model has one
+        return LocalContrast(network, len(spec.channels), spec.vocabulary)
     parts = parts or {role: _build(part) for role, part in spec.parts.items()}
     if isinstance(network, ControlSpec):
         prior = parts["prior"]

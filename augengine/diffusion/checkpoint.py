@@ -145,7 +145,14 @@ def load_generator(uri: Place, device: str | torch.device = "cpu") -> Generator:
 
 
 def untrained(like: Model | ModelSpec, seed: int, device: str | torch.device = "cpu") -> Generator:
-    """The same architecture with random weights: the control arm of every experiment.
+    """As `untrained_model`, of a model that diffuses."""
+    model = untrained_model(like, seed, device)
+    assert isinstance(model, Generator)
+    return model
+
+
+def untrained_model(like: Model | ModelSpec, seed: int, device: str | torch.device = "cpu") -> Model:
+    """The same architecture with random weights, a `Generator` if it diffuses: the control arm of every experiment.
 
     Where a last convolution starts at zero it is drawn at random here, or the control would be the constant image 0
     and no model at all. A latent generator keeps the autoencoder's random weights, too.
@@ -158,7 +165,8 @@ def untrained(like: Model | ModelSpec, seed: int, device: str | torch.device = "
             fan_in = parameter[0].numel()
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
     content = safetensors.torch.save(network.state_dict())
-    return Generator(_nobody_s(spec, seed, hashlib.sha256(content).hexdigest()), network, device)
+    spec = _nobody_s(spec, seed, hashlib.sha256(content).hexdigest())
+    return Model(spec, network, device) if spec.diffusion is None else Generator(spec, network, device)
 
 
 def _nobody_s(spec: ModelSpec, seed: int, sha256: str) -> ModelSpec:

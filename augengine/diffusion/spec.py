@@ -12,6 +12,7 @@ from augengine.diffusion.control import ControlSpec
 from augengine.diffusion.discriminative import PredictorSpec, SegmenterSpec
 from augengine.diffusion.dit import DiTSpec
 from augengine.diffusion.intensity_spec import IntensitySpec
+from augengine.diffusion.local_contrast import LocalContrastSpec
 from augengine.diffusion.unet import UNetSpec
 from augengine.yaml_config import Strict
 
@@ -29,7 +30,8 @@ Kind = Literal[
     "acquisition_predictor",
 ]
 NetworkSpec = Annotated[
-    UNetSpec | DiTSpec | ControlSpec | AutoencoderSpec | SegmenterSpec | PredictorSpec, Field(discriminator="body")
+    UNetSpec | DiTSpec | ControlSpec | AutoencoderSpec | SegmenterSpec | PredictorSpec | LocalContrastSpec,
+    Field(discriminator="body"),
 ]
 Parametrisation = Literal["x0", "epsilon", "v", "flow"]
 
@@ -152,6 +154,11 @@ class ModelSpec(Strict):
     def takes_structure(self) -> bool:
         """True for an acquisition model that is also shown a structure image."""
         return self.kind == "acquisition" and isinstance(self.network, UNetSpec) and self.network.structure
+
+    @property
+    def changes_contrast(self) -> bool:
+        """True for an acquisition model that changes the source's own pixels and diffuses nothing."""
+        return isinstance(self.network, LocalContrastSpec)
 
     @property
     def planes(self) -> int:

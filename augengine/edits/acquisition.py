@@ -1,7 +1,8 @@
 """Counterfactual acquisition: the same anatomy as another scanner and protocol would have shown it.
 
 Source: "Counterfactual Simulation of Acquisition Parameters via Conditional Diffusion Model" (MIDL 2025) for
-`sdedit`; `inversion` and `structure` are described in `augengine.diffusion.counterfactual`.
+`sdedit`; `inversion` and `structure` are described in `augengine.diffusion.counterfactual`, `local_contrast`, which
+paints nothing, in `augengine.diffusion.local_contrast`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from augengine.acquisition_terms import alike
 from augengine.diffusion import counterfactual
-from augengine.diffusion.checkpoint import Generator
+from augengine.diffusion.checkpoint import Generator, Model
 from augengine.diffusion.conditions import PARAMETERS, Vocabulary
 from augengine.diffusion.guidance import Guidance
+from augengine.diffusion.local_contrast import LocalContrast, render
 from augengine.diffusion.spec import ModelSpec
 from augengine.diffusion.tissue import tissue_index
 from augengine.edits.base import Context, Donor, Drawing, Plan, Skip
@@ -24,14 +27,28 @@ from augengine.errors import CheckpointError, ConfigError
 from augengine.intensity import denormalise, normalise
 from augengine.policy.spec import Sampler
 from augengine.records import Acquisition, Sample
-from augengine.yaml_config import Strict
+from augengine.yaml_config import Strict, unset
+
+TEXTURE = 0.15
 
 
 class AcquisitionParams(Strict):
-    """Parameters of the edit in a policy file."""
+    """Parameters of the edit in a policy file.
 
-    method: Literal["structure", "inversion", "sdedit"] = "structure"
+    Attributes:
+        texture: of method `local_contrast`: share of the source's own finest detail (what a Gaussian of one voxel
+            removes) that is added to the prediction, which as a mean is too smooth.
+    """
+
+    method: Literal["structure", "inversion", "sdedit", "local_contrast"] = "structure"
     target: Target
+    texture: float | None = Field(default=None, ge=0, le=1, exclude_if=unset)
+
+    @model_validator(mode="after")
+    def _fits(self) -> AcquisitionParams:
+        if self.texture is not None and self.method != "local_contrast":
+            raise ValueError("texture goes with method local_contrast")
+        return self
 
 
 class AcquisitionEdit:
@@ -42,11 +59,18 @@ class AcquisitionEdit:
     MODELS: ClassVar[Mapping[str, tuple[str, ...]]] = {"generator": ("acquisition",)}
 
     def check(self, params: AcquisitionParams, sampler: Sampler, specs: Mapping[str, ModelSpec]) -> None:
-        """`structure` needs a generator with a structure input, `inversion` the solver ddim.
+        """Each method needs the generator that was trained for it, and `inversion` the solver ddim.
 
         Values that the policy itself states must be among those that the generator saw, unless `target.unseen` says
         what becomes of them.
         """
+        changes = specs["generator"].changes_contrast
+        if changes != (params.method == "local_contrast"):
+            raise CheckpointError(
+                "method 'local_contrast', and it alone, takes a generator with network.body local_contrast",
+                found=f"method '{params.method}', recipe {specs['generator'].recipe or 'unknown'}",
+                next_step="set params.method to what the generator was trained for, or take another generator",
+            )
         if params.method == "structure" and not specs["generator"].takes_structure:
             raise CheckpointError(
                 "method 'structure' needs a generator with a structure input",
@@ -87,6 +111,13 @@ class AcquisitionEdit:
             if alike(target, own, PARAMETERS):
                 return Skip("what the generator knows of the target does not differ from the sample's own")
         plan: dict[str, Any] = {"acquisition": paintable(target, own).to_dict()}
+        if params.method == "local_contrast" and vocabulary:
+            # The network reads the source's setting, too. Another scanner's model is no reason: it does not read that.
+            strange = {n: why for n, why in vocabulary.unseen(own).items() if n not in ("model", "slice_thickness_mm")}
+            if strange and params.target.unseen != "absent":
+                return Skip(f"the generator never saw the source's {'; '.join(strange.values())}")
+            if strange:
+                plan["unseen_source"] = {name: own.to_dict()[name] for name in strange}
         if unseen:
             plan["unseen"] = {name: chosen.acquisition.to_dict()[name] for name in unseen}
         if params.target.protocols is not None:
@@ -98,7 +129,7 @@ class AcquisitionEdit:
         self,
         samples: Sequence[Sample],
         plans: Sequence[Plan],
-        models: Mapping[str, Generator],
+        models: Mapping[str, Model],
         params: AcquisitionParams,
         sampler: Sampler,
     ) -> list[Sample]:
@@ -112,6 +143,9 @@ class AcquisitionEdit:
             generator.check(channels, rule)
         targets = [Acquisition(**p.params["acquisition"]) for p in plans]
         x = np.stack([normalise(s) for s in samples])
+        if params.method == "local_contrast":
+            return [_rerendered(generator, *row, params) for row in zip(samples, x, plans, targets, strict=True)]
+        assert isinstance(generator, Generator)  # every other method's diffuses: see `check`
         seeds = [p.seed for p in plans]
         guidance = Guidance(sampler.guidance, sampler.guidance_interval, sampler.guidance_rescale)
         settings: dict[str, Any] = {
@@ -134,6 +168,18 @@ class AcquisitionEdit:
     def region(self, sample: Sample, plan: Plan) -> np.ndarray | None:
         """Contrast may change everywhere."""
         return None
+
+
+def _rerendered(
+    generator: Model, sample: Sample, x: np.ndarray, plan: Plan, target: Acquisition, params: AcquisitionParams
+) -> Sample:
+    """One row under its target; what the generator never saw of the source is hidden from it."""
+    source = sample.acquisition.replace(**dict.fromkeys(plan.params.get("unseen_source", ())))
+    texture = TEXTURE if params.texture is None else params.texture
+    spacing_mm = sample.spacing_mm[: sample.image.ndim - 1]
+    assert isinstance(generator.network, LocalContrast)  # see `check`
+    made = render(generator.network, x, spacing_mm, source, target, texture)
+    return sample.replace(image=denormalise(made.draw, sample), acquisition=target)
 
 
 def _vocabulary(context: Context) -> Vocabulary | None:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from augengine.diffusion.checkpoint import load_generator
+from augengine.diffusion.checkpoint import load_model
 from augengine.edits.base import Donor
 from augengine.errors import AugengineError, DataError
 from augengine.gates import Tools
@@ -47,7 +47,7 @@ class AugmentWorker:
         self.mixture = Mixture.from_dict(policy)
         self.data = Store.at(data)
         places = {Store.at(place) for roles in models.values() for place in roles.values()}
-        loaded = {place: load_generator(place, device=device) for place in sorted(places, key=str)}
+        loaded = {place: load_model(place, device=device) for place in sorted(places, key=str)}
         found = [Donor(d["subject_id"], Acquisition(**d["acquisition"]), d["labelled"]) for d in donors]
         tools = Tools(device)
         own = {name: {r: loaded[Store.at(place)] for r, place in roles.items()} for name, roles in models.items()}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from augengine.diffusion.checkpoint import load_generator
+from augengine.diffusion.checkpoint import load_model
 from augengine.edits.base import Plan
 from augengine.errors import CheckpointError, DataError, RunError
 from augengine.io.dataset import dataset_files, run_files
@@ -124,7 +124,7 @@ class Run:
         policy = self.policy(provenance)
         for role, ref in self.checkpoints(policy).items():
             place = Store.at(checkpoint_of(checkpoints, self.mixture.named(policy, role)) or self.store.like(ref))
-            models[role] = load_generator(place, device=device)
+            models[role] = load_model(place, device=device)
             if models[role].sha256 != provenance.models[role]:
                 raise CheckpointError(
                     f"the row was made by weights {provenance.models[role]}",

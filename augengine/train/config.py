@@ -129,6 +129,35 @@ class MaskRecipe(Strict):
         return self
 
 
+class BackTranslationRecipe(Strict):
+    """How a network that changes contrast is trained on scans that were never made twice.
+
+    Every round makes pseudo-scans of a sample of the training scans, as another setting would show them, and trains
+    the way back to the real ones. The first round's are made by `augengine.diffusion.band_transport`, later ones by
+    the network of the round before, and moved to the quantiles of the setting's real scans again.
+
+    Attributes:
+        rounds: equal parts of the steps.
+        scans: at most so many training scans are looked at, the same in every round.
+        rows_per_scan: slices of each, evenly spread.
+        targets_per_scan: pseudo-scans of each scan and round.
+        voxels_per_scan: voxels of each pseudo-scan that are trained on, each also at another gain.
+        motion_mm: standard deviation of a shift of every slice between the two, as patients move.
+        gain_sd: standard deviation of the logarithm of that gain.
+        pairs: where a subject was scanned twice on one voxel grid with different settings, the last round trains from
+            one real scan to the other.
+    """
+
+    rounds: int = Field(default=3, ge=1, le=20)
+    scans: int = Field(default=128, ge=2)
+    rows_per_scan: int = Field(default=8, ge=1)
+    targets_per_scan: int = Field(default=2, ge=1)
+    voxels_per_scan: int = Field(default=8000, ge=100)
+    motion_mm: float = Field(default=0.35, ge=0)
+    gain_sd: float = Field(default=0.08, ge=0)
+    pairs: bool = False
+
+
 class DataRecipe(Strict):
     """How shards are read and what their labels mean.
 
@@ -267,6 +296,7 @@ class Recipe(Strict):
     warp: WarpRecipe | None = None
     classical: ClassicalRecipe | None = Field(default=None, exclude_if=unset)
     random_contrast: RandomContrastRecipe | None = Field(default=None, exclude_if=unset)
+    back_translation: BackTranslationRecipe | None = Field(default=None, exclude_if=unset)
     data: DataRecipe = Field(default_factory=DataRecipe)
     intensity: Annotated[IntensityRecipe | None, BeforeValidator(named)] = Field(default=None, exclude_if=unset)
     optimiser: OptimiserRecipe
@@ -294,7 +324,7 @@ class Recipe(Strict):
 
 # Network bodies and parts of each kind; a part in brackets may be left out.
 _RULES: dict[str, tuple[set[str], set[str]]] = {
-    "acquisition": ({"monai", "compact"}, set()),
+    "acquisition": ({"monai", "compact", "local_contrast"}, set()),
     "counterfactual": ({"monai", "compact", "dit"}, {"[autoencoder]"}),
     "painter": ({"monai", "compact"}, set()),
     "label_prior": ({"monai", "compact", "dit"}, {"[autoencoder]"}),
@@ -310,7 +340,7 @@ def check(recipe: Recipe) -> None:
     """Refuse sections that do not go together; a `ValueError` with rule and value."""
     kind, network, data = recipe.kind, recipe.network, recipe.data
     bodies, roles = _RULES[kind]
-    structure = getattr(network, "structure", False)
+    structure, changes = getattr(network, "structure", False), network.body == "local_contrast"
     needed = {role for role in roles if not role.startswith("[")}
     allowed = {role.strip("[]") for role in roles}
     folds = kind == "error_corrector"  # as many as there are
@@ -324,7 +354,16 @@ def check(recipe: Recipe) -> None:
         (network.body in bodies, f"kind {kind} takes network.body {' or '.join(sorted(bodies))}, not {network.body}"),
         (needed <= set(recipe.parts), f"kind {kind} needs parts: {', '.join(sorted(needed))}"),
         (not strange, f"kind {kind} takes parts: {', '.join(sorted(allowed)) or 'none'}, not {', '.join(strange)}"),
-        ((recipe.diffusion is not None) == (kind in GENERATORS), "generators, and only they, have a section diffusion"),
+        ((recipe.diffusion is not None) == (kind in GENERATORS and not changes),
+         "generators, and only they, have a section diffusion"
+         + (", but for network.body local_contrast" if kind == "acquisition" else "")),
+        ((recipe.back_translation is not None) == changes,
+         "network.body local_contrast and the section back_translation go together"),
+        (not changes or recipe.warp is None, "network.body local_contrast takes no section warp: it knows no place"),
+        (not (changes and recipe.hardware.shard), "network.body local_contrast is too small for hardware.shard"),
+        (not (changes and recipe.hardware.channels_last), "hardware.channels_last is for convolutions"),
+        (not changes or intensity.foreground == "all",
+         "network.body local_contrast takes intensity.foreground all: it looks for the body above air, which is 0"),
         (structure == (recipe.structure is not None), "network.structure true and the section structure go together"),
         (not structure or kind == "acquisition", "only kind acquisition takes network.structure true"),
         (recipe.classical is None or segments, "only segmenters and correctors take the section classical"),

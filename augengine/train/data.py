@@ -78,7 +78,7 @@ class Batch:
         images: normalised, (B, C, *) float32.
         tissue: (B, *) int8, see `tissue_index`.
         context: neighbouring slices of the same volume, (B, offsets * C, *) float32; no channels without offsets.
-        acquisitions, subjects: one of each row.
+        acquisitions, subjects, spacings_mm: one of each row.
     """
 
     images: np.ndarray
@@ -86,17 +86,31 @@ class Batch:
     context: np.ndarray
     acquisitions: list[Acquisition]
     subjects: list[str]
+    spacings_mm: list[tuple[float, ...]]
+
+    def __len__(self) -> int:
+        return len(self.images)
 
     def part(self, rows: slice) -> Batch:
         """Some of the rows."""
         return Batch(
-            self.images[rows], self.tissue[rows], self.context[rows], self.acquisitions[rows], self.subjects[rows]
-        )
+            self.images[rows], self.tissue[rows], self.context[rows], self.acquisitions[rows], self.subjects[rows],
+            self.spacings_mm[rows],
+        )  # fmt: skip
 
     @property
     def nbytes(self) -> int:
         """Memory of the arrays."""
         return self.images.nbytes + self.tissue.nbytes + self.context.nbytes
+
+
+@dataclass(frozen=True)
+class VolumeRows:
+    """One volume: references of its rows, and of each a text that is equal for rows on one voxel grid of the world."""
+
+    subject: str
+    references: tuple[tuple[int, int], ...]
+    grids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -304,6 +318,24 @@ class BatchReader:
         """The first `count` rows in shuffled order, for validation."""
         return self.take([tuple(ref) for ref in self._epoch(0)[:count].tolist()])
 
+    def volumes(self) -> dict[str, VolumeRows]:
+        """The rows of every volume, in the order of its slices; reads metadata alone."""
+        found: dict[str, list[tuple[int, tuple[int, int], str]]] = {}
+        subjects: dict[str, str] = {}
+        columns = ["volume_id", "subject_id", "slice_index", "image_shape", "affine"]
+        columns += [name for name in self.wanted.columns if name not in columns]
+        for group, ((folder, name, part), _) in enumerate(self.groups):
+            rows = read_group(self.stores[folder].parquet(name), part, columns).to_pylist()
+            for place, row in enumerate(row for row in rows if self.wanted.holds(row)):
+                volume, grid = row["volume_id"], rng.digest(row["image_shape"], np.round(row["affine"], 2).tolist())
+                found.setdefault(volume, []).append((row["slice_index"] or 0, (group, place), grid))
+                subjects[volume] = row["subject_id"]
+        volumes = {}
+        for volume, rows in found.items():
+            _, references, grids = zip(*sorted(rows), strict=True)
+            volumes[volume] = VolumeRows(subjects[volume], references, grids)
+        return volumes
+
     def take(self, references: Sequence[tuple[int, int]]) -> Batch:
         """Rows given as (group, place among the group's wanted rows)."""
         parts = [(self._group(group), row) for group, row in references]
@@ -313,6 +345,7 @@ class BatchReader:
             np.stack([rows.context[n] for rows, n in parts]),
             [rows.acquisitions[n] for rows, n in parts],
             [rows.subjects[n] for rows, n in parts],
+            [rows.spacings_mm[n] for rows, n in parts],
         )
 
     def _reference(self, place: int) -> tuple[int, int]:
@@ -360,6 +393,7 @@ class BatchReader:
             images[neighbours].reshape(len(images), len(self.context) * images.shape[1], *images.shape[2:]),
             [s.acquisition for s in samples],
             [s.subject_id for s in samples],
+            [s.spacing_mm[: s.image.ndim - 1] for s in samples],
         )
 
     def _fitting(self, sample: Sample) -> Sample:

@@ -52,6 +52,8 @@ def train_worker(config: dict[str, Any]) -> None:
 
     parts = {role: load_model(uri).network for role, uri in config["parts"].items()}
     objective = make_objective(recipe, spec, build(spec, recipe.seed, parts or None), parts).to(device).train()
+    reader = make_reader(config["data"], recipe.data.rows("train"), recipe, spec, recipe.optimiser.batch_size)
+    stream = objective.begin(reader)
     if hardware.channels_last:
         layout = torch.channels_last if spec.spatial_dims == 2 else torch.channels_last_3d
         objective.to(memory_format=layout)  # type: ignore[call-overload]
@@ -73,7 +75,6 @@ def train_worker(config: dict[str, Any]) -> None:
     if last is not None:
         with last.as_directory() as folder:
             progress = state.load(Path(folder), objective, optimiser, ema, precision)
-    reader = make_reader(config["data"], recipe.data.rows("train"), recipe, spec, recipe.optimiser.batch_size)
     validation = _validation_batch(config["data"], recipe, spec)
     log = _Log(out, recipe, progress) if lead else None
     clock = _Clock(recipe, progress.elapsed_s, rank, world)
@@ -102,17 +103,17 @@ def train_worker(config: dict[str, Any]) -> None:
             log.pictures(progress, rows)
 
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(reader.batch, progress.step, rank, world)
+        coming = pool.submit(stream.batch, progress.step, rank, world)
         while (fraction := clock.fraction(progress.step)) < 1:
             batch = coming.result()
-            coming = pool.submit(reader.batch, progress.step + 1, rank, world)
+            coming = pool.submit(stream.batch, progress.step + 1, rank, world)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.optimiser.learning_rate * rate_factor(recipe, progress.step, fraction)
             losses: dict[str, Tensor] = {}
-            for n, rows in enumerate(micro_batches(len(batch.images), recipe.optimiser.accumulation)):
+            for n, rows in enumerate(micro_batches(len(batch), recipe.optimiser.accumulation)):
                 seed = rng.derive(recipe.seed, "step", progress.step, rank, n)
-                share = (rows.stop - rows.start) / len(batch.images)
-                with exchange(model, rows.stop == len(batch.images)), precision.autocast():
+                share = (rows.stop - rows.start) / len(batch)
+                with exchange(model, rows.stop == len(batch)), precision.autocast():
                     found = model(batch.part(rows), seed, progress.step)
                     precision.backward(found["total"] * share)
                 losses = {k: losses.get(k, 0) + v.detach() * share for k, v in found.items()}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import nn
 
 from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import read_spec
+from augengine.diffusion.local_contrast import LocalContrast
 from augengine.train.config import Recipe
 from augengine.train.data import survey
 from augengine.train.estimate import describe, estimate
@@ -28,19 +31,28 @@ def preview(recipe: Recipe, data: str, workers: int, parts: Mapping[str, str]) -
     spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in resolve_parts(recipe, parts).items()})
     optimiser = recipe.optimiser
     micro = max(1, optimiser.batch_size // workers // optimiser.accumulation)
-    batch = make_reader(data, rows, recipe, spec, micro).batch(0)
+    network = build(spec).train()
+    seen: tuple[nn.Module, tuple[Any, ...]]
+    if isinstance(network, LocalContrast):  # its steps take voxels, of scans that are looked at when training begins
+        seen = network, (torch.zeros(network.spec.members, micro, len(network.mean)),)
+    else:
+        seen = (
+            objective(recipe, spec, network).train(),
+            (make_reader(data, rows, recipe, spec, micro).batch(0), recipe.seed, 0),
+        )
     measured = estimate(
-        objective(recipe, spec, build(spec)).train(), (batch, recipe.seed, 0), rows=micro,
+        *seen, rows=micro,
         precision=Precision(recipe.hardware.precision, torch.device("cpu")), world=workers,
         sharded=recipe.hardware.shard,
     )  # fmt: skip
-    epochs = recipe.steps * optimiser.batch_size / found.rows
+    unit = "voxels" if isinstance(network, LocalContrast) else "rows"
+    epochs = "" if unit == "voxels" else f" ({recipe.steps * optimiser.batch_size / found.rows:.1f} epochs)"
     limit = f", or {recipe.max_minutes:g} min" if recipe.max_minutes is not None else ""
     return [
         ("kind, network", f"{recipe.kind}, {recipe.network.body}"),
         ("rows", f"{found.rows} of {len(found.subjects)} subjects, {len(found.channels)} x {_size(found.image_size)}"),
-        ("steps", f"{recipe.steps} ({epochs:.1f} epochs){limit}"),
-        ("batch", f"{optimiser.batch_size} rows: {workers} workers x {optimiser.accumulation} x {micro}"),
+        ("steps", f"{recipe.steps}{epochs}{limit}"),
+        ("batch", f"{optimiser.batch_size} {unit}: {workers} workers x {optimiser.accumulation} x {micro}"),
         *describe(measured),
     ]
 

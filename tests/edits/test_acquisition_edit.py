@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import GE, SIEMENS, slice_sample, tiny_spec, write_checkpoint
+from builders import GE, SIEMENS, contrast_spec, slice_sample, tiny_spec, write_checkpoint
 
-from augengine.diffusion.checkpoint import load_generator
+from augengine.diffusion.checkpoint import load_generator, untrained_model
 from augengine.diffusion.conditions import Vocabulary
 from augengine.edits.acquisition import AcquisitionEdit, AcquisitionParams
 from augengine.edits.base import Context, Donor, Drawing, Plan, Skip
@@ -188,3 +188,56 @@ def test_conditions_state_values_of_the_parameter_s_type() -> None:
     for where in ({"echo_time_ms": "2.3"}, {"model": 750}, {"manufacturer": []}):
         with pytest.raises(ValueError, match=r"echo_time_ms is a number|model is a text|manufacturer needs a value"):
             AcquisitionParams.model_validate({"target": {"empirical": {"where": where}}})
+
+
+CONTRAST = AcquisitionParams.model_validate({"method": "local_contrast", "target": {"empirical": {}}})
+CHANGES = contrast_spec().model_copy(update={"vocabulary": Vocabulary.fit([GE, SIEMENS])})
+
+
+def test_a_method_takes_the_generator_that_was_trained_for_it() -> None:
+    EDIT.check(CONTRAST, Sampler(), {"generator": CHANGES})
+    for params, spec in ((CONTRAST, SEEN), (CONTRAST.model_copy(update={"method": "sdedit"}), CHANGES)):
+        with pytest.raises(CheckpointError, match=r"'local_contrast', and it alone, takes a generator"):
+            EDIT.check(params, Sampler(), {"generator": spec})
+    with pytest.raises(ValueError, match="texture goes with method local_contrast"):
+        AcquisitionParams.model_validate({"texture": 0.2, "target": {"empirical": {}}})
+
+
+def test_changed_contrast_leaves_label_and_geometry_and_needs_no_neighbour() -> None:
+    model = untrained_model(CHANGES, seed=2)
+    samples = [slice_sample(n) for n in (1, 3)]
+    plans = [Plan("o", s.sample_id, 0, 0, n, {"acquisition": GE.to_dict()}) for n, s in enumerate(samples)]
+    together = EDIT.apply(samples, plans, {"generator": model}, CONTRAST, Sampler())
+    for sample, plan, after in zip(samples, plans, together, strict=True):
+        (alone,) = EDIT.apply([sample], [plan], {"generator": model}, CONTRAST, Sampler(steps=3))
+        assert np.array_equal(alone.image, after.image)
+        assert after.acquisition == GE
+        assert np.array_equal(after.label, sample.label)
+        assert np.array_equal(after.affine, sample.affine)
+        assert (after.image != sample.image).mean() > 0.2
+        assert (after.image == np.round(after.image)).all()
+    sharp = CONTRAST.model_copy(update={"texture": 1.0})
+    (other,) = EDIT.apply(samples[:1], plans[:1], {"generator": model}, sharp, Sampler())
+    assert not np.array_equal(other.image, together[0].image)
+
+
+def test_a_source_that_the_generator_never_saw_is_skipped_or_marked() -> None:
+    context = Context((Donor("D2", GE),), {"generator": CHANGES})
+    far = slice_sample(1, acquisition=SIEMENS.replace(repetition_time_ms=400.0, model="another"))
+    skip = EDIT.plan(far, CONTRAST, np.random.default_rng(0), context)
+    assert isinstance(skip, Skip)
+    assert "never saw the source's repetition_time_ms 400 (seen: 3.77 to 4.94)" in skip.reason
+    absent = AcquisitionParams.model_validate(
+        {**CONTRAST.model_dump(), "target": {"empirical": {}, "unseen": "absent"}}
+    )
+    marked = EDIT.plan(far, absent, np.random.default_rng(0), context)
+    assert isinstance(marked, Drawing)
+    assert marked.params["unseen_source"] == {"repetition_time_ms": 400.0}
+    plain = EDIT.plan(slice_sample(1), CONTRAST, np.random.default_rng(0), context)
+    assert isinstance(plain, Drawing)
+    assert "unseen_source" not in plain.params
+    # What it is shown of such a source is that the value is not known.
+    model, plan = untrained_model(CHANGES, seed=2), Plan("o", "s", 0, 0, 1, marked.params)
+    hidden = far.replace(acquisition=far.acquisition.replace(repetition_time_ms=None))
+    shown = [EDIT.apply([s], [plan], {"generator": model}, absent, Sampler())[0].image for s in (far, hidden)]
+    assert np.array_equal(*shown)

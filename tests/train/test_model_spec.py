@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from augengine.acquisition_terms import manufacturer
 from augengine.diffusion.checkpoint import subject_hash
 from augengine.diffusion.spec import DiffusionSpec
 from augengine.errors import CheckpointError, ConfigError
-from augengine.train.data import Batch
 from augengine.train.model import model_spec, resolve_parts
 
 
@@ -90,7 +90,7 @@ def test_slice_context_adds_planes_that_reach_the_network_and_volumes_have_none(
     losses = []
     for shown in (batch.images, 1 - batch.images):
         context = torch.from_numpy(shown).expand(-1, 2, -1, -1).numpy()
-        seen = Batch(batch.images, batch.tissue, context, batch.acquisitions, batch.subjects)
+        seen = replace(batch, context=context)
         losses.append(float(trained(seen, 0, 0)["total"].detach()))
     assert losses[0] != losses[1]
     with pytest.raises(ConfigError, match="these rows are volumes"):

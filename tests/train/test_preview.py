@@ -9,6 +9,7 @@ from training_cases import part_specs, recipe, samples_of, spec_of, write_parts,
 
 from augengine.diffusion.build import build
 from augengine.errors import ConfigError
+from augengine.train.config import read_recipe
 from augengine.train.estimate import _short
 from augengine.train.objectives import objective
 from augengine.train.preview import preview
@@ -55,3 +56,11 @@ def test_a_fold_counts_its_own_rows(rows: str) -> None:
         for k in (0, 1)
     ]
     assert sorted(int(table["rows"].split()[0]) for table in found) == [1, 3]  # S1 alone is of fold 1
+
+
+def test_steps_of_voxels_are_told_as_such(rows: str) -> None:
+    planned = read_recipe("jobs/recipes/local_contrast.yaml", ["optimiser.batch_size=512"])
+    table = dict(preview(planned, rows, 2, {}))
+    assert table["steps"] == str(planned.steps)
+    assert table["batch"] == "512 voxels: 2 workers x 1 x 256"
+    assert "activations of 256 rows" in table

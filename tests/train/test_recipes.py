@@ -58,6 +58,7 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
 RECIPES = {path.stem: path for path in sorted(Path("jobs/recipes").glob("*.yaml"))}
 # Kind, parts and what else makes each model what it is, by the name that its small recipes begin with.
 MODELS = {
+    "local_contrast": ("acquisition", set()),
     "cddgm": ("acquisition", set()),
     "pcf_unet": ("counterfactual", set()),
     "pcf_dit": ("counterfactual", {"autoencoder"}),
@@ -86,8 +87,8 @@ def base(stem: str) -> str:
 
 def test_every_model_has_a_paper_size_and_a_phantom_size() -> None:
     assert {base(stem) for stem in RECIPES} == set(MODELS)
-    paper = {stem for stem in RECIPES if not stem.endswith("_small")}
-    assert paper == set(MODELS) - {"unet"}  # the slices' stand-in for unet3d, which has no paper
+    paper = {stem for stem in RECIPES if not stem.endswith("_small")} - {"local_contrast"}  # one size fits all data
+    assert paper == set(MODELS) - {"unet", "local_contrast"}  # the slices' stand-in for unet3d, which has no paper
     # The small ones of these two are cddgm_small and, with random contrast, unet_duke_small.
     assert {f"{stem}_small" for stem in paper - {"structure_duke", "labeller_duke"}} <= set(RECIPES)
     assert {"label_ldm_3d_small", "ldm_seg_controlnet_3d_small", "label_autoencoder_3d_small"} <= set(RECIPES)
@@ -128,6 +129,12 @@ def test_kinds_and_parts_are_those_of_the_model(stem: str) -> None:
         ("cddgm", "data.fold=[2, 2]", "k from 0 to n - 1"),
         ("cddgm", "hardware={shard: true, channels_last: true}", "exclude each other"),
         ("cddgm", "optimiser.accumulation=5", "multiple of accumulation"),
+        ("cddgm", "back_translation={}", "network.body local_contrast and the section back_translation go together"),
+        ("local_contrast", "back_translation=null", "go together"),
+        ("local_contrast", "diffusion={parametrisation: x0, schedule: cosine}", "but for network.body local_contrast"),
+        ("local_contrast", "warp={}", "takes no section warp"),
+        ("local_contrast", "hardware.shard=true", "too small for hardware.shard"),
+        ("local_contrast", "intensity.foreground=nonzero", "takes intensity.foreground all"),
     ],
 )
 def test_sections_that_do_not_go_together_are_refused(stem: str, override: str, message: str) -> None:

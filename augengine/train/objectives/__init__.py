@@ -9,6 +9,7 @@ from torch import nn
 from augengine.diffusion.spec import GENERATORS, ModelSpec
 from augengine.train.config import Recipe
 from augengine.train.objectives.autoencoding import Autoencoding
+from augengine.train.objectives.back_translation import BackTranslation
 from augengine.train.objectives.base import Objective
 from augengine.train.objectives.denoising import Denoising
 from augengine.train.objectives.predicting import Predicting
@@ -26,4 +27,5 @@ def objective(
     recipe: Recipe, spec: ModelSpec, network: nn.Module, parts: Mapping[str, nn.Module] | None = None
 ) -> Objective:
     """What trains `network`, which `build(spec, seed, parts)` made."""
-    return OBJECTIVES[spec.kind](recipe, spec, network, parts)
+    kind = BackTranslation if spec.changes_contrast else OBJECTIVES[spec.kind]
+    return kind(recipe, spec, network, parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,12 +11,28 @@ from torch import Tensor, nn
 
 from augengine.diffusion.spec import ModelSpec
 from augengine.train.config import Recipe
-from augengine.train.data import Batch
+from augengine.train.data import Batch, BatchReader
 from augengine.train.random_contrast import random_contrast
 from augengine.train.warp import warp
 
 Picture = tuple[str, list[np.ndarray]]
 PICTURE_ROWS = 4
+
+
+class Share(Protocol):
+    """What one step trains on: rows, or whatever the objective counts."""
+
+    def __len__(self) -> int: ...
+
+    def part(self, rows: slice) -> Any:
+        """Some of it."""
+
+
+class Stream(Protocol):
+    """Where the steps' batches come from."""
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Share:
+        """What worker `rank` of `world` trains on in a step; called from another thread."""
 
 
 class Objective(nn.Module):
@@ -34,12 +50,16 @@ class Objective(nn.Module):
         super().__init__()
         self.recipe, self.spec, self.network = recipe, spec, network
 
-    def forward(self, batch: Batch, seed: int, step: int) -> dict[str, Tensor]:
+    def forward(self, batch: Any, seed: int, step: int) -> dict[str, Tensor]:
         """Scalars by name, `total` among them; all random numbers come from `seed`.
 
         In evaluation mode nothing is dropped, ablated or warped: the loss of the validation rows.
         """
         raise NotImplementedError
+
+    def begin(self, reader: BatchReader) -> Stream:
+        """Before the first step, and before a resumed one: look at the training rows, and say what the steps take."""
+        return reader
 
     def pictures(self, batch: Batch, seed: int) -> list[Picture]:
         """A title and images (C, *) for each of a few rows: what went in, what came out."""

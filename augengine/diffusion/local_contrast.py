@@ -1,0 +1,194 @@
+"""An image under one acquisition in; its own pixels, changed by what surrounds each of them, under another out.
+
+Nothing is painted: every voxel of the body is one evaluation of a small network on `local_features` of the source and
+on how source and target were made. Anatomy stays where it is, and the finest detail is the source's own.
+Legend: B rows, C channels, N voxels of the body, K members of the ensemble, D inputs, S settings, `*` spatial axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional
+
+from augengine.diffusion import settings
+from augengine.diffusion.conditions import Vocabulary
+from augengine.diffusion.local_features import FEATURES, at_full_scale, body, local_features
+from augengine.records import Acquisition
+from augengine.yaml_config import Strict
+
+# Settings whose bright end is measured; more are merged.
+SETTINGS = 32
+# The source's finest detail is not made brighter than this, where it is made brighter.
+_STRONGEST = 1.5
+# Added to a setting's distance where its scans clip and the target's do not, or the other way round; and where there is
+# no setting.
+_OTHERWISE, _UNKNOWN = 100.0, 1e6
+
+
+class LocalContrastSpec(Strict):
+    """A small network for each voxel, several times over.
+
+    Attributes:
+        members: networks of the ensemble; their mean is the prediction, their deviation its spread.
+        width, layers: of the hidden layers.
+    """
+
+    body: Literal["local_contrast"] = "local_contrast"
+    members: int = Field(default=4, ge=1, le=32)
+    width: int = Field(default=64, ge=4, le=1024)
+    layers: int = Field(default=2, ge=1, le=8)
+
+
+class LocalContrast(nn.Module):
+    """`forward(x)`: inputs (K, N, D) of `inputs` to normalised intensities (K, N, C).
+
+    Buffers: `mean` and `deviation` (D,) of the inputs in training; `known` (S, T), the target part of the settings'
+    conditions, NaN where there are fewer; `tails` (S, C, 4): what predictions towards a setting are multiplied by, the
+    intensity from which they are then stretched, by how much, and its full scale, infinite where its scans do not reach
+    it. A mean is less bright than what it is the mean of.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    known: Tensor
+    tails: Tensor
+
+    def __init__(self, spec: LocalContrastSpec, channels: int, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.spec, self.channels, self.vocabulary = spec, channels, vocabulary
+        size = channels * (len(FEATURES) + 2) + settings.width(vocabulary)
+        widths = [size, *[spec.width] * spec.layers, channels]
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.randn(spec.members, a, b) * (2 / a) ** 0.5) for a, b in pairwise(widths)
+        )
+        self.weights[-1].data *= 0.2
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(spec.members, 1, b)) for b in widths[1:])
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("deviation", torch.ones(size))
+        self.register_buffer("known", torch.full((SETTINGS, settings.target_width(vocabulary)), float("nan")))
+        tails = torch.tensor([1.0, float("inf"), 1.0, float("inf")])
+        self.register_buffer("tails", tails.repeat(SETTINGS, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Intensities (K, N, C); the last layer adds to 0.5, about the mean of a body."""
+        # Beyond what training held a network would only extrapolate.
+        h = ((x - self.mean) / self.deviation).clamp(-4, 4)
+        for n, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            h = torch.baddbmm(bias, h, weight)
+            if n < len(self.weights) - 1:
+                h = functional.silu(h)
+        return h + 0.5
+
+    @torch.no_grad()
+    def predict(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and spread (N, C) of inputs (N, D) float32, on the network's device."""
+        x = torch.from_numpy(inputs).to(self.mean.device)
+        members = self(x[None].expand(self.spec.members, -1, -1)).float().cpu()
+        return members.mean(0).numpy(), members.std(0, correction=0).numpy()
+
+    def tail(self, target: Acquisition, clips: Sequence[bool]) -> np.ndarray:
+        """(C, 4) of the nearest setting, for each channel of those whose scans reach full scale as the target's do."""
+        wanted = torch.from_numpy(settings.described(target, self.vocabulary)).to(self.known)
+        apart = (self.known - wanted).abs().sum(1).nan_to_num(nan=_UNKNOWN)
+        found = []
+        for c, clip in enumerate(clips):
+            other = self.tails[:, c, 3].isfinite() != clip
+            found.append(self.tails[int((apart + _OTHERWISE * other).argmin()), c])
+        return np.asarray(torch.stack(found).cpu().numpy())
+
+
+@dataclass(frozen=True)
+class View:
+    """What the network sees of one row.
+
+    Attributes:
+        where: bool (*), the body.
+        features: (N, F) of each channel.
+        clipped: of each channel, whether the scan reaches its full scale.
+    """
+
+    where: np.ndarray
+    features: tuple[np.ndarray, ...]
+    clipped: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, image: np.ndarray, spacing_mm: Sequence[float]) -> View:
+        """Of a normalised image (C, *)."""
+        where = body(image, spacing_mm)
+        return cls(
+            where,
+            tuple(local_features(channel, where, spacing_mm) for channel in image),
+            tuple(at_full_scale(channel, where) for channel in image),
+        )
+
+
+def inputs(
+    features: Sequence[np.ndarray], clipped: tuple[Sequence[bool], Sequence[bool]], condition: np.ndarray
+) -> np.ndarray:
+    """float32 (N, D): features of every channel, which of source and target reach full scale, and `condition`."""
+    flags = [float(flag) for both in clipped for flag in both]
+    rest = np.concatenate([np.asarray(flags, np.float32), condition])
+    return np.concatenate([*features, np.broadcast_to(rest, (len(features[0]), len(rest)))], axis=1, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One row under its target, normalised (C, *).
+
+    Attributes:
+        mean: the prediction.
+        draw: the same with the source's finest detail.
+        spread: standard deviation of the ensemble; 0 outside the body.
+    """
+
+    mean: np.ndarray
+    draw: np.ndarray
+    spread: np.ndarray
+
+
+def render(
+    network: LocalContrast, image: np.ndarray, spacing_mm: Sequence[float], source: Acquisition, target: Acquisition,
+    texture: float,
+) -> Rendered:  # fmt: skip
+    """A normalised image (C, *) of `source` as `target` would have shown it; outside the body it stays as it is.
+
+    Args:
+        texture: share of the source's own finest detail (what a Gaussian of one voxel removes) that is added.
+    """
+    view = View.of(image, spacing_mm)
+    mean, spread = image.copy(), np.zeros_like(image)
+    if not view.where.any():
+        return Rendered(mean, mean, spread)
+    # A scanner's gain is its own: what clips at one setting clips at the other; another vendor's does not.
+    stays = settings.same_vendor(source, target)
+    clips = [flag and stays for flag in view.clipped]
+    x = inputs(view.features, (view.clipped, clips), settings.condition(source, target, network.vocabulary))
+    values, deviations = network.predict(x)
+    tails = network.tail(target, clips)
+    draw = image.copy()
+    for c, (gain, start, slope, full) in enumerate(tails):
+        stretched = gain * values[:, c]
+        stretched += np.maximum(stretched - start, 0) * (slope - 1)
+        top = full if clips[c] else np.inf
+        mean[c][view.where] = np.clip(stretched, 0, top)
+        spread[c][view.where] = deviations[:, c]
+        detail = _detail(image[c])[view.where]
+        own = np.maximum(image[c][view.where], 0.05)
+        finest = texture * detail * np.clip(mean[c][view.where] / own, 0, _STRONGEST)
+        draw[c][view.where] = np.clip(stretched + finest, 0, top)
+    return Rendered(mean, draw, spread)
+
+
+def _detail(channel: np.ndarray) -> np.ndarray:
+    """What a Gaussian of one voxel removes, in the plane of the first two axes."""
+    sigma = (1.0, 1.0, *[0.0] * (channel.ndim - 2))
+    return np.asarray(channel - ndimage.gaussian_filter(channel, sigma, mode="nearest"))

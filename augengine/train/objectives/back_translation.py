@@ -1,0 +1,442 @@
+"""Changing contrast without pairs: training scans in; pseudo-scans of other settings, and the way back to real ones.
+
+No two scans of one anatomy are needed: a real scan is made to look like another setting's, roughly, and what the
+network learns is to make the real scan of it again. What it is shown is wrong, what it is to make is right.
+Legend: K members, N voxels, D inputs, C channels, `*` spatial axes.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional
+
+from augengine import rng
+from augengine.diffusion import settings
+from augengine.diffusion.band_transport import LEVELS, BandTable, matched, transport
+from augengine.diffusion.local_contrast import SETTINGS, LocalContrast, View, inputs, render
+from augengine.diffusion.local_features import at_full_scale, brightened, local_features
+from augengine.diffusion.spec import ModelSpec
+from augengine.errors import DataError
+from augengine.records import Acquisition
+from augengine.train.config import Recipe
+from augengine.train.data import Batch, BatchReader, VolumeRows
+from augengine.train.objectives.base import PICTURE_ROWS, Objective, Picture, Stream
+
+# Scans within so much of the nearest one (see `settings.distance`) make one pool, and one setting.
+ALIKE = 0.6
+POOL = 16
+# A setting nearer than this is the scan's own.
+_OWN = 0.3
+# Settings nearer than this are of one vendor, with the same options.
+_VENDOR = 3.0
+_TABLE_VOXELS = 40_000
+_BRIGHT = 0.94
+_AVERAGE = 0.98  # of the weights that make the next round's pseudo-scans
+_NOISE = 0.03  # of every input, in standard deviations
+
+
+@dataclass(frozen=True)
+class Partner:
+    """The same subject on the same voxel grid under another setting: normalised rows (C, *), in the scan's order."""
+
+    acquisition: Acquisition
+    images: list[np.ndarray]
+    clipped: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A training scan, or the sample of it that is looked at.
+
+    Attributes:
+        images: normalised rows (C, *).
+        views: of the rows.
+        tables: of each channel.
+        clipped: of each channel, whether it reaches its full scale.
+    """
+
+    volume: str
+    subject: str
+    acquisition: Acquisition
+    spacing_mm: tuple[float, ...]
+    images: list[np.ndarray]
+    views: list[View]
+    tables: tuple[BandTable, ...]
+    clipped: tuple[bool, ...]
+    partners: tuple[Partner, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Scans of one setting, seen as one."""
+
+    acquisition: Acquisition
+    tables: tuple[BandTable, ...]
+    clipped: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Inputs (N, D) of pseudo-scans and the real intensities (N, C)."""
+
+    inputs: Tensor
+    truth: Tensor
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """How many voxels a step takes."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def part(self, rows: slice) -> Voxels:
+        """Some of them."""
+        return Voxels(rows.stop - rows.start)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Steps take voxels of the round's pairs; nothing has to be read for them."""
+
+    count: int
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Voxels:
+        return Voxels(len(range(rank, self.count, world)))
+
+
+class BackTranslation(Objective):
+    """Trains a `LocalContrast` network; the pseudo-scans of a round follow from the recipe and `teacher` alone."""
+
+    network: LocalContrast
+
+    def __init__(self, recipe: Recipe, spec: ModelSpec, network: nn.Module, parts: object = None) -> None:
+        super().__init__(recipe, spec, network)
+        assert recipe.back_translation is not None  # the recipe's checks see to it
+        self.how = recipe.back_translation
+        self.teacher = copy.deepcopy(self.network).requires_grad_(False)
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.scans: list[Scan] = []
+        self.made: tuple[int, Pairs] | None = None
+
+    def begin(self, reader: BatchReader) -> Stream:
+        """Look at the sample of training scans that all rounds use."""
+        volumes = reader.volumes()
+        ranked = sorted(volumes, key=lambda volume: rng.derive("scan", self.recipe.seed, volume))[: self.how.scans]
+        for volume in sorted(ranked):
+            references = volumes[volume].references
+            count = min(len(references), self.how.rows_per_scan)
+            places = sorted(set(np.linspace(0, len(references) - 1, count + 2)[1:-1].round().astype(int).tolist()))
+            if (scan := _scan(volume, reader.take([references[n] for n in places]))) is None:
+                continue
+            if self.how.pairs:
+                scan = replace(scan, partners=_partners(reader, volumes, volume, places, scan))
+            self.scans.append(scan)
+        if self.how.pairs and not any(scan.partners for scan in self.scans):
+            raise DataError(
+                "back_translation.pairs needs subjects that were scanned twice on one voxel grid, with other settings",
+                found=f"none among {len(self.scans)} scans", next_step="set back_translation.pairs false",
+            )  # fmt: skip
+        if not any(self._targets(scan) for scan in self.scans):
+            raise DataError(
+                "network.body local_contrast learns from scans of different settings, of different subjects",
+                found=f"{len(self.scans)} scans, no two of them", next_step="train on data of other settings, too",
+            )  # fmt: skip
+        self._measure_inputs()
+        return _Steps(self.recipe.optimiser.batch_size)
+
+    def forward(self, batch: Voxels | Batch, seed: int, step: int) -> dict[str, Tensor]:
+        """Squared error of the way back; of the validation rows, which are no training scans, from a first guess."""
+        if isinstance(batch, Batch):
+            return {"total": self._validation(batch)}
+        pairs = self._pairs(step)
+        generator = torch.Generator().manual_seed(seed)
+        members = self.network.spec.members
+        index = torch.randint(len(pairs.truth), (members, len(batch)), generator=generator)
+        x = pairs.inputs[index].to(self.device)
+        noise = torch.randn(x.shape, generator=generator).to(self.device)
+        x = x + _NOISE * self.network.deviation * noise
+        loss = functional.mse_loss(self.network(x).float(), pairs.truth[index].to(self.device))
+        with torch.no_grad():
+            for mine, theirs in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                mine.lerp_(theirs.detach(), 1 - min(_AVERAGE, (1 + step) / (10 + step)))
+        return {"total": loss}
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch, seed: int) -> list[Picture]:
+        """Validation rows, and the same under the settings of the scans nearest to them."""
+        found = []
+        for row in range(min(PICTURE_ROWS, len(batch))):
+            scan = _scan(batch.subjects[row], batch.part(slice(row, row + 1)))
+            for target in self._targets(scan)[:1] if scan else ():
+                image, spacing, source = batch.images[row], batch.spacings_mm[row], batch.acquisitions[row]
+                made = render(self.network, image, spacing, source, target.acquisition, 0.0)
+                found.append((f"{_short(batch.acquisitions[row])} to {_short(target.acquisition)}",
+                              [batch.images[row], made.mean]))  # fmt: skip
+        return found
+
+    def finish(self, batches: Iterable[Batch]) -> None:
+        """Measure how much less bright predictions towards each setting are than its scans."""
+        known: list[Acquisition] = []
+        for scan in self.scans:
+            if all(settings.distance(scan.acquisition, other) > ALIKE for other in known):
+                known.append(scan.acquisition)
+        for n, target in enumerate(known[:SETTINGS]):
+            pool = self._pool(target, None)
+            near = sorted(
+                (s for s in self.scans if settings.distance(s.acquisition, target) > _OWN),
+                key=lambda scan: (settings.distance(scan.acquisition, target), scan.volume),
+            )
+            vendor = [s for s in near if settings.distance(s.acquisition, target) < _VENDOR]
+            near = (vendor or near)[:POOL]
+            values = [self._predicted(self.network, scan, pool) for scan in near]
+            described = settings.described(target, self.network.vocabulary)
+            self.network.known[n] = torch.from_numpy(described).to(self.network.known)
+            for c in range(self.network.channels):
+                predicted = np.concatenate([v[:, c] for rows in values for v in rows]) if values else None
+                tail = _tail(predicted, pool.tables[c], pool.clipped[c])
+                self.network.tails[n, c] = torch.tensor(tail).to(self.network.tails)
+
+    def _pairs(self, step: int) -> Pairs:
+        """Those of the step's round; at its first step `teacher` becomes what has been learnt."""
+        rounds, steps = self.how.rounds, self.recipe.steps
+        number = min(rounds - 1, step * rounds // steps)
+        if number and step == math.ceil(number * steps / rounds):
+            self.teacher.load_state_dict(self.average.state_dict())
+        if self.made is None or self.made[0] != number:
+            self.made = (number, self._make(number))
+        return self.made[1]
+
+    @torch.no_grad()
+    def _make(self, number: int) -> Pairs:
+        random = rng.generator("pairs", self.recipe.seed, number)
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        for scan in self.scans:
+            if scan.partners and number == self.how.rounds - 1:
+                found += [row for partner in scan.partners for row in self._real(scan, partner, random)]
+                continue
+            targets = self._targets(scan)
+            if not targets:
+                continue
+            weights = np.array([math.exp(-settings.distance(scan.acquisition, t.acquisition) / 2) for t in targets])
+            drawn = random.choice(len(targets), self.how.targets_per_scan, p=weights / weights.sum())
+            for n in drawn:
+                found += self._pseudo(scan, targets[n], number > 0, random)
+        x, y = zip(*found, strict=True)
+        return Pairs(torch.from_numpy(np.concatenate(x)), torch.from_numpy(np.concatenate(y)))
+
+    def _pseudo(
+        self, scan: Scan, target: Pool, learnt: bool, random: np.random.Generator
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Inputs and truth of a sample of voxels of one pseudo-scan, row by row."""
+        features = [view.features for view in scan.views]  # of each row, of each channel
+        tables = scan.tables
+        if learnt:
+            predicted = self._predicted(self.teacher, scan, target)
+            features = self._seen(scan, _matched(predicted, target), None)
+            tables = _tables(features)
+        guesses = [
+            np.stack([transport(f, t, p) for f, t, p in zip(row, tables, target.tables, strict=True)], axis=-1)
+            for row in features
+        ]
+        shown = self._seen(scan, _matched(guesses, target), random)
+        condition = settings.condition(target.acquisition, scan.acquisition, self.network.vocabulary)
+        truths = [np.stack([f[:, 0] for f in view.features], axis=-1) for view in scan.views]
+        return self._sampled(shown, truths, (target.clipped, scan.clipped), condition, random)
+
+    def _real(
+        self, scan: Scan, partner: Partner, random: np.random.Generator
+    ) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+        """The same from a scan to its partner, of voxels of the scan's body."""
+        condition = settings.condition(scan.acquisition, partner.acquisition, self.network.vocabulary)
+        truths = [
+            np.maximum(np.stack([channel[view.where] for channel in image], axis=-1), 0)
+            for view, image in zip(scan.views, partner.images, strict=True)
+        ]
+        shown = [view.features for view in scan.views]
+        return self._sampled(shown, truths, (scan.clipped, partner.clipped), condition, random)
+
+    def _sampled(
+        self, shown: Sequence[tuple[np.ndarray, ...]], truths: Sequence[np.ndarray],
+        clipped: tuple[Sequence[bool], Sequence[bool]], condition: np.ndarray, random: np.random.Generator,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+        """Inputs and truth of some voxels of every row, as they are and at another gain."""
+        total, found = sum(map(len, truths)), []
+        for row, truth in zip(shown, truths, strict=True):
+            count = min(len(truth), round(self.how.voxels_per_scan * len(truth) / max(total, 1)))
+            if not count:
+                continue
+            for changed in (False, True):
+                chosen = np.sort(random.choice(len(truth), count, replace=False))
+                factor = math.exp(random.normal(0, self.how.gain_sd)) if changed else 1.0
+                parts = [brightened(f[chosen], factor) for f in row]
+                found.append((inputs(parts, clipped, condition), truth[chosen]))
+        return found
+
+    def _seen(
+        self, scan: Scan, rows: Sequence[np.ndarray], random: np.random.Generator | None
+    ) -> list[tuple[np.ndarray, ...]]:  # fmt: skip
+        """Features of each row, given as intensities (N, C), of each channel; moved a little if `random` is given."""
+        found = []
+        for view, values in zip(scan.views, rows, strict=True):
+            shift = np.zeros(view.where.ndim)
+            if random is not None and self.how.motion_mm:
+                shift[:2] = random.normal(0, self.how.motion_mm, 2) / np.array(scan.spacing_mm[:2])
+            planes = []
+            for c in range(values.shape[1]):
+                plane = np.zeros(view.where.shape, np.float32)
+                plane[view.where] = values[:, c]
+                if shift.any():
+                    plane = ndimage.shift(plane, shift, order=3, mode="nearest")
+                planes.append(local_features(plane, view.where, scan.spacing_mm))
+            found.append(tuple(planes))
+        return found
+
+    def _predicted(self, network: LocalContrast, scan: Scan, target: Pool) -> list[np.ndarray]:
+        """Intensities (N, C) of each row of a scan under a target."""
+        condition = settings.condition(scan.acquisition, target.acquisition, network.vocabulary)
+        return [
+            network.predict(inputs(view.features, (scan.clipped, target.clipped), condition))[0] for view in scan.views
+        ]
+
+    def _targets(self, scan: Scan) -> list[Pool]:
+        """Settings that differ from the scan's, one for every scan of another subject."""
+        others = [s for s in self.scans if s.subject != scan.subject]
+        found: dict[Acquisition, Pool] = {}
+        for other in others:
+            if settings.distance(scan.acquisition, other.acquisition) > _OWN and other.acquisition not in found:
+                found[other.acquisition] = self._pool(other.acquisition, scan)
+        return [found[other.acquisition] for other in others if other.acquisition in found]
+
+    def _pool(self, target: Acquisition, source: Scan | None) -> Pool:
+        """The scans made most like `target`, none of the source's subject.
+
+        Of the source's own vendor, those count first that reach full scale if the source does: its scanner would.
+        """
+        others = [s for s in self.scans if source is None or s.subject != source.subject]
+        if source is not None and settings.same_vendor(source.acquisition, target):
+            near = [s for s in others if settings.distance(s.acquisition, target) < 1 + ALIKE]
+            others = [s for s in near if s.clipped == source.clipped] or others
+        ranked = sorted(others, key=lambda s: (settings.distance(s.acquisition, target), s.volume))
+        nearest = settings.distance(ranked[0].acquisition, target)
+        chosen = [s for s in ranked if settings.distance(s.acquisition, target) <= nearest + ALIKE][:POOL]
+        channels = range(self.network.channels)
+        return Pool(
+            target,
+            tuple(BandTable.mean([s.tables[c] for s in chosen]) for c in channels),
+            tuple(sum(s.clipped[c] for s in chosen) * 2 > len(chosen) for c in channels),
+        )
+
+    def _measure_inputs(self) -> None:
+        """Mean and deviation of what the network sees."""
+        random = rng.generator("inputs", self.recipe.seed)
+        rows = []
+        for scan in self.scans:
+            for target in self._targets(scan)[:: max(1, len(self.scans) // 8)]:
+                condition = settings.condition(scan.acquisition, target.acquisition, self.network.vocabulary)
+                view = scan.views[int(random.integers(len(scan.views)))]
+                chosen = random.integers(len(view.features[0]), size=200)
+                rows.append(inputs([f[chosen] for f in view.features], (scan.clipped, target.clipped), condition))
+        seen = torch.from_numpy(np.concatenate(rows))
+        for network in (self.network, self.teacher, self.average):
+            network.mean.copy_(seen.mean(0))
+            network.deviation.copy_(seen.std(0).clamp(min=0.05))
+
+    def _validation(self, batch: Batch) -> Tensor:
+        """Mean over the rows that differ in setting from a training scan."""
+        errors = []
+        for row in range(len(batch)):
+            scan = _scan(batch.subjects[row], batch.part(slice(row, row + 1)))
+            targets = self._targets(scan) if scan else []
+            if scan is None or not targets:
+                continue
+            nearest = min(targets, key=lambda t: settings.distance(scan.acquisition, t.acquisition))
+            random = rng.generator("validation", self.recipe.seed, row)
+            for x, truth in self._pseudo(scan, nearest, False, random):
+                errors.append(float(np.mean((self.network.predict(x)[0] - truth) ** 2)))
+        return torch.tensor(float(np.mean(errors)) if errors else float("nan"))
+
+
+def _scan(volume: str, rows: Batch) -> Scan | None:
+    """Of rows of one volume; None if none of them shows a body."""
+    views = [View.of(image, spacing) for image, spacing in zip(rows.images, rows.spacings_mm, strict=True)]
+    kept = [n for n, view in enumerate(views) if view.where.any()]
+    if not kept:
+        return None
+    views = [views[n] for n in kept]
+    clipped = tuple(any(flags) for flags in zip(*(view.clipped for view in views), strict=True))
+    return Scan(
+        volume, rows.subjects[0], rows.acquisitions[0], rows.spacings_mm[0], [rows.images[n] for n in kept], views,
+        _tables([view.features for view in views]), clipped,
+    )  # fmt: skip
+
+
+def _partners(
+    reader: BatchReader, volumes: Mapping[str, VolumeRows], volume: str, places: Sequence[int], scan: Scan
+) -> tuple[Partner, ...]:
+    """Other volumes of the subject that have all of these rows' grids."""
+    own, found = volumes[volume], []
+    for name, other in sorted(volumes.items()):
+        if name == volume or other.subject != own.subject:
+            continue
+        by_grid = dict(zip(other.grids, other.references, strict=True))
+        references = [by_grid.get(own.grids[n]) for n in places]
+        if not all(references):
+            continue
+        rows = reader.take([reference for reference in references if reference])
+        if settings.distance(rows.acquisitions[0], scan.acquisition) > _OWN and len(scan.images) == len(rows):
+            flags = [
+                [at_full_scale(channel, view.where) for channel in image]
+                for image, view in zip(rows.images, scan.views, strict=True)
+            ]
+            clipped = tuple(any(channel) for channel in zip(*flags, strict=True))
+            found.append(Partner(rows.acquisitions[0], list(rows.images), clipped))
+    return tuple(found)
+
+
+def _tables(rows: Sequence[tuple[np.ndarray, ...]]) -> tuple[BandTable, ...]:
+    """Of each channel, from the features of all rows of a scan."""
+    found = []
+    for features in zip(*rows, strict=True):
+        voxels = np.concatenate(features)
+        found.append(BandTable.of(voxels[:: max(1, len(voxels) // _TABLE_VOXELS)]))
+    return tuple(found)
+
+
+def _matched(rows: Sequence[np.ndarray], target: Pool) -> list[np.ndarray]:
+    """Intensities (N, C) of a scan's rows with the quantiles of the target's."""
+    together = np.concatenate(rows)
+    own = [np.quantile(together[:, c], LEVELS) for c in range(together.shape[1])]
+    return [
+        np.stack([matched(row[:, c], own[c], table) for c, table in enumerate(target.tables)], axis=-1) for row in rows
+    ]
+
+
+def _tail(predicted: np.ndarray | None, table: BandTable, clipped: bool) -> tuple[float, float, float, float]:
+    """Gain that brings the bulk of predictions to the pool's, where the stretch begins, its slope, the full scale."""
+    full = float(table.intensity[-1]) if clipped else math.inf
+    if predicted is None or not len(predicted):
+        return 1.0, float("inf"), 1.0, full
+    bulk = np.linspace(0.25, 0.9, 14)
+    ratio = np.interp(bulk, LEVELS, table.intensity) / np.maximum(np.quantile(predicted, bulk), 1e-3)
+    gain = float(np.clip(np.median(ratio), 0.8, 1.25))
+    start, bright = gain * np.quantile(predicted, [_BRIGHT, 0.99])
+    wanted = float(np.interp(0.99, LEVELS, table.intensity))
+    # What is clipped is clipped afterwards: nothing is pressed together.
+    slope = float(np.clip((wanted - start) / max(bright - start, 1e-3), 1.0, 2.0))
+    return gain, float(start), slope, full
+
+
+def _short(acquisition: Acquisition) -> str:
+    parts = (acquisition.manufacturer, acquisition.repetition_time_ms, acquisition.flip_angle_deg)
+    return ", ".join(f"{p:g}" if isinstance(p, float) else str(p) for p in parts if p is not None)

@@ -1,0 +1,141 @@
+"""Changing contrast: the source's own pixels, wherever and whichever way round they lie; settings as physics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from builders import GE, SIEMENS, tiny_spec
+
+from augengine.diffusion import settings
+from augengine.diffusion.build import build
+from augengine.diffusion.checkpoint import load_model, save_generator, untrained_model
+from augengine.diffusion.conditions import Vocabulary
+from augengine.diffusion.local_contrast import LocalContrast, LocalContrastSpec, View, render
+from augengine.diffusion.spec import ModelSpec
+from augengine.io.store import Store
+from augengine.records import Acquisition
+
+SPACING = (1.5, 1.5, 3.0)
+VOCABULARY = Vocabulary.fit([GE, SIEMENS])
+FLASH = Acquisition("GE", "Signa", 3.0, None, 9.0, 5.0, 4.0, 35.0)
+
+
+def spec_of(channels: tuple[str, ...] = ("t1",)) -> ModelSpec:
+    return tiny_spec("acquisition").model_copy(
+        update={"network": LocalContrastSpec(members=3, width=8), "diffusion": None, "vocabulary": VOCABULARY,
+                "channels": channels}
+    )  # fmt: skip
+
+
+def network_of(channels: int = 1, seed: int = 1) -> LocalContrast:
+    found = build(spec_of(tuple("abc"[:channels])), seed)
+    assert isinstance(found, LocalContrast)
+    return found.eval()
+
+
+def head(dims: int = 2, channels: int = 1) -> np.ndarray:
+    shape = (36, 36, 3)[:dims]
+    place = np.stack(np.meshgrid(*[np.arange(n) - n / 2 + 0.5 for n in shape], indexing="ij"))
+    image = 0.8 * (np.sqrt((place[:2] ** 2).sum(0)) < 11) - 0.4 * (np.abs(place[0] - 3) < 3) * (np.abs(place[1]) < 5)
+    noise = np.random.default_rng(dims).normal(0, 0.03, (channels, *shape))
+    return np.asarray(np.maximum(image, 0) + noise, np.float32)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_mirrored_source_gives_the_mirrored_result(dims: int) -> None:
+    network, image = network_of(2), head(dims, 2)
+    made = render(network, image, SPACING, SIEMENS, GE, 0.2)
+    for axis in range(1, dims + 1):
+        turned = render(network, np.flip(image, axis), SPACING, SIEMENS, GE, 0.2)
+        for name in ("mean", "draw", "spread"):
+            # Voxels come in another order, which moves the last bits of a product of matrices.
+            assert np.allclose(getattr(turned, name), np.flip(getattr(made, name), axis), atol=2e-6)
+
+
+def test_a_moved_source_gives_the_moved_result() -> None:
+    network, image = network_of(), head()
+    image[:, ~View.of(image, SPACING).where] = 0
+    made = render(network, image, SPACING, SIEMENS, GE, 0.2).draw
+    moved = render(network, np.roll(image, (4, -5), (1, 2)), SPACING, SIEMENS, GE, 0.2).draw
+    assert np.allclose(moved, np.roll(made, (4, -5), (1, 2)), atol=2e-6)
+
+
+def test_only_the_body_changes_and_detail_is_the_sources_own() -> None:
+    network, image = network_of(), head()
+    where = View.of(image, SPACING).where
+    smooth, sharp = (render(network, image, SPACING, SIEMENS, GE, share) for share in (0.0, 0.5))
+    assert np.array_equal(smooth.draw, smooth.mean)
+    assert np.array_equal(sharp.mean, smooth.mean)
+    assert np.array_equal(sharp.draw[:, ~where], image[:, ~where])
+    assert not sharp.spread[:, ~where].any()
+    assert (sharp.spread[:, where] > 0).all()
+    assert np.abs(sharp.mean - image)[:, where].mean() > 0.02
+    assert np.array_equal(render(network, image * 0, SPACING, SIEMENS, GE, 0.5).draw, image * 0)
+
+
+def test_the_bright_end_is_that_of_the_nearest_known_setting() -> None:
+    network, image = network_of(), head()
+    plain = render(network, image, SPACING, SIEMENS, GE, 0.0).mean
+    start = float(np.quantile(plain[0][View.of(image, SPACING).where], 0.5))
+    for n, known in enumerate((SIEMENS, GE)):
+        network.known[n] = torch.from_numpy(settings.described(known, VOCABULARY))
+    network.tails[1, 0] = torch.tensor([1.0, start, 1.5, float("inf")])
+    stretched = render(network, image, SPACING, SIEMENS, GE, 0.0).mean
+    bright = plain > start
+    bright[:, ~View.of(image, SPACING).where] = False
+    assert np.allclose(stretched[bright], start + 1.5 * (plain[bright] - start), atol=1e-5)
+    assert np.array_equal(stretched[~bright], plain[~bright])
+    assert np.array_equal(render(network, image, SPACING, GE, SIEMENS, 0.0).mean,
+                          render(network_of(), image, SPACING, GE, SIEMENS, 0.0).mean)  # fmt: skip
+
+
+def test_a_scanner_that_clips_goes_on_clipping_and_another_vendors_does_not() -> None:
+    network = network_of()
+    network.known[0] = torch.from_numpy(settings.described(GE, VOCABULARY))
+    network.tails[0, 0] = torch.tensor([1.0, float("inf"), 1.0, 0.4])
+    image = np.minimum(head(), 0.75)
+    assert View.of(image, SPACING).clipped == (True,)
+    where = View.of(image, SPACING).where
+    assert render(network, image, SPACING, GE, GE.replace(flip_angle_deg=12.0), 0.5).draw[0][where].max() <= 0.4
+    assert render(network, image, SPACING, SIEMENS, GE, 0.5).draw[0][where].max() > 0.4
+
+
+def test_a_checkpoint_brings_it_back(tmp_path: Path) -> None:
+    model = untrained_model(spec_of(), 3)
+    assert model.spec.changes_contrast
+    assert not model.spec.takes_structure
+    save_generator(Store(tmp_path), model.spec, model.network.state_dict())
+    image = head()
+    again = load_model(str(tmp_path)).network
+    first, second = (render(n, image, SPACING, SIEMENS, GE, 0.1).draw for n in (model.network, again))
+    assert np.array_equal(first, second)
+
+
+def test_the_condition_is_physics() -> None:
+    """Between two flip angles lies a third; the scanner's model says nothing, an unknown number is flagged."""
+    vocabulary = Vocabulary.fit([FLASH, GE])
+    flips = [settings.condition(FLASH, FLASH.replace(flip_angle_deg=f, repetition_time_ms=15.0), vocabulary)
+             for f in (9.0, 15.0, 25.0)]  # fmt: skip
+    assert all(len(c) == settings.width(vocabulary) for c in flips)
+    known, *ratios = flips[1][-5:]
+    assert known == 1
+    # More T1 weighting: fat gains on muscle and fluid, the more the larger the angle.
+    assert ratios == sorted(ratios, reverse=True)
+    assert sum(ratios) == pytest.approx(0, abs=1e-6)
+    assert flips[0][-4] < flips[1][-4] < flips[2][-4]
+    same = settings.condition(FLASH, FLASH.replace(model="another"), vocabulary)
+    assert np.array_equal(same, settings.condition(FLASH, FLASH, vocabulary))
+    unknown = settings.condition(FLASH, FLASH.replace(repetition_time_ms=None), vocabulary)
+    assert not unknown[-5:].any()
+
+
+def test_distance_between_settings() -> None:
+    assert settings.distance(GE, GE.replace(manufacturer="GE")) == 0
+    steps = [{"model": "x"}, {"repetition_time_ms": 20.0}, {"field_strength_t": 3.0}, {"manufacturer": "Philips"}]
+    apart = [settings.distance(GE, GE.replace(**step)) for step in steps]
+    assert apart == sorted(apart)
+    assert apart[0] > 0
+    assert settings.distance(GE, SIEMENS) == settings.distance(SIEMENS, GE)

@@ -1,0 +1,174 @@
+"""Changing contrast is learnt from scans that were never made twice; the truth is used to judge alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from augengine.diffusion.build import build
+from augengine.diffusion.checkpoint import load_model
+from augengine.diffusion.local_contrast import render
+from augengine.errors import DataError
+from augengine.intensity import normalise
+from augengine.io.dataset import write_dataset
+from augengine.io.shards import to_table
+from augengine.records import Acquisition, Sample
+from augengine.train.config import Recipe, read_recipe
+from augengine.train.data import survey
+from augengine.train.loop import make_reader
+from augengine.train.model import model_spec
+from augengine.train.objectives import objective
+from augengine.train.objectives.back_translation import BackTranslation, Voxels
+from augengine.train.run import train
+
+FLASH = Acquisition("GE", "Signa", 3.0, None, 9.0, 5.0, 4.0, 35.0)
+SETTINGS = (FLASH, FLASH.replace(flip_angle_deg=20.0, repetition_time_ms=15.0))
+# Air, fat, gland, vessel: no single curve leads from one setting to the other.
+CONTRAST = np.array([[0.0, 0.9, 0.45, 0.25], [0.0, 0.65, 0.3, 0.95]])
+
+
+def anatomy(subject: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Tissue codes: a ball of fat with glands of the subject's own size and place, and thin vessels."""
+    random = np.random.default_rng([5, subject])
+    place = np.stack(np.meshgrid(*[np.arange(n) - n / 2 + 0.5 for n in shape], indexing="ij"))[:2]
+    found = (np.hypot(*place) < 0.42 * shape[0]).astype(int)
+    middle = random.uniform(-4, 4, 2).reshape(2, *[1] * len(shape))
+    found[(np.hypot(*(place - middle)) < random.uniform(0.17, 0.23) * shape[0])] = 2
+    for _ in range(6):
+        spot = random.uniform(-0.25, 0.25, 2).reshape(2, *[1] * len(shape)) * shape[0]
+        found[np.hypot(*(place - spot)) < 1.6] = 3
+    return found
+
+
+def scan(subject: int, setting: int, shape: tuple[int, ...] = (40, 40), **changes: Any) -> Sample:
+    tissue = anatomy(subject, shape)
+    noise = np.random.default_rng([subject, setting]).normal(0, 0.02, shape)
+    values: dict[str, Any] = {
+        "image": np.maximum(CONTRAST[setting][tissue] + noise, 0).astype(np.float32)[None] * 500,
+        "affine": np.diag([1.5, 1.5, 3.0, 1.0]), "channels": ("t1",), "subject_id": f"S{subject}",
+        "volume_id": f"S{subject}-{setting}", "acquisition": SETTINGS[setting], "split": "train",
+        "slice_index": 0 if len(shape) == 2 else None, "intensity_range": ((0.0, 500.0),),
+    }  # fmt: skip
+    return Sample(**{**values, **changes})
+
+
+UNPAIRED = [(subject, subject % 2) for subject in range(8)]
+
+
+def recipe(**changes: Any) -> Recipe:
+    values = read_recipe("jobs/recipes/local_contrast.yaml").model_dump(mode="json", exclude_unset=True)
+    values["steps"] = 240
+    values["optimiser"] |= {"batch_size": 512}
+    values["network"] |= {"members": 2, "width": 32}
+    values["back_translation"] |= {"rounds": 2, "voxels_per_scan": 600, **changes.pop("back_translation", {})}
+    return Recipe.model_validate({**values, **changes})
+
+
+def ready(folder: Path, samples: Sequence[Sample], **changes: Any) -> BackTranslation:
+    data = write_dataset(str(folder), [to_table(samples)]).uri
+    how = recipe(**changes)
+    spec = model_spec(how, survey(data, how.data.rows("train")), {})
+    found = objective(how, spec, build(spec, how.seed))
+    assert isinstance(found, BackTranslation)
+    assert len(found.train().begin(make_reader(data, how.data.rows("train"), how, spec, 512)).batch(0)) == 512
+    return found
+
+
+def steps(trained: BackTranslation, first: int, count: int) -> list[float]:
+    moving = [p for p in trained.parameters() if p.requires_grad]
+    optimiser, losses = torch.optim.Adam(moving, lr=5e-3), []
+    for step in range(first, first + count):
+        loss = trained(Voxels(256), step, step)["total"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("back")
+    samples = [scan(*who) for who in UNPAIRED] + [scan(20, 0, split="val")]
+    data = write_dataset(str(folder / "data"), [to_table(samples)]).uri
+    return train(recipe(pictures_every=120), data, str(folder / "run"), num_workers=0, progress=lambda _: None)
+
+
+@pytest.mark.parametrize("setting", [0, 1])
+def test_without_any_pair_another_subject_is_shown_as_the_other_setting_would(checkpoint: str, setting: int) -> None:
+    model = load_model(checkpoint)
+    assert model.spec.recipe == "local-contrast"
+    assert np.isfinite(model.spec.metrics["validation_loss"])
+    source, target = SETTINGS[setting], SETTINGS[1 - setting]
+    before, after = [], []
+    for subject in range(30, 34):
+        image, truth = (normalise(scan(subject, n)) for n in (setting, 1 - setting))
+        body = anatomy(subject, (40, 40)) > 0
+        made = render(model.network, image, (1.5, 1.5), source, target, 0.0).mean
+        before.append(np.sqrt(np.mean((image - truth)[0][body] ** 2)))
+        after.append(np.sqrt(np.mean((made - truth)[0][body] ** 2)))
+    assert np.mean(after) < 0.7 * np.mean(before)
+
+
+def test_pictures_show_the_validation_rows(checkpoint: str) -> None:
+    assert sorted(p.name for p in Path(checkpoint).parent.glob("pictures/*")) == [
+        "step-0000120.png",
+        "step-0000240.png",
+    ]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_it_learns_repeats_itself_and_goes_on_where_it_stopped(dims: int, tmp_path: Path) -> None:
+    shape = (40, 40, 4)[:dims]
+    samples = [scan(*who, shape) for who in UNPAIRED]
+    whole = ready(tmp_path / "a", samples)
+    losses = steps(whole, 0, 40)
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
+    again = ready(tmp_path / "b", samples)
+    assert steps(again, 0, 40) == losses
+    # At step 124, in the second round, the pseudo-scans are those of step 120's teacher.
+    steps(whole, 118, 6)
+    resumed = ready(tmp_path / "c", samples)
+    resumed.load_state_dict(whole.state_dict())
+    assert steps(resumed, 124, 3) == steps(whole, 124, 3)
+    assert not torch.equal(whole.teacher.weights[0], whole.network.weights[0])
+
+
+def test_one_setting_alone_teaches_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="scans of different settings, of different subjects"):
+        ready(tmp_path / "a", [scan(subject, 0) for subject in range(4)])
+    # Nor does one subject's pair: its own scans are never its pseudo-scans' pool.
+    with pytest.raises(DataError, match="of different subjects"):
+        ready(tmp_path / "b", [scan(1, 0), scan(1, 1)])
+
+
+def test_pairs_are_one_subject_on_one_grid_of_the_world(tmp_path: Path) -> None:
+    elsewhere = np.diag([1.5, 1.5, 3.0, 1.0])
+    elsewhere[0, 3] = 4.0
+    samples = [
+        scan(0, 0), scan(0, 1),  # a pair
+        scan(1, 0), scan(1, 1, affine=elsewhere),  # moved
+        scan(2, 0), scan(3, 1),  # two subjects on one grid
+    ]  # fmt: skip
+    found = ready(tmp_path / "a", samples, back_translation={"pairs": True})
+    partners = {scan.volume: [p.acquisition for p in scan.partners] for scan in found.scans}
+    assert partners == {
+        "S0-0": [SETTINGS[1]], "S0-1": [SETTINGS[0]], "S1-0": [], "S1-1": [], "S2-0": [], "S3-1": [],
+    }  # fmt: skip
+    pair = next(scan for scan in found.scans if scan.volume == "S0-0")
+    assert np.array_equal(pair.partners[0].images[0], normalise(scan(0, 1)))
+    with pytest.raises(DataError, match="scanned twice on one voxel grid"):
+        ready(tmp_path / "b", [scan(*who) for who in UNPAIRED], back_translation={"pairs": True})
+
+
+def test_pseudo_scans_never_see_the_subjects_own_other_scan(tmp_path: Path) -> None:
+    found = ready(tmp_path / "a", [scan(subject, setting) for subject in range(3) for setting in range(2)])
+    first = found.scans[0]
+    (pool, *_) = found._targets(first)
+    others = [s.tables[0].intensity for s in found.scans if s.volume in ("S1-1", "S2-1")]
+    assert np.allclose(pool.tables[0].intensity, np.mean(others, 0))
