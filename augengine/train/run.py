@@ -102,11 +102,14 @@ def train(
             checkpoint_config=CheckpointConfig(num_to_keep=recipe.keep_checkpoints),
         ),
     )  # fmt: skip
+    own_threads = torch.get_num_threads()
     with _Follower(out, recipe, progress):
         try:
             trainer.fit()
         except Exception as error:  # Ray wraps what a worker raised in several layers of its own
             raise _explained(error, out) from error
+        finally:
+            torch.set_num_threads(own_threads)  # without workers it was this process that trained
     if not out.exists(f"checkpoint/{SPEC}"):
         raise RunError("training ended without a checkpoint", where=out.uri, next_step="run the same command again")
     done = int(read_spec(checkpoint_uri).metrics["steps"])
