@@ -204,6 +204,7 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=4, help="of 8 rows each, two rows per unit")
     parser.add_argument("--steps", type=int, default=6, help="sampler steps: how long a unit takes")
     parser.add_argument("--no-layouts", action="store_true")
+    parser.add_argument("--only-layouts", action="store_true", help="kill nothing; writes kill_matrix_layouts.json")
     parser.add_argument("--no-record", action="store_true", help="try it out without touching results/")
     parser.add_argument("--drive", nargs=5, help=argparse.SUPPRESS)
     flags = parser.parse_args()
@@ -224,6 +225,9 @@ def main() -> None:
             figures |= {"rows": len(expected), "units": len(expected) // ROWS_PER_UNIT, "undisturbed": undisturbed}
             if not flags.no_layouts:
                 figures["layouts_equal"] = bench.layouts(expected)
+            if flags.only_layouts:
+                record("kill_matrix_layouts", {"rows": len(expected), "layouts_equal": figures["layouts_equal"]})
+                return
             for kind in flags.kinds:
                 runs: list[dict[str, Any]] = []
                 for n in range(flags.moments):
