@@ -46,6 +46,6 @@ def test_tiny_cohorts(count: int) -> None:
 def test_fractions() -> None:
     assert set(assign_splits(cohort(9), 0, (1, 0, 0)).values()) == {"train"}
     assert Counter(assign_splits(cohort(10), 0, (0.5, 0, 0.5)).values()) == {"train": 5, "test": 5}
-    for bad in ((0.5, 0.5), (0.7, 0.1, 0.1), (0, 0.5, 0.5), (1.2, -0.2, 0)):
+    for bad in ((0.5, 0.5), (0.7, 0.1, 0.1), (0, 0.5, 0.5), (1.2, -0.2, 0), (float("nan"), 0, 1)):
         with pytest.raises(ConfigError, match="fractions"):
             assign_splits(cohort(9), 0, bad)

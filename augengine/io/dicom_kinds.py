@@ -27,6 +27,7 @@ COLOUR = "a colour image"
 PHASE, REAL, IMAGINARY = "phase image", "real part of a complex image", "imaginary part of a complex image"
 VELOCITY, FIELD_MAP = "velocity map", "field map"
 LOCALISER = "localiser"
+PROJECTION, DIFFERENCE, MAP = "projection through slices", "difference of images", "parameter map"
 
 MOSAIC = "a mosaic tiles a whole volume into one frame; it is not a volume for this purpose"
 ECHO_PLANAR = "echo-planar series (fMRI, diffusion) are not ingested unless --allow-echo-planar is given"
@@ -35,11 +36,15 @@ NO_GEOMETRY = "position, orientation and pixel spacing must be stated"
 
 # ImageType, from its third value on. Siemens: M, P, R, I (ND, NORM, …). Philips, classic conformance statements:
 # M_FFE\M, PHASE MAP\P, VELOCITY MAP\P, R_IR\R, I\I. Single letters count with what follows an underscore; words count
-# alone, since IN_PHASE and OUT_PHASE are magnitude images (Dixon).
+# alone, since IN_PHASE and OUT_PHASE are magnitude images (Dixon). MAX_IP, MIN_IP, SUBTRACTION and QUANTITY: values 3
+# and 4 of Enhanced MR (PS3.3 C.8.16.1.3 and C.8.16.1.4); SUB, ADC, FA, T1 MAP, …: Siemens.
 _LETTERS = {"P": PHASE, "R": REAL, "I": IMAGINARY}
 _WORDS = {
     "PHASE": PHASE, "PHASE MAP": PHASE, "PHASE IMAGE": PHASE, "REAL": REAL, "IMAGINARY": IMAGINARY,
     "VELOCITY": VELOCITY, "VELOCITY MAP": VELOCITY, "B0 MAP": FIELD_MAP, "FIELD MAP": FIELD_MAP,
+    "PROJECTION IMAGE": PROJECTION, "MIP": PROJECTION, "MINIP": PROJECTION, "MAX IP": PROJECTION, "MIN IP": PROJECTION,
+    "SUBTRACTION": DIFFERENCE, "SUB": DIFFERENCE, "QUANTITY": MAP, "ADC": MAP, "FA": MAP, "T1 MAP": MAP, "T2 MAP": MAP,
+    "T2 STAR MAP": MAP,
 }  # fmt: skip
 _COMPONENTS = {"PHASE": PHASE, "REAL": REAL, "IMAGINARY": IMAGINARY}  # (0008,9208); PS3.3, table C.8-85
 _GE_PARTS = {1: PHASE, 2: REAL, 3: IMAGINARY}

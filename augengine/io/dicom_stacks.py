@@ -26,6 +26,7 @@ from augengine.rng import digest
 DICOM_NAMES = (".dcm", ".ima")
 SAME_SETTING = 1e-2  # a value that differs by more from slice to slice is none of the volume
 LOCALISER_SLICES = 20
+TIMES = ("echo_time_ms", "repetition_time_ms")  # of a sequence, both are above 0; an inversion time of 0 means none
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,10 @@ class Stack:
                 if not same_value(low, high, SAME_SETTING, FLOORS.get(name, 0.0)):
                     values[name] = None
                     notes.append(f"{name} differs from slice to slice ({low:g} to {high:g}) and is left out")
+            value = values[name]
+            if name in TIMES and value is not None and float(value) <= 0:
+                values[name] = None
+                notes.append(f"{name} is stated as {value:g}, which no sequence has, and is left out")
         return Acquisition(**values), notes  # type: ignore[arg-type]
 
 

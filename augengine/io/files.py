@@ -24,6 +24,7 @@ from augengine.label_loss import LabelWatch
 from augengine.records import Acquisition, Sample
 
 OTHER_FORMATS = (".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mha", ".mhd", ".mnc", ".dcm")
+CODES_AT_MOST = 16  # whole values of a file that is taken for a label map
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +38,25 @@ class Image:
 
 
 def read_image(path: Path) -> Image:
-    """The image of a file, by the file's suffix. Raises DataError."""
+    """The image of a file, by the file's suffix. Raises DataError, also for a label map."""
     if path.name.lower().endswith(nrrd.SUFFIXES):
         data, affine, _ = nrrd.read_nrrd(path)
-        return Image(nifti.squeeze(data, path), affine)
+        return Image(_no_label_map(nifti.squeeze(data, path)), affine)
     file = nifti.open_nifti(path)
-    return Image(nifti.squeeze(file.values(), path), file.placed(), file.notes, file.acquired_axis)
+    return Image(_no_label_map(nifti.squeeze(file.values(), path)), file.placed(), file.notes, file.acquired_axis)
+
+
+def _no_label_map(data: np.ndarray) -> np.ndarray:
+    """The data of an image; a mask whose name does not show it would become an image of its own."""
+    few = np.unique(data.ravel()[::61])
+    if len(few) <= CODES_AT_MOST and data.size > CODES_AT_MOST**2:
+        values = np.unique(data)
+        if 1 < len(values) <= CODES_AT_MOST and (values >= 0).all() and (values == np.rint(values)).all():
+            raise DataError(
+                "an image must hold more than a few whole values, as label maps do", found=f"{len(values)} values",
+                next_step="name a mask with --mask PATTERN; leave the file out if it is none",
+            )  # fmt: skip
+    return data
 
 
 def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from augengine.io.name_pairs import by_name
 from augengine.io.pairing import Group, by_pattern, starred, stem
 from augengine.io.sources import Entry, Listing
 from augengine.io.walk import visible_files, walk
+from augengine.rng import digest
 
 
 class GenericReader(FileReader):
@@ -38,7 +39,7 @@ class GenericReader(FileReader):
     def _entries(self) -> tuple[list[Entry], dict[str, str]]:
         paths = visible_files(self.root, suffixes=self.suffixes)
         groups, reasons = self._patterns(paths) if self.options.channels else by_name(paths, self.options.mask)
-        entries = [self._entry(folder, key, group) for (folder, key), group in sorted(groups.items())]
+        entries = _told_apart([self._entry(folder, key, group) for (folder, key), group in sorted(groups.items())])
         self.require_labels(entries)
         return entries, reasons
 
@@ -127,6 +128,14 @@ class NrrdReader(GenericReader):
                 continue  # a header that cannot be read fails its volume later, with the reason
             found += [_relative(part, self.root) for part in parts]
         return [part for part in dict.fromkeys(found) if part not in files], None
+
+
+def _told_apart(entries: list[Entry]) -> list[Entry]:
+    """The entries; those whose places give one name, as `a/b_c` and `a_b/c` do, get a digest of the place."""
+    names = Counter(entry["name"] for entry in entries)
+    return [
+        {**e, "name": f"{e['name']}-{digest(e['entry'], length=6)}"} if names[e["name"]] > 1 else e for e in entries
+    ]
 
 
 def _below(folder: str, group: Group) -> Group:

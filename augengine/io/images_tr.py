@@ -25,6 +25,7 @@ from augengine.io.sources import Entry, Listing, SourceOptions
 from augengine.io.walk import visible_files, visible_folders, walk
 
 FOLDERS = {"imagesTr": "labelsTr", "imagesTs": "labelsTs"}
+IGNORED = "the label 'ignore' marks voxels that nobody annotated; it is kept as a label like the others"
 SUFFIXES = (*nifti.SUFFIXES, *nrrd.SUFFIXES)
 
 
@@ -101,6 +102,9 @@ class ImagesTrReader(FileReader):
         if not any(entry["masked"] for entry in entries) and self.stated.labels == self.options.labels:
             self.options = self.options.model_copy(update={"labels": None})  # nobody stated them, and no file has any
         self.require_labels(entries)
+        if "ignore" in (self.stated.labels or {}) and self.options.labels == self.stated.labels:
+            for entry in entries:
+                entry["notes"] = [*entry.get("notes", ()), *([IGNORED] if entry["mask"] else [])]
         taken = {file for entry in entries for file in self.files(entry)}
         shared = [top + NAME] if (self.base / NAME).is_file() else []
         rest = {f.path: f.problem or self._reason(f.path, top) for f in walk(self.root)}

@@ -13,6 +13,10 @@ IMAGE_ENDINGS = ("_image",)
 MASK_ENDINGS = (
     "_label", "_mask", "_seg", "_segmentation", "-label", "-mask", "-seg", "-segmentation", ".seg",
 )  # fmt: skip
+# Words that may end the name of an image, too: they make a mask where the image without them lies beside it.
+LIKELY_MASK = re.compile(
+    r"(.+?)[-_. ](labels|masks|lesions?|rois?|gt|dseg|segm|annotations?|ground[-_ ]?truth|tumou?r)", re.IGNORECASE
+)
 MASK_FOLDER = re.compile(
     r"(labels?|masks?|segs?|segmentations?|annotations?|ground[ _-]?truth|gt)([ _-]?(tr|ts|train|val|test))?", re.I
 )
@@ -22,13 +26,17 @@ def by_name(paths: Sequence[str], mask_pattern: str | None) -> tuple[dict[tuple[
     """Groups by folder and key, of files of a whole tree: `p1` or `p1_image` with its mask; and reasons for the rest.
 
     A mask has a name that ends as one (`p1_seg`) and lies beside its image, or lies in a folder of masks (`labels/p1`)
-    beside the folder of images. A pattern chooses among the masks, or names files that look like none.
+    beside the folder of images; or it is called after an image beside it (`p1` and `p1_lesion`). A pattern chooses
+    among the masks, or names files that look like none.
     """
+    names = {path.rpartition("/")[0] + "/" + image_key(stem(path.rpartition("/")[2])).lower() for path in paths}
     images: dict[tuple[str, str], list[str]] = defaultdict(list)
     masks, reasons = [], {}
     for path in paths:
         folder, _, name = path.rpartition("/")
-        looks = without_mask_ending(stem(name)) is not None or _in_mask_folder(folder)
+        likely = LIKELY_MASK.fullmatch(stem(name))
+        called_after = likely is not None and f"{folder}/{likely.group(1).lower()}" in names
+        looks = without_mask_ending(stem(name)) is not None or _in_mask_folder(folder) or called_after
         if mask_pattern is not None and fnmatchcase(name, mask_pattern):
             masks.append(path)
         elif not looks:
@@ -48,7 +56,11 @@ def _place_of(path: str, images: Mapping[tuple[str, str], object], mask_pattern:
     """Folder and key of the image that a mask belongs to; its own where there is none."""
     folder, _, name = path.rpartition("/")
     text = stem(name)
-    keys = [without_mask_ending(text), text, starred(mask_pattern, name) if mask_pattern else None]
+    likely = LIKELY_MASK.fullmatch(text)
+    keys = [
+        without_mask_ending(text), text, starred(mask_pattern, name) if mask_pattern else None,
+        likely.group(1) if likely else None,
+    ]  # fmt: skip
     own = [key for key in keys if key]
     for key in own:
         same = [k for f, k in images if f == folder and k.lower() == key.lower()]
@@ -90,7 +102,8 @@ def _ending(path: str) -> str:
     """What a name has beyond its key: `p1_seg.nii.gz` -> `_seg.nii.gz`; it shows no subject."""
     name = path.rpartition("/")[2]
     text = stem(name)
-    key = without_mask_ending(text) or image_key(text)
+    likely = LIKELY_MASK.fullmatch(text)
+    key = without_mask_ending(text) or (likely.group(1) if likely else image_key(text))
     return name[len(key) :]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from augengine.io.units import check_spacing
 SUFFIXES = (".nii", ".nii.gz")
 # Header and data in two files; the data file is the header's sidecar.
 PAIR_SUFFIXES = (".hdr", ".img")
+PAIRS = {348: nib.Nifti1Pair, 540: nib.Nifti2Pair}
 LENGTH = {348: (nib.Nifti1Header, nib.Nifti1Image), 540: (nib.Nifti2Header, nib.Nifti2Image)}
 
 
@@ -49,18 +51,33 @@ class NiftiFile:
 
     def values(self) -> np.ndarray:
         """The array after scl_slope and scl_inter; integers without a scale stay integers."""
-        return self._read(lambda: np.asanyarray(self.image.dataobj))
+        return self._read(np.asanyarray)
 
     def stored(self) -> tuple[np.ndarray, float, float]:
         """The array as stored, slope and intercept."""
         proxy = self.image.dataobj
-        return self._read(proxy.get_unscaled), float(proxy.slope), float(proxy.inter)
+        return self._read(lambda data: data.get_unscaled()), float(proxy.slope), float(proxy.inter)
 
-    def _read(self, load: Any) -> np.ndarray:
+    def _read(self, load: Callable[[Any], Any]) -> np.ndarray:
         try:
-            return np.asanyarray(load())
+            return np.asanyarray(load(self._whole().dataobj))
         except Exception as error:  # nibabel, gzip and zlib raise many unrelated classes for damaged files
             raise _damaged(error, self.path) from None
+
+    def _whole(self) -> Any:
+        """The image with its data at hand: of a compressed file read to the end, where its checksum stands.
+
+        nibabel stops at the last voxel and so never sees it: a flipped bit would pass as other voxel values.
+        """
+        names = {str(holder.filename) for holder in self.image.file_map.values() if holder.filename is not None}
+        packed = [name for name in names if name.lower().endswith(".gz")]
+        if not packed:
+            return self.image
+        if len(names) > 1:
+            for name in packed:
+                gzip.decompress(Path(name).read_bytes())
+            return self.image
+        return type(self.image).from_bytes(gzip.decompress(Path(packed[0]).read_bytes()))
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -148,8 +165,11 @@ def _raw_header(head: bytes) -> Any:
 
 def _image(path: Path, packed: bool, raw: Any) -> tuple[Any, str | None]:
     """nibabel's image, which trusts the name, and a note where the name does not tell how the file is packed."""
+    if path.name.lower().endswith(".hdr"):
+        files = nib.Nifti1Pair.make_file_map({"header": str(path), "image": str(data_file(path) or path)})
+        return (nib.load(path), None) if raw is None else (PAIRS[int(raw["sizeof_hdr"])].from_file_map(files), None)
     named = path.name.lower().endswith(".gz")
-    if packed == named or raw is None or path.name.lower().endswith(".hdr"):
+    if packed == named or raw is None:
         return nib.load(path), None
     kind = LENGTH[int(raw["sizeof_hdr"])][1]
     image = kind.from_bytes(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())

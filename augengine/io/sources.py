@@ -273,7 +273,7 @@ def grouped(reasons: Mapping[str, str], at_least: int = 4) -> list[Unused]:
 
 
 def matched(pattern: str, path: str) -> str | None:
-    """The first group of a pattern in a path (the whole match, if it has none); None where it does not match.
+    """The first group of a pattern in a path (the whole match, if it has none); None where it matches nothing at all.
 
     >>> matched(r"case(\\d+)", "site_b/case12_t1.nii.gz")
     '12'
@@ -281,7 +281,7 @@ def matched(pattern: str, path: str) -> str | None:
     match = re.search(pattern, path)
     if match is None:
         return None
-    return match.group(1) if match.re.groups else match.group()
+    return (match.group(1) if match.re.groups else match.group()) or None
 
 
 def pseudonym(raw: str, key: str, prefix: str = "sub") -> str:

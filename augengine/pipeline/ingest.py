@@ -62,6 +62,7 @@ VOLUMES_SCHEMA = pa.schema(
         ("notes", pa.list_(pa.string())),
     ]
 )
+EMPTY_MASK = "the mask is empty: all of it is background"
 VOLUMES_PER_UNIT = 4
 Progress = Callable[[str, int, int, Mapping[str, int]], None]
 
@@ -314,6 +315,8 @@ class IngestWorker:
                 stage = "prepare"
                 watch = self._watch(volume)
                 lost = watch.notes if watch is not None else []
+                label = volume.sample.label
+                empty = [EMPTY_MASK] if label is not None and not label.any() else []
                 stated = self._stated(volume.sample, source, item["split"])
                 rows = prepare(
                     stated, self.preparation, outside=volume.outside, acquired_axis=volume.acquired_axis, watch=watch
@@ -322,7 +325,7 @@ class IngestWorker:
                 volumes.append(
                     {
                         "source": source.volume_id, "subject_id": source.subject_id, "split": item["split"],
-                        "rows": len(rows), "notes": [*source.notes, *volume.notes, *lost],
+                        "rows": len(rows), "notes": [*source.notes, *volume.notes, *lost, *empty],
                     }
                 )  # fmt: skip
             except Exception as error:  # one bad volume must not stop the others; it is listed with its reason

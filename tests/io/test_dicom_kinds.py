@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import block, errors, images, unused, write_slices
+from dicom_files import block, errors, found, images, unused, write_slices
 
 PRIMARY = ["ORIGINAL", "PRIMARY"]
 
@@ -28,6 +28,12 @@ PRIMARY = ["ORIGINAL", "PRIMARY"]
         ({"ComplexImageComponent": "PHASE"}, "phase image"),
         ({"ComplexImageComponent": "REAL"}, "real part of a complex image"),
         ({"ComplexImageComponent": "IMAGINARY"}, "imaginary part of a complex image"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "PROJECTION IMAGE", "MIP"]}, "projection through slices"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "OTHER", "MAX_IP"]}, "projection through slices"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "ANGIO", "SUBTRACTION"]}, "difference of images"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "M", "SUB", "ND"]}, "difference of images"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"]}, "parameter map"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "T2_STAR MAP", "ND"]}, "parameter map"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "a colour image"),
     ],
 )
@@ -46,6 +52,7 @@ def test_no_magnitude_image_is_taken(tmp_path: Path, tags: dict[str, object], re
         ["DERIVED", "PRIMARY", "DIXON", "IN_PHASE"],
         ["DERIVED", "PRIMARY", "DIXON", "OUT_PHASE"],
         ["DERIVED", "PRIMARY", "M", "OPP_PHASE"],
+        ["DERIVED", "PRIMARY", "MPR", "SUBTLE", "FAT"],
         [*PRIMARY, "PROPELLER", "IR", "RARE"],
         ["ORIGINAL", "P"],  # only from the third value on
     ],
@@ -87,3 +94,14 @@ def test_magnitude_and_phase_in_one_series_and_folder(tmp_path: Path) -> None:
     (image,) = images(tmp_path)
     assert np.array_equal(image, block(seed=1))
     assert unused(tmp_path) == {"p/": "series 3: phase image; series 4: phase image"}
+
+
+def test_times_that_no_sequence_has_are_left_out(tmp_path: Path) -> None:
+    write_slices(tmp_path / "p", block(), EchoTime="0", RepetitionTime="-1", InversionTime="0")
+    (source,) = found(tmp_path)[1]
+    assert (source.acquisition.echo_time_ms, source.acquisition.repetition_time_ms) == (None, None)
+    assert source.acquisition.inversion_time_ms == 0  # as scanners write where there is none
+    assert [note for note in source.notes if "which no sequence has" in note] == [
+        "echo_time_ms is stated as 0, which no sequence has, and is left out",
+        "repetition_time_ms is stated as -1, which no sequence has, and is left out",
+    ]

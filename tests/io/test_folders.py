@@ -8,7 +8,7 @@ import pytest
 from mri_files import block, write_nifti
 from reading import read_all, scanned
 
-from augengine.errors import ConfigError
+from augengine.errors import ConfigError, DataError
 from augengine.io.folders import NiftiReader
 from augengine.io.pairing import by_pattern
 from augengine.io.sources import SourceOptions
@@ -229,3 +229,36 @@ def test_reasons_for_files_that_are_no_image(tmp_path: Path) -> None:
         "b.mgz": "an image of another format", "c.nrrd": "an image of another format", "d.txt": "no image",
         "e.mha": "an image of another format",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["_labels", "-lesion", "_ROI", "_GT", "_dseg", ".rois", "_ground-truth", "_Tumor"])
+def test_a_file_called_after_an_image_beside_it_is_its_mask(tmp_path: Path, ending: str) -> None:
+    write_nifti(tmp_path / "p.nii", block())
+    write_nifti(tmp_path / f"p{ending}.nii", mask())
+    write_nifti(tmp_path / "q_lesion.nii", block(seed=1))  # no q beside it: an image
+    first, second = read_all(reader(tmp_path, labels={"lesion": 1}))
+    np.testing.assert_array_equal(first.sample.label, mask())
+    np.testing.assert_array_equal(second.sample.image[0], block(seed=1))
+
+
+def test_a_label_map_does_not_become_an_image(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "p.nii", block((20, 20, 6)))
+    for name, data in {"p_WT": mask(), "p_aseg": np.arange(2400).reshape(20, 20, 6) % 16}.items():
+        write_nifti(tmp_path / f"{name}.nii", data.astype(np.float32 if name == "p_WT" else np.int16))
+        opened = reader(tmp_path)
+        source = next(s for s in scanned(opened) if s.subject_id == name)
+        with pytest.raises(DataError, match="whole values, as label maps do"):
+            opened.read(source)
+    fractions = reader(tmp_path / "maps")
+    write_nifti(tmp_path / "maps" / "m.nii", (mask() * 0.5).astype(np.float32))
+    assert len(read_all(fractions)) == 1
+
+
+def test_places_that_give_one_name_are_volumes_of_their_own(tmp_path: Path) -> None:
+    paths = ["a/b_c", "a_b/c", "a/b/c", "d"]
+    for n, path in enumerate(paths):
+        write_nifti(tmp_path / f"{path}.nii", block(seed=n))
+    found = {s.entry: s.subject_id for s in scanned(reader(tmp_path))}
+    assert len(set(found.values())) == 4
+    assert found["d"] == "d"
+    assert all(found[path].startswith("a_b_c-") for path in paths[:3])

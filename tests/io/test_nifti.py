@@ -168,3 +168,20 @@ def test_colour_and_complex_voxels_are_refused(tmp_path: Path) -> None:
     for name in ("c.nii", "rgb.nii"):
         with pytest.raises(DataError, match="real numbers"):
             read_nifti(tmp_path / name)
+
+
+def test_a_flipped_bit_in_a_compressed_file_is_damage_not_a_voxel(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "a.nii.gz", block())
+    nib.save(nib.Nifti1Pair(block(), np.diag([1.0, 1.0, 3.0, 1.0])), tmp_path / "pair.img.gz")
+    (tmp_path / "pair.hdr").write_bytes(gzip.decompress((tmp_path / "pair.hdr.gz").read_bytes()))
+    for name, opened in (("a.nii.gz", "a.nii.gz"), ("pair.img.gz", "pair.hdr")):
+        np.testing.assert_array_equal(open_nifti(tmp_path / opened).values(), block())
+        whole = (tmp_path / name).read_bytes()
+        for place in (-8, -4, -40, -300):  # checksum, length, and the stream itself
+            damaged = bytearray(whole)
+            damaged[place] ^= 4
+            (tmp_path / name).write_bytes(damaged)
+            for read in (lambda file: file.values(), lambda file: file.stored()):
+                with pytest.raises(DataError, match="damaged"):
+                    read(open_nifti(tmp_path / opened))
+        (tmp_path / name).write_bytes(whole)

@@ -116,6 +116,8 @@ def test_regions_are_refused_unless_codes_are_stated_and_ignore_is_a_label(tmp_p
     assert len(read_all(opened(tmp_path, labels={"oedema": 1, "core": 2}))) == 3
     (tmp_path / "dataset.json").write_text(json.dumps({**V2, "labels": {"background": 0, "a": [1], "ignore": 2}}))
     assert dict(read_all(opened(tmp_path))[0].sample.labels) == {"a": 1, "ignore": 2}
+    assert all("nobody annotated" in " ".join(s.notes) for s in scanned(opened(tmp_path)))
+    assert not any(s.notes for s in scanned(opened(tmp_path, labels={"a": 1, "unsure": 2})))
 
 
 @pytest.mark.parametrize(

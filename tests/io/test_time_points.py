@@ -33,6 +33,28 @@ def groups(*paths: str) -> set[frozenset[str]]:
         ("p1/visit1", "p1/visit2", "p2/visit1", "p2/visit2"),
         ("7-20190214", "7-20200101", "8-20190214", "8-20200303"),
         ("A01_pre", "A01_post", "A02_pre", "A02_post"),
+        (
+            "PatientID_0003/Timepoint_1/x_t1n",
+            "PatientID_0003/Timepoint_2/x_t1n",
+            "PatientID_0004/Timepoint_1/x_t1n",
+            "PatientID_0004/Timepoint_5/x_t1n",
+        ),
+        (
+            "Patient-001/week-000-1/CT1",
+            "Patient-001/week-044/CT1",
+            "Patient-002/week-000-2/CT1",
+            "Patient-002/week-012/CT1",
+        ),
+        (
+            "data2/Y_01/2015-02-10/FLAIR",
+            "data2/Y_01/2015-05-10/FLAIR",
+            "data2/Y_02/2015-02-10/FLAIR",
+            "data2/Y_02/2016-02-10/FLAIR",
+        ),
+        ("YG_01_2015-02-10", "YG_01_2015-05-10", "YG_02_2015-02-10", "YG_02_2016-02-10"),
+        ("sub001_ses1_t1", "sub001_ses2_flair", "sub002_ses1_t1", "sub002_ses2_t1"),
+        ("U-0004_nifti/a", "U-0004_FU003d_nifti/b", "U-0005_nifti/c", "U-0005_FU001d_nifti/d"),
+        ("U-0004_brain", "U-0004_FU003d_brain", "U-0005_brain", "U-0005_FU001d_brain"),
     ],
 )
 def test_scans_of_one_patient(names: tuple[str, ...]) -> None:
@@ -59,6 +81,10 @@ def test_contrasts_of_one_scan() -> None:
         [f"2021_{n:03d}" for n in range(9)],
         [f"IXI{n:03d}-Guys-{n + 800:04d}" for n in range(9)],
         ["p1_1"],
+        [f"site{s}/{n:03d}" for s in (1, 2, 3) for n in range(9)],
+        [f"batch-{s:02d}/case{n:03d}" for s in range(9) for n in range(4)],
+        [f"p{n:02d}/t1" for n in range(9)],
+        [f"case{n}_brain" for n in range(9)],
     ],
 )
 def test_names_that_are_cases_of_their_own(names: list[str]) -> None:

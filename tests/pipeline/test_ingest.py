@@ -127,6 +127,18 @@ def test_the_same_series_twice_is_taken_once(tmp_path: Path) -> None:
     assert "two folders" in next(s["reason"] for s in summary["sources"] if s["reason"])
 
 
+def test_an_empty_mask_is_noted_and_an_empty_match_is_no_subject(tmp_path: Path) -> None:
+    for n, name in enumerate(("p1", "p2", "x")):
+        write_nifti(tmp_path / "in" / f"{name}.nii", block(seed=n))
+        write_nifti(tmp_path / "in" / f"{name}_seg.nii", np.full((12, 10, 6), name == "p2", np.uint8))
+    summary = run(tmp_path / "in", tmp_path / "out", labels={"a": 1}, subject=r"in/|p?(\d*)", public_ids=True)
+    found = {s["entry"]: s for s in summary["sources"]}
+    assert "must match the path" in found["x"]["reason"]
+    assert (found["p1"]["subject_id"], found["p2"]["subject_id"]) == ("1", "2")
+    assert found["p1"]["notes"] == ["the mask is empty: all of it is background"]
+    assert found["p2"]["notes"] == []
+
+
 def test_an_unforeseen_error_fails_one_volume_without_naming_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
