@@ -39,15 +39,22 @@ class Image:
 
 def read_image(path: Path) -> Image:
     """The image of a file, by the file's suffix. Raises DataError, also for a label map."""
+    image = _read(path)
+    _refuse_label_map(image.data)
+    return image
+
+
+def _read(path: Path) -> Image:
+    """The image or label map of a file."""
     if path.name.lower().endswith(nrrd.SUFFIXES):
         data, affine, _ = nrrd.read_nrrd(path)
-        return Image(_no_label_map(nifti.squeeze(data, path)), affine)
+        return Image(nifti.squeeze(data, path), affine)
     file = nifti.open_nifti(path)
-    return Image(_no_label_map(nifti.squeeze(file.values(), path)), file.placed(), file.notes, file.acquired_axis)
+    return Image(nifti.squeeze(file.values(), path), file.placed(), file.notes, file.acquired_axis)
 
 
-def _no_label_map(data: np.ndarray) -> np.ndarray:
-    """The data of an image; a mask whose name does not show it would become an image of its own."""
+def _refuse_label_map(data: np.ndarray) -> None:
+    """A mask whose name does not show it would become an image of its own."""
     few = np.unique(data.ravel()[::61])
     if len(few) <= CODES_AT_MOST and data.size > CODES_AT_MOST**2:
         values = np.unique(data)
@@ -56,12 +63,11 @@ def _no_label_map(data: np.ndarray) -> np.ndarray:
                 "an image must hold more than a few whole values, as label maps do", found=f"{len(values)} values",
                 next_step="name a mask with --mask PATTERN; leave the file out if it is none",
             )  # fmt: skip
-    return data
 
 
 def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Array `(I, J, K)` as stored, RAS affine, notes."""
-    image = read_image(path)
+    """Array `(I, J, K)` of an image or a label map, RAS affine, notes."""
+    image = _read(path)
     return image.data, image.affine, list(image.notes)
 
 

@@ -108,7 +108,7 @@ def test_real_names_of_a_multi_phase_series(tmp_path: Path, times: tuple[str | N
         ([("ax T2 pre", T2), ("ax 3d dyn", at("1000"))], "without either"),
         ([("a", at("1000")), ("a", at("1001")), ("b", at("1000", FlipAngle="20")), ("b", at("1001", FlipAngle="20"))],
          "without either"),
-        ([("only a sub", {**at("1000"), **SUB})], "without either"),
+        ([("only a sub", {**at("1000"), **SUB})], "no MR series"),
         ([("phase", at("1000", ComplexImageComponent="PHASE"))], "no MR series"),
     ],
 )  # fmt: skip
@@ -154,7 +154,7 @@ def test_every_other_series_is_named(tmp_path: Path) -> None:
     folder = f"{PATIENT}/study"
     assert sorted(reader.scan(entry).unused, key=lambda u: u.path) == [
         Unused(f"{folder}/1/", "a later phase of the dynamic study", 6),
-        Unused(f"{folder}/2/", "a derived series (subtraction, projection or reformat)", 6),
+        Unused(f"{folder}/2/", "difference of images", 6),
         Unused(f"{folder}/3/", "another series, not of the dynamic study", 6),
         Unused(f"{folder}/4/", "phase image", 6),
         Unused(f"{folder}/5/", "a segmentation", 6),
