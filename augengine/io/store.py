@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -308,6 +309,12 @@ class Store:
 
 
 def _refuse(uri: str) -> None:
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", uri):  # a drive has one letter
+        scheme, _, rest = uri.partition(":/")
+        raise RunError(
+            "a URI has two slashes behind its scheme, else it would be a local folder", found=uri,
+            next_step=f"write {scheme}://{rest}",
+        )  # fmt: skip
     if "::" in uri:
         raise RunError(
             "a chain of URIs may read through a cache that does not see what others write", found=uri,
