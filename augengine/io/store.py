@@ -57,7 +57,7 @@ class Store:
 
     def __init__(self, uri: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
         self.uri = os.fspath(uri).rstrip("/") or "/"
-        _refuse(self.uri)
+        check_uri(self.uri)
         try:
             kind = fsspec.get_filesystem_class(fsspec.utils.get_protocol(self.uri))
             self._options = fsspec.config.apply_config(kind, dict(storage_options or {}))
@@ -308,7 +308,8 @@ class Store:
         return line
 
 
-def _refuse(uri: str) -> None:
+def check_uri(uri: str) -> None:
+    """Raises RunError for a URI with a single slash, with a password, or of a chain."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", uri):  # a drive has one letter
         scheme, _, rest = uri.partition(":/")
         raise RunError(
