@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from augengine.commands.augment import augment_brats, augment_duke
 from augengine.edits import EDITS
+from augengine.errors import RunError
 from augengine.pipeline.cluster import output_uri
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +74,8 @@ def test_a_relative_output_is_refused_in_a_ray_job(monkeypatch: pytest.MonkeyPat
     assert "must be an absolute path or a URI" in errors
     assert Path(output_uri(None, "x")).is_absolute()
     assert output_uri("s3://bucket/run", "x") == "s3://bucket/run"
+    with pytest.raises(RunError, match="two slashes"):
+        output_uri("s3:/bucket/run", "x")
 
 
 def test_brats_without_data_lists_every_edit(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ crashed attempts or of other kinds, is not data.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -48,7 +49,7 @@ def listed_files(store: Store) -> dict[str, list[Part]]:
     """What the manifest of a finished folder lists, by kind of outcome.
 
     Raises:
-        DataError: no finished run or data set stands here.
+        DataError: no finished run or data set stands here, or its manifest was changed by other hands.
     """
     if not store.exists(SUCCESS):
         raise _no_dataset(store)
@@ -59,7 +60,35 @@ def listed_files(store: Store) -> dict[str, list[Part]]:
     files = manifest.get("files", {})
     if any(isinstance(entry, str) for entries in files.values() for entry in entries) or not files:
         return _listed_by_older_versions(store)
-    return {kind: [Part(**entry) for entry in entries] for kind, entries in files.items()}
+    try:
+        listed = {kind: [Part(**entry) for entry in entries] for kind, entries in files.items()}
+    except (TypeError, AttributeError):
+        raise _changed(store, "entries that are no files") from None
+    _check_list(store, listed, manifest.get("counts", {}))
+    return listed
+
+
+def _check_list(store: Store, listed: Mapping[str, Sequence[Part]], counts: Mapping[str, int]) -> None:
+    """Every file stands once and in this folder, and together they have the rows that the manifest counts."""
+    names = Counter(part.name for parts in listed.values() for part in parts)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise _changed(store, f"{twice[0]} listed twice")
+    outside = [name for name in names if name.startswith("/") or ".." in name.split("/")]
+    if outside:
+        raise _changed(store, f"{outside[0]}, which lies outside")
+    for kind, parts in listed.items():
+        rows = [part.rows for part in parts]
+        if kind in counts and None not in rows and sum(row or 0 for row in rows) != counts[kind]:
+            found = sum(row or 0 for row in rows)
+            raise _changed(store, f"files of {found} rows, and {counts[kind]} counted as {kind}")
+
+
+def _changed(store: Store, found: str) -> DataError:
+    return DataError(
+        f"{MANIFEST} must list each file of its folder once, and all rows that it counts", found=found,
+        where=store.uri, next_step="restore the file, or run the command that wrote the data set again",
+    )  # fmt: skip
 
 
 def licence_of(store: Store) -> str | None:

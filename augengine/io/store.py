@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -56,7 +57,7 @@ class Store:
 
     def __init__(self, uri: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
         self.uri = os.fspath(uri).rstrip("/") or "/"
-        _refuse(self.uri)
+        check_uri(self.uri)
         try:
             kind = fsspec.get_filesystem_class(fsspec.utils.get_protocol(self.uri))
             self._options = fsspec.config.apply_config(kind, dict(storage_options or {}))
@@ -307,7 +308,14 @@ class Store:
         return line
 
 
-def _refuse(uri: str) -> None:
+def check_uri(uri: str) -> None:
+    """Raises RunError for a URI with a single slash, with a password, or of a chain."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", uri):  # a drive has one letter
+        scheme, _, rest = uri.partition(":/")
+        raise RunError(
+            "a URI has two slashes behind its scheme, else it would be a local folder", found=uri,
+            next_step=f"write {scheme}://{rest}",
+        )  # fmt: skip
     if "::" in uri:
         raise RunError(
             "a chain of URIs may read through a cache that does not see what others write", found=uri,

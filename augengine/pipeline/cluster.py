@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from augengine.errors import AugengineError, ConfigError, RunError
+from augengine.io.store import check_uri
 
 # Read by Ray when it is imported or started: no usage reports, no metrics exporter, no noise on the console.
 _ENVIRONMENT = {
@@ -133,10 +134,12 @@ def output_uri(out: str | None, default_name: str) -> str:
 
     Raises:
         ConfigError: a relative path inside a Ray job, where it would vanish with the job's copy.
+        RunError: a URI that no store takes.
     """
     if out is None:
         root = Path.home() / "augengine-runs" if in_ray_job() else Path("runs")
         return str((root / default_name).absolute())
+    check_uri(out)
     if "://" in out:
         return out
     if in_ray_job() and not Path(out).expanduser().is_absolute():

@@ -308,6 +308,8 @@ def test_the_configuration_of_fsspec_travels_too(s3_options: dict[str, Any], mon
 def test_uris_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="storage scheme is not available"):
         Store("nonsense://bucket/run")
+    with pytest.raises(RunError, match=r"two slashes.*found s3:/bucket/run; write s3://bucket/run"):
+        Store("s3:/bucket/run")
     with pytest.raises(RunError, match=r"a chain of URIs may read through a cache.*filecache::s3://bucket/run"):
         Store("filecache::s3://bucket/run")
     with pytest.raises(RunError, match=r"holds no password; found sftp://…@host;") as caught:

@@ -216,3 +216,23 @@ def test_a_data_set_is_written_in_one_go_and_anew(base: Store, patients: Path) -
     empty = write_dataset(base.folder("empty"), [])
     with pytest.raises(DataError, match=r"this data set has no rows; found no samples"):
         dataset_files(empty)
+
+
+def test_a_manifest_that_was_changed_by_hand_is_refused(tmp_path: Path, patients: Path) -> None:
+    store = Store(tmp_path / "out")
+    ingest(patients, store, actors=INLINE)
+    stated = store.read_json("manifest.json")
+    listed = stated["files"]["samples"]
+    assert sum(part["rows"] for part in listed) == stated["counts"]["samples"]
+    elsewhere = {**listed[0], "name": f"../other/{listed[0]['name']}"}
+    for changed, found in (
+        (listed[:-1], r"files of \d+ rows, and \d+ counted as samples"),
+        ([*listed, listed[0]], "listed twice"),
+        ([elsewhere, *listed[1:]], "which lies outside"),
+        ([{"path": "x"}], "entries that are no files"),
+    ):
+        store.write_json("manifest.json", {**stated, "files": {**stated["files"], "samples": changed}})
+        with pytest.raises(DataError, match=found):
+            dataset_files(store)
+    store.write_json("manifest.json", stated)
+    assert len(dataset_files(store)) == len(listed)
