@@ -71,7 +71,7 @@ def test_rows_and_metadata(tmp_path: Path, samples: list[Sample]) -> None:
         assert_same(found[sample.sample_id], sample)
     channels = len(samples[0].channels)
     for row in iter_metadata(store, names):
-        assert list(row) == METADATA_COLUMNS
+        assert list(row) == [*METADATA_COLUMNS, "labelled"]
         assert row["intensity_low"] == [samples[0].intensity_range[0][0]] * channels  # type: ignore[index]
         assert row["intensity_rule"] == {"percentiles": [10, 99], "foreground": "all", "together": channels > 1}
 

@@ -28,6 +28,7 @@ BODIES = {
     "control": ("network.encoder_channels=[4, 8]",),
     "residual_unet": ("network.channels=[8, 16]", "network.res_units=1"),
     "resnet18": ("network.width=8", "network.norm_groups=4"),
+    "local_contrast": ("network.members=1", "network.width=8", "back_translation.rounds=1"),
 }  # fmt: skip
 # Of every policy, each member of a mix: few steps, and gates that a network of two steps of training passes.
 EVERY_POLICY: dict[str, Any] = {"gates": [{"name": "changed", "min": 0.0}], "max_reject_rate": 1.0, "steps": 2}
@@ -69,6 +70,11 @@ CHAINS: dict[str, tuple[str, str, int]] = {
 EXCEPTIONS = {
     "make demo": "8 minutes; `make smoke` runs the same job in small",
     "make test": "runs this test",
+    ". .venv/bin/activate": "of the shell; tests/pipeline/test_ray_jobs.py runs in the environment",
+    "ray get-auth-token": "tests/pipeline/test_ray_jobs.py has a token of its own",
+    "export RAY_AUTH_MODE": "tests/pipeline/test_ray_jobs.py sets it",
+    "RAY_ADDRESS=auto augengine doctor": "tests/pipeline/test_ray_jobs.py asks a head of its own",
+    ".venv/bin/python jobs/evaluate.py --data /data/bonn": "tests/downstream/test_evaluate.py evaluates sites",
     "ray start --head": "tests/pipeline/test_ray_jobs.py starts a head of its own",
     "ray job submit": "tests/pipeline/test_ray_jobs.py submits it",
     ".venv/bin/python jobs/evaluate.py --phantom": "59 minutes; tests/downstream/test_evaluate.py runs it in small",
