@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-integrations lint smoke clean
+.PHONY: demo test test-long test-integrations lint smoke clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python >= 3.11 is needed; set PYTHON=")'
@@ -29,6 +29,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The longer of the papers' chains, about 12 minutes.
+test-long: $(VENV)/.installed
+	$(BIN)/python -m pytest -m long
 
 # Each trainer that reads exports in an environment of its own, kept in .venv-integrations.
 test-integrations: $(VENV)/.installed

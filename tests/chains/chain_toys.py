@@ -74,7 +74,7 @@ EXCEPTIONS = {
     "ray get-auth-token": "tests/pipeline/test_ray_jobs.py has a token of its own",
     "export RAY_AUTH_MODE": "tests/pipeline/test_ray_jobs.py sets it",
     "RAY_ADDRESS=auto augengine doctor": "tests/pipeline/test_ray_jobs.py asks a head of its own",
-    ".venv/bin/python jobs/evaluate.py --data /data/bonn": "tests/downstream/test_evaluate.py evaluates sites",
+    ".venv/bin/python jobs/evaluate.py --data /data/bonn": "tests/downstream/test_joined.py joins sites",
     "ray start --head": "tests/pipeline/test_ray_jobs.py starts a head of its own",
     "ray job submit": "tests/pipeline/test_ray_jobs.py submits it",
     ".venv/bin/python jobs/evaluate.py --phantom": "59 minutes; tests/downstream/test_evaluate.py runs it in small",
@@ -113,13 +113,13 @@ def toy_project(folder: Path) -> None:
             if not optional or key[0] in document.data:
                 document.override(assignment)
         document.data.get("network", {}).pop("recompute", None)
-        (folder / "jobs/recipes" / path.name).write_text(yaml.safe_dump(document.data))
+        (folder / "jobs/recipes" / path.name).write_text(yaml.safe_dump(document.data, sort_keys=False))
     (folder / "policies").mkdir()
     for path in (ROOT / "policies").glob("*.yaml"):
         data = Document.read(path).data
         for policy in [data, *(m["policy"] for m in data.get("mix", ()) if isinstance(m["policy"], dict))]:
             _shrink(policy)
-        (folder / "policies" / path.name).write_text(yaml.safe_dump(data))
+        (folder / "policies" / path.name).write_text(yaml.safe_dump(data, sort_keys=False))
 
 
 def _shrink(policy: dict[str, Any]) -> None:

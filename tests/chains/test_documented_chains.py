@@ -79,7 +79,7 @@ def test_duke_paper(duke: Path) -> None:
     assert cells(duke / "table3") == set(VENDOR_CELLS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_duke_strict(duke: Path) -> None:
     run_all(chain("004 strict"), duke)
     assert cells(duke / "table3_strict") == set(VENDOR_CELLS)
@@ -87,7 +87,7 @@ def test_duke_strict(duke: Path) -> None:
         assert read(duke / vendor / "checkpoint/model.json")["manufacturers"] == [normal]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_duke_transductive(duke: Path) -> None:
     if not (duke / "split/_SUCCESS.json").exists():
         run_all(chain("004 strict")[:1], duke)
@@ -109,7 +109,7 @@ def test_mask_ablated_training(brats: Path) -> None:
     assert {"csf", "grey_matter", "white_matter", "oedema"} <= set(read(brats / "m3/checkpoint/model.json")["labels"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_promptable_counterfactuals(brats: Path) -> None:
     run_all(chain("000"), brats)
     assert cells(brats / "pcf") == {"all → all"}
@@ -121,14 +121,14 @@ def test_promptable_counterfactuals(brats: Path) -> None:
         ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ldm_seg(brats: Path) -> None:
     run_all(chain("002"), brats)
     assert cells(brats / "ldm_seg") == {"all → all"}
     assert ("drawn", "label_frechet") in figures(brats / "table1")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_dmcie(disk: Path) -> None:
     root = phantom(disk, "BraTS2020", "brats2021", "--subjects", "12")
     cases = sorted(path for path in root.iterdir() if path.is_dir())
