@@ -116,6 +116,16 @@ def test_shards_in_which_no_scan_has_a_target(tmp_path: Path, models: dict[str, 
     check_shards(ready(policy, all=models["duke"]), both)
 
 
+def test_one_known_target_among_many_that_the_model_never_saw_is_enough(tmp_path: Path, models: dict[str, str]) -> None:
+    target = {"method": "structure", "target": {"empirical": {"from": "samples"}}}
+    policy = changed(tmp_path, DUKE, params=target, select={"split": "train"})
+    strange = [slice_sample(s, acquisition=SIEMENS.replace(model=f"Unheard-of {s}")) for s in range(12)]
+    data = write_samples(tmp_path / "data", [*strange, slice_sample(12, acquisition=GE)])
+    check_shards(ready(policy, all=models["duke"]), data)
+    none = write_samples(tmp_path / "none", strange)
+    assert "the generator never saw the target's" in refusal(check_shards, ready(policy, all=models["duke"]), none)
+
+
 def test_shards_without_the_labels_of_the_recipe(tmp_path: Path) -> None:
     data = write_samples(tmp_path / "data", [slice_sample(s) for s in range(4)])
     assert "unknown label 'necrosis'" in refusal(check_shards, ready(HEAL, "seg_m3_small"), data)

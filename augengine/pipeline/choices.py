@@ -24,6 +24,8 @@ from augengine.records import Acquisition, Sample
 Kind = tuple[str | None, Acquisition, bool]
 """Split and acquisition of a row, and whether it has a label map."""
 
+DRAWS = 1000  # of targets, over all scans, until none is taken to be possible
+
 Count = Callable[[], Mapping[Kind, int]]
 
 
@@ -58,6 +60,8 @@ def check_taken(where: str, mixture: Mixture, source: Source, count: Count) -> d
 def check_targets(where: str, member: LoadedPolicy, source: Source, specs: Mapping[str, ModelSpec]) -> None:
     """Refuse a policy whose first edit takes its target from the data's acquisitions and finds none for any scan.
 
+    A target that is drawn may be one that the model never saw where the next would do, so each scan gets several draws.
+
     Args:
         where: the data.
         specs: the policy's role → what the model's `model.json` says, or will say.
@@ -69,12 +73,15 @@ def check_targets(where: str, member: LoadedPolicy, source: Source, specs: Mappi
     if not isinstance(step.edit, TakesDonors) or not scanned:
         return
     reasons: Counter[str] = Counter()
-    for scan in scanned:
-        drawn = step.plan(_blank(scan), Plan("", "", 0, 0, 0, {}), source.donors, specs)
-        if not isinstance(drawn, Skip):
-            return
-        reasons[drawn.reason] += 1
-    reason, scans = reasons.most_common(1)[0]
+    draws = -(-DRAWS // len(scanned))
+    for seed in range(draws):
+        for scan in scanned:
+            drawn = step.plan(_blank(scan), Plan("", "", 0, 0, seed, {}), source.donors, specs)
+            if not isinstance(drawn, Skip):
+                return
+            reasons[drawn.reason] += 1
+    reason, found = reasons.most_common(1)[0]
+    scans = -(-found // draws)
     acquisitions = len({donor.acquisition for donor in source.donors})
     raise DataError(
         f"policy '{member.name}' finds no target for any scan of this data", where=where,
