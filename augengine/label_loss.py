@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import ndimage
 
 from augengine.errors import DataError
 from augengine.geometry import inside
@@ -18,7 +19,9 @@ NOTED_SHARE = 0.01
 
 def label_volumes(label: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """float64 `(256,)`: volume of every code of a uint8 label map, mm³."""
-    return np.asarray(np.bincount(label.ravel(), minlength=256) * abs(np.linalg.det(affine[:3, :3])))
+    counts = np.bincount(label[label != 0], minlength=256)  # most voxels are 0, and are left to a subtraction
+    counts[0] = label.size - counts.sum()
+    return np.asarray(counts * abs(np.linalg.det(affine[:3, :3])))
 
 
 def keep_vanished(
@@ -39,10 +42,11 @@ def keep_vanished(
         The label map and how many voxels were given back.
     """
     mapping, kept, given = np.linalg.inv(target) @ affine, after.copy(), 0
-    for code in np.flatnonzero(np.bincount(before.ravel(), minlength=256)).tolist():
-        if code == 0:
+    for code, box in enumerate(ndimage.find_objects(before), start=1):
+        if box is None:
             continue
-        places = _landing(before == code, mapping, kept.shape)
+        corner = np.array([part.start for part in box])
+        places = _landing(before[box] == code, corner, mapping, kept.shape)
         for axis in axes or (None,):
             planes = np.zeros(len(places), int) if axis is None else places[:, axis]
             view = kept[None] if axis is None else np.moveaxis(kept, axis, 0)
@@ -53,9 +57,9 @@ def keep_vanished(
     return kept, given
 
 
-def _landing(mask: np.ndarray, mapping: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """int32 `(N, 3)`: the voxels of another grid that the centres of a mask's voxels fall into."""
-    centres = np.stack(np.nonzero(mask)).astype(np.float32)  # single precision is exact to 1e-4 voxels
+def _landing(mask: np.ndarray, corner: np.ndarray, mapping: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """int32 `(N, 3)`: the voxels of another grid that the centres of a mask's voxels fall into; it begins at `corner`."""
+    centres = (np.stack(np.nonzero(mask)) + corner[:, None]).astype(np.float32)  # single precision is exact to 1e-4 voxels
     places = mapping[:3, :3].astype(np.float32) @ centres + mapping[:3, 3:].astype(np.float32)
     places = np.rint(places).astype(np.int32)
     limits = np.array(shape, np.int32)[:, None]

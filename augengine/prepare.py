@@ -109,7 +109,7 @@ def prepare(
         )  # fmt: skip
     image, label = image[..., first:last], None if label is None else label[..., first:last]
     affine = shifted(affine, first)
-    if label is not None and watch is not None:
+    if first and label is not None and watch is not None:
         watch.cut(label, affine, "--drop-end-slices", 2 * first / (2 * first + label.shape[-1]))
 
     if resampled:
@@ -157,7 +157,7 @@ def intensity_ranges(
         values = channel if measured is None else channel[measured]
         if preparation.foreground == "nonzero":
             values = values[values != 0]
-        low, high = np.percentile(values, preparation.percentiles) if values.size else (0.0, 0.0)
+        low, high = np.percentile(values.ravel(order="K"), preparation.percentiles) if values.size else (0.0, 0.0)
         if not high > low:
             raise DataError(
                 f"percentiles {preparation.percentiles[0]:g} and {preparation.percentiles[1]:g} of channel '{name}' "

@@ -55,7 +55,7 @@ def _read(path: Path) -> Image:
 
 def _refuse_label_map(data: np.ndarray) -> None:
     """A mask whose name does not show it would become an image of its own."""
-    few = np.unique(data.ravel()[::61])
+    few = np.unique(data.ravel(order="K")[::61])
     if len(few) <= CODES_AT_MOST and data.size > CODES_AT_MOST**2:
         values = np.unique(data)
         if 1 < len(values) <= CODES_AT_MOST and (values >= 0).all() and (values == np.rint(values)).all():

@@ -169,9 +169,11 @@ def _image(path: Path, packed: bool, raw: Any) -> tuple[Any, str | None]:
         files = nib.Nifti1Pair.make_file_map({"header": str(path), "image": str(data_file(path) or path)})
         return (nib.load(path), None) if raw is None else (PAIRS[int(raw["sizeof_hdr"])].from_file_map(files), None)
     named = path.name.lower().endswith(".gz")
-    if packed == named or raw is None:
+    if raw is None or raw["magic"].item()[:2] != b"n+":
         return nib.load(path), None
     kind = LENGTH[int(raw["sizeof_hdr"])][1]
+    if packed == named:
+        return kind.from_filename(path), None
     image = kind.from_bytes(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
     return image, "gzip-compressed under the name .nii" if packed else "not compressed, though named .gz"
 
