@@ -191,7 +191,16 @@ def _apply(array: np.ndarray, weights: Sequence[sparse.csr_array]) -> np.ndarray
     """Multiply the last three axes by their matrices, the strongest reduction first."""
     lead = array.ndim - 3
     for axis in np.argsort([w.shape[0] / w.shape[1] for w in weights], kind="stable"):
+        if _is_identity(weights[axis]):
+            continue
         moved = np.moveaxis(array, lead + axis, 0)
         out = weights[axis] @ moved.reshape(moved.shape[0], -1)
         array = np.moveaxis(out.reshape(-1, *moved.shape[1:]), 0, lead + axis)
     return np.ascontiguousarray(array, np.float32)
+
+
+def _is_identity(weights: sparse.csr_array) -> bool:
+    n_out, n_in = weights.shape
+    return bool(
+        n_out == n_in == weights.nnz and (weights.indices == np.arange(n_in)).all() and (weights.data == 1).all()
+    )

@@ -58,8 +58,13 @@ def keep_vanished(
 
 
 def _landing(mask: np.ndarray, corner: np.ndarray, mapping: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """int32 `(N, 3)`: the voxels of another grid that the centres of a mask's voxels fall into; it begins at `corner`."""
-    centres = (np.stack(np.nonzero(mask)) + corner[:, None]).astype(np.float32)  # single precision is exact to 1e-4 voxels
+    """int32 `(N, 3)`: the voxels of another grid that the centres of a mask's voxels fall into.
+
+    Args:
+        corner: where the mask begins in its grid, three indices.
+    """
+    # Single precision is exact to 1e-4 voxels.
+    centres = (np.stack(np.nonzero(mask)) + corner[:, None]).astype(np.float32)
     places = mapping[:3, :3].astype(np.float32) @ centres + mapping[:3, 3:].astype(np.float32)
     places = np.rint(places).astype(np.int32)
     limits = np.array(shape, np.int32)[:, None]
