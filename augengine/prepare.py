@@ -8,12 +8,14 @@ import nibabel as nib
 import numpy as np
 from pydantic import Field, model_validator
 
+from augengine.body import body_mask
 from augengine.errors import DataError
 from augengine.geometry import background, check_affine, permute, regrid, spacing_mm, to_canonical
 from augengine.label_loss import LabelWatch
 from augengine.records import IntensityRule, Sample
 from augengine.yaml_config import Strict
 
+Foreground = Literal["all", "nonzero", "body"]
 PLANE_AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
@@ -30,7 +32,8 @@ class Preparation(Strict):
         spacing_mm: voxel size to resample to: in-plane for slices, along all axes for volumes. Volumes with
             `size` alone are resampled along all axes, too: voxels come out isotropic.
         percentiles: of each channel of a volume, which normalisation maps to 0 and 1.
-        foreground: voxels that these are taken of: `all`, or those that are not 0 in the channel (`nonzero`).
+        foreground: voxels that these are taken of: `all`, those that are not 0 in the channel (`nonzero`), or those of
+            the body (`body`, see `augengine.body`): how much air a field of view holds then says nothing.
     """
 
     slices: bool = True
@@ -39,7 +42,7 @@ class Preparation(Strict):
     size: int | None = Field(default=None, ge=8, le=4096)
     spacing_mm: float | None = Field(default=None, gt=0.01, le=100)
     percentiles: tuple[float, float] = (10.0, 99.0)
-    foreground: Literal["all", "nonzero"] = "all"
+    foreground: Foreground = "all"
 
     @property
     def intensity_rule(self) -> IntensityRule:
@@ -84,7 +87,6 @@ def prepare(
     """
     measured = None if outside is None or not outside.any() else ~outside
     check(volume, measured)
-    ranges = intensity_ranges(volume, preparation, measured)
     image, affine = to_canonical(volume.image, volume.affine)
     label, measured = (None if m is None else to_canonical(m, volume.affine)[0] for m in (volume.label, measured))
 
@@ -94,6 +96,7 @@ def prepare(
     order = [axis for axis in range(3) if axis != through] + [through]
     label, measured = (None if m is None else permute(m, affine, order)[0] for m in (label, measured))
     image, affine = permute(image, affine, order)
+    ranges = intensity_ranges(volume.replace(image=image, affine=affine, label=None, labels={}), preparation, measured)
     resampled = preparation.size is not None or preparation.spacing_mm is not None
     air = background(image, measured) if resampled or measured is not None else None
     if measured is not None and air is not None:
@@ -149,9 +152,15 @@ def intensity_ranges(
 ) -> tuple[tuple[float, float], ...]:
     """The two percentiles of every channel, of `measured` voxels (bool `(I, J, K)`; None: all).
 
+    Args:
+        volume: with its slices along the last axis: a body is looked for slice by slice.
+
     Raises:
         DataError: a channel whose percentiles coincide.
     """
+    if preparation.foreground == "body":
+        shown = volume.image if measured is None else np.where(measured, volume.image, 0)
+        measured = body_mask(shown) & (True if measured is None else measured)
     found = []
     for name, channel in zip(volume.channels, volume.image, strict=True):
         values = channel if measured is None else channel[measured]

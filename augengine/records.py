@@ -52,7 +52,8 @@ class IntensityRule:
 
     Attributes:
         percentiles: the two that normalisation maps to 0 and 1.
-        foreground: the voxels that count, in each channel: `all`, or those that are not 0 (`nonzero`).
+        foreground: the voxels that count, in each channel: `all`, those that are not 0 (`nonzero`), or those of the
+            body.
         together: one range for all channels, as shards of schema version 1 hold it.
     """
 

@@ -17,11 +17,11 @@ import numpy as np
 from _generators import batches  # first: it makes `downstream` importable
 from _record import record
 
+from augengine.body import body_mask
 from augengine.intensity import normalise
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
-from augengine.metrics.body import body_mask
 from augengine.metrics.fidelity import fidelity, texture_ratio
 from augengine.metrics.overlap import dice
 from augengine.phantom.cohort import Cohort

@@ -279,3 +279,39 @@ def test_bad_settings_are_refused() -> None:
     ):
         with pytest.raises(ValidationError):
             Preparation(**bad)
+
+
+def test_percentiles_of_the_body_do_not_depend_on_how_much_air_there_is() -> None:
+    rng = np.random.default_rng(0)
+    body = np.zeros((40, 40, 4), bool)
+    body[8:32, 8:32] = True
+    noise = np.hypot(*rng.normal(0, 10, (2, 40, 40, 4)))
+    near = np.where(body, rng.uniform(200, 1000, body.shape), noise).astype(np.float32)
+    far = np.pad(near, ((40, 40), (40, 40), (0, 0)), mode="symmetric")
+    far[~np.pad(body, ((40, 40), (40, 40), (0, 0)))] = np.hypot(*rng.normal(0, 10, (2, 120, 120, 4)))[
+        ~np.pad(body, ((40, 40), (40, 40), (0, 0)))
+    ]
+    found = {}
+    for foreground in ("all", "body"):
+        rule = Preparation(percentiles=(0, 99), foreground=foreground)
+        found[foreground] = [
+            prepare(volume(image=image[None], label=None, labels={}), rule)[0].intensity_range[0][1]
+            for image in (near, far)
+        ]
+    wanted = np.percentile(near[body], 99)
+    np.testing.assert_allclose(found["body"], wanted, rtol=0.01)
+    assert found["all"][1] < 0.97 * found["all"][0]  # what the former rule makes of a wider field of view
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_body_is_looked_for_in_slices_however_the_file_stores_them(flip: bool) -> None:
+    rng = np.random.default_rng(0)
+    image = np.zeros((1, 40, 40, 8), np.float32)
+    image[:, 8:32, 8:32, 1:-1] = rng.uniform(100, 500, (24, 24, 6))
+    image[:, 16:24, 16:24] = 0  # a cavity, open at both ends of the stack
+    affine = np.diag([1.0, 1.0, 4.0, 1.0])
+    if flip:
+        image, affine = image.transpose(0, 3, 1, 2), affine[:, [2, 0, 1, 3]]
+    (found,) = {s.intensity_range for s in prepare(volume(image=image, affine=affine, label=None, labels={}),
+                                                   Preparation(percentiles=(5, 99), foreground="body"))}  # fmt: skip
+    assert found[0][0] == 0.0  # the cavity belongs to the body: a ninth of it is 0

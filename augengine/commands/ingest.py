@@ -15,14 +15,13 @@ from augengine.io.tissue import SCHEMES as TISSUE_SCHEMES
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.ingest import ingest, plan_ingest
 from augengine.pipeline.units import Actors
-from augengine.prepare import Preparation
+from augengine.prepare import Foreground, Preparation
 from augengine.report.console import report_steps, stage
 from augengine.report.ingest_report import print_hint, print_ledger, print_preview, print_unused
 from augengine.splits import DEFAULT_FRACTIONS
 
 SUBJECT_HELP = "Regular expression: its first group (or whole match) in a volume's path is the subject."
 Plane = Literal["acquired", "axial", "coronal", "sagittal"]
-Foreground = Literal["all", "nonzero"]
 
 
 def ingest_command(

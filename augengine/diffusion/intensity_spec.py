@@ -21,13 +21,13 @@ class IntensityRecipe(Strict):
 
     Attributes:
         percentiles: of each channel of the source volume, which rows have at 0 and 1.
-        foreground: voxels that these are taken of: `all`, or those that are not 0 (`nonzero`).
+        foreground: voxels that these are taken of: `all`, those that are not 0 (`nonzero`), or those of the body.
         scale: what the network sees in place of 0 and 1.
         clip: values beyond 0 and 1 become these.
     """
 
     percentiles: tuple[float, float] = (10.0, 99.0)
-    foreground: Literal["all", "nonzero"] = "all"
+    foreground: Literal["all", "nonzero", "body"] = "all"
     scale: tuple[float, float] = (0.0, 1.0)
     clip: bool = False
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import binary_erosion, uniform_filter
 
+from augengine.body import body_mask
 from augengine.gates.base import Case, present
-from augengine.metrics.body import body_mask
 from augengine.records import Sample
 
 Defect = Callable[[Case, np.random.Generator], Case | None]

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 from scipy.ndimage import binary_erosion, binary_opening, uniform_filter
 
+from augengine.body import body_mask
 from augengine.gates.base import Case, Comparison, Gate, Tools
-from augengine.metrics.body import body_mask
 from augengine.metrics.structure import structure_term
 from augengine.records import Sample
 

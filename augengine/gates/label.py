@@ -13,6 +13,7 @@ from scipy.ndimage import binary_dilation, binary_fill_holes, find_objects, labe
 from scipy.stats import wasserstein_distance
 
 from augengine import masks
+from augengine.body import body_mask
 from augengine.gates.base import (
     Case,
     Comparison,
@@ -25,7 +26,6 @@ from augengine.gates.base import (
     present,
 )
 from augengine.gates.reference import planes
-from augengine.metrics.body import body_mask
 from augengine.metrics.memorisation import nearest_training_dice
 from augengine.metrics.overlap import dice
 from augengine.records import Sample

@@ -10,12 +10,12 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 
 from augengine import masks
 from augengine.acquisition_terms import alike
+from augengine.body import body_mask
 from augengine.gates.base import LESION, Case, Comparison, label_mask, label_of
 from augengine.intensity import denormalise, normalise
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import check_schema, from_row, read_group, read_metadata
 from augengine.io.store import Place, Store
-from augengine.metrics.body import body_mask
 from augengine.policy.spec import Select
 from augengine.records import Acquisition, Sample
 from augengine.rng import generator

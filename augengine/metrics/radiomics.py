@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 from skimage.feature import graycomatrix, graycoprops
 
-from augengine.metrics.body import body_mask
+from augengine.body import body_mask
 from augengine.metrics.extractor import Extractor
 
 LEVELS = 32

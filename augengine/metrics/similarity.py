@@ -14,9 +14,9 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
+from augengine.body import body_mask
 from augengine.errors import DataError
 from augengine.intensity import normalise
-from augengine.metrics.body import body_mask
 from augengine.metrics.partial import Pair, SubjectMeans
 from augengine.metrics.structure import structure_term
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from augengine.acquisition_terms import field_strength_t, manufacturer
+from augengine.body import body_mask
 from augengine.intensity import normalise
-from augengine.metrics.body import body_mask
 from augengine.phantom.protocols import is_fat_saturated
 from augengine.records import Acquisition, Sample
 from augengine.rng import generator

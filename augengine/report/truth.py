@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from augengine.acquisition_terms import normal
+from augengine.body import body_mask
 from augengine.diffusion.checkpoint import Generator, load_generator, load_model, read_spec, untrained
 from augengine.edits.acquisition import AcquisitionEdit, AcquisitionParams
 from augengine.edits.base import Plan
@@ -29,7 +30,6 @@ from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files, finish, listed_files
 from augengine.io.shards import iter_metadata, iter_samples
 from augengine.io.store import Place, Store
-from augengine.metrics.body import body_mask
 from augengine.metrics.fidelity import fidelity, texture_ratio
 from augengine.metrics.prediction import check_disjoint, outputs, prediction_row
 from augengine.metrics.removal import psnr, rmse

@@ -8,8 +8,8 @@ from builders import slice_sample
 from scipy.ndimage import shift
 
 from augengine import gates
+from augengine.body import body_mask
 from augengine.metrics import structure
-from augengine.metrics.body import body_mask
 from augengine.metrics.structure import structure_term
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from augengine.metrics.body import body_mask
+from augengine.body import body_mask
 from augengine.phantom.cohort import Cohort
 
 
