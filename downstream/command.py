@@ -130,6 +130,11 @@ def evaluate(
         recipes = _recipes(segmenter, recipe or [], default_recipe(asked, small))
         ratio = ratio or (RATIO if small else FULL_RATIO)
         full_steps = FULL_STEPS if small else max(found.steps for found in recipes.values())
+        if asked.validates_on_test and any(found.best_checkpoint for found in recipes.values()):
+            console.print(
+                f"protocol {asked.name} validates on its test subjects, whose loss may choose no checkpoint: every "
+                "training takes all steps, without best_checkpoint"
+            )
         connect()
         settings = {"seeds": seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
                     "steps": steps or (QUICK_STEPS if quick else full_steps)}  # fmt: skip

@@ -25,7 +25,7 @@ from augengine.train.config import Recipe
 from augengine.train.data import Survey, Uris, places_of, survey
 from augengine.train.loop import train_worker
 from augengine.train.metrics_file import MetricsTail
-from augengine.train.model import model_spec, resolve_parts
+from augengine.train.model import model_spec, resolve_parts, validation_rows
 from augengine.train.trackers import check as check_trackers
 
 MAX_FAILURES = 2
@@ -51,7 +51,7 @@ def train(
         out_uri: folder of the run: `checkpoint/` (the result), `state/` (for resuming), `metrics.jsonl`, `pictures/`.
         parts: folder of the checkpoint of each part, where the recipe does not say or another is wanted.
         num_workers: Ray Train workers; the batch is shared among them. 0 trains in this process (Ray Train's local
-            mode), on the GPU that Ray gave it, if any: no start-up, and no checkpoint to resume from.
+            mode), on the GPU that Ray gave it, if any: no start-up; whoever kills this process calls again.
         use_gpu: one GPU per worker; None takes GPUs if the cluster has enough.
         threads_per_worker: CPU threads of each worker; None shares this machine's cores out.
         progress: receives one plain line at a time.
@@ -70,7 +70,8 @@ def train(
     data = [Store.at(place) for place in places_of(data_uris)]
     found = survey(data, recipe.data.rows("train"))
     part_uris = resolve_parts(recipe, parts or {})
-    spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in part_uris.items()})
+    chosen_by = validation_rows(recipe, data)
+    spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in part_uris.items()}, chosen_by)
     _claim(out, recipe, found, spec, data, progress)
     if out.exists(f"checkpoint/{SPEC}"):
         progress(f"{recipe.name}: already trained, {checkpoint_uri}")
@@ -89,7 +90,7 @@ def train(
         train_worker,
         train_loop_config={
             "recipe": recipe.model_dump(mode="json"), "spec": spec.model_dump(mode="json"),
-            "data": data, "out": out, "threads": threads, "parts": part_uris,
+            "data": data, "out": out, "threads": threads, "parts": part_uris, "local": num_workers == 0,
         },
         scaling_config=ScalingConfig(
             num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1, "GPU": int(use_gpu)}
@@ -112,11 +113,25 @@ def train(
             torch.set_num_threads(own_threads)  # without workers it was this process that trained
     if not out.exists(f"checkpoint/{SPEC}"):
         raise RunError("training ended without a checkpoint", where=out.uri, next_step="run the same command again")
-    done = int(read_spec(checkpoint_uri).metrics["steps"])
-    if done < recipe.steps:
+    _tell_end(recipe, read_spec(checkpoint_uri).metrics, progress)
+    return checkpoint_uri
+
+
+def _tell_end(recipe: Recipe, metrics: Mapping[str, float], progress: Progress) -> None:
+    """Say how a training ended where that is not after the recipe's steps, and whose weights the checkpoint holds."""
+    done = int(metrics["steps"])
+    if recipe.best_checkpoint is not None:
+        text = "no validation loss was a number: the checkpoint holds the last weights"
+        if "best_step" in metrics:
+            text = f"the checkpoint holds the weights after step {int(metrics['best_step'])}, whose validation loss "
+            text += f"{metrics['validation_loss']:.6g} was the least"
+        if "stopped_early" in metrics:
+            text += f"; {recipe.best_checkpoint.patience} validations in a row without a lower one ended the training "
+            text += f"after {done} of {recipe.steps} steps"
+        progress(f"{recipe.name}: {text}")
+    if done < recipe.steps and "stopped_early" not in metrics:
         progress(f"{recipe.name}: max_minutes {recipe.max_minutes:g} cut the training after {done} of "
                  f"{recipe.steps} steps; another machine would reach other weights")  # fmt: skip
-    return checkpoint_uri
 
 
 def check_settings(recipe: Recipe, num_workers: int) -> None:

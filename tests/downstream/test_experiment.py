@@ -143,6 +143,29 @@ def predictions(out: str) -> list[str]:
     return sorted(str(store.parquet(name).read().to_pylist()) for name in files)
 
 
+def choosing(protocol: Protocol = PROTOCOL) -> dict[str, Any]:
+    """An experiment of that protocol whose recipe chooses its checkpoint by validation loss."""
+    asked = recipe("segmenter", data={"regions": {"fat": ["fat"]}}, best_checkpoint={"patience": 2})
+    return {"protocol": protocol, "recipes": {"unet": asked}}
+
+
+def test_test_subjects_choose_no_checkpoint(tmp_path: Path) -> None:
+    """Early stopping is the recipe's, but for protocols whose validation subjects are the test subjects."""
+    on_test = Protocol.model_validate(PROTOCOLS["duke_paper"].model_dump() | {"classes": {"fat": ("fat",)}})
+    found = {p.name: made(tmp_path / p.name, **choosing(p)).adapted_recipes["unet"] for p in (PROTOCOL, on_test)}
+    assert found["tiny"].best_checkpoint is not None
+    assert found["tiny"].best_checkpoint.patience == 2
+    assert found["duke_paper"].best_checkpoint is None
+
+
+def test_a_domain_without_validation_rows_is_refused_where_these_choose(tmp_path: Path) -> None:
+    rows = [s for s in cohort() if s.split != "val" or s.acquisition == GE]
+    data = write_samples(tmp_path / "rows", rows)
+    with pytest.raises(AugengineError, match="the domain Siemens has no labelled rows of split val"):
+        ran(made(tmp_path / "a", data=data, **choosing()))
+    ran(made(tmp_path / "b", data=data))
+
+
 def test_every_arm_gets_the_same_steps_and_rows_of_its_own_domain(full: Finished) -> None:
     assert {trial.train for trial in full.done.trials} == {"GE", "Siemens", "Both"}
     assert full.done.trainings.made == 2 * (2 * 6 + 1) == len(full.fits)  # seeds x (two domains, and `real` of both)
