@@ -79,6 +79,8 @@ def train_worker(config: dict[str, Any]) -> None:
     with _last_state(local) as folder:
         if folder is not None:
             progress = state.load(folder, objective, optimiser, ema, precision, best)
+    if progress.worlds[-1:] != [world]:
+        progress.worlds.append(world)
     validation = _validation_batch(config["data"], recipe, spec)
     log = _Log(out, recipe, progress) if lead else None
     clock = _Clock(recipe, progress.elapsed_s, rank, world)
@@ -166,6 +168,8 @@ def train_worker(config: dict[str, Any]) -> None:
         weights = whole(objective.network.state_dict(), keep=lead)
     if log is not None:
         final = {"steps": float(progress.step), "train_seconds": progress.elapsed_s, "loss": log.metrics.loss}
+        if len(progress.worlds) > 1:
+            final["worker_changes"] = len(progress.worlds) - 1.0
         if stopped_early:
             final["stopped_early"] = 1.0
         if best is not None and best.step is not None:

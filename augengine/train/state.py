@@ -6,7 +6,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,14 @@ from augengine.train.sharding import load_moments, load_network, moments, share,
 
 @dataclass
 class Progress:
-    """Optimiser steps done and seconds of training so far, over all restarts."""
+    """Optimiser steps done and seconds of training so far, over all restarts, and where the workers' number changed.
+
+    `worlds` holds the numbers of workers one after the other, each once until another one follows.
+    """
 
     step: int = 0
     elapsed_s: float = 0.0
+    worlds: list[int] = field(default_factory=list)
 
 
 def save(

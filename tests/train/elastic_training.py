@@ -1,0 +1,58 @@
+"""An elastic training on a cluster of two nodes, of which one goes and another one comes: for `test_elastic_workers`.
+
+python tests/train/elastic_training.py FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+import ray
+from ray.cluster_utils import Cluster
+from training_cases import recipe, samples_of, write_rows
+
+import augengine.train.run as training
+
+STEPS = 1200
+QUIET = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
+
+
+def worlds(out: Path) -> list[int]:
+    """The numbers of workers so far, of the newest whole checkpoint."""
+    texts = [p.read_text() for p in sorted(out.glob("state/checkpoint_*/progress.json"))]
+    found = [json.loads(text)["progress"]["worlds"] for text in texts if text.endswith("}")]
+    return list(found[-1]) if found else []
+
+
+def main(folder: Path) -> None:
+    """Prints what the run said and, as JSON, the numbers of workers that it had."""
+    data, out = write_rows(folder / "data", samples_of()), folder / "run"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **QUIET})
+    node = cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    training.RESIZE_S = 1.0
+
+    def disturb() -> None:
+        for expected, change in (([2], lambda: cluster.remove_node(node, allow_graceful=False)),
+                                 ([2, 1], lambda: cluster.add_node(num_cpus=1))):  # fmt: skip
+            while worlds(out) != expected:
+                time.sleep(0.1)
+            change()
+
+    threading.Thread(target=disturb, daemon=True).start()
+    asked = recipe(
+        "segmenter", steps=STEPS, optimiser={"batch_size": 4, "learning_rate": 1e-3}, checkpoint_minutes=0.02,
+        hardware={"precision": "float32"}, data={**recipe("segmenter").data.model_dump(), "validation_rows": 0},
+    )  # fmt: skip
+    training.train(asked, data, str(out), num_workers=(1, 2), use_gpu=False, threads_per_worker=1)
+    print(json.dumps(worlds(out)))  # noqa: T201
+    ray.shutdown()
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
