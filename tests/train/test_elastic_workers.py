@@ -38,10 +38,10 @@ def test_a_training_goes_on_with_the_workers_that_there_are(tmp_path: Path) -> N
     """Two nodes of one CPU each: one dies, and another one joins."""
     temporary = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # no other Ray's; sockets below it allow no long path
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    mine = {"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": temporary}
     done = subprocess.run(
         [sys.executable, "tests/train/elastic_training.py", str(tmp_path)], cwd=ROOT, text=True, timeout=400,
-        env={**kept, "PYTHONPATH": f"{ROOT}:{ROOT}/tests", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": temporary}, capture_output=True,
-        check=False,
+        env={**kept, **mine}, capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     lines = done.stdout.splitlines()
