@@ -28,6 +28,7 @@ from downstream.plots import write_plots
 from downstream.protocols import PROTOCOLS, Protocol, by_site, protocol
 from downstream.results import Plan, measure
 from downstream.segmenters import SEGMENTERS
+from downstream.segmenters.fitting import need_roles
 from downstream.study import Built, Study, build
 from downstream.tables import TABLES, primary, write_tables
 
@@ -178,12 +179,7 @@ def _recipes(segmenter: str, given: list[str], default: str) -> dict[str, Recipe
     if segmenter == "unet" and not given:
         given = [f"unet={default}"]
     found = {role: read_recipe(path) for text in given for role, path in parse_assignments(text, "--recipe").items()}
-    roles = SEGMENTERS[segmenter].roles
-    if set(found) != set(roles):
-        raise ConfigError(
-            f"the segmenter {segmenter} takes recipes for {', '.join(roles)}", found=", ".join(found) or "none",
-            where="--recipe", next_step="give --recipe ROLE=FILE for each",
-        )  # fmt: skip
+    need_roles(SEGMENTERS[segmenter], found)
     return found
 
 

@@ -146,6 +146,7 @@ def run(experiment: Experiment, stage: Stage, *, actors: Actors = Actors()) -> D
     }
     lineage = guard(experiment, folders, chunks, models)
     trials = plan(experiment, arms, folders)
+    check_ratios(experiment, trials)
     write_plan(experiment, trials, chunks, data)
     with stage("train segmenters") as progress:
         trainings = _fit(experiment, trials, actors, progress)
@@ -299,6 +300,22 @@ def plan(experiment: Experiment, arms: Sequence[Arm], folders: Folders) -> list[
     return trials
 
 
+def check_ratios(experiment: Experiment, trials: Sequence[Trial]) -> None:
+    """Refuse ratios that the augmented rows do not suffice for, before the first training.
+
+    Raises:
+        DataError: with what there is.
+    """
+    for shards, ratio in dict.fromkeys((t.shards, t.ratio) for t in trials if _per_real(t) is not None):
+        for recipe in experiment.adapted_recipes.values():
+            replace(recipe.data.rows("train"), augmented_per_real=ratio).within([Store(uri) for uri in shards])
+
+
+def _per_real(trial: Trial) -> float | None:
+    """Augmented rows for each real one; None takes all rows."""
+    return trial.ratio if ARMS[trial.arm].extra not in ("none", "repeated") else None
+
+
 def write_plan(experiment: Experiment, trials: Sequence[Trial], chunks: Sequence[Chunk], data: Inventory) -> None:
     """What the tables need besides predictions and truths."""
     Store(experiment.out).write_json(
@@ -346,7 +363,7 @@ def _fit(experiment: Experiment, trials: Sequence[Trial], actors: Actors, progre
             {
                 "trial_id": trial.trial_id, "shards": list(trial.shards), "seed": trial.seed,
                 "classical": ARMS[trial.arm].classical, "random_contrast": ARMS[trial.arm].random_contrast,
-                "augmented_per_real": trial.ratio if ARMS[trial.arm].extra not in ("none", "repeated") else None,
+                "augmented_per_real": _per_real(trial),
             },
         )
         for trial in trials
