@@ -117,7 +117,7 @@ def test_promptable_counterfactuals(brats: Path) -> None:
     for folder in ("prompts_unet", "prompts_dit"):
         found = figures(brats / folder)
         assert [run for run, measure in found if measure == "void_fraction"] == [
-            f"mass_effect_margin_mm={mm}" for mm in (0, 10)
+            f"mass_effect_margin_mm={mm},beyond_brain={beyond}" for mm in (0, 10) for beyond in ("false", "true")
         ]
 
 
