@@ -1,4 +1,4 @@
-"""Elastic trainings: what is refused, and one that goes on with one worker when a node dies, and with two later."""
+"""Elastic trainings: what is refused, and one that goes on with one worker when a node dies."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_number_of_workers_divides_the_batch() -> None:
 
 @pytest.mark.long
 def test_a_training_goes_on_with_the_workers_that_there_are(tmp_path: Path) -> None:
-    """Two nodes of one CPU each: one dies, and another one joins."""
+    """Two nodes of one CPU each, of which one dies."""
     temporary = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # no other Ray's; sockets below it allow no long path
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     mine = {"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": temporary}
@@ -45,8 +45,8 @@ def test_a_training_goes_on_with_the_workers_that_there_are(tmp_path: Path) -> N
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     lines = done.stdout.splitlines()
-    assert json.loads(lines[-1]) == [2, 1, 2]
+    assert json.loads(lines[-1]) == [2, 1]
     assert any(line.endswith("1 to 2 workers") for line in lines)
     assert any("where it changes, another run reaches other weights" in line for line in lines)
-    assert any("the number of workers changed 2 times on the way" in line for line in lines)
+    assert any("the number of workers changed once or more (1) on the way" in line for line in lines)
     assert read_spec(str(tmp_path / "run/checkpoint")).metrics["steps"] == 3000
