@@ -48,5 +48,5 @@ def test_a_training_goes_on_with_the_workers_that_there_are(tmp_path: Path) -> N
     assert json.loads(lines[-1]) == [2, 1]
     assert any(line.endswith("1 to 2 workers") for line in lines)
     assert any("where it changes, another run reaches other weights" in line for line in lines)
-    assert any("the number of workers changed once or more (1) on the way" in line for line in lines)
+    assert any("changes of the number of workers on the way: 1;" in line for line in lines)
     assert read_spec(str(tmp_path / "run/checkpoint")).metrics["steps"] == 3000
