@@ -139,8 +139,8 @@ def _tell_end(recipe: Recipe, metrics: Mapping[str, float], progress: Progress) 
     """Say how a training ended where that is not after the recipe's steps, and whose weights the checkpoint holds."""
     done = int(metrics["steps"])
     if "worker_changes" in metrics:
-        progress(f"{recipe.name}: changes of the number of workers on the way: {int(metrics['worker_changes'])}; another run "
-                 "would reach other weights")  # fmt: skip
+        progress(f"{recipe.name}: changes of the number of workers on the way: {int(metrics['worker_changes'])}; "
+                 "another run would reach other weights")  # fmt: skip
     if recipe.best_checkpoint is not None:
         text = "no validation loss was a number: the checkpoint holds the last weights"
         if "best_step" in metrics:

@@ -36,13 +36,14 @@ def test_every_number_of_workers_divides_the_batch() -> None:
 @pytest.mark.long
 def test_a_training_goes_on_with_the_workers_that_there_are(tmp_path: Path) -> None:
     """Two nodes of one CPU each, of which one dies."""
-    temporary = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # no other Ray's; sockets below it allow no long path
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    mine = {"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": temporary}
-    done = subprocess.run(
-        [sys.executable, "tests/train/elastic_training.py", str(tmp_path)], cwd=ROOT, text=True, timeout=400,
-        env={**kept, **mine}, capture_output=True, check=False,
-    )  # fmt: skip
+    # A Ray of its own, which no other one looks for; sockets below its folder allow no long path.
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as own:
+        mine = {"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": own}
+        done = subprocess.run(
+            [sys.executable, "tests/train/elastic_training.py", str(tmp_path)], cwd=ROOT, text=True, timeout=400,
+            env={**kept, **mine}, capture_output=True, check=False,
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     lines = done.stdout.splitlines()
     assert json.loads(lines[-1]) == [2, 1]
