@@ -129,7 +129,11 @@ class _Models:
                 found=f"'{name}', a {spec.kind} that states {'both' if spec.untrained_seed is not None else 'neither'}",
                 where=where, next_step="train it anew; controls are made by `augengine.diffusion.checkpoint.untrained`",
             )  # fmt: skip
-        for way, hashes in (("trained", spec.subject_hashes), ("lent to the training rows of", spec.donor_hashes)):
+        ways = (
+            ("trained", spec.subject_hashes), ("chose the checkpoint of", spec.selection_hashes),
+            ("lent to the training rows of", spec.donor_hashes),
+        )  # fmt: skip
+        for way, hashes in ways:
             for hashed in hashes:
                 if hashed in self.by_hash:
                     subject = self.by_hash[hashed]

@@ -31,7 +31,7 @@ from augengine.records import Acquisition, Sample
 from augengine.train.config import Recipe
 from augengine.train.data import Survey
 from augengine.train.data import survey as survey_training
-from augengine.train.model import model_spec, resolve_parts
+from augengine.train.model import model_spec, resolve_parts, validation_rows
 
 PROBES = 3
 """Volumes that are tried until one can be read; ingest quarantines the others with their reasons."""
@@ -110,7 +110,8 @@ def check_shards(ready: Ready, data: Place) -> Source:
     check_taken(store.uri, ready.mixture, source, lambda: count_acquisitions(store))
     planned = None
     if ready.recipe is not None:
-        planned = _planned(ready.recipe, survey_training([store], ready.recipe.data.rows("train")))
+        chosen_by = validation_rows(ready.recipe, [store])
+        planned = _planned(ready.recipe, survey_training([store], ready.recipe.data.rows("train")), chosen_by)
     _check(ready, store.uri, source, planned)
     return source
 
@@ -136,6 +137,9 @@ def check_folder(ready: Ready, plan: IngestPlan, preparation: Preparation) -> No
         if not train:
             raise DataError("no rows of split 'train' here", where=where, found=f"{len(usable)} volumes",
                             next_step="give more subjects")  # fmt: skip
+        if ready.recipe.best_checkpoint and "val" not in {plan.splits.get(v.subject_id) for v in usable}:
+            raise DataError("no rows of split 'val' here, whose loss is to choose the checkpoint", where=where,
+                            found=f"{len(usable)} volumes", next_step="give more subjects")  # fmt: skip
         planned = _planned(ready.recipe, _foreseen(plan, train, sample))
     _check(ready, where, source, planned)
 
@@ -169,8 +173,9 @@ def _models(
     return specs, places
 
 
-def _planned(recipe: Recipe, found: Survey) -> ModelSpec:
-    return model_spec(recipe, found, {role: read_spec(uri) for role, uri in resolve_parts(recipe, {}).items()})
+def _planned(recipe: Recipe, found: Survey, chosen_by: Survey | None = None) -> ModelSpec:
+    parts = {role: read_spec(uri) for role, uri in resolve_parts(recipe, {}).items()}
+    return model_spec(recipe, found, parts, chosen_by)
 
 
 def _draft(recipe: Recipe) -> ModelSpec:

@@ -33,7 +33,8 @@ from augengine.report.console import console, report_steps, stage, table
 from augengine.report.contact_sheet import Truth, contact_sheet
 from augengine.report.ingest_report import print_ledger
 from augengine.train.config import read_recipe
-from augengine.train.run import check_settings, train, workers_get_gpus
+from augengine.train.run import check_settings, train
+from augengine.train.workers import NumWorkers, workers_get_gpus
 
 LEAST_DISK_BYTES = 256 * 2**20
 """With less, not even the logs of Ray are safe."""
@@ -57,7 +58,7 @@ class Job:
     layout: str = "auto"
     options: SourceOptions = field(default_factory=SourceOptions)
     preparation: Preparation = field(default_factory=Preparation)
-    workers: int = 1
+    workers: NumWorkers = 1
     actors: Actors = field(default_factory=Actors)
     new_version: bool = False
     keep_going: bool = False

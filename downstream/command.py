@@ -28,6 +28,7 @@ from downstream.plots import write_plots
 from downstream.protocols import PROTOCOLS, Protocol, by_site, protocol
 from downstream.results import Plan, measure
 from downstream.segmenters import SEGMENTERS
+from downstream.segmenters.fitting import need_roles
 from downstream.study import Built, Study, build
 from downstream.tables import TABLES, primary, write_tables
 
@@ -130,6 +131,11 @@ def evaluate(
         recipes = _recipes(segmenter, recipe or [], default_recipe(asked, small))
         ratio = ratio or (RATIO if small else FULL_RATIO)
         full_steps = FULL_STEPS if small else max(found.steps for found in recipes.values())
+        if asked.validates_on_test and any(found.best_checkpoint for found in recipes.values()):
+            console.print(
+                f"protocol {asked.name} validates on its test subjects, whose loss may choose no checkpoint: every "
+                "training takes all steps, without best_checkpoint"
+            )
         connect()
         settings = {"seeds": seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
                     "steps": steps or (QUICK_STEPS if quick else full_steps)}  # fmt: skip
@@ -173,12 +179,7 @@ def _recipes(segmenter: str, given: list[str], default: str) -> dict[str, Recipe
     if segmenter == "unet" and not given:
         given = [f"unet={default}"]
     found = {role: read_recipe(path) for text in given for role, path in parse_assignments(text, "--recipe").items()}
-    roles = SEGMENTERS[segmenter].roles
-    if set(found) != set(roles):
-        raise ConfigError(
-            f"the segmenter {segmenter} takes recipes for {', '.join(roles)}", found=", ".join(found) or "none",
-            where="--recipe", next_step="give --recipe ROLE=FILE for each",
-        )  # fmt: skip
+    need_roles(SEGMENTERS[segmenter], found)
     return found
 
 

@@ -50,7 +50,7 @@ class Experiment:
         augmented, untrained: folders of augmented rows of a trained generator, and of one with random weights.
         arms: names; `real` always is one.
         seeds: trainings of every arm and training domain.
-        steps: optimiser steps of every training.
+        steps: optimiser steps of every training, at most where its recipe's `best_checkpoint` has a patience.
         ratio: added rows per real row.
         curve: further ratios, of the arm `counterfactual`.
         segmenter, recipes: which system is trained, and its recipes by role.
@@ -76,10 +76,13 @@ class Experiment:
         """The recipes as all arms share them.
 
         Their regions are the protocol's classes, since what is trained is what is measured, and nothing changes images
-        at random: that is what sets the arm `classical` apart.
+        at random: that is what sets the arm `classical` apart. Where the protocol validates on its test subjects, their
+        loss chooses no checkpoint (`best_checkpoint`): all steps are trained.
         """
         classes = {name: list(labels) for name, labels in self.protocol.classes.items()}
-        changes = {"warp": None, "classical": None, "random_contrast": None, "pictures_every": 0}
+        changes: dict[str, Any] = {"warp": None, "classical": None, "random_contrast": None, "pictures_every": 0}
+        if self.protocol.validates_on_test:
+            changes["best_checkpoint"] = None
         adapted = {}
         for role, recipe in self.recipes.items():
             values = recipe.model_dump(mode="json") | changes
@@ -128,6 +131,7 @@ def run(experiment: Experiment, stage: Stage, *, actors: Actors = Actors()) -> D
     data = take_inventory(experiment.data, protocol)
     chunks = test_chunks(data, protocol)
     check_data(data, chunks, protocol)
+    check_validation(experiment, data)
     models = models_of([*experiment.augmented, *experiment.untrained], experiment.checkpoints)
     guard_folders(experiment, data, chunks, models)
     views = _views(experiment, arms, data)
@@ -142,6 +146,7 @@ def run(experiment: Experiment, stage: Stage, *, actors: Actors = Actors()) -> D
     }
     lineage = guard(experiment, folders, chunks, models)
     trials = plan(experiment, arms, folders)
+    check_ratios(experiment, trials)
     write_plan(experiment, trials, chunks, data)
     with stage("train segmenters") as progress:
         trainings = _fit(experiment, trials, actors, progress)
@@ -180,6 +185,24 @@ def check_data(data: Inventory, chunks: Sequence[Chunk], protocol: Protocol) -> 
                     found=_labelled(data), where=data.uri,
                     next_step="check the splits and labels of the data, or choose another protocol",
                 )  # fmt: skip
+
+
+def check_validation(experiment: Experiment, data: Inventory) -> None:
+    """Refuse a recipe whose validation loss chooses the checkpoint where a domain has no rows to validate on.
+
+    Raises:
+        DataError: naming the recipe and the domain.
+    """
+    protocol = experiment.protocol
+    choosing = [recipe.name for recipe in experiment.adapted_recipes.values() if recipe.best_checkpoint is not None]
+    for train in protocol.train_domains if choosing else ():
+        if not data.scanned(protocol.domains[train], protocol.splits.val) & data.labelled:
+            raise DataError(
+                f"best_checkpoint of recipe {choosing[0]} chooses by the validation loss, and the domain {train} has "
+                f"no labelled rows of split {' or '.join(protocol.splits.val)}",
+                found=_labelled(data), where=data.uri,
+                next_step="ingest with other --fractions or --labelled-fractions, or give a --recipe without it",
+            )  # fmt: skip
 
 
 def _labelled(data: Inventory) -> str:
@@ -277,6 +300,22 @@ def plan(experiment: Experiment, arms: Sequence[Arm], folders: Folders) -> list[
     return trials
 
 
+def check_ratios(experiment: Experiment, trials: Sequence[Trial]) -> None:
+    """Refuse ratios that the augmented rows do not suffice for, before the first training.
+
+    Raises:
+        DataError: with what there is.
+    """
+    for shards, ratio in dict.fromkeys((t.shards, t.ratio) for t in trials if _per_real(t) is not None):
+        for recipe in experiment.adapted_recipes.values():
+            replace(recipe.data.rows("train"), augmented_per_real=ratio).within([Store(uri) for uri in shards])
+
+
+def _per_real(trial: Trial) -> float | None:
+    """Augmented rows for each real one; None takes all rows."""
+    return trial.ratio if ARMS[trial.arm].extra not in ("none", "repeated") else None
+
+
 def write_plan(experiment: Experiment, trials: Sequence[Trial], chunks: Sequence[Chunk], data: Inventory) -> None:
     """What the tables need besides predictions and truths."""
     Store(experiment.out).write_json(
@@ -324,7 +363,7 @@ def _fit(experiment: Experiment, trials: Sequence[Trial], actors: Actors, progre
             {
                 "trial_id": trial.trial_id, "shards": list(trial.shards), "seed": trial.seed,
                 "classical": ARMS[trial.arm].classical, "random_contrast": ARMS[trial.arm].random_contrast,
-                "augmented_per_real": trial.ratio if ARMS[trial.arm].extra not in ("none", "repeated") else None,
+                "augmented_per_real": _per_real(trial),
             },
         )
         for trial in trials

@@ -69,8 +69,10 @@ def take_inventory(uri: str, protocol: Protocol) -> Inventory:
     """Read metadata and labels, row group by row group; images stay unread.
 
     Raises:
-        DataError: no shards; or a subject that stands in two splits.
+        DataError: no shards; a subject that stands in two splits; or labelled rows of the protocol's domains that lack
+            a label of a class.
     """
+    compared = {value for values in protocol.domains.values() for value in values}
     store = Store(uri)
     names = dataset_files(store)
     groups: list[Group] = []
@@ -89,6 +91,8 @@ def take_inventory(uri: str, protocol: Protocol) -> Inventory:
                 found.add(key)
                 if labels[place].is_valid:
                     labelled.add(key)
+                    if key[1] in compared:
+                        class_codes(row, protocol)
                 if split.setdefault(key, row["split"]) != row["split"]:
                     raise DataError(
                         "a subject stands in one split", found=f"{split[key]} and {row['split']}",
@@ -98,15 +102,14 @@ def take_inventory(uri: str, protocol: Protocol) -> Inventory:
     return Inventory(store.uri, tuple(groups), split, frozenset(labelled), content_digest(store, names))
 
 
-def class_bits(row: Mapping[str, Any], protocol: Protocol) -> np.ndarray:
-    """Label map of a row as uint8 (*): bit n is set where class n of the protocol is.
+def class_codes(row: Mapping[str, Any], protocol: Protocol) -> list[list[int]]:
+    """The codes of each class in a row's label map, in the order of the protocol.
 
     Raises:
         DataError: the row's labels lack one of a class.
     """
     codes = dict(zip(row["label_names"], row["label_codes"], strict=True))
-    lookup = np.zeros(256, np.uint8)
-    for n, (name, labels) in enumerate(protocol.classes.items()):
+    for name, labels in protocol.classes.items():
         for label in labels:
             if label not in codes:
                 raise DataError(
@@ -114,5 +117,12 @@ def class_bits(row: Mapping[str, Any], protocol: Protocol) -> np.ndarray:
                     found=", ".join(codes) or "no labels", where=row["sample_id"],
                     next_step="choose a protocol whose classes the data have",
                 )  # fmt: skip
-            lookup[codes[label]] |= 1 << n
+    return [[codes[label] for label in labels] for labels in protocol.classes.values()]
+
+
+def class_bits(row: Mapping[str, Any], protocol: Protocol) -> np.ndarray:
+    """Label map of a row as uint8 (*): bit n is set where class n of the protocol is; raises as `class_codes` does."""
+    lookup = np.zeros(256, np.uint8)
+    for n, codes in enumerate(class_codes(row, protocol)):
+        lookup[codes] |= 1 << n
     return lookup[np.frombuffer(row["label"], np.uint8).reshape(row["image_shape"][1:])]

@@ -51,6 +51,7 @@ def test_a_clean_lineage_is_counted(tmp_path: Path, model: ModelSpec) -> None:
 
 def test_every_way_in_is_named(tmp_path: Path, model: ModelSpec) -> None:
     seen = model.model_copy(update={"subject_hashes": tuple(subject_hash(s) for s in ("S001", "S091"))})
+    chosen = model.model_copy(update={"selection_hashes": (subject_hash("S091"),)})
     outer = model.model_copy(update={"parts": {"prior": model.model_copy(update={"parts": {"autoencoder": seen}})}})
     chained = [{"edit": "a"}, {"edit": "b", "donors": ["S003", "S090"]}]
     cases: list[tuple[Sample, ModelSpec, str]] = [
@@ -59,6 +60,7 @@ def test_every_way_in_is_named(tmp_path: Path, model: ModelSpec) -> None:
         (made(1, model, donors=["S090"]), model, r"out-1: .*S090 is a donor"),
         (made(1, model, steps=chained), model, r"out-1: .*S090 is a donor"),
         (made(1, model), seen, r"out-1, generator: .*S091 trained model 'model 0'"),
+        (made(1, model), chosen, r"out-1, generator: .*S091 chose the checkpoint of model 'model 0'"),
         (made(1, model), outer, r"S091 trained model 'model 0\.prior\.autoencoder'"),
     ]
     for n, (row, spec, says) in enumerate(cases):

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from augengine.commands.flags import CHECKPOINT_HELP, checked, parse_assignments, parse_checkpoints
+from augengine.commands.flags import CHECKPOINT_HELP, checked, parse_assignments, parse_checkpoints, parse_workers
 from augengine.edits import EDITS
 from augengine.errors import ConfigError
 from augengine.io.labels import parse_labels
@@ -46,7 +46,7 @@ SetFlag = Annotated[str, typer.Option("--set", help="Acquisition of images witho
 SiteFlag = Annotated[str | None, typer.Option(help="Name of the images' site, written to every row.")]
 SizeFlag = Annotated[int | None, typer.Option(help="Square in-plane matrix; default: the checkpoint's.")]
 DropFlag = Annotated[int, typer.Option(help="Slices left out at each end of a volume.")]
-WorkersFlag = Annotated[int, typer.Option(help="Training workers.")]
+WorkersFlag = Annotated[str, typer.Option(help="Training workers: N, or LEAST-MOST.")]
 ActorsFlag = Annotated[int | None, typer.Option(min=1, help="Actors that work; default: as the cluster holds.")]
 CpusFlag = Annotated[float, typer.Option(help="Logical CPUs of an actor; their sum must stay below the cluster's.")]
 GpusFlag = Annotated[float, typer.Option(help="GPUs of an augmenting actor.")]
@@ -73,7 +73,7 @@ def augment_duke(
     site: SiteFlag = None,
     size: SizeFlag = None,
     drop_end_slices: DropFlag = 0,
-    workers: WorkersFlag = 1,
+    workers: WorkersFlag = "1",
     actors: ActorsFlag = None,
     cpus_per_actor: CpusFlag = 0.5,
     gpus_per_actor: GpusFlag = 0,
@@ -89,15 +89,15 @@ def augment_duke(
             cohort = checked(Cohort, **{**DEMO_COHORT.model_dump(), "subjects": subjects})
             job = Job(
                 output_uri(out, "duke_phantom"), policy, recipe, None, parse_checkpoints(checkpoint),
-                layout="duke", preparation=DEMO_PREPARATION, workers=workers, actors=spread, new_version=new_version,
-                keep_going=keep_going,
+                layout="duke", preparation=DEMO_PREPARATION, workers=parse_workers(workers), actors=spread,
+                new_version=new_version, keep_going=keep_going,
             )  # fmt: skip
             check_acceptable(run_on_phantom(job, cohort, DEMO_SAMPLERS))
         else:
             job = Job(
                 output_uri(out, "duke"), policy, recipe, _existing(data), parse_checkpoints(checkpoint), layout,
-                _options(labels, channels, set_, site), _preparation(size, drop_end_slices), workers, spread,
-                new_version, keep_going,
+                _options(labels, channels, set_, site), _preparation(size, drop_end_slices), parse_workers(workers),
+                spread, new_version, keep_going,
             )  # fmt: skip
             check_acceptable(run_on_data(job))
 
@@ -115,7 +115,7 @@ def augment_brats(
     site: SiteFlag = None,
     size: SizeFlag = None,
     drop_end_slices: DropFlag = 0,
-    workers: WorkersFlag = 1,
+    workers: WorkersFlag = "1",
     actors: ActorsFlag = None,
     cpus_per_actor: CpusFlag = 0.5,
     gpus_per_actor: GpusFlag = 0,
@@ -132,7 +132,7 @@ def augment_brats(
     with exit_codes():
         job = Job(
             output_uri(out, "brats"), policy, recipe, _existing(data), parse_checkpoints(checkpoint), layout,
-            _options(labels, channels, set_, site), _preparation(size, drop_end_slices), workers,
+            _options(labels, channels, set_, site), _preparation(size, drop_end_slices), parse_workers(workers),
             Actors(actors, cpus_per_actor, gpus_per_actor, unit_timeout_s=unit_timeout_s), new_version, keep_going,
         )  # fmt: skip
         check_acceptable(run_on_data(job))

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from augengine.errors import ConfigError
+from augengine.train.workers import NumWorkers
 
 CHECKPOINT_HELP = "FOLDER for every model, or ROLE=FOLDER,..."
 Model = TypeVar("Model", bound=BaseModel)
@@ -54,6 +55,22 @@ def parse_checkpoints(text: str | None) -> dict[str, str]:
             raise ConfigError(f"give {CHECKPOINT_HELP}", found=part, where="--checkpoint")
         found[role] = folder
     return found
+
+
+def parse_workers(text: str) -> NumWorkers:
+    """`--workers N`, or `LEAST-MOST` of an elastic training.
+
+    >>> parse_workers("4"), parse_workers("2-4")
+    (4, (2, 4))
+    """
+    least, dash, most = text.partition("-")
+    numbers = [int(part) for part in (least, most if dash else least) if part.isdecimal()]
+    if len(numbers) < 2 or not 1 <= numbers[0] <= numbers[1]:
+        raise ConfigError(
+            "workers are a number from 1 on, or the least and the most of them", found=text, where="--workers",
+            next_step="for example --workers 4 or --workers 2-4",
+        )  # fmt: skip
+    return numbers[0] if numbers[0] == numbers[1] else (numbers[0], numbers[1])
 
 
 def parse_numbers(text: str, flag: str) -> tuple[float, ...]:

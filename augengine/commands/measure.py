@@ -16,7 +16,7 @@ from augengine.metrics.extractors import ExtractorKind
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.units import Actors
 from augengine.report.console import console, stage, table
-from augengine.report.measured import Asked, Features, Figure, measure_runs
+from augengine.report.measured import Asked, Features, Figure, check_judges, measure_runs
 from augengine.report.measured_files import rows_of, write_measured
 from augengine.splits import SPLITS
 from augengine.yaml_config import unknown_name
@@ -59,6 +59,7 @@ def measure_command(
             threshold=threshold,
         )  # fmt: skip
         uri = output_uri(out, "measure")
+        check_judges(asked)
         if not inline:
             connect()
         with stage("measure") as report:

@@ -10,16 +10,18 @@ from typing import Annotated
 
 import typer
 
+from augengine.commands.augment import exit_codes
 from augengine.commands.flags import CHECKPOINT_HELP, parse_checkpoints
 from augengine.commands.measure import EXTRACTORS, lesion_names, parse_features, tell
 from augengine.errors import ConfigError
 from augengine.gates.base import LESION
+from augengine.io.store import Store
 from augengine.load import load_mixture
-from augengine.pipeline.augment import augment
-from augengine.pipeline.cluster import connect, output_uri, user_errors
+from augengine.pipeline.augment import augment, check_inputs
+from augengine.pipeline.cluster import connect, output_uri
 from augengine.pipeline.units import Actors
 from augengine.report.console import stage
-from augengine.report.measured import Asked, measure_runs
+from augengine.report.measured import Asked, check_judges, measure_runs
 
 VARY_HELP = "key=A,B,... of the policy; 'key=A,B; other=C,D' go together; given again, all are combined."
 
@@ -39,9 +41,12 @@ def sweep_command(
     actors: Annotated[int, typer.Option(min=1, help="Actors that augment and measure.")] = 2,
     gpus_per_actor: Annotated[float, typer.Option(min=0, help="GPUs of an actor.")] = 0,
     inline: Annotated[bool, typer.Option("--inline", help="Work in this process, without Ray.")] = False,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Make all rows, even of settings that the first units show to fail.")
+    ] = False,
 ) -> None:
     """Run a policy under every combination of some settings and measure the runs; the same command goes on."""
-    with user_errors():
+    with exit_codes():
         uri, spread = output_uri(out, "sweep"), Actors(actors, num_gpus=gpus_per_actor, inline=inline)
         settings = combinations(vary)
         mixtures = {name: load_mixture(policy, [*(set_ or ()), *changes]) for name, changes in settings.items()}
@@ -49,15 +54,23 @@ def sweep_command(
             split=split, extractors=tuple(parse_features(text) for text in extractor or ["radiomics"]),
             lesion=lesion_names(lesion), referee=referee, predictor=predictor,
         )  # fmt: skip
+        models, shortcomings = parse_checkpoints(checkpoint), list[str]()
+        check_judges(asked)
+        for mixture in mixtures.values():
+            check_inputs(mixture, Store(data), models)
         if not inline:
             connect()
         for name, mixture in mixtures.items():
             with stage(f"augment, {name}") as report:
-                augment(mixture, data, f"{uri}/{name}", parse_checkpoints(checkpoint), actors=spread, progress=report)
+                made = augment(
+                    mixture, data, f"{uri}/{name}", models, actors=spread, progress=report, keep_going=keep_going
+                )
+            shortcomings += [f"{name}: {made.shortcoming}"] if made.shortcoming else []
         runs = {name: f"{uri}/{name}" for name in settings}
         with stage("measure") as report:
             figures, notes = measure_runs(data, runs, asked, actors=spread, report=report)
-        tell(figures, notes, {"data": data, "runs": runs, **asdict(asked), "settings": settings}, list(runs), uri)
+        about = {"data": data, "runs": runs, **asdict(asked), "settings": settings}
+        tell(figures, [*shortcomings, *notes], about, list(runs), uri)
 
 
 def combinations(vary: Sequence[str]) -> dict[str, list[str]]:

@@ -6,19 +6,21 @@ from typing import Annotated
 
 import typer
 
+from augengine.commands.flags import parse_workers
 from augengine.errors import ConfigError
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.report.console import console, stage, table
 from augengine.train.config import read_recipe
 from augengine.train.preview import preview
 from augengine.train.run import train
+from augengine.train.workers import bounds
 
 
 def train_command(
     recipe: Annotated[str, typer.Argument(help="Training recipe; jobs/recipes/ holds examples.")],
     data: Annotated[str, typer.Option(help="Ingested data set or folder of shards (path or URI).")],
     out: Annotated[str | None, typer.Option(help="Run folder (path or URI).")] = None,
-    workers: Annotated[int, typer.Option(help="Ray Train workers; they share the batch.")] = 1,
+    workers: Annotated[str, typer.Option(help="Ray Train workers, which share the batch: N, or LEAST-MOST.")] = "1",
     gpu: Annotated[bool | None, typer.Option("--gpu/--cpu", help="Default: GPUs if the cluster has them.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a worker; default: cores / workers.")] = None,
     part: Annotated[list[str] | None, typer.Option(help="ROLE=FOLDER of a trained model that this one needs.")] = None,
@@ -27,15 +29,16 @@ def train_command(
 ) -> None:
     """Train a model; running the same command again goes on from the last checkpoint."""
     with user_errors():
+        count = parse_workers(workers)
         asked, parts = read_recipe(recipe, override or []), dict(_pair(text) for text in part or [])
         if dry_run:
-            table(f"{asked.name}, dry run", ["", ""], preview(asked, data, workers, parts))
+            table(f"{asked.name}, dry run", ["", ""], preview(asked, data, bounds(count)[0], parts))
             return
         uri = output_uri(out, asked.name)
         connect()
         with stage("train"):
             checkpoint = train(
-                asked, data, uri, parts=parts, num_workers=workers, use_gpu=gpu, threads_per_worker=threads,
+                asked, data, uri, parts=parts, num_workers=count, use_gpu=gpu, threads_per_worker=threads,
                 progress=console.print,
             )  # fmt: skip
         console.print(f"checkpoint: {checkpoint}")

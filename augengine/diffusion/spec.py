@@ -88,6 +88,7 @@ class ModelSpec(Strict):
         intensity: how the ranges of its rows were measured, and the scale that it sees them on.
         subject_hashes: the training subjects (see `checkpoint.subject_hash`), those of the parts included. None at all
             are not nobody, but unknown, unless `untrained_seed` is set.
+        selection_hashes: subjects whose validation loss chose the weights among those of several steps.
         donor_hashes: subjects that augmented training rows borrowed from.
         teachers: sha256 of the models that made, judged or labelled training rows; those of older models are unknown.
         manufacturers: whose scans trained it or its parts, in the normal form; None if some row did not say.
@@ -115,6 +116,7 @@ class ModelSpec(Strict):
     spacing_mm: tuple[float, ...]
     intensity: IntensitySpec = Field(default_factory=IntensitySpec)
     subject_hashes: tuple[str, ...] = ()
+    selection_hashes: tuple[str, ...] = ()
     donor_hashes: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ()
     manufacturers: tuple[str, ...] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -49,6 +50,7 @@ class LesionParams(Strict):
         min_volume_ml, max_volume_ml: bounds on each of them; a slice counts with its distance to the next one.
         margin_mm: painted beyond the lesion, for partial volume and what the mask misses.
         mass_effect_margin_mm: painted beyond that, for tissue that the lesion displaced.
+        beyond_brain: the margin goes on into the air; otherwise it stops where the scan has no signal.
         fill: label of healed voxels: that of the nearest voxel of host tissue, where the label map names any, or
             background.
         roi_margin_mm: surroundings of the prompt that the network sees; None shows it the whole frame.
@@ -60,6 +62,7 @@ class LesionParams(Strict):
     max_volume_ml: float | None = Field(default=None, gt=0)
     margin_mm: float = Field(default=3.0, ge=0, le=50)
     mass_effect_margin_mm: float = Field(default=0.0, ge=0, le=50)
+    beyond_brain: bool = Field(default=False, exclude_if=operator.not_)
     fill: Literal["nearest", "background"] = "nearest"
     prompting: PromptingParams = Field(default_factory=PromptingParams)
     roi_margin_mm: float | None = Field(default=None, ge=0)
@@ -91,6 +94,7 @@ class Healing(Strict):
         components: ranks of the chosen lesions.
         volume_ml: theirs together.
         margin_mm: painted beyond them.
+        beyond_brain: into the air, too.
         host: names that healed voxels may take; none leaves background.
     """
 
@@ -99,6 +103,7 @@ class Healing(Strict):
     components: Ranks
     volume_ml: float
     margin_mm: float
+    beyond_brain: bool = Field(default=False, exclude_if=operator.not_)
     host: Names
 
     def lesion(self, sample: Sample) -> np.ndarray:
@@ -111,7 +116,7 @@ class Healing(Strict):
 
     def region(self, sample: Sample) -> np.ndarray:
         """bool (*): what is painted to heal the chosen lesions."""
-        return around(sample, self.lesion(sample), self.margin_mm, self.others(sample))
+        return around(sample, self.lesion(sample), self.margin_mm, self.others(sample), self.beyond_brain)
 
     def healed(self, sample: Sample) -> np.ndarray:
         """uint8 (*): the label map without the chosen lesions."""
@@ -131,9 +136,12 @@ def named(sample: Sample, names: Sequence[str]) -> np.ndarray:
     return np.isin(sample.label, [sample.labels[name] for name in names if name in sample.labels])
 
 
-def around(sample: Sample, lesion: np.ndarray, margin_mm: float, others: np.ndarray) -> np.ndarray:
-    """bool (*): a lesion and its margin, as far as that is neither air nor another lesion."""
-    margin = masks.dilate(lesion, margin_mm, voxel_mm(sample)) & masks.foreground(sample.image)
+def around(
+    sample: Sample, lesion: np.ndarray, margin_mm: float, others: np.ndarray, beyond_brain: bool = False
+) -> np.ndarray:
+    """bool (*): a lesion and its margin, as far as that is no other lesion and, unless asked for, no air."""
+    margin = masks.dilate(lesion, margin_mm, voxel_mm(sample))
+    margin = margin if beyond_brain else margin & masks.foreground(sample.image)
     return np.asarray((margin | lesion) & ~others)
 
 
@@ -166,6 +174,7 @@ def choose(sample: Sample, params: LesionParams, context: Context, none: bool = 
         components=chosen,
         volume_ml=round(float(sum(volumes_ml[rank - 1] for rank in chosen)), 4),
         margin_mm=params.margin_mm + params.mass_effect_margin_mm,
+        beyond_brain=params.beyond_brain,
         host=() if params.fill == "background" else tuple(n for n in sorted(sample.labels) if n not in lesions),
     )
 

@@ -101,6 +101,10 @@ def _share(part: int, rest: int) -> float:
     return part / (part + rest) if part else 0.0
 
 
+Inputs = tuple[Source, dict[str, dict[str, Place]], dict[str, dict[str, str]]]
+"""What the metadata of the rows say; policy name → role → folder of the model, and the same to its sha256."""
+
+
 def make_units(source: Source, mixture: Mixture, run_digest: str) -> list[Unit]:
     """One unit per row group with selected rows, replicate and policy."""
     return [
@@ -111,6 +115,18 @@ def make_units(source: Source, mixture: Mixture, run_digest: str) -> list[Unit]:
         for g in source.groups
         for policy, r in sorted(g.requested, key=lambda key: key[::-1])
     ]
+
+
+def check_inputs(mixture: Mixture, data: Store, checkpoints: Mapping[str, Place]) -> Inputs:
+    """Refuse models and rows that do not fit the policy or each other, before anything is made.
+
+    Raises:
+        AugengineError: bad data or checkpoint.
+    """
+    source = survey(data, mixture)
+    uris, weights = resolve_models(mixture, checkpoints, source.scales)
+    check_choices(data, mixture, source)
+    return source, uris, weights
 
 
 def augment(
@@ -140,9 +156,8 @@ def augment(
     """
     mixture = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded
     read = Store.at(data)
-    source, licence = survey(read, mixture), licence_of(read)
-    uris, weights = resolve_models(mixture, checkpoints, source.scales)
-    check_choices(read, mixture, source)
+    source, uris, weights = check_inputs(mixture, read, checkpoints)
+    licence = licence_of(read)
     hashes = {member.name: {**weights[member.name], **gate_files(member)} for member in mixture.members}
     device = "cuda" if actors.num_gpus else "cpu"
     args = {

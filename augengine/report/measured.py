@@ -22,7 +22,7 @@ from augengine.metrics.intervals import Interval, bootstrap_interval
 from augengine.metrics.partial import Together
 from augengine.metrics.prediction import PredictionMeasure, check_disjoint
 from augengine.metrics.realism import fid, kid, mmd, small_set_distance
-from augengine.metrics.referee import GenDiceMeasure
+from augengine.metrics.referee import GenDiceMeasure, Referee
 from augengine.metrics.similarity import SimilarityMeasure
 from augengine.pipeline.measure import measure
 from augengine.pipeline.units import Actors
@@ -119,7 +119,8 @@ def measure_runs(
         CheckpointError: a judge of another kind, or with other weights.
     """
     device = "cuda" if actors.num_gpus else "cpu"
-    _check_judges(asked)
+    check_judges(asked)
+    augmented = {name: _augmented(uri) for name, uri in runs.items()}
     known = tuple(dict.fromkeys(name for row in _first_rows(data, ["label_names"]) for name in row["label_names"]))
     lesion = tuple(name for name in known if name in asked.lesion)
     labels = lesion or known  # whose shapes are compared
@@ -131,7 +132,7 @@ def measure_runs(
         notes.append(f"removal is not measured: the data know none of the labels {', '.join(asked.lesion)}")
     for name, uri in runs.items():
         plans, parents, note = dict(sets), None, ""
-        if _augmented(uri):
+        if augmented[name]:
             parents = data
             plans |= _pair_measures(asked, device)
             if lesion:
@@ -153,8 +154,20 @@ def measure_runs(
 _WHAT = {"labels": "shows one of the labels", "healed": "a lesion was removed from", "gen_dice": "has a label map"}
 
 
-def _check_judges(asked: Asked) -> None:
+def check_judges(asked: Asked) -> None:
+    """Refuse judges and extractors that cannot be loaded or are of another kind, before any row is read.
+
+    Raises:
+        ConfigError: an extractor with weights where none belong, or without.
+        CheckpointError: missing, damaged or unfitting weights, another hash, or a model of another kind.
+        DataError: a predictor that shares training subjects with a generator.
+    """
+    for found in asked.extractors:
+        load_extractor(**asdict(found))
+    if asked.referee is not None:
+        Referee(asked.referee)
     if asked.predictor is not None:
+        PredictionMeasure(asked.predictor)
         check_disjoint(read_spec(asked.predictor), {uri: read_spec(uri) for uri in asked.generators})
 
 

@@ -236,6 +236,16 @@ class OptimiserRecipe(Strict):
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
 
 
+class BestCheckpointRecipe(Strict):
+    """The checkpoint gets the averaged weights of the least validation loss, the first of equal ones, not the last.
+
+    Attributes:
+        patience: training ends early after so many validations in a row without a lower loss; none trains all steps.
+    """
+
+    patience: int | None = Field(default=None, ge=1)
+
+
 class LossRecipe(Strict):
     """Mean squared error of a diffusion model.
 
@@ -270,6 +280,7 @@ class Recipe(Strict):
 
     Training ends after `steps`, or after `max_minutes` of training time if that comes first. With `max_minutes`
     the learning rate follows whichever limit is nearer, so the result then depends on the machine's speed.
+    `best_checkpoint` may end it earlier, by the validation loss alone.
 
     Attributes:
         parts: models that this one is built on and keeps frozen, by role: folder of the checkpoint, or null where
@@ -277,6 +288,7 @@ class Recipe(Strict):
         intensity: which intensity ranges its rows have and what the network makes of them, a section or the name of a
             published setting (see `augengine.diffusion.intensity_spec`); the 10th and 99th percentile by default.
         condition_dropout: share of rows trained without a condition, for classifier-free guidance.
+        best_checkpoint: choose the checkpoint by validation loss, with or without early stopping; none takes the last.
         validate_every, pictures_every: steps between validations and between sample pictures (0: none).
         checkpoint_minutes: time between checkpoints for resuming.
         keep_checkpoints: how many of these are kept.
@@ -303,6 +315,7 @@ class Recipe(Strict):
     loss: LossRecipe = Field(default_factory=LossRecipe)
     condition_dropout: float = Field(default=0.15, ge=0, lt=1)
     steps: int = Field(ge=1)
+    best_checkpoint: BestCheckpointRecipe | None = Field(default=None, exclude_if=unset)
     max_minutes: float | None = Field(default=None, gt=0)
     hardware: HardwareRecipe = Field(default_factory=HardwareRecipe)
     validate_every: int = Field(default=200, ge=1)
@@ -395,6 +408,8 @@ def check(recipe: Recipe) -> None:
          f"data.context needs a painter or counterfactual generator of pixels; this is kind {kind}"),
         (not (recipe.hardware.shard and recipe.hardware.channels_last),
          "hardware.shard and hardware.channels_last exclude each other"),
+        (recipe.best_checkpoint is None or data.validation_rows > 0,
+         "best_checkpoint chooses by validation loss: it needs data.validation_rows above 0"),
         (recipe.optimiser.batch_size % recipe.optimiser.accumulation == 0,
          f"optimiser.batch_size {recipe.optimiser.batch_size} must be a multiple of accumulation"),
     ]  # fmt: skip

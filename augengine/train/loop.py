@@ -6,6 +6,7 @@ To resume, run the same command again; Ray restarts killed workers from the last
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import tempfile
@@ -29,10 +30,12 @@ from augengine.diffusion.spec import ModelSpec
 from augengine.io.store import Store
 from augengine.report.image_grid import image_grid
 from augengine.train import state
+from augengine.train.best import Best
 from augengine.train.config import Recipe
 from augengine.train.data import Batch, BatchReader, Rows, Uris
+from augengine.train.local_state import LocalState
 from augengine.train.objectives import objective as make_objective
-from augengine.train.objectives.base import Objective, Picture
+from augengine.train.objectives.base import Picture
 from augengine.train.precision import Precision
 from augengine.train.sharding import exchange, shard, whole
 from augengine.train.trackers import Tracker, trackers
@@ -70,11 +73,14 @@ def train_worker(config: dict[str, Any]) -> None:
         fused=True,
     )  # fmt: skip
     ema, precision = Ema(objective.network, recipe.optimiser.ema_decay), Precision(hardware.precision, device)
+    best = None if recipe.best_checkpoint is None else Best(recipe.best_checkpoint)
+    local = LocalState(out) if config["local"] else None
     progress = state.Progress()
-    last = ray.train.get_checkpoint()
-    if last is not None:
-        with last.as_directory() as folder:
-            progress = state.load(Path(folder), objective, optimiser, ema, precision)
+    with _last_state(local) as folder:
+        if folder is not None:
+            progress = state.load(folder, objective, optimiser, ema, precision, best)
+    if progress.worlds[-1:] != [world]:
+        progress.worlds.append(world)
     validation = _validation_batch(config["data"], recipe, spec)
     log = _Log(out, recipe, progress) if lead else None
     clock = _Clock(recipe, progress.elapsed_s, rank, world)
@@ -92,6 +98,26 @@ def train_worker(config: dict[str, Any]) -> None:
         objective.train()
         return float(losses["total"])
 
+    def judge() -> float | None:
+        """Validate; where that chooses the checkpoint, every worker follows the loss that rank 0 found."""
+        value = validate()
+        if best is not None and validation is not None:
+            agreed = _from_lead(value, world, device)
+            best.offer(progress.step, agreed, lambda: whole(ema.weights))
+        if log is not None and value is not None:
+            log.validation(progress, value, None if best is None else best.step)
+        return value
+
+    def report() -> None:
+        """Keep the state to restart from; every worker must call it."""
+        with tempfile.TemporaryDirectory() as folder:
+            state.save(Path(folder), progress, objective, optimiser, ema, precision, best, write=lead)
+            if local is not None:
+                local.save(Path(folder), progress.step)
+                return
+            checkpoint = ray.train.Checkpoint.from_directory(folder) if lead else None
+            ray.train.report(dataclasses.asdict(progress), checkpoint=checkpoint)
+
     def draw() -> None:
         """Pictures of what was learnt, of the same rows and noise every time."""
         if validation is None or not watching:
@@ -104,7 +130,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(stream.batch, progress.step, rank, world)
-        while (fraction := clock.fraction(progress.step)) < 1:
+        while (fraction := clock.fraction(progress.step)) < 1 and not (best is not None and best.exhausted):
             batch = coming.result()
             coming = pool.submit(stream.batch, progress.step + 1, rank, world)
             for group in optimiser.param_groups:
@@ -124,14 +150,17 @@ def train_worker(config: dict[str, Any]) -> None:
 
             if log is not None:
                 log.step(progress, losses, norm, clock.fraction_local(progress.step))
-            if progress.step % recipe.validate_every == 0 and (value := validate()) is not None and log is not None:
-                log.validation(progress, value)
+            if progress.step % recipe.validate_every == 0:
+                judge()
             if recipe.pictures_every and progress.step % recipe.pictures_every == 0:
                 draw()
             if clock.checkpoint_due():
-                _report(progress, objective, optimiser, ema, precision, lead)
+                report()
 
-    value = validate()
+    stopped_early = best is not None and best.exhausted and progress.step < recipe.steps
+    value = judge()
+    if best is not None and best.step is not None:
+        state.average(ema, best.weights)
     if recipe.pictures_every:
         draw()
     with ema.applied(objective.network):
@@ -139,15 +168,47 @@ def train_worker(config: dict[str, Any]) -> None:
         weights = whole(objective.network.state_dict(), keep=lead)
     if log is not None:
         final = {"steps": float(progress.step), "train_seconds": progress.elapsed_s, "loss": log.metrics.loss}
+        if len(progress.worlds) > 1:
+            final["worker_changes"] = len(progress.worlds) - 1.0
+        if stopped_early:
+            final["stopped_early"] = 1.0
+        if best is not None and best.step is not None:
+            final["best_step"], value = float(best.step), best.loss
         if value is not None:
-            log.validation(progress, value)
             final["validation_loss"] = value
         if device.type == "cuda":
             final["peak_gpu_bytes"] = float(torch.cuda.max_memory_allocated(device))
         log.close()
         save_generator(out.folder("checkpoint"),
                        spec.model_copy(update={"metrics": final}), weights)  # fmt: skip
-    _report(progress, objective, optimiser, ema, precision, lead)
+    if local is None:
+        report()
+    else:
+        local.remove()
+
+
+@contextlib.contextmanager
+def _last_state(local: LocalState | None) -> Iterator[Path | None]:
+    """The folder of the state to go on from; None at the beginning of a run."""
+    if local is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) if local.load(Path(folder)) else None
+        return
+    last = ray.train.get_checkpoint()
+    if last is None:
+        yield None
+        return
+    with last.as_directory() as found:
+        yield Path(found)
+
+
+def _from_lead(value: float | None, world: int, device: torch.device) -> float:
+    """The loss of rank 0, on every worker; only there, or where weights are sharded, `value` is a number."""
+    found = torch.tensor(math.nan if value is None else value, dtype=torch.float64)
+    if world > 1:
+        found = found.to(device)
+        torch.distributed.broadcast(found, src=0)
+    return float(found)
 
 
 def make_reader(data: Uris, rows: Rows, recipe: Recipe, spec: ModelSpec, batch_size: int) -> BatchReader:
@@ -224,9 +285,9 @@ class _Log:
         if self.metrics.add(progress, values, norm, fraction):
             self._track(progress, {name: value for name, value in self.metrics.last.items() if name != "step"})
 
-    def validation(self, progress: state.Progress, value: float) -> None:
-        """Take note of a validation."""
-        self.metrics.add_validation(progress, value)
+    def validation(self, progress: state.Progress, value: float, best_step: int | None) -> None:
+        """Take note of a validation, and of the step of the best one so far where that chooses the checkpoint."""
+        self.metrics.add_validation(progress, value, best_step)
         self._track(progress, {"validation_loss": value})
 
     def pictures(self, progress: state.Progress, rows: Sequence[Picture]) -> None:
@@ -256,14 +317,3 @@ def _validation_batch(data: Uris, recipe: Recipe, spec: ModelSpec) -> Batch | No
     reader = make_reader(data, recipe.data.rows("val"), recipe, spec, 1)
     count = min(recipe.data.validation_rows, reader.rows)
     return reader.first(count) if count else None
-
-
-def _report(
-    progress: state.Progress, objective: Objective, optimiser: torch.optim.Optimizer, ema: Ema, precision: Precision,
-    lead: bool,
-) -> None:  # fmt: skip
-    """Hand rank 0's state to Ray as the checkpoint to restart from; every rank must report."""
-    with tempfile.TemporaryDirectory() as folder:
-        state.save(Path(folder), progress, objective, optimiser, ema, precision, write=lead)
-        checkpoint = ray.train.Checkpoint.from_directory(folder) if lead else None
-        ray.train.report(dataclasses.asdict(progress), checkpoint=checkpoint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from augengine.acquisition_terms import manufacturer
 from augengine.diffusion.autoencoder import AutoencoderSpec
@@ -13,7 +13,7 @@ from augengine.diffusion.spec import Kind, ModelSpec
 from augengine.errors import CheckpointError, ConfigError, DataError
 from augengine.io.store import Store
 from augengine.train.config import Recipe
-from augengine.train.data import Survey
+from augengine.train.data import Survey, Uris, survey
 from augengine.yaml_config import unknown_name
 
 # The kind of model that stands in each role; out-of-fold segmenters are named fold_0, fold_1, …
@@ -39,8 +39,25 @@ def resolve_parts(recipe: Recipe, given: Mapping[str, str]) -> dict[str, str]:
     return {role: Store(uri).uri for role, uri in found.items() if uri is not None}
 
 
-def model_spec(recipe: Recipe, found: Survey, parts: Mapping[str, ModelSpec]) -> ModelSpec:
+def validation_rows(recipe: Recipe, data: Uris) -> Survey | None:
+    """What the rows say whose validation loss chooses the checkpoint; None where the last weights are taken.
+
+    Raises:
+        DataError: there are none.
+    """
+    return None if recipe.best_checkpoint is None else survey(data, recipe.data.rows("val"))
+
+
+def model_spec(
+    recipe: Recipe, found: Survey, parts: Mapping[str, ModelSpec], chosen_by: Survey | None = None
+) -> ModelSpec:
     """What `model.json` will say, before training.
+
+    Args:
+        recipe: what is trained.
+        found: what the training rows say.
+        parts: models that it is built on, by role.
+        chosen_by: what the validation rows say that choose the checkpoint (`best_checkpoint`), if any do.
 
     Raises:
         ConfigError: labels that the data do not hold, or a slice context for volumes.
@@ -75,9 +92,12 @@ def model_spec(recipe: Recipe, found: Survey, parts: Mapping[str, ModelSpec]) ->
         intensity=_intensity(recipe, found),
         spacing_mm=found.spacing_mm,
         subject_hashes=_united(map(subject_hash, found.subjects), *(p.subject_hashes for p in parts.values())),
+        selection_hashes=_united(
+            map(subject_hash, chosen_by.subjects if chosen_by else ()), *(p.selection_hashes for p in parts.values())
+        ),
         donor_hashes=_united(map(subject_hash, found.donors), *(p.donor_hashes for p in parts.values())),
         teachers=_united(found.teachers, *(p.teachers for p in parts.values())),
-        manufacturers=_manufacturers(found, parts),
+        manufacturers=_manufacturers([found, *([chosen_by] if chosen_by else [])], parts),
         recipe=recipe.name,
     )
     if spec.sees_images and found.intensity != spec.intensity.rule:
@@ -97,9 +117,12 @@ def _intensity(recipe: Recipe, found: Survey) -> IntensitySpec:
     return IntensitySpec(**asked.model_dump(), together=found.intensity.together)
 
 
-def _manufacturers(found: Survey, parts: Mapping[str, ModelSpec]) -> tuple[str, ...] | None:
+def _manufacturers(surveys: Sequence[Survey], parts: Mapping[str, ModelSpec]) -> tuple[str, ...] | None:
     """Those of the rows and the parts; None, unknown, if any of these does not say."""
-    stated = [found.manufacturers, *(p.manufacturers for p in parts.values() if p.untrained_seed is None)]
+    stated = [
+        *(found.manufacturers for found in surveys),
+        *(p.manufacturers for p in parts.values() if p.untrained_seed is None),
+    ]
     return _united(*(map(manufacturer, names or ()) for names in stated)) if all(stated) else None
 
 

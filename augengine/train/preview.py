@@ -15,7 +15,7 @@ from augengine.train.config import Recipe
 from augengine.train.data import survey
 from augengine.train.estimate import describe, estimate
 from augengine.train.loop import make_reader
-from augengine.train.model import model_spec, resolve_parts
+from augengine.train.model import model_spec, resolve_parts, validation_rows
 from augengine.train.objectives import objective
 from augengine.train.precision import Precision
 
@@ -28,7 +28,8 @@ def preview(recipe: Recipe, data: str, workers: int, parts: Mapping[str, str]) -
     """
     rows = recipe.data.rows("train")
     found = survey(data, rows)
-    spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in resolve_parts(recipe, parts).items()})
+    part_specs = {role: read_spec(uri) for role, uri in resolve_parts(recipe, parts).items()}
+    spec = model_spec(recipe, found, part_specs, validation_rows(recipe, data))
     optimiser = recipe.optimiser
     micro = max(1, optimiser.batch_size // workers // optimiser.accumulation)
     network = build(spec).train()
@@ -48,6 +49,8 @@ def preview(recipe: Recipe, data: str, workers: int, parts: Mapping[str, str]) -
     unit = "voxels" if isinstance(network, LocalContrast) else "rows"
     epochs = "" if unit == "voxels" else f" ({recipe.steps * optimiser.batch_size / found.rows:.1f} epochs)"
     limit = f", or {recipe.max_minutes:g} min" if recipe.max_minutes is not None else ""
+    if recipe.best_checkpoint is not None and (patience := recipe.best_checkpoint.patience):
+        limit += f", or {patience} validations ({patience * recipe.validate_every} steps) without a lower loss"
     return [
         ("kind, network", f"{recipe.kind}, {recipe.network.body}"),
         ("rows", f"{found.rows} of {len(found.subjects)} subjects, {len(found.channels)} x {_size(found.image_size)}"),

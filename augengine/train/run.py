@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow.fs as pafs
-import ray
 import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -25,10 +24,19 @@ from augengine.train.config import Recipe
 from augengine.train.data import Survey, Uris, places_of, survey
 from augengine.train.loop import train_worker
 from augengine.train.metrics_file import MetricsTail
-from augengine.train.model import model_spec, resolve_parts
+from augengine.train.model import model_spec, resolve_parts, validation_rows
 from augengine.train.trackers import check as check_trackers
+from augengine.train.workers import (
+    ELASTIC_FAILURES,
+    FAILURES,
+    RESIZE_S,
+    NumWorkers,
+    bounds,
+    check_shares,
+    told,
+    workers_get_gpus,
+)
 
-MAX_FAILURES = 2
 Progress = Callable[[str], None]
 
 
@@ -38,7 +46,7 @@ def train(
     out_uri: Place,
     *,
     parts: Mapping[str, str] | None = None,
-    num_workers: int = 1,
+    num_workers: NumWorkers = 1,
     use_gpu: bool | None = None,
     threads_per_worker: int | None = None,
     progress: Progress = print,
@@ -50,8 +58,10 @@ def train(
         data_uris: an ingested data set, an augmented one, or several of them.
         out_uri: folder of the run: `checkpoint/` (the result), `state/` (for resuming), `metrics.jsonl`, `pictures/`.
         parts: folder of the checkpoint of each part, where the recipe does not say or another is wanted.
-        num_workers: Ray Train workers; the batch is shared among them. 0 trains in this process (Ray Train's local
-            mode), on the GPU that Ray gave it, if any: no start-up, and no checkpoint to resume from.
+        num_workers: Ray Train workers; the batch is shared among them. (least, most) takes as many as the cluster holds
+            and goes on with fewer or more where machines go or come; noise and the order of sums follow from their
+            number, and so the last bits of the weights. 0 trains in this process (Ray Train's local
+            mode), on the GPU that Ray gave it, if any: no start-up; whoever kills this process calls again.
         use_gpu: one GPU per worker; None takes GPUs if the cluster has enough.
         threads_per_worker: CPU threads of each worker; None shares this machine's cores out.
         progress: receives one plain line at a time.
@@ -62,7 +72,8 @@ def train(
     Raises:
         ConfigError: the batch does not divide among the workers.
         DataError: no usable training rows.
-        RunError: the cluster is too small, the folder belongs to another run, or training failed thrice.
+        RunError: the cluster is too small, the folder belongs to another run, or training failed too often (thrice, an
+            elastic one 21 times).
     """
     out = Store.at(out_uri)
     checkpoint_uri = f"{out.uri}/checkpoint"
@@ -70,7 +81,8 @@ def train(
     data = [Store.at(place) for place in places_of(data_uris)]
     found = survey(data, recipe.data.rows("train"))
     part_uris = resolve_parts(recipe, parts or {})
-    spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in part_uris.items()})
+    chosen_by = validation_rows(recipe, data)
+    spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in part_uris.items()}, chosen_by)
     _claim(out, recipe, found, spec, data, progress)
     if out.exists(f"checkpoint/{SPEC}"):
         progress(f"{recipe.name}: already trained, {checkpoint_uri}")
@@ -81,24 +93,31 @@ def train(
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     progress(
         f"{recipe.name}: {parameters / 1e6:.1f} M parameters to train, {found.rows} rows of {len(found.subjects)} "
-        f"subjects, {num_workers} worker{'s' if num_workers > 1 else ''}"
+        f"subjects, {told(num_workers)}"
     )
+    least, most = bounds(num_workers)
+    if least < most:
+        progress(f"{recipe.name}: noise and the order of sums follow from the number of workers: where it changes, "
+                 "another run reaches other weights")  # fmt: skip
     _tell_memory(recipe, found, progress)
-    threads = threads_per_worker or max(1, (os.cpu_count() or 1) // max(1, num_workers))
+    threads = threads_per_worker or max(1, (os.cpu_count() or 1) // max(1, most))
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
             "recipe": recipe.model_dump(mode="json"), "spec": spec.model_dump(mode="json"),
-            "data": data, "out": out, "threads": threads, "parts": part_uris,
+            "data": data, "out": out, "threads": threads, "parts": part_uris, "local": num_workers == 0,
         },
         scaling_config=ScalingConfig(
-            num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1, "GPU": int(use_gpu)}
+            num_workers=(least, most) if least < most else most,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": 1, "GPU": int(use_gpu)},
+            elastic_resize_monitor_interval_s=RESIZE_S,
         ),
         run_config=RunConfig(
             name="state",
             storage_path=out.root,
             storage_filesystem=None if out.local else pafs.PyFileSystem(pafs.FSSpecHandler(out.fs)),
-            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            failure_config=FailureConfig(max_failures=ELASTIC_FAILURES if least < most else FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=recipe.keep_checkpoints),
         ),
     )  # fmt: skip
@@ -112,24 +131,37 @@ def train(
             torch.set_num_threads(own_threads)  # without workers it was this process that trained
     if not out.exists(f"checkpoint/{SPEC}"):
         raise RunError("training ended without a checkpoint", where=out.uri, next_step="run the same command again")
-    done = int(read_spec(checkpoint_uri).metrics["steps"])
-    if done < recipe.steps:
-        progress(f"{recipe.name}: max_minutes {recipe.max_minutes:g} cut the training after {done} of "
-                 f"{recipe.steps} steps; another machine would reach other weights")  # fmt: skip
+    _tell_end(recipe, read_spec(checkpoint_uri).metrics, progress)
     return checkpoint_uri
 
 
-def check_settings(recipe: Recipe, num_workers: int) -> None:
+def _tell_end(recipe: Recipe, metrics: Mapping[str, float], progress: Progress) -> None:
+    """Say how a training ended where that is not after the recipe's steps, and whose weights the checkpoint holds."""
+    done = int(metrics["steps"])
+    if "worker_changes" in metrics:
+        progress(f"{recipe.name}: changes of the number of workers on the way: {int(metrics['worker_changes'])}; "
+                 "another run would reach other weights")  # fmt: skip
+    if recipe.best_checkpoint is not None:
+        text = "no validation loss was a number: the checkpoint holds the last weights"
+        if "best_step" in metrics:
+            text = f"the checkpoint holds the weights after step {int(metrics['best_step'])}, whose validation loss "
+            text += f"{metrics['validation_loss']:.6g} was the least"
+        if "stopped_early" in metrics:
+            text += f"; {recipe.best_checkpoint.patience} validations in a row without a lower one ended the training "
+            text += f"after {done} of {recipe.steps} steps"
+        progress(f"{recipe.name}: {text}")
+    if done < recipe.steps and "stopped_early" not in metrics:
+        progress(f"{recipe.name}: max_minutes {recipe.max_minutes:g} cut the training after {done} of "
+                 f"{recipe.steps} steps; another machine would reach other weights")  # fmt: skip
+
+
+def check_settings(recipe: Recipe, num_workers: NumWorkers) -> None:
     """Refuse what no data can mend: a batch that does not divide among the workers, a tracker that is not installed.
 
     Raises:
         ConfigError: with the setting.
     """
-    if num_workers and recipe.optimiser.batch_size % num_workers:
-        raise ConfigError(
-            "optimiser.batch_size must divide evenly among the workers",
-            found=f"{recipe.optimiser.batch_size} rows for {num_workers} workers",
-        )
+    check_shares(num_workers, recipe.optimiser.batch_size)
     check_trackers(recipe.trackers)
 
 
@@ -189,17 +221,6 @@ def _claim(
                 )  # fmt: skip
     else:
         out.write_json("run.json", wanted)
-
-
-def workers_get_gpus(num_workers: int, use_gpu: bool | None = None) -> bool:
-    """Whether workers get GPUs. Ray waits for ever for resources that the cluster does not have: `RunError`."""
-    cpus, gpus = (int(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU"))
-    use_gpu = gpus >= num_workers if use_gpu is None else use_gpu
-    if cpus < num_workers:
-        raise RunError(f"{num_workers} workers need a CPU each", found=f"{cpus} CPUs", next_step="lower --workers")
-    if use_gpu and gpus < num_workers:
-        raise RunError(f"{num_workers} workers need a GPU each", found=f"{gpus} GPUs", next_step="lower --workers")
-    return use_gpu
 
 
 def _explained(error: BaseException, out: Store) -> AugengineError:

@@ -6,16 +6,17 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from augengine.diffusion.ema import Ema
 from augengine.io.store import Store
+from augengine.train.best import Best
 from augengine.train.metrics_file import MetricsFile
 from augengine.train.precision import Precision
 from augengine.train.sharding import load_moments, load_network, moments, share, whole
@@ -23,17 +24,21 @@ from augengine.train.sharding import load_moments, load_network, moments, share,
 
 @dataclass
 class Progress:
-    """Optimiser steps done and seconds of training so far, over all restarts."""
+    """Optimiser steps done and seconds of training so far, over all restarts, and where the workers' number changed.
+
+    `worlds` holds the numbers of workers one after the other, each once until another one follows.
+    """
 
     step: int = 0
     elapsed_s: float = 0.0
+    worlds: list[int] = field(default_factory=list)
 
 
 def save(
     folder: Path, progress: Progress, objective: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema,
-    precision: Precision, *, write: bool,
+    precision: Precision, best: Best | None, *, write: bool,
 ) -> None:  # fmt: skip
-    """Write weights, averaged weights, optimiser moments and progress.
+    """Write weights, averaged weights, those of the best validation, optimiser moments and progress.
 
     Every worker calls it, since shards are gathered; those without `write` leave nothing in `folder`.
     """
@@ -45,22 +50,35 @@ def save(
         if write:
             safetensors.torch.save_file(gathered, folder / f"{name}.safetensors")
     if write:
-        text = json.dumps({"progress": dataclasses.asdict(progress), "precision": precision.state_dict()})
+        values = {"progress": dataclasses.asdict(progress), "precision": precision.state_dict()}
+        if best is not None:
+            values["best"] = best.state_dict()
+            safetensors.torch.save_file(dict(best.weights), folder / "best.safetensors")
+        text = json.dumps(values)
         (folder / "progress.json").write_text(text, encoding="utf-8")
 
 
 def load(
-    folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, precision: Precision
-) -> Progress:
+    folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, precision: Precision,
+    best: Best | None,
+) -> Progress:  # fmt: skip
     """Inverse of `save`, into objects that were built the same way, for any number of workers, sharded or not."""
     read = {name: safetensors.torch.load_file(folder / f"{name}.safetensors") for name in ("objective", "ema")}
     load_network(objective, read["objective"])
-    for name, value in read["ema"].items():
-        ema.weights[name] = share(value, ema.weights[name])
+    average(ema, read["ema"])
     load_moments(objective, optimiser, safetensors.torch.load_file(folder / "optimiser.safetensors"))
     values = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
     precision.load_state_dict(values["precision"])
+    if best is not None:
+        kept = safetensors.torch.load_file(folder / "best.safetensors")
+        best.load_state_dict(values["best"], {name: value.clone() for name, value in kept.items()})  # files may go
     return Progress(**values["progress"])
+
+
+def average(ema: Ema, weights: Mapping[str, Tensor]) -> None:
+    """Make whole `weights`, the same on every worker, the averaged ones; sharded as those are."""
+    for name, value in weights.items():
+        ema.weights[name] = share(value, ema.weights[name])
 
 
 class Metrics:
@@ -96,9 +114,11 @@ class Metrics:
     def _terms(self) -> dict[str, float]:
         return {f"loss_{name}": value for name, value in self.recent.items() if name != "total"}
 
-    def add_validation(self, progress: Progress, value: float) -> None:
-        """Take note of a validation."""
+    def add_validation(self, progress: Progress, value: float, best_step: int | None) -> None:
+        """Take note of a validation, and of the step of the best one so far where that chooses the checkpoint."""
         self._line(progress, validation_loss=value)
+        if best_step is not None:
+            self.last["best_step"] = best_step
 
     def flush(self) -> None:
         """Write what was not written yet."""

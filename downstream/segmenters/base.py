@@ -61,6 +61,7 @@ class Segmenter(ABC):
     Attributes:
         name: as in `SEGMENTERS`.
         roles: the recipes that `fit` takes: role to kind.
+        made_parts: beginnings of the names of the recipes' parts that `fit` trains itself.
         loaded: roles whose checkpoints `load` takes; what else was trained is a part of them.
         channels: of the images, in order.
         regions: what is segmented, by name: the labels whose union each region is. The second axis of what `predict`
@@ -70,6 +71,7 @@ class Segmenter(ABC):
 
     name: ClassVar[str]
     roles: ClassVar[Mapping[str, Kind]] = MappingProxyType({})
+    made_parts: ClassVar[tuple[str, ...]] = ()
     loaded: ClassVar[tuple[str, ...]] = ()
     channels: tuple[str, ...]
     regions: Mapping[str, tuple[str, ...]]

@@ -38,6 +38,7 @@ class Dmcie(Segmenter):
 
     name: ClassVar[str] = "dmcie"
     roles: ClassVar[Mapping[str, Kind]] = {"unet": "segmenter", "error": "error_corrector"}
+    made_parts = ("fold_",)
     loaded = ("error",)
 
     def __init__(self, generator: Generator, samples: int = SAMPLES, sampling: Sampling = SAMPLING) -> None:

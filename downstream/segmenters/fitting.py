@@ -42,11 +42,26 @@ def fit_network(
 
 
 def need_roles(cls: type[Segmenter], recipes: Mapping[str, Recipe]) -> None:
-    """Refuse recipes that are not exactly those that a segmenter takes."""
+    """Refuse recipes that are not exactly those that a segmenter takes, or that lack models they are built on.
+
+    Raises:
+        ConfigError: with the kinds, or the parts that neither `fit` trains nor a recipe names.
+    """
     found = {role: recipe.kind for role, recipe in recipes.items()}
     if found != cls.roles:
         wanted, given = (", ".join(f"{role} ({kind})" for role, kind in of.items()) for of in (cls.roles, found))
-        raise ConfigError(f"the segmenter {cls.name} takes recipes for {wanted}", found=given or "none")
+        raise ConfigError(
+            f"the segmenter {cls.name} takes recipes for {wanted}", found=given or "none", where="--recipe",
+            next_step="give --recipe ROLE=FILE for each",
+        )  # fmt: skip
+    for recipe in recipes.values():
+        left = [part for part, uri in recipe.parts.items() if uri is None and not part.startswith(cls.made_parts)]
+        if left:
+            raise ConfigError(
+                f"recipe {recipe.name} is built on {', '.join(left)}, which the segmenter {cls.name} does not train",
+                found="no checkpoint", where="--recipe",
+                next_step=f"write its folder into a copy of the recipe: parts: {{{left[0]}: FOLDER}}",
+            )  # fmt: skip
 
 
 def mark(cls: type[Segmenter], out: str) -> str:

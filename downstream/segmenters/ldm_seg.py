@@ -42,6 +42,7 @@ class LdmSeg(Segmenter):
         "prior": "label_prior",
         "control": "label_segmenter",
     }
+    made_parts = ("autoencoder", "prior")
     loaded = ("control",)
 
     def __init__(self, generator: Generator, samples: int = SAMPLES, sampling: Sampling = SAMPLING) -> None:

@@ -49,10 +49,35 @@ def test_flags_that_cannot_be_obeyed(data: str, tmp_path: Path) -> None:
         "either --data or --phantom": ["--out", str(tmp_path)],
         "did you mean 'duke_paper'": ["--data", data, "--protocol", "dukepaper"],
         "did you mean 'counterfactual'": ["--data", data, "--arms", "counterfactuals"],
-        "takes recipes for unet, error": ["--data", data, "--segmenter", "dmcie", "--arms", "real"],
+        "takes recipes for unet (segmenter), error (error_corrector)": [
+            "--data",
+            data,
+            "--segmenter",
+            "dmcie",
+            "--arms",
+            "real",
+        ],
+        "takes recipes for unet (segmenter); found unet (acquisition)": [
+            "--data",
+            data,
+            "--arms",
+            "real",
+            "--recipe",
+            "unet=jobs/recipes/cddgm.yaml",
+        ],
+        "recipe pcf-dit is built on autoencoder, which the segmenter pcf does not train": [
+            "--data",
+            data,
+            "--arms",
+            "real",
+            "--segmenter",
+            "pcf",
+            "--recipe",
+            "counterfactual=jobs/recipes/pcf_dit.yaml,prompter=jobs/recipes/unet3d.yaml",
+        ],
         "give numbers": ["--data", data, "--ratio-curve", "a,b"],
     }
     for says, flags in cases.items():
         result = called(*flags)
         assert result.exit_code == 2, says
-        assert says in result.output
+        assert says in result.output, result.output

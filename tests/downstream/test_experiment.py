@@ -26,7 +26,7 @@ from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.leakage import LeakageError
 from augengine.pipeline.units import INLINE
-from augengine.records import Provenance, Sample
+from augengine.records import Acquisition, Provenance, Sample
 from augengine.train.config import Recipe
 from downstream.arms import ARMS
 from downstream.experiment import Done, Experiment, run
@@ -141,6 +141,48 @@ def predictions(out: str) -> list[str]:
     files = committed_files(store, "maps")
     assert files
     return sorted(str(store.parquet(name).read().to_pylist()) for name in files)
+
+
+def choosing(protocol: Protocol = PROTOCOL) -> dict[str, Any]:
+    """An experiment of that protocol whose recipe chooses its checkpoint by validation loss."""
+    asked = recipe("segmenter", data={"regions": {"fat": ["fat"]}}, best_checkpoint={"patience": 2})
+    return {"protocol": protocol, "recipes": {"unet": asked}}
+
+
+def test_test_subjects_choose_no_checkpoint(tmp_path: Path) -> None:
+    """Early stopping is the recipe's, but for protocols whose validation subjects are the test subjects."""
+    on_test = Protocol.model_validate(PROTOCOLS["duke_paper"].model_dump() | {"classes": {"fat": ("fat",)}})
+    found = {p.name: made(tmp_path / p.name, **choosing(p)).adapted_recipes["unet"] for p in (PROTOCOL, on_test)}
+    assert found["tiny"].best_checkpoint is not None
+    assert found["tiny"].best_checkpoint.patience == 2
+    assert found["duke_paper"].best_checkpoint is None
+
+
+def test_a_domain_without_validation_rows_is_refused_where_these_choose(tmp_path: Path) -> None:
+    rows = [s for s in cohort() if s.split != "val" or s.acquisition == GE]
+    data = write_samples(tmp_path / "rows", rows)
+    with pytest.raises(AugengineError, match="the domain Siemens has no labelled rows of split val"):
+        ran(made(tmp_path / "a", data=data, **choosing()))
+    ran(made(tmp_path / "b", data=data))
+
+
+def test_too_few_augmented_rows_are_seen_before_the_first_training(tmp_path: Path) -> None:
+    FITS.clear()
+    with pytest.raises(AugengineError, match=r"augmented.*3"):
+        ran(made(tmp_path, "counterfactual", ratio=3.0, **choosing()))
+    assert not FITS
+
+
+def test_a_label_that_a_class_needs_is_missed_in_the_metadata(tmp_path: Path) -> None:
+    """Of the protocol's domains alone, test rows included: these are read last."""
+    rows = [s.replace(labels={"other": 1}) if s.subject_id == cohort()[-1].subject_id else s for s in cohort()]
+    FITS.clear()
+    with pytest.raises(AugengineError, match="the class 'fat' of protocol tiny needs the label 'fat'"):
+        ran(made(tmp_path / "a", data=write_samples(tmp_path / "rows", rows)))
+    assert not FITS
+    assert not Path(tmp_path, "a/out/training").exists()
+    strange = slice_sample(99).replace(labels={"other": 1}, acquisition=Acquisition("Philips"))
+    ran(made(tmp_path / "b", data=write_samples(tmp_path / "more", [*cohort(), strange])))
 
 
 def test_every_arm_gets_the_same_steps_and_rows_of_its_own_domain(full: Finished) -> None:

@@ -77,6 +77,16 @@ def test_margins_add_up_and_stop_at_the_air() -> None:
     assert near.sum() < wide.sum() == (masks.dilate(lesion(sample), 12.0, (4.0, 4.0)) & (sample.image[0] > 0)).sum()
 
 
+def test_a_prompt_may_reach_beyond_the_brain() -> None:
+    sample = lesion_sample(1, at_mm=(-36.0, 0.0))
+    inside, beyond = (EDIT.region(sample, plan(sample, margin_mm=12.0, beyond_brain=b)) for b in (False, True))
+    assert inside is not None
+    assert beyond is not None
+    assert np.array_equal(beyond, masks.dilate(lesion(sample), 12.0, (4.0, 4.0)))
+    assert np.array_equal(inside, beyond & (sample.image[0] > 0))
+    assert beyond.sum() > inside.sum()
+
+
 def test_healed_voxels_take_the_nearest_host_label(generator: Generator) -> None:
     after = heal(generator)
     assert after.label is not None

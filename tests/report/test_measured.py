@@ -191,3 +191,53 @@ def test_a_sweep_runs_every_combination_and_measures_them_side_by_side(tmp_path:
     assert all(ssim[a] > ssim[b] for a, b in zip(names[::2], names[1::2], strict=True)), "a wider margin paints more"
     done = CliRunner().invoke(app, ["sweep", *arguments, "--vary", "sampler.guidance", "--out", str(out), "--inline"])
     assert (done.exit_code, "give key=A,B" in done.output) == (2, True)
+
+
+POLICY = (
+    "{version: 1, name: sweep, edit: tumor_removal, params: {labels: [necrosis, oedema, enhancing]},"
+    " sampler: {solver: ddim, steps: 2}, gates: [{name: changed, min: GATE}], output: {max_reject_rate: 0.5}}"
+)
+
+
+@pytest.fixture
+def swept(folders: dict[str, str], tmp_path: Path) -> list[str]:
+    """Arguments of a sweep over two settings, and where it writes."""
+    (tmp_path / "policy.yaml").write_text(POLICY.replace("GATE", "0.0"))
+    painter = write_checkpoint(tmp_path / "painter", channels=("t1", "flair"), kind="painter")
+    return [str(tmp_path / "policy.yaml"), folders["data"], "--vary", "sampler.steps=1,2", "--checkpoint", painter,
+            "--set", "select.split=test", "--inline", "--out", str(tmp_path / "out")]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--referee", "PAINTER"], "a referee is a segmenter of single rows"),
+        (["--predictor", "PAINTER"], "an acquisition predictor is needed"),
+        (["--extractor", "resnet50=/nowhere/x.safetensors"], "weights are never downloaded"),
+        (["--vary", "select.split=test,val", "--set", "select.where.manufacturer=NOBODY"], "takes no row"),
+        (["--checkpoint", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_a_sweep_makes_no_row_before_everything_is_looked_at(
+    swept: list[str], tmp_path: Path, flags: list[str], message: str
+) -> None:
+    told = [str(tmp_path / "painter") if flag == "PAINTER" else flag for flag in flags]
+    done = CliRunner().invoke(app, ["sweep", *swept, *told])
+    assert (done.exit_code, message in done.output) == (2, True), done.output
+    assert not list(tmp_path.glob("out/*/accepted")), "a setting was run before the mistake was seen"
+
+
+def test_runs_to_be_measured_are_looked_at_before_any_row(folders: dict[str, str], tmp_path: Path) -> None:
+    steps: list[object] = []
+    runs = {"there": folders["healed"], "gone": str(tmp_path / "gone")}
+    with pytest.raises(DataError, match="gone"):
+        measure_runs(folders["data"], runs, Asked(), actors=INLINE, report=lambda *told: steps.append(told))
+    assert not steps
+
+
+def test_a_setting_that_rejects_too_much_is_told(swept: list[str], tmp_path: Path) -> None:
+    """Gates that no row passes: the runs are made and measured, and the notes say so."""
+    (tmp_path / "policy.yaml").write_text(POLICY.replace("GATE", "2.0"))
+    done = CliRunner().invoke(app, ["sweep", *swept, "--keep-going"])
+    assert "steps=1: " in done.output, done.output
+    assert "rejected" in done.output
