@@ -24,9 +24,9 @@ from _record import HERE, record
 from rich.console import Console
 
 NAME = "Dataset501_Phantom"
-# What `nnUNetv2_train` runs; the module lets torchvision's wheel of PyPI be imported beside a torch for CPUs alone.
+# What the commands run; the module lets torchvision's wheel of PyPI be imported beside a torch for CPUs alone.
+EXPORT = "import cpu_torchvision; from augengine.cli import main; main()"
 TRAIN = "import cpu_torchvision; from nnunetv2.run.run_training import run_training_entry; run_training_entry()"
-EXPORT = "from augengine.cli import main; main()"
 
 
 def main() -> None:
