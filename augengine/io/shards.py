@@ -253,7 +253,7 @@ def read_group(file: pq.ParquetFile, group: int, columns: Sequence[str] | None =
     """
     stored = [name for name in file.schema_arrow.names if not name.startswith(_PANDAS_INDEX)]
     old = _version(file) == "1"
-    untold = [name for name in LINEAGE if name not in stored]
+    untold = [name for name in LINEAGE if name not in stored and "provenance" in stored]  # lost rows have neither
     wanted = list(columns if columns is not None else [*stored, *(["intensity_rule"] if old else []), *untold])
     ranges, lineage = old and not _RANGES.isdisjoint(wanted), not set(untold).isdisjoint(wanted)
     needed = {*wanted, *(_V1 if ranges else ()), *(["provenance"] if lineage else ())}

@@ -161,6 +161,8 @@ def test_shards_without_these_columns_say_it_by_their_provenance(tmp_path: Path)
     assert read_group(file, 0, names).to_pylist() == to_table(rows).select(names).to_pylist()
     assert set(names) < set(read_group(file, 0).column_names)
     assert read_group(file, 0, ["split"]).column_names == ["split"]
+    store.write("lost.parquet", to_bytes(pa.table({"output_id": ["a"], "reason": ["b"]})))  # as of failed rows
+    assert read_group(store.parquet("lost.parquet"), 0).column_names == ["output_id", "reason"]
 
 
 def test_statistics_checksums_and_index_of_pages(tmp_path: Path) -> None:
