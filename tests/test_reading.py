@@ -16,9 +16,9 @@ from object_store import BUCKET
 from typer.testing import CliRunner
 
 from augengine.cli import app
-from augengine.io.dataset import finish, listed_files
+from augengine.io.dataset import dataset_files, finish, listed_files
 from augengine.io.parts import Part, write_part
-from augengine.io.shards import to_table
+from augengine.io.shards import iter_samples, to_table
 from augengine.io.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +52,7 @@ def invoke(*args: str, **environment: str) -> tuple[int, str]:
 @pytest.mark.parametrize("storage", ["local"])
 def test_the_snippets_of_the_docs_read_the_accepted_rows(augmented: Store, tmp_path: Path, storage: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/shards.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     said = "print(json.dumps([len(files), len(frame), len(table), count, len(rows), list(image.shape), names]))\n"
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
@@ -62,6 +62,8 @@ def test_the_snippets_of_the_docs_read_the_accepted_rows(augmented: Store, tmp_p
     assert done.returncode == 0, done.stderr
     expected = [2, *[ACCEPTED] * 4, [1, 32, 32], {"fat": 1}]
     assert json.loads(done.stdout.splitlines()[-1]) == expected
+    chosen = Store(str(tmp_path / "out/runs/chosen"))
+    assert len(list(iter_samples(chosen, dataset_files(chosen)))) == ACCEPTED
 
 
 @pytest.mark.parametrize("storage", ["local"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from typing import Annotated, Any
 
 import typer
@@ -44,6 +45,7 @@ def export_command(
     regions: Annotated[str | None, typer.Option(help=REGIONS_HELP)] = None,
     ignore_below: Annotated[int | None, typer.Option(help="nnunet: ignore less certain labels, 1-255.")] = None,
     sampling_ratio: Annotated[float | None, typer.Option(help="nnunet: augmented cases drawn per real one.")] = None,
+    weights: Annotated[str | None, typer.Option(help="nnunet: CSV file of sample_id,weight: how often.")] = None,
     suffixes: Annotated[str | None, typer.Option(help="bids: channel=SUFFIX,...")] = None,
     nifti: Annotated[bool | None, typer.Option("--nifti", help="hf: columns of NIfTI files.")] = None,
     readers: Annotated[int | None, typer.Option(help="webdataset: workers x ranks that will read.")] = None,
@@ -55,8 +57,8 @@ def export_command(
     with user_errors():
         options = {
             "source_orientation": source_orientation, "regions": _regions(regions), "ignore_below": ignore_below,
-            "sampling_ratio": sampling_ratio, "suffixes": _pairs(suffixes, "--suffixes"), "nifti": nifti,
-            "readers": readers, "arrays": arrays,
+            "sampling_ratio": sampling_ratio, "weights": _weights(weights),
+            "suffixes": _pairs(suffixes, "--suffixes"), "nifti": nifti, "readers": readers, "arrays": arrays,
         }  # fmt: skip
         made = _target(target, {name: value for name, value in options.items() if value is not None})
         request = Request.of(
@@ -97,6 +99,35 @@ def _target(name: str, options: dict[str, Any]) -> Target:
 
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _weights(path: str | None) -> dict[str, float] | None:
+    """Sample ids and weights of a CSV file with these columns.
+
+    Raises:
+        ConfigError: no such file or columns, an id twice, or a weight that is no number.
+    """
+    if path is None:
+        return None
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("cannot read the weights", found=str(error), where=path) from None
+    found: dict[str, float] = {}
+    for n, row in enumerate(rows, 2):
+        sample_id, text = row.get("sample_id"), row.get("weight")
+        try:
+            value = float(text or "")
+        except ValueError:
+            value = -1.0
+        if not sample_id or sample_id in found or not 0 <= value < float("inf"):
+            raise ConfigError(
+                "weights are a table with the columns sample_id and weight, each id once and each weight from 0 on",
+                found=f"{sample_id}, {text}", where=f"{path}, line {n}",
+            )  # fmt: skip
+        found[sample_id] = value
+    return found
 
 
 def _pairs(text: str | None, flag: str) -> dict[str, str] | None:

@@ -21,7 +21,7 @@ from augengine.export.item import Item
 from augengine.export.names import labels_of
 from augengine.export.nifti import nifti_bytes
 from augengine.export.target import About, File, Unit, by_row_group
-from augengine.yaml_config import Strict
+from augengine.yaml_config import Strict, unknown_name
 
 VERSION = "1.10.0"
 DERIVATIVES = "derivatives/augengine"
@@ -50,7 +50,10 @@ class Bids(Strict):
     suffixes: dict[str, str] = Field(default_factory=dict)
 
     def check(self, cases: Sequence[Case], about: About) -> None:
-        """Refuse channels of which nobody knows what they are in BIDS."""
+        """Refuse channels of which nobody knows what they are in BIDS, and suffixes of channels that there are not."""
+        for channel in self.suffixes:
+            if channel not in about.channels:
+                raise unknown_name("channel", channel, about.channels, "--suffixes")
         for channel in about.channels:
             self.suffix(channel)
         found = [self.suffix(channel) for channel in about.channels]

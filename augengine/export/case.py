@@ -12,6 +12,7 @@ import numpy as np
 from augengine.errors import DataError
 from augengine.export.names import case_names
 from augengine.export.nifti import check_grid
+from augengine.leakage import LeakageError
 from augengine.selection import Selected
 from augengine.selection.reading import metadata
 
@@ -88,6 +89,7 @@ def cases_of(selected: Selected) -> list[Case]:
     Raises:
         DataError: an id that stands twice, an image whose axes are not at right angles, slices among volumes, or an
             augmented row whose source is not in the data.
+        LeakageError: an augmented row whose source is of a held-out subject, whatever the row says of its own.
     """
     rows = [(place, row) for place, row in _places(selected)]
     names = case_names((row["sample_id"], row["synthetic"]) for _, row in rows)
@@ -145,12 +147,14 @@ def _with_sources(selected: Selected, cases: Sequence[Case]) -> list[Case]:
     """Cases with the places of the rows that synthetic ones were made from."""
     wanted = {case.parent for case in cases if case.synthetic}
     found: dict[str, Place] = {case.sample_id: case.rows[0] for case in cases if case.sample_id in wanted}
+    subjects = {case.sample_id: case.subject_id for case in cases if case.sample_id in wanted}
     for source, store in enumerate(selected.sources):
         if wanted <= found.keys():
             break
-        for about in metadata(store, ["sample_id"]):
-            ids = about.rows["sample_id"].to_pylist()
+        for about in metadata(store, ["sample_id", "subject_id"]):
+            ids, owners = (about.rows[name].to_pylist() for name in ("sample_id", "subject_id"))
             found.update({i: Place(source, about.name, about.group, n) for n, i in enumerate(ids) if i in wanted})
+            subjects.update({i: owner for i, owner in zip(ids, owners, strict=True) if i in wanted})
     done = []
     for case in cases:
         if case.synthetic:
@@ -158,6 +162,12 @@ def _with_sources(selected: Selected, cases: Sequence[Case]) -> list[Case]:
                 raise DataError(
                     "the source of every augmented row must be in the data", found=f"no row {case.parent}",
                     where=case.sample_id, next_step="give the data set that the run augmented, too",
+                )  # fmt: skip
+            if (subject := subjects[case.parent]) in selected.held_out:
+                raise LeakageError(
+                    "no held-out subject may have a part in an augmented row",
+                    found=f"{subject} is the subject of its source {case.parent}", where=case.sample_id,
+                    next_step="leave the row out, for example by --where, or augment training rows alone",
                 )  # fmt: skip
             case = replace(case, air=(found[case.parent],))
         done.append(case)

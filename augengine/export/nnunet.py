@@ -14,7 +14,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -45,6 +45,7 @@ class NnUnet(Strict):
         regions: named unions of labels, outermost first, for region-based training.
         ignore_below: voxels of augmented training cases whose label confidence (0 to 255) is lower are ignored.
         sampling_ratio: augmented cases that the trainer draws for every real one; None draws all alike.
+        weights: how often the trainer draws a training case, by its sample id; 1 where nothing stands.
     """
 
     name: ClassVar[str] = "nnunet"
@@ -52,6 +53,7 @@ class NnUnet(Strict):
     regions: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     ignore_below: int | None = Field(default=None, ge=1, le=255)
     sampling_ratio: float | None = Field(default=None, ge=0)
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
 
     @field_validator("source_orientation")
     @classmethod
@@ -70,6 +72,7 @@ class NnUnet(Strict):
         if not about.labels:
             raise DataError("nnU-Net trains on labels", found="none", next_step="name them with --labels")
         self._order(about.labels)
+        self._weights(cases)
         for split in ("train", "val"):
             if not any(case.split == split and not case.synthetic for case in cases):
                 raise DataError(
@@ -147,6 +150,17 @@ class NnUnet(Strict):
             raise ConfigError("every label must be in a region", found=", ".join(left), where="--regions")
         return tuple(order)
 
+    def _weights(self, cases: Sequence[Case]) -> dict[str, float]:
+        """Weights by the names of cases."""
+        names = {case.sample_id: case.name for case in cases if case.trains}
+        for sample_id in self.weights:
+            if sample_id not in names:
+                raise unknown_name("training case", sample_id, list(names), "--weights")
+        found = {names[sample_id]: weight for sample_id, weight in self.weights.items()}
+        if names and not any(found.get(name, 1.0) for name in names.values()):
+            raise ConfigError("some training case must have a weight above 0", found="none", where="--weights")
+        return found
+
     def _dataset(self, cases: Sequence[Case], about: About) -> bytes:
         labels: dict[str, Any] = {"background": 0}
         if self.regions:
@@ -172,7 +186,7 @@ class NnUnet(Strict):
             "augengine": {
                 "synthetic": [case.name for case in training if case.synthetic],
                 "sampling_ratio": self.sampling_ratio,
-                "weights": {},
+                "weights": self._weights(cases),
             },
         }
         return dataset_json(values)

@@ -24,7 +24,7 @@ class ShardFile(pq.ParquetFile):  # type: ignore[misc]
     def __init__(self, path: str, filesystem: pafs.FileSystem) -> None:
         self.where = path
         with _named(path):
-            super().__init__(path, filesystem=filesystem)
+            super().__init__(path, filesystem=filesystem, page_checksum_verification=True)
 
     def read_row_group(self, i: int, *args: Any, **options: Any) -> pa.Table:
         """As pyarrow's."""

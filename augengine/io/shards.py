@@ -2,12 +2,14 @@
 
 Pixels are raw little-endian, C-order bytes: `np.frombuffer(row.image, row.image_dtype).reshape(row.image_shape)`.
 Whole-numbered images are stored as int16 or uint16, others as float32; both come back bit for bit.
-Schema version 1 had one intensity range for all channels; `read_group` gives its rows in the present schema.
+Schema version 1 had one intensity range for all channels; `read_group` gives its rows in the present schema. So it does
+with files that other tools rewrote, which keep the columns but neither the version nor the types.
 """
 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from augengine.errors import DataError
+from augengine.io.retyped import retyped
 from augengine.io.store import Store
 from augengine.records import (
     ACQUISITION_CATEGORICAL,
@@ -40,6 +43,9 @@ SCHEMA = pa.schema(
         ("site", pa.string()),
         ("split", pa.string()),
         ("synthetic", pa.bool_()),
+        ("parent_id", pa.string()),
+        ("policy", pa.string()),
+        ("replicate", pa.int32()),
         ("channels", pa.list_(pa.string())),
         ("image", pa.large_binary()),
         ("image_dtype", pa.string()),
@@ -66,6 +72,8 @@ SCHEMA = pa.schema(
     ],
     metadata={"augengine.schema_version": SCHEMA_VERSION},
 )
+LINEAGE = ("parent_id", "policy", "replicate")
+"""What `provenance` says of a synthetic row, once more as columns, which other tools can filter by."""
 METADATA_COLUMNS = [name for name in SCHEMA.names if name not in ("image", "label", "label_confidence")]
 
 
@@ -82,6 +90,7 @@ def to_row(sample: Sample) -> dict[str, Any]:
         "site": sample.site,
         "split": sample.split,
         "synthetic": sample.provenance is not None,
+        **_lineage(None if sample.provenance is None else vars(sample.provenance)),
         "channels": list(sample.channels),
         "image": image.tobytes(),
         "image_dtype": image.dtype.str,
@@ -98,6 +107,17 @@ def to_row(sample: Sample) -> dict[str, Any]:
         "acquisition": sample.acquisition.to_dict(),
         "provenance": None if sample.provenance is None else sample.provenance.to_json(),
     }
+
+
+def _lineage(provenance: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Values of the columns `LINEAGE`."""
+    if provenance is None:
+        return dict.fromkeys(LINEAGE)
+    plan = provenance.get("plan", {})
+    return {
+        "parent_id": provenance.get("parent_id"), "policy": provenance.get("policy"),
+        "replicate": plan.get("replicate"),
+    }  # fmt: skip
 
 
 def pixels(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
@@ -167,53 +187,89 @@ def to_table(samples: Iterable[Sample]) -> pa.Table:
 
 
 def to_bytes(table: pa.Table) -> bytes:
-    """A Parquet file in memory: zstd, dictionaries for short text only, row groups of 64."""
+    """A Parquet file in memory: zstd, dictionaries for short text only, row groups of 64.
+
+    Pages have checksums, which reading verifies, and an index. Statistics stand for what rows are looked up by, and
+    for `label`, of which they say how many are null.
+    """
     sink = io.BytesIO()
-    dictionary = [n for n in ("subject_id", "volume_id", "site", "split", "image_dtype") if n in table.column_names]
     pq.write_table(
-        table, sink, compression="zstd", compression_level=3, use_dictionary=dictionary, row_group_size=ROW_GROUP_ROWS,
-        write_statistics=[n for n in ("sample_id", "subject_id") if n in table.column_names],
+        table, sink, compression="zstd", compression_level=3, row_group_size=ROW_GROUP_ROWS,
+        use_dictionary=[n for n in _DICTIONARY if n in table.column_names],
+        write_statistics=[n for n in _STATISTICS if n in table.column_names],
+        write_page_checksum=True, write_page_index=True,
     )  # fmt: skip
     return sink.getvalue()
+
+
+_DICTIONARY = ("subject_id", "volume_id", "site", "split", "policy", "image_dtype")
+_STATISTICS = ("sample_id", "subject_id", "split", "synthetic", *LINEAGE, "label")
 
 
 def check_schema(file: pq.ParquetFile, where: str) -> None:
     """Refuse a Parquet file that is not a shard of a version that can be read."""
     version = _version(file)
     if version is None:
+        missing = [name for name in _NEEDED if name not in file.schema_arrow.names]
+        if {"image", "image_shape"}.isdisjoint(missing):
+            raise DataError(
+                "a shard that another tool rewrote must have kept its columns", found=f"no {', '.join(missing)}",
+                where=where, next_step="write it anew with all columns, or make the data set anew",
+            )  # fmt: skip
         raise DataError("this Parquet file is not an augengine shard", where=where, next_step="ingest the data first")
     if version not in READABLE:
         raise DataError(f"shards of schema version {' or '.join(READABLE)} are needed", found=version, where=where)
 
 
+_KEY = b"augengine.schema_version"
+_LATER = ("label_confidence", "intensity_rule", *LINEAGE)  # columns that older shards lack
+_NEEDED = [name for name in SCHEMA.names if name not in _LATER]
+
+
 def _version(file: pq.ParquetFile) -> str | None:
-    version = (file.schema_arrow.metadata or {}).get(b"augengine.schema_version")
-    return None if version is None else version.decode()
+    """The version that a file states or, where another tool dropped it, that its columns are of."""
+    for metadata in (file.schema_arrow.metadata, file.metadata.metadata):  # Polars can keep it in the latter alone
+        if metadata and _KEY in metadata:
+            return str(metadata[_KEY].decode())
+    names = set(file.schema_arrow.names)
+    if not names.issuperset(_NEEDED):
+        return None
+    return SCHEMA_VERSION if "intensity_rule" in names else "1"
 
 
 def read_group(file: pq.ParquetFile, group: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """A row group of a shard in the present schema, whichever version wrote it.
+    """A row group of a shard in the present schema, whichever version or other tool wrote it.
 
     Args:
         columns: names of the present schema, in the order in which they are wanted; those that an older file lacks
-            are null. None takes every column of the file.
+            are null. None takes every column of the file, and what can be told of those of `SCHEMA` that it lacks.
 
     Returns:
-        The rows; of version 1 with the only range for every channel, and a rule that says so.
+        The rows; of version 1 with the only range for every channel, and a rule that says so. `LINEAGE` is taken from
+        `provenance` where a file has no such columns.
+
+    Raises:
+        DataError: another tool changed what a column holds.
     """
-    stored = file.schema_arrow.names
+    stored = [name for name in file.schema_arrow.names if not name.startswith(_PANDAS_INDEX)]
     old = _version(file) == "1"
-    wanted = list(columns if columns is not None else [*stored, *(["intensity_rule"] if old else [])])
-    ranges = old and not _RANGES.isdisjoint(wanted)
-    table = file.read_row_group(group, columns=[n for n in {*wanted, *(_V1 if ranges else ())} if n in stored])
+    untold = [name for name in LINEAGE if name not in stored and "provenance" in stored]  # lost rows have neither
+    wanted = list(columns if columns is not None else [*stored, *(["intensity_rule"] if old else []), *untold])
+    ranges, lineage = old and not _RANGES.isdisjoint(wanted), not set(untold).isdisjoint(wanted)
+    needed = {*wanted, *(_V1 if ranges else ()), *(["provenance"] if lineage else ())}
+    table = file.read_row_group(group, columns=[name for name in needed if name in stored])
     if ranges:
         table = _per_channel(table)
+    if lineage:
+        table = _with_lineage(table, untold)
+    table = retyped(table, SCHEMA, getattr(file, "where", ""))
     for name in wanted:
         if name not in table.column_names:
             table = table.append_column(SCHEMA.field(name), pa.nulls(table.num_rows, SCHEMA.field(name).type))
     return table.select(wanted).replace_schema_metadata(SCHEMA.metadata)
 
 
+_PANDAS_INDEX = "__index_level_"
 _V1 = ("channels", "intensity_low", "intensity_high")
 _RANGES = {"intensity_low", "intensity_high", "intensity_rule"}
 
@@ -228,6 +284,16 @@ def _per_channel(table: pa.Table) -> pa.Table:
     rules = [IntensityRule(together=n > 1).to_dict() for n in counts]
     field = SCHEMA.field("intensity_rule")
     return table.append_column(field, pa.array(rules, field.type))
+
+
+def _with_lineage(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Rows with the columns of `LINEAGE` that their file lacks."""
+    texts = table["provenance"].to_pylist()
+    rows = [_lineage(None if text is None else json.loads(text)) for text in texts]
+    for name in names:
+        field = SCHEMA.field(name)
+        table = table.append_column(field, pa.array([row[name] for row in rows], field.type))
+    return table
 
 
 def has_labels(file: pq.ParquetFile, group: int) -> list[bool]:

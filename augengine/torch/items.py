@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -85,7 +84,6 @@ class Items:
         label, confidence = self._label(*pixels_of_row[1:], image.shape[1:], row)
         if self.form.layout == "slice3d" and image.ndim == 3:
             image, label, confidence = image[..., None], label[..., None], confidence[..., None]
-        made = json.loads(row["provenance"]) if row["synthetic"] else {"parent_id": "", "policy": ""}
         return {
             "image": torch.from_numpy(image),
             "label": torch.from_numpy(label),
@@ -97,8 +95,8 @@ class Items:
             "subject_id": row["subject_id"],
             "volume_id": row["volume_id"],
             "slice_index": -1 if row["slice_index"] is None else row["slice_index"],
-            "parent_id": made["parent_id"],
-            "policy": made["policy"],
+            "parent_id": row["parent_id"] or "",
+            "policy": row["policy"] or "",
             "site": row["site"] or "",
             "split": row["split"] or "",
         }

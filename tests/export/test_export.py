@@ -180,6 +180,14 @@ class TestLeakage:
         with pytest.raises(LeakageError, match="S004"):
             exported(Monai(), stores, tmp_path / "out")
 
+    def test_a_source_of_a_held_out_subject_is_refused_whatever_the_row_says(self, tmp_path: Path) -> None:
+        made = augmented(volume(3), split="train", subject_id="S000")
+        stores = cohort(tmp_path, [volume(n) for n in range(5)], [made])
+        for splits in (("train", "val", "test"), ("train",)):
+            with pytest.raises(LeakageError, match="S003 is the subject of its source S003"):
+                exported(Monai(), stores, tmp_path / "out", splits=splits)
+        assert not (tmp_path / "out").exists()
+
     def test_a_donor_in_validation_is_refused(self, tmp_path: Path) -> None:
         stores = cohort(tmp_path, [volume(n) for n in range(5)], [augmented(volume(0), donors=["S003"])])
         with pytest.raises(LeakageError, match="S003 is a donor"):

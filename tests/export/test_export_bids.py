@@ -61,6 +61,8 @@ def test_a_contrast_agent_is_an_entity_and_unknown_channels_are_asked_for(tmp_pa
     stores = cohort(tmp_path, [volume(0, channels=("t1c", "dwi")), volume(3, channels=("t1c", "dwi"))])
     with pytest.raises(ConfigError, match="dwi=T1w"):
         exported(Bids(), stores, tmp_path / "out")
+    with pytest.raises(ConfigError, match="--suffixes: unknown channel 'dwl'; did you mean 'dwi'"):
+        exported(Bids(suffixes={"dwl": "acq-b0_T2w"}), stores, tmp_path / "out")
     exported(Bids(suffixes={"dwi": "acq-b0_T2w"}), stores, tmp_path / "out")
     assert (tmp_path / "out/sub-S000/anat/sub-S000_ce-gadolinium_T1w.nii.gz").is_file()
     assert (tmp_path / "out/sub-S000/anat/sub-S000_acq-b0_T2w.nii.gz").is_file()

@@ -26,16 +26,18 @@ def call(*words: object) -> tuple[int, str]:
 
 def test_from_the_flags_to_the_folder(tmp_path: Path) -> None:
     volume_cohort(tmp_path)
+    (tmp_path / "weights.csv").write_text("sample_id,weight\nS001,2.5\n")
     code, text = call(
         "nnunet", tmp_path / "data", "--augmented", tmp_path / "run", "--out", tmp_path / "Dataset501_X", "--labels",
         "lesion=necrosis+enhancing,oedema", "--augmented-per-real", "0.34", "--source-orientation", "lps",
-        "--sampling-ratio", "0.5", "--licence", "CC0 1.0",
+        "--sampling-ratio", "0.5", "--weights", tmp_path / "weights.csv", "--licence", "CC0 1.0",
     )  # fmt: skip
     assert code == 0, text
     about = json.loads((tmp_path / "Dataset501_X/dataset.json").read_text())
     assert about["labels"] == {"background": 0, "lesion": 1, "oedema": 2}
     assert len(about["augengine"]["synthetic"]) == 1
     assert about["augengine"]["sampling_ratio"] == 0.5
+    assert about["augengine"]["weights"] == {"S001": 2.5}
     record = json.loads((tmp_path / "Dataset501_X/export.json").read_text())
     assert record["counts"] == {"test real": 1, "train augmented": 1, "train real": 3, "val real": 1}
     assert record["fingerprint"]["options"]["source_orientation"] == "LPS"
@@ -49,6 +51,8 @@ def test_from_the_flags_to_the_folder(tmp_path: Path) -> None:
         (("nnunet", "--ignore-below", "300"), "--ignore-below"),
         (("nnunet", "--source-orientation", "LLS"), "three letters"),
         (("bids", "--suffixes", "t1"), "--suffixes: give name=value"),
+        (("nnunet", "--weights", "nowhere.csv"), "nowhere.csv: cannot read the weights"),
+        (("nnunet", "--weights", f"{__file__}"), "line 2: weights are a table with the columns sample_id and weight"),
         (("monai", "--split", "train,dev"), "splits are train, val, test"),
     ],
 )

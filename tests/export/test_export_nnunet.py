@@ -101,6 +101,19 @@ def test_uncertain_labels_of_augmented_cases_are_ignored(tmp_path: Path) -> None
     assert 4 not in np.asarray(nib.load(tmp_path / NAME / "labelsTr/S000.nii.gz").dataobj)
 
 
+def test_weights_are_those_of_training_cases(tmp_path: Path) -> None:
+    made = augmented(volume(0)).sample_id
+    exported(NnUnet(weights={"S001": 3, made: 0.5}), volume_cohort(tmp_path), tmp_path / NAME)
+    assert dataset(tmp_path / NAME)["augengine"]["weights"] == {"S001": 3.0, f"syn-{made}": 0.5}
+    with pytest.raises(ConfigError, match="--weights: unknown training case 'S003'"):  # it is for validation
+        exported(NnUnet(weights={"S003": 3}), volume_cohort(tmp_path / "b"), tmp_path / "b" / NAME)
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        NnUnet(weights={"S001": -1})
+    nothing = {**{f"S00{n}": 0.0 for n in range(3)}, **{augmented(volume(n)).sample_id: 0.0 for n in range(3)}}
+    with pytest.raises(ConfigError, match="some training case must have a weight above 0"):
+        exported(NnUnet(weights=nothing), volume_cohort(tmp_path / "c"), tmp_path / "c" / NAME)
+
+
 def test_a_folder_that_nnunet_does_not_find_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Dataset501_"):
         exported(NnUnet(), volume_cohort(tmp_path), tmp_path / "out")

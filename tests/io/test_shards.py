@@ -109,7 +109,7 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
     store.write("broken.parquet", to_bytes(to_table([slice_sample(1)]))[:-20])
     with pytest.raises(DataError, match="not a readable Parquet file"):
         list(iter_samples(store, ["broken.parquet"]))
-    foreign = to_table([slice_sample(1)]).replace_schema_metadata({})
+    foreign = to_table([slice_sample(1)]).select(["sample_id", "image"]).replace_schema_metadata({})
     store.write("foreign.parquet", to_bytes(foreign))
     with pytest.raises(DataError, match="not an augengine shard"):
         list(iter_samples(store, ["foreign.parquet"]))
