@@ -136,7 +136,7 @@ class BackTranslation(Objective):
         for volume in sorted(ranked):
             references = volumes[volume].references
             count = min(len(references), self.how.rows_per_scan)
-            places = sorted(set(np.linspace(0, len(references) - 1, count + 2)[1:-1].round().astype(int).tolist()))
+            places = _spread(len(references), count)
             if (scan := _scan(volume, reader.take([references[n] for n in places]))) is None:
                 continue
             if self.how.pairs:
@@ -365,6 +365,11 @@ class BackTranslation(Objective):
             for x, truth in self._pseudo(scan, nearest, False, random):
                 errors.append(float(np.mean((self.network.predict(x)[0] - truth) ** 2)))
         return torch.tensor(float(np.mean(errors)) if errors else float("nan"))
+
+
+def _spread(rows: int, count: int) -> list[int]:
+    """`count` of so many rows, from the first to the last: at the ends of a slab the flip angle falls off."""
+    return sorted(set(np.linspace(0, rows - 1, count).round().astype(int).tolist())) if count > 1 else [(rows - 1) // 2]
 
 
 def _scan(volume: str, rows: Batch) -> Scan | None:
