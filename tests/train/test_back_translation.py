@@ -23,7 +23,7 @@ from augengine.train.data import survey
 from augengine.train.loop import make_reader
 from augengine.train.model import model_spec
 from augengine.train.objectives import objective
-from augengine.train.objectives.back_translation import BackTranslation, Voxels
+from augengine.train.objectives.back_translation import BackTranslation, Voxels, spread
 from augengine.train.run import train
 
 FLASH = Acquisition("GE", "Signa", 3.0, None, 9.0, 5.0, 4.0, 35.0)
@@ -172,3 +172,11 @@ def test_pseudo_scans_never_see_the_subjects_own_other_scan(tmp_path: Path) -> N
     (pool, *_) = found._targets(first)
     others = [s.tables[0].intensity for s in found.scans if s.volume in ("S1-1", "S2-1")]
     assert np.allclose(pool.tables[0].intensity, np.mean(others, 0))
+
+
+@pytest.mark.parametrize(
+    ("rows", "count", "expected"),
+    [(22, 8, [0, 3, 6, 9, 12, 15, 18, 21]), (3, 8, [0, 1, 2]), (5, 1, [2]), (1, 1, [0]), (1, 4, [0])],
+)
+def test_a_sample_of_rows_holds_both_ends_of_the_slab(rows: int, count: int, expected: list[int]) -> None:
+    assert spread(rows, min(rows, count)) == expected

@@ -136,7 +136,7 @@ class BackTranslation(Objective):
         for volume in sorted(ranked):
             references = volumes[volume].references
             count = min(len(references), self.how.rows_per_scan)
-            places = _spread(len(references), count)
+            places = spread(len(references), count)
             if (scan := _scan(volume, reader.take([references[n] for n in places]))) is None:
                 continue
             if self.how.pairs:
@@ -367,7 +367,7 @@ class BackTranslation(Objective):
         return torch.tensor(float(np.mean(errors)) if errors else float("nan"))
 
 
-def _spread(rows: int, count: int) -> list[int]:
+def spread(rows: int, count: int) -> list[int]:
     """`count` of so many rows, from the first to the last: at the ends of a slab the flip angle falls off."""
     return sorted(set(np.linspace(0, rows - 1, count).round().astype(int).tolist())) if count > 1 else [(rows - 1) // 2]
 
