@@ -16,12 +16,13 @@ from downstream.inventory import take_inventory
 from downstream.joined import join, sites_of
 from downstream.protocols import PROTOCOLS, by_site
 
+TISSUES = {"fat": 1, "fibroglandular": 2}
 ASKED = by_site(PROTOCOLS["duke_strict"], ["Bonn", "Turin"])
 
 
 def test_two_data_sets_are_one_and_every_row_has_its_site(tmp_path: Path) -> None:
-    first = [slice_sample(s, i, site="Bonn") for s in range(2) for i in range(3)]
-    second = [slice_sample(s, i, split="test") for s in range(2, 4) for i in range(3)]
+    first = [slice_sample(s, i, site="Bonn", labels=TISSUES) for s in range(2) for i in range(3)]
+    second = [slice_sample(s, i, split="test", labels=TISSUES) for s in range(2, 4) for i in range(3)]
     uris = [write_samples(tmp_path / "a", first, per_file=4), write_samples(tmp_path / "b", second, per_file=4)]
     uri = join(uris, str(tmp_path / "both"), {"S002": "Turin"}, actors=INLINE)
     rows = {s.sample_id: s for s in iter_samples(Store(uri), dataset_files(Store(uri)))}

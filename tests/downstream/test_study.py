@@ -32,6 +32,7 @@ from downstream.study import (
 from downstream.views import View, write_views
 
 ROOT = Path(__file__).parents[2]
+TISSUES = {"fat": 1, "fibroglandular": 2}
 VENDORS = {"SIEMENS": "Siemens", "GE MEDICAL SYSTEMS": "GE"}
 
 
@@ -48,7 +49,7 @@ def seen(rows: list[Sample]) -> Counter[tuple[str | None, str, bool]]:
 @pytest.fixture
 def data(tmp_path: Path) -> str:
     splits = {"train": range(1, 9), "val": range(9, 11), "test": range(11, 13)}
-    rows = [slice_sample(n, split=split) for split, numbers in splits.items() for n in numbers]
+    rows = [slice_sample(n, split=split, labels=TISSUES) for split, numbers in splits.items() for n in numbers]
     return write_samples(tmp_path / "data", rows)
 
 
