@@ -44,7 +44,7 @@ def test_a_dead_process_of_this_machine_is_succeeded_at_once(store: Store) -> No
     held(store, dead.pid, None)
     started = time.monotonic()
     with RunLock(store) as lock:
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < run_lock.EXPIRY_S / 2
         assert json.loads(store.read(LOCK))["run"] == lock.run
 
 
@@ -52,7 +52,7 @@ def test_a_number_that_another_process_got_since_keeps_no_folder_closed(store: S
     held(store, os.getpid(), None, started="1")  # this process lives, but it started at another time
     started = time.monotonic()
     with RunLock(store) as lock:
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < run_lock.EXPIRY_S / 2
         assert json.loads(store.read(LOCK))["run"] == lock.run
     held(store, os.getpid(), None, started=process_start(os.getpid()))
     with pytest.raises(RunError, match="another job is writing"):
@@ -101,7 +101,7 @@ def test_a_silent_lock_from_elsewhere_expires(store: Store, content: bytes | Non
         store.write(LOCK, content)  # its writer died before the first byte
     started = time.monotonic()
     with RunLock(store, expiry_s=0.3):
-        assert 0.3 <= time.monotonic() - started < 5
+        assert 0.3 <= time.monotonic() - started < run_lock.EXPIRY_S / 2
 
 
 def test_storage_that_writes_over_what_is_there_is_refused(
