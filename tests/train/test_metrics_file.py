@@ -73,7 +73,8 @@ def test_the_lines_of_a_run_are_written_when_it_is_time(store: Store, monkeypatc
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     metrics = Metrics(store, 0, every_s=4.0)
     told = [metrics.add(Progress(step, step / 2), {"total": 1.0, "mse": 0.5}, 0.25, 0.5) for step in range(1, 20)]
-    metrics.add_validation(Progress(19, 9.5), 0.75)
+    metrics.add_validation(Progress(19, 9.5), 0.75, 12)
+    assert metrics.last["best_step"] == 12
     before = read_metrics(store)
     assert [m["step"] for m in before] == [step for step, yes in enumerate(told, 1) if yes]
     assert 3 < len(before) < 10
