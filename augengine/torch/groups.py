@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import threading
 import warnings
 from collections import OrderedDict
 from typing import Any
@@ -24,6 +25,42 @@ from augengine.selection.reading import open_shard
 _OPEN_FILES = 16
 _PATIENCE, _WASTE = 64, 8
 _PIXELS = ("image", "label", "label_confidence")
+# What items are made of: not what would be parsed for nothing, such as provenance.
+_COLUMNS = [
+    "sample_id", "subject_id", "volume_id", "slice_index", "site", "split", "synthetic", "parent_id", "policy",
+    "channels", *_PIXELS, "image_dtype", "image_shape", "label_names", "label_codes", "affine", "intensity_low",
+    "intensity_high",
+]  # fmt: skip
+
+
+class _PlainMemory:
+    """While one is entered, Arrow takes memory from the C library, which grows a buffer without copying it.
+
+    Arrow's own pool copies the pixels of a row group several times as they are decoded, each time into fresh pages,
+    which takes as long as decoding. Every buffer goes back to the pool that it came from, so that other threads, which
+    may meet either pool, lose nothing.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, pa.default_memory_pool()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = pa.default_memory_pool()
+                pa.set_memory_pool(pa.system_memory_pool())
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                pa.set_memory_pool(self._before)
+
+
+_PLAIN_MEMORY = _PlainMemory()
+if hasattr(os, "register_at_fork"):  # a thread that does not exist in the child may have held the lock
+    os.register_at_fork(after_in_child=lambda: _PLAIN_MEMORY.__init__())  # type: ignore[misc]
 
 
 class Rows:
@@ -101,7 +138,8 @@ class Groups:
             if len(self._files) > _OPEN_FILES:
                 self._files.popitem(last=False)
         self._files.move_to_end(key)
-        return Rows(read_group(self._files[key], group.group), group.rows)
+        with _PLAIN_MEMORY:
+            return Rows(read_group(self._files[key], group.group, _COLUMNS), group.rows)
 
     def _store(self, source: int) -> Store:
         if source not in self._stores:  # a copy connects anew

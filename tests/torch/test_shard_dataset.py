@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from augmented_rows import NAMES, made_rows, real_row, real_rows
@@ -188,6 +190,18 @@ def test_what_is_in_memory_has_a_bound(data: str, monkeypatch: pytest.MonkeyPatc
     assert len(reads) == 1 + 4
     with pytest.raises(ConfigError, match="cache_mb"):
         ShardDataset(data, cache_mb=-1)
+
+
+def test_arrow_keeps_its_own_memory_pool(data: str) -> None:
+    """It is another one while row groups are decoded, however many threads do so at once."""
+    before = pa.default_memory_pool().backend_name
+    found = ShardDataset(data, cache_mb=0)
+    own = found._groups.load(0)[0]["image"].to_pybytes()
+    with ThreadPoolExecutor(4) as pool:
+        copies = [ShardDataset.of(found.selected) for _ in range(24)]
+        taken = list(pool.map(lambda copy: copy._groups.load(0)[0]["image"].to_pybytes(), copies))
+    assert taken == [own] * 24
+    assert pa.default_memory_pool().backend_name == before != "system"
 
 
 def visit(found: ShardDataset, order: list[int]) -> None:
