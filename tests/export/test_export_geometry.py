@@ -1,8 +1,14 @@
-"""From an oblique, anisotropic NIfTI file through shards and augmentation to files: every voxel stays where it was."""
+"""From an oblique, anisotropic NIfTI file through shards and augmentation to files: every voxel stays where it was.
+
+nibabel reads them, and SimpleITK where it is installed (`make test-integrations`).
+"""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +22,7 @@ from augengine.diffusion.checkpoint import save_generator, untrained
 from augengine.export.bids import Bids
 from augengine.export.monai import Monai
 from augengine.export.nnunet import NnUnet
+from augengine.export.torchio import TorchIO
 from augengine.io.sources import SourceOptions
 from augengine.io.store import Store
 from augengine.load import load_policy
@@ -71,10 +78,22 @@ def cases(folder: Path) -> dict[str, Any]:
     return found
 
 
+def read(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Voxels and RAS+ affine, by each reader."""
+    image = nib.load(path)
+    yield np.asarray(image.dataobj), image.affine
+    if importlib.util.find_spec("SimpleITK"):
+        sitk = importlib.import_module("SimpleITK")
+        other, affine = sitk.ReadImage(path), np.eye(4)
+        affine[:3, :3] = np.reshape(other.GetDirection(), (3, 3)) * other.GetSpacing()
+        affine[:3, 3] = other.GetOrigin()
+        yield sitk.GetArrayFromImage(other).transpose(2, 1, 0), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+
+
 @pytest.mark.parametrize("slices", [True, False], ids=["2d", "3d"])
 def test_affines_and_labels(tmp_path: Path, slices: bool) -> None:
     stores = run(tmp_path, slices)
-    for target, name in ((Monai(), "monai"), (Bids(), "bids"), (NnUnet(), "Dataset501_G")):
+    for target, name in ((Monai(), "monai"), (Bids(), "bids"), (NnUnet(), "Dataset501_G"), (TorchIO(), "torchio")):
         exported(target, stores, tmp_path / name, checkpoints=(Store(str(tmp_path / "model")),))
         found = cases(tmp_path / name)
         assert json.loads((tmp_path / name / "export.json").read_text())["licence"] == "CC BY-NC 4.0"
@@ -90,8 +109,7 @@ def test_affines_and_labels(tmp_path: Path, slices: bool) -> None:
             assert label is not None
             plane = label[:, :, int(k) : int(k) + 1] if slices else label
             for file in (f for f in case["files"] if f.endswith(".nii.gz")):
-                image = nib.load(tmp_path / name / file)
-                assert np.abs((image.affine - expected)[:, columns]).max() <= 1e-5, file
-                if "label" in file or "dseg" in file:
-                    codes = np.asarray(image.dataobj)
-                    assert (codes == np.searchsorted([0, 1, 2, 4], plane)).all(), file
+                for voxels, affine in read(tmp_path / name / file):
+                    assert np.abs((affine - expected)[:, columns]).max() <= 1e-5, file
+                    if "label" in file or "dseg" in file:
+                        assert (voxels == np.searchsorted([0, 1, 2, 4], plane)).all(), file
