@@ -21,7 +21,7 @@ from augengine.metrics.statistics import BySeed, compare, hierarchical_interval,
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.rng import digest, generator
 from downstream.arms import BASELINE
-from downstream.measures import SCORES, MeasureWorker
+from downstream.measures import SCORES, SURFACES, MeasureWorker
 from downstream.predictions import MAPS, PREDICTIONS, TRUTH
 from downstream.protocols import Cell, Protocol
 
@@ -104,7 +104,7 @@ def measure(out: str, *, actors: Actors, progress: Progress | None = None, anew:
                 name = prediction_id(trial["trial_id"], chunk["chunk_id"])
                 found = _one(predictions, name, store), _one(truths, chunk["chunk_id"], store)
                 spec = {"predictions": f"{PREDICTIONS}/{found[0].name}", "truth": f"{TRUTH}/{found[1].name}"}
-                identity = (plan.protocol.classes, plan.protocol.metrics, *(part.sha256 for part in found))
+                identity = (plan.protocol.classes, plan.protocol.metrics, SURFACES, *(part.sha256 for part in found))
                 units[name] = Unit(f"{name}-{digest(*identity, length=8)}", spec)
     done = run_units(
         list(units.values()), MeasureWorker, {"out": store, "protocol": plan.protocol}, folder, {"stage": MEASURES},

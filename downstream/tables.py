@@ -18,6 +18,10 @@ from downstream.results import MEAN, Gain, GapClosed, Measured, Plan, Row, Score
 TABLES, RESULTS = "tables.md", "results.json"
 ALPHA = 0.05
 PRIMARY: dict[str, Measured] = {"dice": ("dice", MEAN), "lesion_dice": ("lesion_dice", MEAN)}
+SURFACE_RULE = (
+    "HD95 is between surfaces within the scan: slices that lie beside each other are one volume whose surface has no lid "
+    "above and below, and a slice without neighbours has its contours alone."
+)
 _TITLES = {
     "dice": "Dice", "hd95_mm": "HD95, mm", "accuracy": "Acc., %", "lesion_dice": "Lesion-wise Dice",
     "lesion_hd95_mm": "Lesion-wise HD95, mm", "false_positive_lesions": "False-positive lesions",
@@ -83,6 +87,9 @@ def _segmentation(plan: Plan, scores: Scores, compared: dict[Measured, list[Gain
     columns = sorted(_columns(plan), key=lambda c: order.get(c[0], len(order)))
     yield "## Segmentation by training and test domain"
     yield ""
+    if any(metric.endswith("hd95_mm") for metric in plan.protocol.metrics):
+        yield SURFACE_RULE
+        yield ""
     yield _line(["Training", "Test", "Arm", *(_heading(c) for c in columns)])
     yield _line(["---"] * (3 + len(columns)))
     for cell in plan.protocol.cells:

@@ -11,7 +11,8 @@ The rule (Saluja et al., BraTS-2023-Metrics), for one region such as the enhanci
    is neither.
 
 The rule is made for volumes: lesions are pieces in space, the threshold is a volume, and 374 mm is the diagonal of
-its 240 x 240 x 155 mm frame. A slice is taken for a volume of one slice: pieces connect within it through edges and
+its 240 x 240 x 155 mm frame, whose borders no lesion touches; one that does has no surface at the ends of the stack
+(`surface`), where the challenge's tool puts a lid. A slice is taken for a volume of one slice: pieces connect within it through edges and
 corners, dilation stays in it, a lesion's volume is its area times the distance between slices, and HD95 is between
 contours. One lesion of a volume may then be several of a slice, so figures of slices and of volumes do not compare.
 """
@@ -108,7 +109,17 @@ def lesion_wise(prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[
             lesions.append(Lesion(volume_mm3, 0, 0.0, PENALTY_MM))
     kept = tuple(lesion for lesion in lesions if lesion.volume_mm3 > rule.dropped_mm3)
     dropped = tuple(lesion for lesion in lesions if lesion.volume_mm3 <= rule.dropped_mm3)
-    wrong = count - len(touched)
+    return _scored(kept, dropped, count - len(touched))
+
+
+def together(parts: Sequence[LesionWise]) -> LesionWise:
+    """Scores of one row whose slices stand in several stacks, from those of each stack."""
+    kept = tuple(lesion for part in parts for lesion in part.lesions)
+    dropped = tuple(lesion for part in parts for lesion in part.dropped)
+    return _scored(kept, dropped, sum(part.false_positives for part in parts))
+
+
+def _scored(kept: tuple[Lesion, ...], dropped: tuple[Lesion, ...], wrong: int) -> LesionWise:
     if not kept and not wrong:
         return LesionWise(1.0, 0.0, kept, dropped, 0)
     terms = len(kept) + wrong

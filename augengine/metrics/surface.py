@@ -3,17 +3,20 @@
 In 3D a surface is a set of patches with an area, in 2D a contour of pieces with a length, so that every number
 weighs by how much surface there is and not by how finely voxels cut it (Nikolov et al. 2021). Conventions: two empty
 masks agree perfectly; one empty mask is infinitely far away. Spacing is one length per axis of the masks.
+
+The last axis of a 3D mask is the one that slices are stacked along, and its ends are open: where the scan ends, the
+organ does not, so no surface is drawn there. MONAI, medpy and DeepMind's package close both ends with a lid, on which
+any two masks agree: the fewer slices, the better their figures. A stack of one slice is measured as that slice.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from monai.metrics.utils import get_edge_surface_distance
+from monai.metrics.utils import get_mask_edges, get_surface_distance
 
 from augengine.errors import DataError
 from augengine.masks import bounding_box
@@ -25,56 +28,89 @@ Side = tuple[np.ndarray, np.ndarray]
 def hd95_mm(a: np.ndarray, b: np.ndarray, spacing_mm: Sequence[float], percent: float = 95.0) -> float:
     """The larger of the two directed distances within which `percent` of a surface lies from the other.
 
-    The definition that the BraTS 2023 challenge ranks by (DeepMind's robust Hausdorff distance).
+    The definition that the BraTS 2023 challenge ranks by (DeepMind's robust Hausdorff distance), but for the open ends.
 
     Args:
-        a, b: bool (*).
+        a, b: bool (I, J) or (I, J, K).
         spacing_mm: voxel size.
         percent: 100 is the Hausdorff distance.
 
     Returns:
         0 where both masks are empty, infinity where one is.
     """
-    sides = _sides(a, b, spacing_mm)
-    return max(_percentile(side, percent) for side in sides) if sides else _empty(a, b, 0.0, math.inf)
+    return hd95_of_stacks_mm([(a, b)], spacing_mm, percent)
+
+
+def hd95_of_stacks_mm(
+    stacks: Sequence[tuple[np.ndarray, np.ndarray]], spacing_mm: Sequence[float], percent: float = 95.0
+) -> float:
+    """`hd95_mm` of one organ in several stacks between which slices are missing; the surfaces of all weigh together.
+
+    A surface in a stack where the other mask is empty is infinitely far from it.
+    """
+    sides = [pair for a, b in stacks if (pair := _sides(a, b, spacing_mm))]
+    if not sides:
+        return 0.0
+    of_a, of_b = (_joined([pair[n] for pair in sides]) for n in (0, 1))
+    return max(_percentile(side, percent) for side in (of_a, of_b) if len(side[0]))
 
 
 def assd_mm(a: np.ndarray, b: np.ndarray, spacing_mm: Sequence[float]) -> float:
     """Average symmetric surface distance; 0 where both masks are empty, infinity where one is."""
     sides = _sides(a, b, spacing_mm)
-    if not sides:
-        return _empty(a, b, 0.0, math.inf)
+    if sides is None:
+        return 0.0
     return float(sum((d * area).sum() for d, area in sides) / sum(area.sum() for _, area in sides))
 
 
 def surface_dice(a: np.ndarray, b: np.ndarray, spacing_mm: Sequence[float], tolerance_mm: float) -> float:
     """Share of both surfaces within `tolerance_mm` of the other; 1 where both masks are empty, 0 where one is."""
     sides = _sides(a, b, spacing_mm)
-    if not sides:
-        return _empty(a, b, 1.0, 0.0)
+    if sides is None:
+        return 1.0
     return float(sum(area[d <= tolerance_mm].sum() for d, area in sides) / sum(area.sum() for _, area in sides))
 
 
 def _sides(a: np.ndarray, b: np.ndarray, spacing_mm: Sequence[float]) -> tuple[Side, Side] | None:
-    """Of either surface the distances (n,) of its pieces to the other one and their areas; None if one is empty."""
+    """Of either surface the distances (n,) of its pieces to the other one and their areas; None if both are empty."""
     check_masks(a, b)
     if len(spacing_mm) != a.ndim or a.ndim not in (2, 3) or min(spacing_mm) <= 0:
         raise DataError("spacing is one length above 0 per axis of a 2D or 3D mask",
                         found=f"{tuple(spacing_mm)} for {a.shape}")  # fmt: skip
-    if not (a.any() and b.any()):
+    if not (a.any() or b.any()):
         return None
-    box = bounding_box(a | b, (0,) * a.ndim)  # distances do not depend on what lies around
-    pair = (torch.from_numpy(np.ascontiguousarray(mask[box])) for mask in (a, b))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # MONAI's, about how it calls itself
-        edges, distances, areas = get_edge_surface_distance(
-            *pair, spacing=tuple(spacing_mm), use_subvoxels=True, symmetric=True
-        )
-    one, other = (
-        (d.numpy().astype(np.float64), area[edge].numpy().astype(np.float64))
-        for edge, d, area in zip(edges, distances, areas, strict=True)
+    if a.shape[2:] == (1,):
+        a, b, spacing_mm = a[..., 0], b[..., 0], spacing_mm[:2]
+    slices = a.shape[2] if a.ndim == 3 else None
+    a, b = _framed(a), _framed(b)
+    box = bounding_box(a | b, (1,) * a.ndim)  # distances do not depend on what lies around
+    one, other, *areas = get_mask_edges(
+        *(torch.from_numpy(np.ascontiguousarray(mask[box])) for mask in (a, b)), crop=False, spacing=tuple(spacing_mm)
     )
-    return one, other
+    if slices is not None:  # the pieces between the last slice and its copy are half outside of the stack
+        planes = torch.arange(slices + 1)[box[2].start : box[2].stop - 1]
+        ends = (planes == 0) | (planes == slices)
+        areas = [torch.where(ends, area / 2, area) for area in areas]
+    return _side(one, other, areas[0], spacing_mm), _side(other, one, areas[1], spacing_mm)
+
+
+def _framed(mask: np.ndarray) -> np.ndarray:
+    """Surrounded by one voxel: of background in the slice's plane, of the last slices' copies above and below."""
+    mask = np.pad(mask, [(1, 1), (1, 1), *[(0, 0)] * (mask.ndim - 2)])
+    return np.pad(mask, [(0, 0), (0, 0), (1, 1)], mode="edge") if mask.ndim == 3 else mask
+
+
+def _side(edge: torch.Tensor, other: torch.Tensor, area: torch.Tensor, spacing_mm: Sequence[float]) -> Side:
+    if not edge.any():
+        return np.zeros(0), np.zeros(0)
+    areas = area[edge].numpy().astype(np.float64)
+    if not other.any():
+        return np.full(len(areas), np.inf), areas
+    return get_surface_distance(edge, other, spacing=tuple(spacing_mm)).numpy().astype(np.float64), areas
+
+
+def _joined(sides: Sequence[Side]) -> Side:
+    return np.concatenate([d for d, _ in sides]), np.concatenate([area for _, area in sides])
 
 
 def _percentile(side: Side, percent: float) -> float:
@@ -84,7 +120,3 @@ def _percentile(side: Side, percent: float) -> float:
     first = int(np.searchsorted(share, percent / 100))
     # Rounding may leave the last share just below 1.
     return float(distances[order][min(first, len(order) - 1)])
-
-
-def _empty(a: np.ndarray, b: np.ndarray, both: float, one: float) -> float:
-    return one if a.any() or b.any() else both

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from downstream.measures import scores
+from downstream.measures import _stacks, scores
 from downstream.predictions import bits
 from downstream.protocols import PROTOCOLS
 
@@ -49,6 +49,29 @@ def test_nested_regions_have_lesion_wise_scores() -> None:
     assert got["lesion_hd95_mm", "WT"] == pytest.approx(374 / 2)
     assert got["lesion_dice", "ET"] == 0
     assert ("accuracy", "WT") not in got
+
+
+def test_untested_slices_part_a_volume() -> None:
+    """A lesion of slices 0 and 1 and one of slice 7 are two, though their rows stand beside each other."""
+    truth = np.zeros((30, 30, 3), np.uint8)
+    truth[2:12, 2:12] = 0b100
+    found = truth.copy()
+    found[12:14, 6, 2] = 0b100
+    whole = scores(found, truth, (1, 1, 3), TUMOUR)
+    apart = scores(found, truth, (1, 1, 3), TUMOUR, _stacks([0, 1, 7]))
+    assert whole["lesion_dice", "WT"] == pytest.approx(2 * 300 / 602)
+    assert apart["lesion_dice", "WT"] == pytest.approx((1 + 2 * 100 / 202) / 2)
+    truth[..., 2], found[..., 2] = 0, 0b100  # a false positive of a slice of its own
+    assert scores(found, truth, (1, 1, 3), TUMOUR)["false_positive_lesions", "WT"] == 0
+    assert scores(found, truth, (1, 1, 3), TUMOUR, _stacks([0, 1, 7]))["false_positive_lesions", "WT"] == 1
+
+
+def test_a_class_of_one_slice_has_the_distance_of_its_contours() -> None:
+    truth = np.zeros((40, 40, 1), np.uint8)
+    truth[10:30, 10:30] = 1
+    found = truth.copy()
+    found[30:38, 18:22] = 1
+    assert scores(found, truth, (1, 1, 3), TISSUES)["hd95_mm", "fat"] == 7
 
 
 def test_bits_of_exclusive_and_nested_classes() -> None:

@@ -10,7 +10,7 @@ import torch
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
 from augengine.errors import DataError
-from augengine.metrics.surface import assd_mm, hd95_mm, surface_dice
+from augengine.metrics.surface import assd_mm, hd95_mm, hd95_of_stacks_mm, surface_dice
 
 
 def block(shape: tuple[int, ...], start: tuple[int, ...], side: int = 1) -> np.ndarray:
@@ -43,6 +43,46 @@ def test_the_percentile_forgives_a_thin_thread() -> None:
     flawed = cube | block((48, 16, 16), (32, 5, 5))
     assert hd95_mm(cube, flawed, (1, 1, 1)) == 0
     assert hd95_mm(cube, flawed, (1, 1, 1), percent=100) == pytest.approx(20)
+
+
+def with_bump(slices: int) -> tuple[np.ndarray, np.ndarray]:
+    """A square of side 20 in every slice, and the same with a bump 8 pixels high."""
+    square = np.zeros((40, 40, slices), bool)
+    square[10:30, 10:30] = True
+    bumpy = square.copy()
+    bumpy[30:38, 18:22] = True
+    return square, bumpy
+
+
+@pytest.mark.parametrize("slices", [1, 2, 16])
+@pytest.mark.parametrize("apart_mm", [3.0, 5.0])
+def test_a_stack_whose_organ_goes_on_beyond_its_ends_is_measured_as_each_slice_is(slices: int, apart_mm: float) -> None:
+    """With a lid above and below, one slice of 3 mm had 4 mm, by MONAI's own metric 3 mm, and two slices 5 mm."""
+    (a, b), (one, other) = with_bump(slices), (mask[..., 0] for mask in with_bump(1))
+    spacing = (1.0, 1.0, apart_mm)
+    assert hd95_mm(a, b, spacing) == hd95_mm(one, other, (1, 1)) == 7
+    assert assd_mm(a, b, spacing) == pytest.approx(assd_mm(one, other, (1, 1)), abs=1e-6)
+    assert surface_dice(a, b, spacing, 1) == pytest.approx(surface_dice(one, other, (1, 1), 1), abs=1e-6)
+
+
+def test_the_end_of_an_organ_within_the_stack_is_a_surface() -> None:
+    """Two bars of 10 · 10 pixels, of which one goes on to the stack's end: its piece of 6 slices is as far away as it
+    is long. Where both go on, nothing differs."""
+    whole = np.zeros((20, 20, 12), bool)
+    whole[5:15, 5:15] = True
+    short = whole.copy()
+    short[..., 6:] = False
+    assert hd95_mm(whole, short, (1, 1, 2), percent=100) == pytest.approx(12, abs=1)
+    assert hd95_mm(whole, whole, (1, 1, 2), percent=100) == 0
+
+
+def test_surfaces_of_several_stacks_weigh_together() -> None:
+    a, b = with_bump(4)
+    same = [(a, a)] * 20
+    assert hd95_of_stacks_mm([(a, b)], (1, 1, 3)) == 7
+    assert hd95_of_stacks_mm([(a, b), *same], (1, 1, 3)) == 0  # the bump is less than 5 % of all
+    assert hd95_of_stacks_mm([(a, a), (a, a & False)], (1, 1, 3)) == math.inf
+    assert hd95_of_stacks_mm([(a, a), (a & False, a & False)], (1, 1, 3)) == 0
 
 
 def test_agrees_with_monais_distances_between_edge_voxels() -> None:
