@@ -52,9 +52,9 @@ class ClassicalRecipe(Strict):
 
     Attributes:
         rotation_deg: largest angle; of volumes in the plane of the first two axes.
-        scale: smallest and largest factor along each axis.
-        noise_sd: largest standard deviation of added noise, normalised intensity (nnU-Net's variance of 0.1 is of
-            images with unit variance; ours have about a tenth of that).
+        scale: smallest and largest factor, the same along all axes.
+        noise_sd: largest standard deviation of added noise, normalised intensity (nnU-Net's 0.1, which it calls a
+            variance and uses as a standard deviation, is of images with unit variance; ours have about a tenth of that).
         blur_px: smallest and largest standard deviation of a Gaussian blur, pixels.
         brightness: largest relative change of all values.
         contrast: largest relative change of the distance from the mean.
@@ -63,8 +63,8 @@ class ClassicalRecipe(Strict):
     """
 
     rotation_deg: float = Field(default=30.0, ge=0, le=180)
-    scale: tuple[float, float] = (0.7, 1.4)
-    noise_sd: float = Field(default=0.1, ge=0)
+    scale: tuple[float, float] = (1 / 1.4, 1 / 0.7)
+    noise_sd: float = Field(default=0.03, ge=0)
     blur_px: tuple[float, float] = (0.5, 1.0)
     brightness: float = Field(default=0.25, ge=0, lt=1)
     contrast: float = Field(default=0.25, ge=0, lt=1)
