@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import monai.data
 import numpy as np
 import pytest
 import torch
 from augmented_rows import real_row
 from builders import lesion_sample, write_samples
+from monai.transforms import Compose, Randomizable
 
 from augengine.torch import ShardDataset, lesion_sampler
 
@@ -128,3 +130,29 @@ def test_a_lesion_at_the_border_gives_a_patch_elsewhere() -> None:
     image = tio.ScalarImage(tensor=torch.zeros(1, 16, 16, 1))
     subject = tio.Subject(image=image, label=tio.LabelMap(tensor=label))
     assert next(lesion_sampler((8, 8, 1))(subject, 1)).shape == (1, 8, 8, 1)
+
+
+class Drawn(Randomizable):
+    """Puts a number of its random state in the item's place."""
+
+    def __call__(self, item: dict[str, Any]) -> int:
+        return int(self.R.randint(2**31))
+
+
+@pytest.mark.parametrize("loader", [torch.utils.data.DataLoader, monai.data.DataLoader], ids=["torch", "monai"])
+def test_workers_and_epochs_do_not_repeat_what_monai_draws(tmp_path: Path, loader: Any) -> None:
+    """In PyTorch's loader two workers gave the same 8 numbers each, in both epochs."""
+    rows = write_samples(tmp_path / "rows", [real_row(1, n) for n in range(16)])
+    data = ShardDataset(rows, as_="monai", transform=Compose([Drawn()]))
+    drawn = [n for _ in range(2) for batch in loader(data, batch_size=4, num_workers=2) for n in batch.tolist()]
+    assert len(drawn) == len(set(drawn)) == 32
+    here = [n for batch in loader(data, batch_size=4) for n in batch.tolist()]
+    assert len(set(here)) == 16
+
+
+def test_a_state_that_was_set_decides_where_no_worker_is(tmp_path: Path) -> None:
+    rows = write_samples(tmp_path / "rows", [real_row(1, n) for n in range(4)])
+    found = [
+        [ShardDataset(rows, transform=Drawn().set_random_state(seed))[n] for n in range(4)] for seed in (1, 1, 2)
+    ]
+    assert found[0] == found[1] != found[2]
