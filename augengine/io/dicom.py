@@ -7,7 +7,7 @@ with is named (`dicom_kinds`); what should be a volume and cannot be read fails 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -94,10 +94,12 @@ class DicomReader:
 
     def _people(self, stacks: Sequence[Stack], entry: Entry) -> list[Person]:
         whose = [person(s.first.patient, entry["folder"], [s.first.study], False) for s in stacks]
-        studies = [s.first.study for s, p in zip(stacks, whose, strict=True) if p.note]
+        nameless = {s.first.series: s.first.study for s, p in zip(stacks, whose, strict=True) if p.note}
         alone = entry["alone"] and not self._asked
-        return [person(s.first.patient, entry["folder"], [s.first.study, *studies], alone) if p.note else p
-                for s, p in zip(stacks, whose, strict=True)]  # fmt: skip
+        return [
+            person(s.first.patient, entry["folder"], [s.first.study, *_without(nameless, s.first.series)], alone)
+            if p.note else p for s, p in zip(stacks, whose, strict=True)
+        ]  # fmt: skip
 
     @property
     def _asked(self) -> bool:
@@ -129,6 +131,10 @@ class DicomReader:
 
     def _id(self, raw: str) -> str:
         return pseudonym(raw, self.options.pseudonym_key, "vol")
+
+
+def _without(studies: Mapping[str, str], series: str) -> list[str]:
+    return [study for other, study in studies.items() if other != series]
 
 
 def unused_files(found: Found) -> dict[Path, str]:

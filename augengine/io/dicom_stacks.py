@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from augengine.errors import DataError
-from augengine.io.dicom_frames import EMPTY, NO_DICOM, Frame, read_frames
+from augengine.io.dicom_frames import EMPTY, NO_DICOM, Frame, NoSeries, read_frames
 from augengine.io.dicom_geometry import normal
 from augengine.io.dicom_kinds import LOCALISER
 from augengine.io.dicom_split import FLOORS, geometry_error, same_value, split_series
@@ -115,6 +115,7 @@ def find_stacks(folder: Path, allow_echo_planar: bool = False) -> Found:
     frames: dict[str, list[Frame]] = defaultdict(list)
     unused: dict[Path, str] = {}
     broken: dict[Path, str] = {}
+    nameless: dict[Path, tuple[float, ...] | None] = {}
     for path in map(folder.joinpath, visible_files(folder)):
         try:
             contents = read_frames(path, allow_echo_planar)
@@ -123,11 +124,15 @@ def find_stacks(folder: Path, allow_echo_planar: bool = False) -> Found:
             continue
         except DataError as error:
             broken[path] = str(error)
+            if isinstance(error, NoSeries):
+                nameless[path] = error.place
             continue
         if contents.reason is not None:
             unused[path] = contents.reason
         for frame in contents.frames:
             frames[frame.series].append(frame)
+    for path, remark in _coinciding(nameless).items():
+        broken[path] += remark
     for path in _lost_slices(unused, (f.path for series in frames.values() for f in series)):
         broken[path] = f"this file is named like DICOM but is {unused.pop(path)}"
     stacks = [stack for series in frames.values() for stack in _stacks(series)]
@@ -137,6 +142,19 @@ def find_stacks(folder: Path, allow_echo_planar: bool = False) -> Found:
     for path in [p for p in broken if p.parent in homes]:
         unused[path] = f"it cannot be read, and may be a slice of a series beside it: {broken.pop(path)}"
     return Found(tuple(judged), unused, tuple(sorted(broken.items())))
+
+
+def _coinciding(places: Mapping[Path, tuple[float, ...] | None]) -> dict[Path, str]:
+    """Of images without a series, how many of a folder lie where another one does."""
+    of: dict[Path, list[tuple[float, ...] | None]] = defaultdict(list)
+    for path, place in places.items():
+        of[path.parent].append(place)
+    remarks = {}
+    for folder, found in of.items():
+        again = sum(n for place, n in Counter(found).items() if place is not None and n > 1)
+        told = "two patients, or phases of one, lie together" if again else "slices of two patients may lie together"
+        remarks[folder] = f"; {again} of the {len(found)} such images of this folder share their position with another: {told}"
+    return {path: remarks[path.parent] for path in places}
 
 
 def _lost_slices(unused: Mapping[Path, str], slices: Iterable[Path]) -> list[Path]:

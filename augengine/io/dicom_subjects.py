@@ -21,6 +21,10 @@ UNKNOWN = (
     "PatientID is empty or a placeholder, and studies lie together: who is who cannot be told; "
     "give --subject PATTERN, or one folder for each patient"
 )
+NOBODY = (
+    "PatientID and StudyInstanceUID are empty or removed, and series lie together: who is who cannot be told; "
+    "give --subject PATTERN, or one folder for each patient"
+)
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,15 @@ def person(patient: str, folder: str, studies: Sequence[str], alone: bool) -> Pe
     Args:
         patient: PatientID.
         folder: that was scanned, relative to the root; `.` where slices lie right in the root.
-        studies: StudyInstanceUIDs below that folder, of series without a PatientID; the series' own first.
+        studies: the series' own StudyInstanceUID, then those of the other series below that folder without a PatientID.
         alone: it is the only folder of the data set, so that it need not stand for one patient.
     """
     if not _PLACEHOLDERS.fullmatch(patient.strip(" ^_-.")):
         return Person(patient)
     if alone and len(set(studies)) > 1:
         return Person(studies[0], error=UNKNOWN)
+    if alone and not studies[0] and len(studies) > 1:
+        return Person(folder, error=NOBODY)
     if folder == ".":
         return Person(studies[0] or folder, BY_STUDY)
     return Person(folder, BY_FOLDER)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from augengine.io.dicom_frames import Frame
 from augengine.io.dicom_split import same_value
@@ -28,6 +29,7 @@ LONGEST_TR_MS, LONGEST_TE_MS = 50.0, 10.0
 SAME_PROTOCOL = 0.01  # relative, of TR, TE and flip angle; as for the table of clinical data
 NEARLY_SAME = 0.25
 HALF_DAY_S, DAY_S = 43200.0, 86400.0
+SHORTEST_PHASE_S = 1.0  # the fastest protocols of a breast take several
 
 OTHER, LATER_PHASE, DERIVED_SERIES = (
     "another series, not of the dynamic study", "a later phase of the dynamic study",
@@ -105,6 +107,12 @@ def _first_in_time(dynamic: list[Stack], near: list[Stack], named: list[Stack], 
             f"every phase of the dynamic study must have one protocol; series {_numbers(doubtful)} may be its "
             f"pre-contrast phase and differs a little; give --mapping",
         )
+    if (step := _too_short(_seconds(dynamic))) is not None:
+        return Choice(
+            None,
+            f"phases of a dynamic study lie seconds apart; by the header's times two lie {step:.3g} s apart, so times were "
+            f"shifted or removed and the order of phases is not known; give --mapping",
+        )
     first, rule = _earliest(dynamic)
     if len(first) > 1:
         return _only(first, rule, reasons)
@@ -141,8 +149,9 @@ def _only(chosen: list[Stack], rule: str, reasons: list[str], notes: Sequence[st
 
 def _earliest(dynamic: list[Stack]) -> tuple[list[Stack], str]:
     """The first phase and the rule; several where nothing tells them apart."""
-    times = _seconds(dynamic)
+    times, why = _seconds(dynamic), "the phases state no times"
     if times is not None:
+        why = "the first phases state one time"
         first = [s for s, t in zip(dynamic, times, strict=True) if t == min(times)]
         if len(first) == 1:
             return first, "temporal order"
@@ -157,7 +166,7 @@ def _earliest(dynamic: list[Stack]) -> tuple[list[Stack], str]:
             continue
         lowest = min(v for v in values if v is not None)
         if values.count(lowest) == 1:
-            return [dynamic[values.index(lowest)]], f"{name}, since the first phases state one time"
+            return [dynamic[values.index(lowest)]], f"{name}, since {why}"
     return dynamic, "temporal order"
 
 
@@ -174,6 +183,12 @@ def _seconds(stacks: Sequence[Stack]) -> list[float] | None:
     if same_day and max(times) - min(times) > HALF_DAY_S:
         times = [t + DAY_S if t % DAY_S < HALF_DAY_S else t for t in times]
     return times
+
+
+def _too_short(times: Sequence[float] | None) -> float | None:
+    """The shortest time between two phases of different times, if no scanner is that fast."""
+    steps = [b - a for a, b in pairwise(sorted(set(times or ())))]
+    return min(steps) if steps and min(steps) < SHORTEST_PHASE_S else None
 
 
 def _before(a: Stack, b: Stack) -> bool:

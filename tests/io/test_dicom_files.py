@@ -269,3 +269,33 @@ def test_a_folder_without_any_volume_is_an_error(tmp_path: Path) -> None:
     write_slices(tmp_path / "p", block(), ComplexImageComponent="PHASE")
     with pytest.raises(DataError, match=r"must hold a volume; found 6 × phase image"):
         plan_ingest(tmp_path, "dicom", SourceOptions(), inline=True)
+
+
+@pytest.mark.parametrize("folder", [".", "export"])
+def test_files_without_patient_and_study_are_nobodys(tmp_path: Path, folder: str) -> None:
+    """All of them were the subject "." before, whoever they are of."""
+    for n in range(2):
+        write_slices(tmp_path / folder, block(seed=n), PatientID="", StudyInstanceUID="", series=f"1.2.{n}",
+                     name=f"{n}s{{:03d}}.dcm")  # fmt: skip
+    assert all("PatientID and StudyInstanceUID are empty or removed" in str(e) for e in errors(tmp_path))
+    plan = plan_ingest(tmp_path, "dicom", SourceOptions(subject=r"(\d)s"), inline=True)
+    assert [s.error for s in plan.sources] == [None] * 2
+    assert len({s.subject_id for s in plan.sources}) == 2
+
+
+def test_a_folder_for_each_patient_needs_no_study(tmp_path: Path) -> None:
+    for n in range(2):
+        write_slices(tmp_path / f"case{n}", block(seed=n), PatientID="", StudyInstanceUID="", series=f"1.2.{n}")
+    assert errors(tmp_path) == [None, None]
+
+
+def test_removed_uids_are_told_from_a_file_that_is_cut_off(tmp_path: Path) -> None:
+    for n in range(2):
+        write_slices(tmp_path / "p", block(seed=n), name=f"{n}s{{:03d}}.dcm", SeriesInstanceUID="")
+    why = errors(tmp_path)
+    assert len(why) == 12
+    assert all("no SeriesInstanceUID, as after de-identification" in str(e) for e in why)
+    assert all("12 of the 12 such images of this folder share their position" in str(e) for e in why)
+    assert not any("cut off" in str(e) for e in why)
+    write_slices(tmp_path / "q", block(), SeriesInstanceUID="")
+    assert sum("0 of the 6 such images" in str(e) for e in errors(tmp_path)) == 6

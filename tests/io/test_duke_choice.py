@@ -89,7 +89,8 @@ def test_real_names_of_a_multi_phase_series(tmp_path: Path, times: tuple[str | N
     study(tmp_path, [series[0], *reversed(series[1:])])
     number, source = taken(tmp_path)
     assert number == 4
-    rule = "temporal order" if len(set(times)) == 4 else "series number, since the first phases state one time"
+    why = "the phases state no times" if None in times else "the first phases state one time"
+    rule = "temporal order" if len(set(times)) == 4 else f"series number, since {why}"
     assert source.notes == (f"pre-contrast series by {rule}",)
 
 
@@ -104,6 +105,9 @@ def test_real_names_of_a_multi_phase_series(tmp_path: Path, times: tuple[str | N
         ([("dyn pre", at("1000", FlipAngle="12")), ("dyn", at("1001")), ("dyn", at("1002"))], "series 1 may be its"),
         ([("ax dyn pre", at("1000")), ("ax dyn pre", at("1001"))], "found series 1, 2 by series description"),
         ([("dyn", at("1000", SeriesNumber=5)), ("dyn", at("1000", SeriesNumber=5))], "found series 5, 5"),
+        # Times that an anonymiser shifted: 60 s between phases became 0.005 s, in another order.
+        ([("dyn", at("100000.010")), ("dyn", at("100000.005")), ("dyn", at("100000.000"))], "two lie 0.005 s apart"),
+        ([("dyn", at("100000")), ("dyn", at("100000.9")), ("dyn", at("100200"))], "the order of phases is not known"),
         ([("ax T2 pre", T2)], "without either"),
         ([("ax T2 pre", T2), ("ax 3d dyn", at("1000"))], "without either"),
         ([("a", at("1000")), ("a", at("1001")), ("b", at("1000", FlipAngle="20")), ("b", at("1001", FlipAngle="20"))],
