@@ -18,6 +18,7 @@ from augengine.io.bids_names import IMAGE_ENDINGS, BidsName, parse
 from augengine.io.bids_sidecars import SidecarIndex, acquisition, no_magnitude, read_sidecars
 from augengine.io.bids_tree import LOST, Tree
 from augengine.io.files import FileReader
+from augengine.io.philips import display_factor
 from augengine.io.sources import Entry, Listing, Scanned, Source, shared_acquisition, subject_name
 from augengine.io.walk import walk
 from augengine.records import Acquisition
@@ -97,17 +98,21 @@ class BidsReader(FileReader):
 
     def scan(self, entry: Entry) -> Scanned:
         """Read the sidecars; one that cannot be read rules the volume out."""
-        error, notes, parts = entry["error"], list(entry["notes"]), []
+        error, notes, parts, factors = entry["error"], list(entry["notes"]), [], {}
         several_channels = len(entry["channels"]) > 1
         if self.options.labels and not entry["mask"] and error is None:
             notes.append("no mask was found")
         for channel, levels in entry["sidecars"].items():
             try:
                 values, remarks = read_sidecars(self.root, levels, entry["lost"])
+                factor, scaling = display_factor(values)
             except DataError as problem:
                 error = error or str(problem)
                 continue
             stated, more = acquisition(values)
+            more += [scaling] if scaling else []
+            if factor != 1:
+                factors[channel] = factor
             parts.append(stated)
             notes += [f"{channel}: {note}" if several_channels else note for note in [*remarks, *more]]
             kind = no_magnitude(values)
@@ -118,7 +123,8 @@ class BidsReader(FileReader):
             volume_id=subject + entry["volume"],
             subject_id=subject,
             entry=entry["entry"],
-            spec={"channels": entry["channels"], "mask": entry["mask"], "sidecars": entry["used"]},
+            spec={"channels": entry["channels"], "mask": entry["mask"], "sidecars": entry["used"],
+                  **({"factors": factors} if factors else {})},  # fmt: skip
             acquisition=shared_acquisition(parts) if parts else Acquisition(),
             error=error,
             notes=tuple(dict.fromkeys(notes)),

@@ -17,6 +17,9 @@ from augengine.records import Acquisition
 
 NO_DICOM, EMPTY = "no DICOM file", "an empty file"
 _TIMING, _ECHO, _MODIFIER = "MRTimingAndRelatedParametersSequence", "MREchoSequence", "MRModifierSequence"
+MAPPED = "intensities scaled by the real-world value mapping; no rescale slope is stated"
+UNMAPPED = "the rescale slope was used; a real-world value mapping with other numbers was not"
+DISPLAY = "Philips: display values (rescale slope alone); its private scale slope (2005,100E) was not used"
 _CONTENT, _MEASURES = "FrameContentSequence", "PixelMeasuresSequence"
 
 
@@ -32,6 +35,7 @@ class Frame:
         decimals: digits after the point with which the position is stated, one number for each of its components.
         named: why this is no magnitude image at all: it is left alone.
         refusal: why this image cannot be read: its volume fails.
+        scaling: what else than the rescale slope has a say in its intensities, and what was done.
     """
 
     path: Path
@@ -56,7 +60,7 @@ class Frame:
     acquisition: Acquisition
     slope: float
     intercept: float
-    mapped: bool
+    scaling: str | None
     position: tuple[float, ...] | None
     decimals: tuple[int, ...]
     orientation: tuple[float, ...] | None
@@ -139,7 +143,7 @@ def _frame(header: FrameHeader, path: Path, index: int | None, allow_echo_planar
     position = numbers(place, 3)
     orientation = numbers(get("ImageOrientationPatient", "PlaneOrientationSequence"), 6)
     spacing = numbers(get("PixelSpacing", _MEASURES), 2)
-    slope, intercept, mapped = _scale(header)
+    slope, intercept, scaling = _scale(header)
     day, second = header.moment()
     named = no_magnitude(header, image_type)
     why = None
@@ -181,7 +185,7 @@ def _frame(header: FrameHeader, path: Path, index: int | None, allow_echo_planar
         ),
         slope=slope,
         intercept=intercept,
-        mapped=mapped,
+        scaling=scaling,
         position=position,
         decimals=tuple(map(_decimals, place.split("\\") if isinstance(place, str) else place))
         if position
@@ -194,18 +198,20 @@ def _frame(header: FrameHeader, path: Path, index: int | None, allow_echo_planar
     )
 
 
-def _scale(header: FrameHeader) -> tuple[float, float, bool]:
-    """Slope, intercept, and whether they come from a real-world value mapping (where no rescale is stated)."""
-    transform = "PixelValueTransformationSequence"
+def _scale(header: FrameHeader) -> tuple[float, float, str | None]:
+    """Slope, intercept, and a note where something else than the rescale slope scales, or might."""
+    transform, mapping = "PixelValueTransformationSequence", "RealWorldValueMappingSequence"
     slope = number(header.get("RescaleSlope", transform))
     intercept = number(header.get("RescaleIntercept", transform))
-    if slope is None and intercept is None:
-        mapping = "RealWorldValueMappingSequence"
-        mappings = [*header.items(mapping), *(stated(header.top, mapping) or ())]
-        slopes = [number(stated(m, "RealWorldValueSlope")) for m in mappings]
-        if len(mappings) == 1 and slopes[0]:
-            return slopes[0], number(stated(mappings[0], "RealWorldValueIntercept")) or 0.0, True
-    return 1.0 if slope is None else slope, intercept or 0.0, False
+    mappings = [*header.items(mapping), *(stated(header.top, mapping) or ())]
+    slopes = [number(stated(m, "RealWorldValueSlope")) for m in mappings]
+    if slope is None and intercept is None and len(mappings) == 1 and slopes[0]:
+        return slopes[0], number(stated(mappings[0], "RealWorldValueIntercept")) or 0.0, MAPPED
+    slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
+    others = [number(stated(m, "RealWorldValueIntercept")) or 0.0 for m in mappings]
+    if any(pair != (slope, intercept) for pair in zip(slopes, others, strict=True)):
+        return slope, intercept, UNMAPPED
+    return slope, intercept, DISPLAY if header.scaled_by_philips() else None
 
 
 def _decimals(value: str) -> int:

@@ -44,13 +44,14 @@ _PIXEL_KEYWORDS = (
 _GE_CREATORS = frozenset(Tag(0x0043, block) for block in range(0x10, 0x20))
 _GE_CREATOR, _GE_PART = "GEMS_PARM_01", 0x2F
 _GE_PARTS = frozenset(Tag(0x0043, (block << 8) + _GE_PART) for block in range(0x10, 0x20))
-_HEADER_TAGS = {int(tag) for tag in (*map(Tag, _KEYWORDS), *_GE_CREATORS, *_GE_PARTS)}
+_PHILIPS = Tag(0x2005, 0x140F)
+_SCALE_SLOPE = Tag(0x2005, 0x100E)
+_HEADER_TAGS = {int(tag) for tag in (*map(Tag, _KEYWORDS), *_GE_CREATORS, *_GE_PARTS, _SCALE_SLOPE)}
 _IMAGE_TAGS = _HEADER_TAGS | {int(Tag(keyword)) for keyword in _PIXEL_KEYWORDS}
 _PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 # Values of these are read from their bytes at once: pydicom's own conversion takes most of the time of a scan.
 _TEXT = frozenset(("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UI"))
 _CONVERTED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence")
-_PHILIPS = Tag(0x2005, 0x140F)
 _HEAD = 140
 _VRS = {vr.value.encode() for vr in EXPLICIT_VR_LENGTH_16 | EXPLICIT_VR_LENGTH_32}
 _LONGEST_FIRST_VALUE = 256  # bytes; the first element is a group length, a character set, an image type or a UID
@@ -142,6 +143,10 @@ class FrameHeader:
         """Items of a functional group, the frame's own first."""
         for group in self.groups:
             yield from stated(group, macro) or ()
+
+    def scaled_by_philips(self) -> bool:
+        """True where Philips' private scale slope is there: its tools may show floating-point values instead."""
+        return any(_SCALE_SLOPE in dataset for dataset in (self.top, *self.converted, *self.vendor))
 
     def ge_part(self) -> int | None:
         """GE's (0043,xx2F): 0 magnitude, 1 phase, 2 real, 3 imaginary; None where it is not stated."""

@@ -107,8 +107,7 @@ def _notes(images: Sequence[Image], line: Line) -> list[str]:
         notes.append(f"{share:.1f} % of the voxels are padding (PixelPaddingValue): not measured")
     if any(image.foreign for image in images):
         notes.append("bits beside the stored ones held something else, as an overlay, and were cleared")
-    if any(image.frame.mapped for image in images):
-        notes.append("intensities scaled by the real-world value mapping; no rescale slope is stated")
+    notes += sorted({image.frame.scaling for image in images if image.frame.scaling})
     if line.off_mm > SAME_POSITION_MM:
         notes.append(
             f"slice positions are up to {line.off_mm:.2f} mm off an even {line.step_mm:.4g} mm "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -82,10 +82,14 @@ def read_channels(
 ) -> Volume:
     """Stack files (paths relative to `root`) as channels, and put the mask on their grid.
 
+    `factors` in the source's spec are what the voxels of a channel are multiplied by.
+
     Raises:
         DataError: a damaged or missing file, channels on different grids, or a mask that does not fit.
     """
     images = {name: read_image(root / file) for name, file in channels.items()}
+    for name, factor in source.spec.get("factors", {}).items():
+        images[name] = replace(images[name], data=images[name].data * factor)
     return stack_channels(images, None if mask is None else root / mask, labels, source, max_label_loss, mask_grid)
 
 

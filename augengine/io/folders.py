@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from augengine.errors import DataError
-from augengine.io import nifti, nrrd
+from augengine.io import nifti, nrrd, philips
 from augengine.io.files import FileReader
 from augengine.io.name_pairs import by_name
 from augengine.io.pairing import Group, by_pattern, starred, stem
-from augengine.io.sources import Entry, Listing
+from augengine.io.sources import Entry, Listing, Scanned
 from augengine.io.walk import visible_files, walk
 from augengine.rng import digest
 
@@ -96,10 +97,29 @@ class NiftiReader(GenericReader):
     layout = "nifti"
     suffixes = (*nifti.SUFFIXES, ".hdr")
 
+    def scan(self, entry: Entry) -> Scanned:
+        """One source, brought to display values where a sidecar of dcm2niix tells how Philips' values are scaled."""
+        (source,) = super().scan(entry).sources
+        factors, notes, error = {}, [], source.error
+        for channel, file in entry["channels"].items():
+            try:
+                path = philips.own_sidecar(self.root / file)
+                factor, note = philips.display_factor(philips.read_sidecar(path) if path else {})
+            except DataError as problem:
+                error = error or str(problem)
+                continue
+            notes += [note] if note else []
+            if factor != 1:
+                factors[channel] = factor
+        spec = {**source.spec, "factors": factors} if factors else source.spec
+        return Scanned([replace(source, spec=spec, notes=(*source.notes, *notes), error=error)])
+
     def sidecars(self, files: list[str]) -> tuple[list[str], str | None]:
-        """The `.img` of every `.hdr`."""
+        """The `.img` of every `.hdr`, and JSON that says how Philips' values are scaled."""
         found, problem = [], None
         for file in files:
+            if (own := philips.own_sidecar(self.root / file)) is not None:
+                found.append(own.relative_to(self.root).as_posix())
             if file.lower().endswith(".hdr"):
                 data = nifti.data_file(self.root / file)
                 if data is None:

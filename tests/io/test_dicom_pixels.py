@@ -111,7 +111,6 @@ def test_the_real_world_mapping_scales_where_no_slope_is_stated(tmp_path: Path) 
     write_slices(tmp_path / "b" / "p", block(), RealWorldValueMappingSequence=mapping, RescaleSlope="2")
     volume = one(tmp_path / "b")
     np.testing.assert_allclose(volume.sample.image[0], block() * 2.0)
-    assert volume.notes == []
 
 
 def corners(value: int, dtype: str = "i2") -> tuple[np.ndarray, np.ndarray]:
@@ -175,3 +174,17 @@ def test_compressed_pixels_without_file_meta_information_are_refused(tmp_path: P
     assert errors(tmp_path) == [None]
     with pytest.raises(DataError, match="transfer syntax"):
         reader.read(source)
+
+
+def test_a_slope_beside_a_real_world_mapping_is_used_and_the_map_is_noted(tmp_path: Path) -> None:
+    """Stored 100 with slope 2 is 200, as for three of four readers; by the map it would be 0.1."""
+    mapping = [item(RealWorldValueSlope=0.001, RealWorldValueIntercept=0.0)]
+    pixels = block()
+    pixels[0, 0] = 100
+    write_slices(tmp_path / "a" / "p", pixels, RealWorldValueMappingSequence=mapping, RescaleSlope="2")
+    volume = one(tmp_path / "a")
+    assert (volume.sample.image[0][0, 0] == 200).all()
+    assert volume.notes == ["the rescale slope was used; a real-world value mapping with other numbers was not"]
+    same = [item(RealWorldValueSlope=2.0, RealWorldValueIntercept=0.0)]
+    write_slices(tmp_path / "b" / "p", pixels, RealWorldValueMappingSequence=same, RescaleSlope="2")
+    assert one(tmp_path / "b").notes == []
