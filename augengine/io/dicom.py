@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from augengine.errors import DataError
+from augengine.errors import ConfigError, DataError
+from augengine.io.bids_masks import NO_MASKS
 from augengine.io.dicom_frames import read_frames
 from augengine.io.dicom_header import looks_like_dicom
+from augengine.io.dicom_masks import Masks
+from augengine.io.dicom_seg import read_segmentation
 from augengine.io.dicom_stacks import Found, Stack, find_stacks
 from augengine.io.dicom_subjects import Person, person, settle
 from augengine.io.dicom_volume import SLICE_AXIS, load_stack
+from augengine.io.labels import place_mask
 from augengine.io.sources import (
     Entry,
     Listing,
@@ -68,8 +73,10 @@ class DicomReader:
         found = find_stacks(self.root / entry["folder"], self.options.allow_echo_planar)
         usable = [s for s in found.stacks if s.named is None]
         people = self._people(usable, entry)
+        masks = Masks.of(found.unused, usable, self.options)
         sources = [self._source(stack, whose, entry) for stack, whose in zip(usable, people, strict=True)]
-        for path, reason in found.broken:
+        sources = [self._masked(source, masks, n) for n, source in enumerate(sources)]
+        for path, reason in [*found.broken, *masks.refused]:
             name = path.relative_to(self.root).as_posix()
             subject = subject_name(entry["folder"], self.options)
             sources.append(Source(f"{subject}_{self._id(name)}", subject, name, {"files": [name]}, error=reason))
@@ -86,11 +93,35 @@ class DicomReader:
             image=loaded.image[None], affine=loaded.affine, channels=(next(iter(self.options.channels), "mr"),),
             subject_id=source.subject_id, volume_id=source.volume_id, acquisition=source.acquisition,
         )  # fmt: skip
-        return Volume(sample, loaded.notes, loaded.outside, SLICE_AXIS)
+        labels = self.options.labels
+        if not spec.get("mask") or not labels:
+            return Volume(sample, loaded.notes, loaded.outside, SLICE_AXIS)
+        mask = read_segmentation(self.root / spec["mask"], labels, loaded.image.shape, loaded.affine)
+        label, watch = place_mask(mask, loaded.image.shape, loaded.affine, labels, self.options.max_label_loss)
+        notes, watch.notes = [*loaded.notes, *watch.notes], []
+        return Volume(sample.replace(label=label, labels=labels), notes, loaded.outside, SLICE_AXIS, watch)
 
     def settle(self, sources: Sequence[Source]) -> list[Source]:
-        """What only all entries together tell: torn series, and one PatientID in several folders."""
+        """What only all entries together tell: torn series, one PatientID in several folders, labels without masks.
+
+        Raises:
+            ConfigError: labels are stated, and there is no DICOM Segmentation.
+        """
+        if self._wants_masks and sources and not any(source.labelled or source.error for source in sources):
+            raise ConfigError(
+                "--labels is stated, but no volume of this data set has a DICOM Segmentation", where=str(self.root),
+                next_step="check the path, or leave --labels out",
+            )  # fmt: skip
         return settle(sources)
+
+    def _masked(self, source: Source, masks: Masks, stack: int) -> Source:
+        """The source with the mask that was made on its images, or with the reason why it has none."""
+        path = masks.of_stack.get(stack)
+        spec = {**source.spec, "mask": self._name(path)} if path is not None else source.spec
+        error = source.error or masks.errors.get(stack)
+        missing = self._wants_masks and path is None and error is None
+        notes = (*source.notes, "no mask was found") if missing else source.notes
+        return replace(source, spec=spec, error=error, notes=notes)
 
     def _people(self, stacks: Sequence[Stack], entry: Entry) -> list[Person]:
         whose = [person(s.first.patient, entry["folder"], [s.first.study], False) for s in stacks]
@@ -100,6 +131,10 @@ class DicomReader:
             person(s.first.patient, entry["folder"], [s.first.study, *_without(nameless, s.first.series)], alone)
             if p.note else p for s, p in zip(stacks, whose, strict=True)
         ]  # fmt: skip
+
+    @property
+    def _wants_masks(self) -> bool:
+        return bool(self.options.labels) and self.options.mask != NO_MASKS
 
     @property
     def _asked(self) -> bool:

@@ -27,6 +27,8 @@ COLOUR = "a colour image"
 PHASE, REAL, IMAGINARY = "phase image", "real part of a complex image", "imaginary part of a complex image"
 VELOCITY, FIELD_MAP = "velocity map", "field map"
 LOCALISER = "localiser"
+SEGMENTATION = "a DICOM Segmentation (masks are read with --labels)"
+STRUCTURES = "an RT Structure Set: its contours are not read"
 PROJECTION, DIFFERENCE, MAP = "projection through slices", "difference of images", "parameter map"
 
 MOSAIC = "a mosaic tiles a whole volume into one frame; it is not a volume for this purpose"
@@ -60,6 +62,8 @@ def no_image(header: Any) -> str | None:
     modality = str(stated(header, "Modality") or "")
     if not modality:
         return None  # a header that is cut off says nothing
+    if modality in ("SEG", "RTSTRUCT"):
+        return SEGMENTATION if modality == "SEG" else STRUCTURES
     if modality != "MR":
         name = UID(sop).name if sop else ""
         known = f", {name}" if name and name != sop else ""

@@ -160,7 +160,7 @@ def _refuse_other_headers(mask: Mask, shape: Sequence[int], affine: np.ndarray, 
             found=f"the header of the {identities[0]} states none but the identity: it was likely lost",
             next_step=f"{_TRUST_VOXELS}, or --mask-grid header if both are right",
         )  # fmt: skip
-    if not one_shape and np.allclose(mask.affine, affine, atol=1e-4):
+    if not one_shape and not mask.whole and np.allclose(mask.affine, affine, atol=1e-4):
         raise DataError(
             "image and mask must have one shape if their headers state the same geometry",
             found=f"image {tuple(shape)}, mask {mask.label.shape}",

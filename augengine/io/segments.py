@@ -38,7 +38,7 @@ def named_mask(
         DataError: a segment whose name is none of the labels, or a header that lacks value or layer.
     """
     layers = data[None] if data.ndim == 3 else data
-    known = {_plain(name): code for name, code in labels.items()}
+    known = {plain(name): code for name, code in labels.items()}
     joined: dict[int, np.ndarray] = {}
     notes: list[str] = []
     for number in segment_numbers(header):
@@ -47,7 +47,7 @@ def named_mask(
         layer = _integer(header, number, "Layer", "0", path)
         if not 0 <= layer < len(layers):
             raise DataError("a segment's layer must be in the file", found=layer, where=str(path))
-        code = known.get(_plain(name), known.get(_plain(name, numbered=True)))
+        code = known.get(plain(name), known.get(plain(name, numbered=True)))
         if code is None and UNNAMED.fullmatch(name.strip()) and value in labels.values():
             code = value
             notes.append("mask: segments that bear no name were taken by their values")
@@ -66,10 +66,10 @@ def named_mask(
     return Mask(label, affine, whole=True, notes=tuple(dict.fromkeys(notes)))
 
 
-def _plain(name: str, numbered: bool = False) -> str:
+def plain(name: str, numbered: bool = False) -> str:
     """`Lesion_2 ` -> `lesion 2`, or `lesion` with a number left out."""
-    plain = re.sub(r"[\s_-]+", " ", name).strip().lower()
-    return re.sub(r"\s*\d+$", "", plain) if numbered else plain
+    text = re.sub(r"[\s_-]+", " ", name).strip().lower()
+    return re.sub(r"\s*\d+$", "", text) if numbered else text
 
 
 def _integer(header: Mapping[str, Any], number: int, what: str, default: str | None, path: Path) -> int:
