@@ -13,7 +13,7 @@ import typer
 from augengine.load import load_mixture
 from augengine.pipeline.cluster import user_errors
 from augengine.preflight import check_named
-from augengine.train.config import read_recipe
+from augengine.train.config import read_recipe, starting_level
 from augengine.yaml_config import Document
 
 POLICY_KEYS = frozenset(("edit", "edits", "mix"))
@@ -31,4 +31,5 @@ def check_command(files: Annotated[list[Path], typer.Argument(help="Policies, mi
                 typer.echo(f"{file}: {kind} {mixture.name}, {edits} {names}, digest {mixture.digest}")
             else:
                 recipe = read_recipe(str(file))
-                typer.echo(f"{file}: recipe {recipe.name}, kind {recipe.kind}, digest {recipe.digest}")
+                remark = f"; {level}" if (level := starting_level(recipe)) else ""
+                typer.echo(f"{file}: recipe {recipe.name}, kind {recipe.kind}, digest {recipe.digest}{remark}")

@@ -10,7 +10,7 @@ from augengine.commands.flags import parse_workers
 from augengine.errors import ConfigError
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.report.console import console, stage, table
-from augengine.train.config import read_recipe
+from augengine.train.config import read_recipe, starting_level
 from augengine.train.preview import preview
 from augengine.train.run import train
 from augengine.train.workers import bounds
@@ -31,6 +31,8 @@ def train_command(
     with user_errors():
         count = parse_workers(workers)
         asked, parts = read_recipe(recipe, override or []), dict(_pair(text) for text in part or [])
+        if (level := starting_level(asked)) is not None:
+            console.print(f"{asked.name}: {level}")
         if dry_run:
             table(f"{asked.name}, dry run", ["", ""], preview(asked, data, bounds(count)[0], parts))
             return

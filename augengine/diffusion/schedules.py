@@ -78,6 +78,24 @@ class Schedule:
         return sorted({start - 1, *nearest[1:].tolist()}, reverse=True)
 
 
+def ending_signal(spec: DiffusionSpec) -> float:
+    """Signal relative to noise at the last timestep; 0 where the process ends in pure noise."""
+    schedule = Schedule(spec)
+    return float(schedule.a[-2] / schedule.b[-2])
+
+
+def lost_mean(signal: float, pixels: int, spread: float = 0.3) -> float:
+    """Share of an image's mean level that sampling from pure noise loses towards the data's mean, from 0 to 1.
+
+    Where the last timestep keeps a `signal` (relative to noise), the mean of an image of many pixels still stands out
+    of the noise there; pure noise has none, and the sampler believes it (Lin et al. 2024, section 1). Of levels with
+    this standard deviation a deterministic sampler gives back the share 1 / sqrt(1 + pixels (signal spread)^2). On
+    intensities from -1 to 1, with the 0.068 of Stable Diffusion's schedule, an image of level -0.65 comes out 0.25 too
+    bright at 64 x 64 pixels and 0.53 at 256 x 256.
+    """
+    return 1 - (1 + pixels * (signal * spread) ** 2) ** -0.5
+
+
 def target(parametrisation: Parametrisation, schedule: Schedule, x0: Tensor, noise: Tensor, t_B: Tensor) -> Tensor:
     """What the network is trained to output at x_t.
 

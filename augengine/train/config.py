@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from augengine import rng
 from augengine.diffusion.autoencoding_loss import AutoencodingLossSpec
 from augengine.diffusion.intensity_spec import IntensityRecipe, named
+from augengine.diffusion.schedules import ending_signal, lost_mean
 from augengine.diffusion.spec import GENERATORS, DiffusionSpec, Kind, NetworkSpec
 from augengine.policy.spec import Where, check_where
 from augengine.train.data import Rows
@@ -349,6 +350,11 @@ _RULES: dict[str, tuple[set[str], set[str]]] = {
 }
 
 
+# What starts from nothing but noise; painters and counterfactuals are held by what they see of the image.
+_FROM_NOISE = ("label_prior", "label_segmenter", "error_corrector")
+_NO_SIGNAL = 1e-3
+
+
 def check(recipe: Recipe) -> None:
     """Refuse sections that do not go together; a `ValueError` with rule and value."""
     kind, network, data = recipe.kind, recipe.network, recipe.data
@@ -413,9 +419,23 @@ def check(recipe: Recipe) -> None:
         (recipe.optimiser.batch_size % recipe.optimiser.accumulation == 0,
          f"optimiser.batch_size {recipe.optimiser.batch_size} must be a multiple of accumulation"),
     ]  # fmt: skip
+    if kind in _FROM_NOISE and (why := starting_level(recipe)) is not None:
+        rules.append((False, f"kind {kind} samples from noise, and {why}; use schedule cosine, or zero_terminal_snr with "
+                             "parametrisation v or x0"))  # fmt: skip
     for holds, rule in rules:
         if not holds:
             raise ValueError(rule)
+
+
+def starting_level(recipe: Recipe) -> str | None:
+    """What sampling from noise loses by a schedule that does not end in it, in words; None where it does."""
+    if recipe.diffusion is None or (keeps := ending_signal(recipe.diffusion)) <= _NO_SIGNAL:
+        return None
+    lost = [f"{lost_mean(keeps, side * side):.0%} at {side} x {side}" for side in (64, 256)]
+    return (
+        f"its schedule keeps a signal of {keeps:.2g} at the last step: an image sampled from pure noise loses of its mean "
+        f"level {' and '.join(lost)} pixels (or latents), so that dark ones of [-1, 1] are too bright"
+    )
 
 
 def read_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:

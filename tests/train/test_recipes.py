@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from augengine.errors import ConfigError
-from augengine.train.config import read_recipe
+from augengine.train.config import read_recipe, starting_level
 from augengine.train.loop import rate_factor
 
 SMALL = Path("jobs/recipes/cddgm_small.yaml")
@@ -38,6 +38,21 @@ def test_mistakes_name_file_and_line(tmp_path: Path, old: str, new: str, message
     path.write_text(SMALL.read_text().replace(old, new))
     with pytest.raises(ConfigError, match=message):
         read_recipe(str(path))
+
+
+@pytest.mark.parametrize("name", ["label_ldm", "ldm_seg_controlnet", "dmcie_error"])
+def test_what_samples_from_noise_has_a_schedule_that_ends_in_it(name: str) -> None:
+    path = f"jobs/recipes/{name}.yaml"
+    assert starting_level(read_recipe(path)) is None
+    with pytest.raises(ConfigError, match=r"samples from noise, and its schedule keeps a signal of .* too bright"):
+        read_recipe(path, ["diffusion.zero_terminal_snr=false"])
+
+
+def test_what_else_keeps_a_signal_says_what_that_costs() -> None:
+    told = starting_level(read_recipe("jobs/recipes/seg_m3.yaml"))
+    assert told is not None
+    assert "keeps a signal of 0.0064" in told
+    assert starting_level(read_recipe(str(SMALL))) is None
 
 
 def test_the_digest_follows_the_content() -> None:
