@@ -16,6 +16,7 @@ from types import FrameType
 
 from augengine.errors import AugengineError, ConfigError, RunError
 from augengine.io.store import check_uri
+from augengine.machine import usable_cpus
 
 # Read by Ray when it is imported or started: no usage reports, no metrics exporter, no noise on the console.
 _ENVIRONMENT = {
@@ -37,7 +38,7 @@ def connect(num_cpus: int | None = None) -> None:
     """Join the cluster that `RAY_ADDRESS` names (as in `ray job submit`), or start Ray on this machine.
 
     Args:
-        num_cpus: logical CPUs of a local Ray; default: all cores, at least 2, so that actors leave room for
+        num_cpus: logical CPUs of a local Ray; default: all that it may use, at least 2, so that actors leave room for
             Ray's own tasks. Ignored on a running cluster.
     """
     for name, value in _ENVIRONMENT.items():
@@ -55,7 +56,7 @@ def connect(num_cpus: int | None = None) -> None:
             if address:
                 ray.init(**quiet)
             else:
-                cpus = num_cpus or max(2, os.cpu_count() or 1)
+                cpus = num_cpus or max(2, usable_cpus())
                 ray.init(address="local", include_dashboard=False, num_cpus=cpus, _node_ip_address="127.0.0.1", **quiet)
         except ray.exceptions.AuthenticationError as error:
             raise RunError(

@@ -19,6 +19,7 @@ from augengine.errors import AugengineError, ConfigError, RunError
 from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files
 from augengine.io.store import Place, Store
+from augengine.machine import usable_cpus
 from augengine.rng import digest
 from augengine.train.config import Recipe
 from augengine.train.data import Survey, Uris, places_of, survey
@@ -100,7 +101,7 @@ def train(
         progress(f"{recipe.name}: noise and the order of sums follow from the number of workers: where it changes, "
                  "another run reaches other weights")  # fmt: skip
     _tell_memory(recipe, found, progress)
-    threads = threads_per_worker or max(1, (os.cpu_count() or 1) // max(1, most))
+    threads = threads_per_worker or max(1, usable_cpus() // max(1, most))
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
