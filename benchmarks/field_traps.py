@@ -87,7 +87,9 @@ def surfaces(out: str) -> dict[str, Any]:
                     for n, name in enumerate(plan.protocol.classes):
                         a, b = (m >> n & 1 == 1 for m in (prediction, truth))
                         if a.any() and b.any():
-                            of = found.setdefault(f"{cell}, {trial['arm']}", {}).setdefault(name, {"lids": [], "open": []})
+                            of = found.setdefault(f"{cell}, {trial['arm']}", {}).setdefault(
+                                name, {"lids": [], "open": []}
+                            )
                             of["lids"].append(with_lids(a, b, spacing_mm))
                             of["open"].append(hd95_mm(a, b, spacing_mm))
     return {
@@ -99,6 +101,7 @@ def surfaces(out: str) -> dict[str, Any]:
 
 def classical(folder: Path) -> dict[str, Any]:
     """Gain in mean Dice of the classical arm over real rows: recorded by `experiment_quick`, and now."""
+
     def gains(comparisons: list[dict[str, Any]]) -> dict[str, float]:
         return {c["cell"]: round(c["difference"]["estimate"], 4) for c in comparisons
                 if (c["metric"], c["class"], c["arm"], c["against"]) == ("dice", "mean", "classical", "real")}  # fmt: skip

@@ -11,8 +11,18 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "augengine"
 FLOORS = [
-    {"acquisition_terms", "body", "records", "rng", "errors", "geometry", "yaml_config", "label_loss", "label_regrid",
-     "machine"},
+    {
+        "acquisition_terms",
+        "body",
+        "records",
+        "rng",
+        "errors",
+        "geometry",
+        "yaml_config",
+        "label_loss",
+        "label_regrid",
+        "machine",
+    },
     {"io", "intensity", "masks", "prepare", "splits", "phantom", "diffusion", "policy"},
     {"edits", "gates", "leakage", "metrics"},
     {"load", "selection"},

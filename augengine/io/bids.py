@@ -123,8 +123,12 @@ class BidsReader(FileReader):
             volume_id=subject + entry["volume"],
             subject_id=subject,
             entry=entry["entry"],
-            spec={"channels": entry["channels"], "mask": entry["mask"], "sidecars": entry["used"],
-                  **({"factors": factors} if factors else {})},  # fmt: skip
+            spec={
+                "channels": entry["channels"],
+                "mask": entry["mask"],
+                "sidecars": entry["used"],
+                **({"factors": factors} if factors else {}),
+            },  # fmt: skip
             acquisition=shared_acquisition(parts) if parts else Acquisition(),
             error=error,
             notes=tuple(dict.fromkeys(notes)),

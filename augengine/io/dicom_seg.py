@@ -75,7 +75,11 @@ def read_segmentation(path: Path, labels: Mapping[str, int], shape: Sequence[int
     own = LPS_TO_RAS @ np.asarray(volume.affine, np.float64)[:, order]
     header: dict[str, str] = {}
     for n, segment in enumerate(segments):
-        header |= {f"Segment{n}_Name": _name(segment, labels), f"Segment{n}_LabelValue": "1", f"Segment{n}_Layer": str(n)}
+        header |= {
+            f"Segment{n}_Name": _name(segment, labels),
+            f"Segment{n}_LabelValue": "1",
+            f"Segment{n}_Layer": str(n),
+        }
     mask = named_mask(layers, own, header, labels, path)
     notes = [*mask.notes, f"mask: a DICOM Segmentation ({kind})"]
     if kind == "FRACTIONAL":

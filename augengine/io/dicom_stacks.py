@@ -153,7 +153,9 @@ def _coinciding(places: Mapping[Path, tuple[float, ...] | None]) -> dict[Path, s
     for folder, found in of.items():
         again = sum(n for place, n in Counter(found).items() if place is not None and n > 1)
         told = "two patients, or phases of one, lie together" if again else "slices of two patients may lie together"
-        remarks[folder] = f"; {again} of the {len(found)} such images of this folder share their position with another: {told}"
+        remarks[folder] = (
+            f"; {again} of the {len(found)} such images of this folder share their position with another: {told}"
+        )
     return {path: remarks[path.parent] for path in places}
 
 

@@ -192,7 +192,9 @@ def test_what_sampling_from_noise_loses_of_an_images_level(name: str, side: int)
     noise = torch.randn(2000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = ddim(denoise, noise, [*range(999, -1, -1), -1], own)
     lost = lost_mean(ending_signal(own.spec), side * side)
-    assert float((found.std() / deviation) / noise.std()) == pytest.approx(1 - lost, abs=0.06)  # steps of DDIM cost, too
+    assert float((found.std() / deviation) / noise.std()) == pytest.approx(
+        1 - lost, abs=0.06
+    )  # steps of DDIM cost, too
     assert lost < 0.001 if name == "cosine" else lost > 0.005
 
 

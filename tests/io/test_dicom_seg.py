@@ -48,7 +48,9 @@ def segmentation(root: Path, kind: str, names: tuple[str, ...] = NAMES, name: st
     if kind == "LABELMAP":
         pixels = (planes * np.arange(1, 4)).sum(-1).astype(np.uint8)
     described = [
-        hd.seg.SegmentDescription(n, text, Code("49755003", "SCT", "Altered"), Code("79654002", "SCT", "Edema"), "MANUAL")
+        hd.seg.SegmentDescription(
+            n, text, Code("49755003", "SCT", "Altered"), Code("79654002", "SCT", "Edema"), "MANUAL"
+        )
         for n, text in enumerate(names, 1)
     ]
     made = hd.seg.Segmentation(

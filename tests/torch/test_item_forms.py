@@ -152,7 +152,5 @@ def test_workers_and_epochs_do_not_repeat_what_monai_draws(tmp_path: Path, loade
 
 def test_a_state_that_was_set_decides_where_no_worker_is(tmp_path: Path) -> None:
     rows = write_samples(tmp_path / "rows", [real_row(1, n) for n in range(4)])
-    found = [
-        [ShardDataset(rows, transform=Drawn().set_random_state(seed))[n] for n in range(4)] for seed in (1, 1, 2)
-    ]
+    found = [[ShardDataset(rows, transform=Drawn().set_random_state(seed))[n] for n in range(4)] for seed in (1, 1, 2)]
     assert found[0] == found[1] != found[2]
