@@ -19,8 +19,8 @@ TABLES, RESULTS = "tables.md", "results.json"
 ALPHA = 0.05
 PRIMARY: dict[str, Measured] = {"dice": ("dice", MEAN), "lesion_dice": ("lesion_dice", MEAN)}
 SURFACE_RULE = (
-    "HD95 is between surfaces within the scan: slices that lie beside each other are one volume whose surface has no lid "
-    "above and below, and a slice without neighbours has its contours alone."
+    "HD95 is between surfaces within the scan: slices that lie beside each other are one volume whose surface has no "
+    "lid above and below, and a slice without neighbours has its contours alone."
 )
 _TITLES = {
     "dice": "Dice", "hd95_mm": "HD95, mm", "accuracy": "Acc., %", "lesion_dice": "Lesion-wise Dice",

@@ -119,16 +119,12 @@ class BidsReader(FileReader):
             if kind is not None and channel not in entry["parts"]:
                 error = error or f"an image must be a magnitude; its sidecar states {kind} (ImageType)"
         subject = subject_name(entry["name"], self.options)
+        spec = {"channels": entry["channels"], "mask": entry["mask"], "sidecars": entry["used"]}
         source = Source(
             volume_id=subject + entry["volume"],
             subject_id=subject,
             entry=entry["entry"],
-            spec={
-                "channels": entry["channels"],
-                "mask": entry["mask"],
-                "sidecars": entry["used"],
-                **({"factors": factors} if factors else {}),
-            },  # fmt: skip
+            spec=spec | ({"factors": factors} if factors else {}),
             acquisition=shared_acquisition(parts) if parts else Acquisition(),
             error=error,
             notes=tuple(dict.fromkeys(notes)),

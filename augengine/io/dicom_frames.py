@@ -75,7 +75,7 @@ class Frame:
         return None if self.second is None else self.second + 86400.0 * (self.day or 0)
 
 
-class NoSeries(DataError):
+class NoSeriesError(DataError):
     """An image that does not say which series it is of; `place` is where it lies."""
 
     place: tuple[float, ...] | None = None
@@ -108,13 +108,13 @@ def read_frames(path: Path, allow_echo_planar: bool = False) -> Contents:
 
 
 def frames_of(header: Any, path: Path, allow_echo_planar: bool = False) -> Contents:
-    """Frames of a data set. Raises DataError if its header is cut off, `NoSeries` if its UIDs were removed."""
+    """Frames of a data set. Raises DataError if its header is cut off, `NoSeriesError` if its UIDs were removed."""
     reason = no_image(header)
     if reason is not None:
         return Contents(reason=reason)
     missing = [k for k in ("SeriesInstanceUID", "Modality", "Rows", "Columns") if not stated(header, k)]
     if missing == ["SeriesInstanceUID"]:  # what stands behind it in the file is there
-        error = NoSeries(
+        error = NoSeriesError(
             "a DICOM image must say which series it is of", found="no SeriesInstanceUID, as after de-identification",
             next_step="de-identify anew and replace UIDs instead of removing them (PS3.15, Retain UIDs, or new ones)",
         )  # fmt: skip

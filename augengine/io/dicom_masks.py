@@ -20,9 +20,9 @@ from augengine.io.dicom_stacks import Stack
 from augengine.io.sources import SourceOptions
 
 _LOOSE = (
-    "the images that a DICOM Segmentation was made on must lie in its study; found none of the {count} that it names: UIDs were "
-    "replaced in the images and not in it, or the images lie in another folder of the data set; de-identify both together, put "
-    "both below one folder, or --mask none to ingest images only"
+    "the images that a DICOM Segmentation was made on must lie in its study; found none of the {count} that it names: "
+    "UIDs were replaced in the images and not in it, or the images lie in another folder of the data set; de-identify "
+    "both together, put both below one folder, or --mask none to ingest images only"
 )
 _SEVERAL = "one of several DICOM Segmentations of one image would be a guess; found {names}; choose with --mask PATTERN"
 _CONTOURS = (

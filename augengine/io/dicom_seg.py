@@ -1,4 +1,4 @@
-"""A DICOM Segmentation goes in; which images it was made on, and its segments as a mask with the stated codes, come out.
+"""A DICOM Segmentation goes in; the images it was made on, and its segments as a mask with the stated codes, come out.
 
 BINARY, FRACTIONAL (a voxel belongs to a segment from a half on) and LABELMAP, read by highdicom. Segments are taken by
 their descriptions, never by their numbers: a data set's codes 1, 2 and 4 are segments 1, 2 and 3 here. Frames that the

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from augengine.errors import DataError
-from augengine.io.dicom_frames import EMPTY, NO_DICOM, Frame, NoSeries, read_frames
+from augengine.io.dicom_frames import EMPTY, NO_DICOM, Frame, NoSeriesError, read_frames
 from augengine.io.dicom_geometry import normal
 from augengine.io.dicom_kinds import LOCALISER
 from augengine.io.dicom_split import FLOORS, geometry_error, same_value, split_series
@@ -124,7 +124,7 @@ def find_stacks(folder: Path, allow_echo_planar: bool = False) -> Found:
             continue
         except DataError as error:
             broken[path] = str(error)
-            if isinstance(error, NoSeries):
+            if isinstance(error, NoSeriesError):
                 nameless[path] = error.place
             continue
         if contents.reason is not None:

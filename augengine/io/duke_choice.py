@@ -110,8 +110,8 @@ def _first_in_time(dynamic: list[Stack], near: list[Stack], named: list[Stack], 
     if (step := _too_short(_seconds(dynamic))) is not None:
         return Choice(
             None,
-            f"phases of a dynamic study lie seconds apart; by the header's times two lie {step:.3g} s apart, so times were "
-            f"shifted or removed and the order of phases is not known; give --mapping",
+            f"phases of a dynamic study lie seconds apart; by the header's times two lie {step:.3g} s apart, so times "
+            f"were shifted or removed and the order of phases is not known; give --mapping",
         )
     first, rule = _earliest(dynamic)
     if len(first) > 1:

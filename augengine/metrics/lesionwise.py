@@ -12,9 +12,10 @@ The rule (Saluja et al., BraTS-2023-Metrics), for one region such as the enhanci
 
 The rule is made for volumes: lesions are pieces in space, the threshold is a volume, and 374 mm is the diagonal of
 its 240 x 240 x 155 mm frame, whose borders no lesion touches; one that does has no surface at the ends of the stack
-(`surface`), where the challenge's tool puts a lid. A slice is taken for a volume of one slice: pieces connect within it through edges and
-corners, dilation stays in it, a lesion's volume is its area times the distance between slices, and HD95 is between
-contours. One lesion of a volume may then be several of a slice, so figures of slices and of volumes do not compare.
+(`surface`), where the challenge's tool puts a lid. A slice is taken for a volume of one slice: pieces connect within it
+through edges and corners, dilation stays in it, a lesion's volume is its area times the distance between slices, and
+HD95 is between contours. One lesion of a volume may then be several of a slice, so figures of slices and of volumes do
+not compare.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ any two masks agree: the fewer slices, the better their figures. A stack of one 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,8 +1,8 @@
 """Training images and their tissue maps in; the same, moved and recoloured at random as nnU-Net does it, out.
 
 What each change does to an image is what batchgeneratorsv2 0.3.6 does, nnU-Net's transforms, checked one by one in
-`tests/integrations/test_with_batchgeneratorsv2.py`; nothing is written into the caller's tensors. Order, probabilities
-and ranges are those of nnU-Net's trainer, each channel drawn for itself. What differs, and why, is in docs/downstream.md.
+`tests/integrations/test_with_batchgeneratorsv2.py`; nothing is written into the caller's tensors. Order, chances and
+ranges are those of nnU-Net's trainer, each channel drawn for itself. What differs, and why, is in docs/downstream.md.
 Legend: B rows, C channels, `*` spatial axes.
 """
 
@@ -68,7 +68,7 @@ def moved(x: Tensor, tissue: Tensor, angle_rad: float, factors: Sequence[float])
     def sampled(planes: Tensor) -> Tensor:
         return functional.grid_sample(planes[None], grid, padding_mode="border", align_corners=False)[0]
 
-    codes = tissue.unique()
+    codes = torch.unique(tissue)
     shares = sampled(torch.stack([tissue == code for code in codes]).to(x))
     return sampled(x), codes[shares.argmax(0)]
 
@@ -125,7 +125,7 @@ def _recoloured(x: Tensor, recipe: ClassicalRecipe, rng: np.random.Generator) ->
         noise = rng.standard_normal(x.shape, np.float32)
         x = x + rng.uniform(0, recipe.noise_sd) * torch.from_numpy(noise)
     steps: list[tuple[float, float, Callable[[Tensor], Tensor]]] = [
-        (0.2, 0.5, lambda c: blurred(c, rng.uniform(*recipe.blur_px, size=c.ndim))),
+        (0.2, 0.5, lambda c: blurred(c, rng.uniform(*recipe.blur_px, size=c.ndim).tolist())),
         (0.15, 1, lambda c: c * _either_side(*about_one, rng)),
         (0.15, 1, lambda c: stretched(c, _either_side(1 - recipe.contrast, 1 + recipe.contrast, rng))),
         (0.25, 0.5, lambda c: coarse(c, rng.uniform(*recipe.low_resolution))),

@@ -55,7 +55,7 @@ class ClassicalRecipe(Strict):
         rotation_deg: largest angle; of volumes in the plane of the first two axes.
         scale: smallest and largest factor, the same along all axes.
         noise_sd: largest standard deviation of added noise, normalised intensity (nnU-Net's 0.1, which it calls a
-            variance and uses as a standard deviation, is of images with unit variance; ours have about a tenth of that).
+            variance and uses as a standard deviation, is of images with unit variance; ours have a tenth of that).
         blur_px: smallest and largest standard deviation of a Gaussian blur, pixels.
         brightness: largest relative change of all values.
         contrast: largest relative change of the distance from the mean.
@@ -420,8 +420,8 @@ def check(recipe: Recipe) -> None:
          f"optimiser.batch_size {recipe.optimiser.batch_size} must be a multiple of accumulation"),
     ]  # fmt: skip
     if kind in _FROM_NOISE and (why := starting_level(recipe)) is not None:
-        rules.append((False, f"kind {kind} samples from noise, and {why}; use schedule cosine, or zero_terminal_snr with "
-                             "parametrisation v or x0"))  # fmt: skip
+        mend = "use schedule cosine, or zero_terminal_snr with parametrisation v or x0"
+        rules.append((False, f"kind {kind} samples from noise, and {why}; {mend}"))
     for holds, rule in rules:
         if not holds:
             raise ValueError(rule)
@@ -433,8 +433,8 @@ def starting_level(recipe: Recipe) -> str | None:
         return None
     lost = [f"{lost_mean(keeps, side * side):.0%} at {side} x {side}" for side in (64, 256)]
     return (
-        f"its schedule keeps a signal of {keeps:.2g} at the last step: an image sampled from pure noise loses of its mean "
-        f"level {' and '.join(lost)} pixels (or latents), so that dark ones of [-1, 1] are too bright"
+        f"its schedule keeps a signal of {keeps:.2g} at the last step: an image sampled from pure noise loses of its "
+        f"mean level {' and '.join(lost)} pixels (or latents), so that dark ones of [-1, 1] are too bright"
     )
 
 

@@ -15,19 +15,19 @@ from torch import Tensor
 
 pytest.importorskip("batchgeneratorsv2")
 
-from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform  # noqa: E402
-from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform  # noqa: E402
-from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform  # noqa: E402
-from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform  # noqa: E402
-from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform, _build_kernel  # noqa: E402
-from batchgeneratorsv2.transforms.noise.rician import RicianNoiseTransform  # noqa: E402
-from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform  # noqa: E402
-from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform  # noqa: E402
+from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
+from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
+from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
+from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform, _build_kernel
+from batchgeneratorsv2.transforms.noise.rician import RicianNoiseTransform
+from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 
-from augengine.phantom.physics import add_rician_noise  # noqa: E402
-from augengine.torch import ShardDataset  # noqa: E402
-from augengine.torch.items import Form  # noqa: E402
-from augengine.train.classical import (  # noqa: E402
+from augengine.phantom.physics import add_rician_noise
+from augengine.torch import ShardDataset
+from augengine.torch.items import Form
+from augengine.train.classical import (
     _either_side,
     _kernel,
     _recoloured,
@@ -37,7 +37,7 @@ from augengine.train.classical import (  # noqa: E402
     moved,
     stretched,
 )
-from augengine.train.config import ClassicalRecipe  # noqa: E402
+from augengine.train.config import ClassicalRecipe
 
 
 def images() -> dict[str, Tensor]:

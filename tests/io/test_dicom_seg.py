@@ -1,4 +1,4 @@
-"""Masks that archives hold as DICOM Segmentations: whose they are, what their segments mean and where their slices lie."""
+"""Masks that archives hold as DICOM Segmentations: whose they are, what segments mean and where slices lie."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def segmentation(root: Path, kind: str, names: tuple[str, ...] = NAMES, name: st
     from pydicom.sr.coding import Code
 
     sources = [pydicom.dcmread(path) for path in sorted((root / "p").glob("s*.dcm"))]
-    planes = np.stack([truth().T == code for code in LABELS.values()], -1)
+    planes = np.stack([code == truth().T for code in LABELS.values()], -1)
     pixels: np.ndarray = planes.astype(np.uint8)
     if kind == "FRACTIONAL":
         pixels = planes * 0.7 + (truth().T == 0)[..., None] * 0.3  # 0.3 is no voxel of it

@@ -1,4 +1,4 @@
-"""Philips' two kinds of values: display values from DICOM, from NIfTI with either kind, and from NIfTI that says neither."""
+"""Philips' two kinds of values: rows hold display values, whichever kind a file has."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_slices_of_a_thin_stack_stay_apart(shape: tuple[int, ...]) -> None:
 
 
 def test_a_label_keeps_the_pixels_of_which_it_has_most() -> None:
-    """Shifted by half a pixel and a bit through scaling, three labels meet; none is made up between the first and last."""
+    """Where four labels meet, none is made up between the first and the last."""
     tissue = torch.tensor([[0, 0, 5, 5], [0, 0, 5, 5], [1, 1, 3, 3], [1, 1, 3, 3]], dtype=torch.int8)
     _, found = moved(torch.zeros(1, 4, 4), tissue, 0.4, (0.8, 0.8))
     assert set(found.unique().tolist()) == {0, 1, 3, 5}
