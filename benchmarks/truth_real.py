@@ -282,20 +282,22 @@ def _engine(others: Sequence[Scanner], method: str, changes: Sequence[str], seco
             for kind, rows in o.rows.items()
         )
         data = write_dataset(Path(folder, "data"), tables).uri
-        model = load_model(train(recipe, data, f"{folder}/run", num_workers=0, progress=lambda _: None))
+        model = load_model(train(recipe, data, f"{folder}/run", num_workers=0, threads_per_worker=1, progress=lambda _: None))
     label = method + (", paired" if any("pairs=true" in change for change in changes) else "")
     seconds[label] = seconds.get(label, 0.0) + time.monotonic() - started
-    params = AcquisitionParams.model_validate({"method": method, "target": {"explicit": [{}]}})
+    target: dict[str, Any] = {"explicit": [{}], "unseen": "nearest"}
+    params = AcquisitionParams.model_validate({"method": method, "target": target})
     vocabulary = model.spec.vocabulary
     assert vocabulary is not None
 
     def edit(scanner: Scanner, source: str, target: str) -> np.ndarray:
-        wanted = vocabulary.seen_part(scanner.acquisition(target))
+        wanted = vocabulary.nearest_part(scanner.acquisition(target))
         planes = []
         for sample in scanner.rows[source]:
-            hidden = [name for name in vocabulary.unseen(sample.acquisition) if name != "model"]
+            shown = vocabulary.nearest_part(sample.acquisition).to_dict()
+            strange = {name: shown[name] for name in vocabulary.unseen(sample.acquisition) if name != "model"}
             plan = Plan("", sample.sample_id, 0, 0, rng.derive(sample.sample_id), {
-                "acquisition": wanted.to_dict(), "unseen_source": dict.fromkeys(hidden)})  # fmt: skip
+                "acquisition": wanted.to_dict(), "unseen_source": strange})  # fmt: skip
             padded = _padded(sample, size) if method == "structure" else sample
             (made,) = AcquisitionEdit().apply([padded], [plan], {"generator": model}, params, Sampler())
             planes.append(normalise(made)[0][: sample.image.shape[1], : sample.image.shape[2]])
