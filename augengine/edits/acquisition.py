@@ -113,8 +113,7 @@ class AcquisitionEdit:
                 return Skip("what the generator knows of the target does not differ from the sample's own")
         plan: dict[str, Any] = {"acquisition": paintable(target, own).to_dict()}
         if params.method == "local_contrast" and vocabulary:
-            # The network reads the source's setting, too. Another scanner's model is no reason: it does not read that.
-            strange = {n: why for n, why in vocabulary.unseen(own).items() if n not in ("model", "slice_thickness_mm")}
+            strange = _strange_source(own, vocabulary)
             if strange:
                 shown = known_part(params.target, vocabulary, own)
                 if shown is None:
@@ -182,6 +181,18 @@ def _rerendered(
     assert isinstance(generator.network, LocalContrast)  # see `check`
     made = render(generator.network, x, spacing_mm, source, target, texture)
     return sample.replace(image=denormalise(made.draw, sample), acquisition=target)
+
+
+def _strange_source(own: Acquisition, vocabulary: Vocabulary) -> dict[str, str]:
+    """What the network reads of a source and never met, with the reason; what is not stated, where training stated it.
+
+    Another scanner's model is no reason: it does not read that.
+    """
+    strange = {n: why for n, why in vocabulary.unseen(own).items() if n not in ("model", "slice_thickness_mm")}
+    for name in ("repetition_time_ms", "echo_time_ms", "flip_angle_deg"):
+        if getattr(own, name) is None and vocabulary.maxima[name]:
+            strange[name] = f"{name}, which is not stated (seen: up to {vocabulary.maxima[name]:g})"
+    return strange
 
 
 def _vocabulary(context: Context) -> Vocabulary | None:

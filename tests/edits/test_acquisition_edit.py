@@ -232,6 +232,10 @@ def test_a_source_that_the_generator_never_saw_is_skipped_or_marked() -> None:
     skip = EDIT.plan(far, CONTRAST, np.random.default_rng(0), context)
     assert isinstance(skip, Skip)
     assert "never saw the source's repetition_time_ms 400 (seen: 3.77 to 4.94)" in skip.reason
+    silent = slice_sample(1, acquisition=SIEMENS.replace(flip_angle_deg=None))
+    skip = EDIT.plan(silent, CONTRAST, np.random.default_rng(0), context)
+    assert isinstance(skip, Skip)
+    assert "flip_angle_deg, which is not stated (seen: up to " in skip.reason
     known = {"absent": None, "nearest": 4.94}
     plain = EDIT.plan(slice_sample(1), CONTRAST, np.random.default_rng(0), context)
     assert isinstance(plain, Drawing)
