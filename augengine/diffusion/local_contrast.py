@@ -74,7 +74,7 @@ class LocalContrast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Intensities (K, N, C); the last layer adds to 0.5, about the mean of a body."""
-        # Beyond what training held a network would only extrapolate: what lies there counts as the nearest that it held.
+        # Beyond what training held a network would only extrapolate: its ends stand for what lies there.
         h = (x.clamp(self.low, self.high) - self.mean) / self.deviation
         for n, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = torch.baddbmm(bias, h, weight)

@@ -146,5 +146,5 @@ def check_stated(target: Target, vocabulary: Vocabulary | None) -> None:
             raise CheckpointError(
                 f"the generator never saw the values of target.{name}, and cannot paint them",
                 found="; ".join(reasons.values()),
-                next_step="take a generator that was trained on them, other values, or target.unseen: absent or nearest",
+                next_step="take a generator that saw them, other values, or target.unseen: absent or nearest",
             )  # fmt: skip
