@@ -205,12 +205,22 @@ class BackTranslation(Objective):
             targets = self._targets(scan)
             if not targets:
                 continue
-            weights = np.array([math.exp(-settings.distance(scan.acquisition, t.acquisition) / 2) for t in targets])
-            drawn = random.choice(len(targets), self.how.targets_per_scan, p=weights / weights.sum())
-            for n in drawn:
-                found += self._pseudo(scan, targets[n], number > 0, random)
+            for target in self._drawn(scan, targets, random):
+                found += self._pseudo(scan, target, number > 0, random)
         x, y = zip(*found, strict=True)
         return Pairs(torch.from_numpy(np.concatenate(x)), torch.from_numpy(np.concatenate(y)))
+
+    def _drawn(self, scan: Scan, targets: Sequence[Pool], random: np.random.Generator) -> list[Pool]:
+        """Some of the scan's own vendor and as many of others: what changes with the vendor must not crowd out the rest."""
+        own = [t for t in targets if settings.same_vendor(scan.acquisition, t.acquisition)]
+        found: list[Pool] = []
+        for group in (own, [t for t in targets if not any(t is o for o in own)]):
+            if group:
+                apart = np.array([settings.distance(scan.acquisition, t.acquisition) for t in group])
+                weights = np.exp(-(apart - apart.min()) / 2)
+                drawn = random.choice(len(group), self.how.targets_per_scan, p=weights / weights.sum())
+                found += [group[n] for n in drawn]
+        return found
 
     def _pseudo(
         self, scan: Scan, target: Pool, learnt: bool, random: np.random.Generator
