@@ -211,7 +211,7 @@ class BackTranslation(Objective):
         return Pairs(torch.from_numpy(np.concatenate(x)), torch.from_numpy(np.concatenate(y)))
 
     def _drawn(self, scan: Scan, targets: Sequence[Pool], random: np.random.Generator) -> list[Pool]:
-        """Some of the scan's own vendor and as many of others: what changes with the vendor must not crowd out the rest."""
+        """Some of the scan's own vendor and as many of others: what vendors change must not crowd out the rest."""
         own = [t for t in targets if settings.same_vendor(scan.acquisition, t.acquisition)]
         found: list[Pool] = []
         for group in (own, [t for t in targets if not any(t is o for o in own)]):
