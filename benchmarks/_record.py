@@ -20,7 +20,7 @@ def record(name: str, figures: Any) -> Path:
     """Write the figures; returns the file's path."""
     value = {
         "benchmark": name,
-        "command": shlex.join(["python", os.path.relpath(sys.argv[0], HERE.parent), *sys.argv[1:]]),
+        "command": shlex.join(["python", os.path.relpath(sys.argv[0], HERE.parent), *map(_named, sys.argv[1:])]),
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
@@ -47,6 +47,11 @@ def machine() -> dict[str, Any]:
         "cpu": cpu, "cores": os.cpu_count(), "memory_gib": memory, "gpu": gpu,
         "python": platform.python_version(), "torch": torch.__version__,
     }  # fmt: skip
+
+
+def _named(argument: str) -> str:
+    """An absolute path by its last part alone: where a folder lies is this machine's business."""
+    return Path(argument).name if os.path.isabs(argument) else argument
 
 
 def _commit() -> str:

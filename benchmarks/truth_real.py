@@ -29,7 +29,7 @@ from scipy import ndimage
 
 from augengine import rng
 from augengine.acquisition_terms import manufacturer
-from augengine.diffusion.checkpoint import load_model
+from augengine.diffusion.checkpoint import Model, load_model
 from augengine.diffusion.local_contrast import View
 from augengine.edits.acquisition import AcquisitionEdit, AcquisitionParams
 from augengine.edits.base import Plan
@@ -270,32 +270,44 @@ def _ridge(others: Sequence[Scanner], paired: bool, every: int) -> Edit:
     return edit
 
 
-def _engine(others: Sequence[Scanner], method: str, changes: Sequence[str], seconds: dict[str, float]) -> Edit:
-    """A method of the acquisition edit, trained on the other scanners' shards by the engine's own job."""
+def trained(scanners: Sequence[Scanner], method: str, changes: Sequence[str] = ()) -> Model:
+    """The generator of a method, trained on the scanners' shards by the engine's own job, on one thread."""
     recipe = read_recipe(str(RECIPES / RECIPE[method]), [*INTENSITY, *changes])
-    size = max(max(s.image.shape) for o in others for rows in o.rows.values() for s in rows[:1])
-    started = time.monotonic()
+    size = _size(scanners)
     with tempfile.TemporaryDirectory() as folder:
         tables = (
             to_table(_padded(s, size).replace(split="train", volume_id=f"{o.name}-{kind}") for s in rows)
-            for o in others
+            for o in scanners
             for kind, rows in o.rows.items()
         )
         data = write_dataset(Path(folder, "data"), tables).uri
-        model = load_model(train(recipe, data, f"{folder}/run", num_workers=0, progress=lambda _: None))
+        out = train(recipe, data, f"{folder}/run", num_workers=0, threads_per_worker=1, progress=lambda _: None)
+        return load_model(out)
+
+
+def _size(scanners: Sequence[Scanner]) -> int:
+    return max(max(s.image.shape) for o in scanners for rows in o.rows.values() for s in rows[:1])
+
+
+def _engine(others: Sequence[Scanner], method: str, changes: Sequence[str], seconds: dict[str, float]) -> Edit:
+    """A method of the acquisition edit, trained on the other scanners."""
+    started, size = time.monotonic(), _size(others)
+    model = trained(others, method, changes)
     label = method + (", paired" if any("pairs=true" in change for change in changes) else "")
     seconds[label] = seconds.get(label, 0.0) + time.monotonic() - started
-    params = AcquisitionParams.model_validate({"method": method, "target": {"explicit": [{}]}})
+    target: dict[str, Any] = {"explicit": [{}], "unseen": "nearest"}
+    params = AcquisitionParams.model_validate({"method": method, "target": target})
     vocabulary = model.spec.vocabulary
     assert vocabulary is not None
 
     def edit(scanner: Scanner, source: str, target: str) -> np.ndarray:
-        wanted = vocabulary.seen_part(scanner.acquisition(target))
+        wanted = vocabulary.nearest_part(scanner.acquisition(target))
         planes = []
         for sample in scanner.rows[source]:
-            hidden = [name for name in vocabulary.unseen(sample.acquisition) if name != "model"]
+            shown = vocabulary.nearest_part(sample.acquisition).to_dict()
+            strange = {name: shown[name] for name in vocabulary.unseen(sample.acquisition) if name != "model"}
             plan = Plan("", sample.sample_id, 0, 0, rng.derive(sample.sample_id), {
-                "acquisition": wanted.to_dict(), "unseen_source": dict.fromkeys(hidden)})  # fmt: skip
+                "acquisition": wanted.to_dict(), "unseen_source": strange})  # fmt: skip
             padded = _padded(sample, size) if method == "structure" else sample
             (made,) = AcquisitionEdit().apply([padded], [plan], {"generator": model}, params, Sampler())
             planes.append(normalise(made)[0][: sample.image.shape[1], : sample.image.shape[2]])

@@ -137,6 +137,21 @@ def test_sharpness_and_checkerboard_tell_blur_and_grid_from_contrast_and_noise()
         assert value("checkerboard", before, before.replace(image=before.image + pattern)) > 0.05
 
 
+def test_detail_is_the_sources_own_or_painted_anew() -> None:
+    """A smooth image under detail of its own is as sharp as the source, and is no scan of it."""
+    rng = np.random.default_rng(0)
+    i, j = np.mgrid[:64, :64] / 64 - 0.5
+    before = slice_sample(2, size=64, image=(600 * np.exp(-8 * (i**2 + j**2)))[None].astype(np.float32))
+    grain = rng.normal(0, 20, before.image.shape).astype(np.float32)
+    scan = before.replace(image=before.image + grain)
+    inverted = scan.replace(image=600 - 0.5 * scan.image)
+    repainted = before.replace(image=before.image + rng.permutation(grain.ravel()).reshape(grain.shape))
+    assert value("detail_structure", scan, inverted) > 0.99
+    assert value("sharpness", scan, repainted) == pytest.approx(1, abs=0.1)
+    assert value("structure_ssim", scan, repainted) > 0.5
+    assert value("detail_structure", scan, repainted) < 0.2
+
+
 def test_duplicates_of_the_source_and_of_kept_rows() -> None:
     before, other = slice_sample(1), slice_sample(2)
     gate, tools = MEASURES["duplicate"](), Tools()

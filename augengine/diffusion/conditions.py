@@ -163,6 +163,15 @@ class Vocabulary(Strict):
             changes[MULTI_LABEL] = "\\".join(self._heard(acquisition.scan_options)) or None
         return acquisition.replace(**changes)
 
+    def nearest_part(self, acquisition: Acquisition) -> Acquisition:
+        """As `seen_part`, but of numbers that lie beyond those of training the nearest of these."""
+        changes: dict[str, float] = {}
+        for name in self.unseen(acquisition):
+            value = getattr(acquisition, name)
+            if name in NUMERIC and value > 0 and self.maxima[name]:
+                changes[name] = max(self.minima.get(name, 0.0), min(value, self.maxima[name]))
+        return self.seen_part(acquisition.replace(**changes))  # type: ignore[arg-type]
+
     def _features(self, name: str, acquisition: Acquisition) -> list[float] | None:
         value = getattr(acquisition, name)
         if name == MULTI_LABEL:

@@ -7,6 +7,7 @@ Legend: B rows, C channels, N voxels of the body, K members of the ensemble, D i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,13 +26,10 @@ from augengine.diffusion.local_features import FEATURES, at_full_scale, body, lo
 from augengine.records import Acquisition
 from augengine.yaml_config import Strict
 
-# Settings whose bright end is measured; more are merged.
-SETTINGS = 32
 # The source's finest detail is not made brighter than this, where it is made brighter.
 _STRONGEST = 1.5
-# Added to a setting's distance where its scans clip and the target's do not, or the other way round; and where there is
-# no setting.
-_OTHERWISE, _UNKNOWN = 100.0, 1e6
+# A row's bright end: from the one percentile of its body to the other, and from no more than this share of the latter.
+_BRIGHT, _BRIGHTEST, _KNEE = 94.0, 99.0, 0.8
 
 
 class LocalContrastSpec(Strict):
@@ -51,16 +49,13 @@ class LocalContrastSpec(Strict):
 class LocalContrast(nn.Module):
     """`forward(x)`: inputs (K, N, D) of `inputs` to normalised intensities (K, N, C).
 
-    Buffers: `mean` and `deviation` (D,) of the inputs in training; `known` (S, T), the target part of the settings'
-    conditions, NaN where there are fewer; `tails` (S, C, 4): what predictions towards a setting are multiplied by, the
-    intensity from which they are then stretched, by how much, and its full scale, infinite where its scans do not reach
-    it. A mean is less bright than what it is the mean of.
+    Buffers of what training held, each (D,): `mean` and `deviation` of the inputs, `low` and `high` end of each.
     """
 
     mean: Tensor
     deviation: Tensor
-    known: Tensor
-    tails: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(self, spec: LocalContrastSpec, channels: int, vocabulary: Vocabulary) -> None:
         super().__init__()
@@ -74,14 +69,13 @@ class LocalContrast(nn.Module):
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(spec.members, 1, b)) for b in widths[1:])
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("deviation", torch.ones(size))
-        self.register_buffer("known", torch.full((SETTINGS, settings.target_width(vocabulary)), float("nan")))
-        tails = torch.tensor([1.0, float("inf"), 1.0, float("inf")])
-        self.register_buffer("tails", tails.repeat(SETTINGS, channels, 1))
+        self.register_buffer("low", torch.full((size,), -math.inf))
+        self.register_buffer("high", torch.full((size,), math.inf))
 
     def forward(self, x: Tensor) -> Tensor:
         """Intensities (K, N, C); the last layer adds to 0.5, about the mean of a body."""
-        # Beyond what training held a network would only extrapolate.
-        h = ((x - self.mean) / self.deviation).clamp(-4, 4)
+        # Beyond what training held a network would only extrapolate: its ends stand for what lies there.
+        h = (x.clamp(self.low, self.high) - self.mean) / self.deviation
         for n, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = torch.baddbmm(bias, h, weight)
             if n < len(self.weights) - 1:
@@ -94,16 +88,6 @@ class LocalContrast(nn.Module):
         x = torch.from_numpy(inputs).to(self.mean.device)
         members = self(x[None].expand(self.spec.members, -1, -1)).float().cpu()
         return members.mean(0).numpy(), members.std(0, correction=0).numpy()
-
-    def tail(self, target: Acquisition, clips: Sequence[bool]) -> np.ndarray:
-        """(C, 4) of the nearest setting, for each channel of those whose scans reach full scale as the target's do."""
-        wanted = torch.from_numpy(settings.described(target, self.vocabulary)).to(self.known)
-        apart = (self.known - wanted).abs().sum(1).nan_to_num(nan=_UNKNOWN)
-        found = []
-        for c, clip in enumerate(clips):
-            other = self.tails[:, c, 3].isfinite() != clip
-            found.append(self.tails[int((apart + _OTHERWISE * other).argmin()), c])
-        return np.asarray(torch.stack(found).cpu().numpy())
 
 
 @dataclass(frozen=True)
@@ -173,19 +157,30 @@ def render(
     clips = [flag and stays for flag in view.clipped]
     x = inputs(view.features, (view.clipped, clips), settings.condition(source, target, network.vocabulary))
     values, deviations = network.predict(x)
-    tails = network.tail(target, clips)
     draw = image.copy()
-    for c, (gain, start, slope, full) in enumerate(tails):
-        stretched = gain * values[:, c]
-        stretched += np.maximum(stretched - start, 0) * (slope - 1)
-        top = full if clips[c] else np.inf
-        mean[c][view.where] = np.clip(stretched, 0, top)
-        spread[c][view.where] = deviations[:, c]
-        detail = _detail(image[c])[view.where]
-        own = np.maximum(image[c][view.where], 0.05)
-        finest = texture * detail * np.clip(mean[c][view.where] / own, 0, _STRONGEST)
-        draw[c][view.where] = np.clip(stretched + finest, 0, top)
+    for c, channel in enumerate(image):
+        own = channel[view.where]
+        full = own.max() if clips[c] else np.inf
+        bright = np.minimum(brought_to(values[:, c], own), full)
+        finest = texture * _detail(channel)[view.where] * np.clip(bright / np.maximum(own, 0.05), 0, _STRONGEST)
+        mean[c][view.where], spread[c][view.where] = bright, deviations[:, c]
+        draw[c][view.where] = np.clip(bright + finest, 0, full)
     return Rendered(mean, draw, spread)
+
+
+def brought_to(predicted: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Predictions (N,) of a row, as bright at their bright end as the row's own values (N,); all below stays.
+
+    A mean is less bright there than what it is the mean of, and a scanner's gain is not known. Normalised volumes are 1
+    at their bright end under every setting, and a row is taken to lie as far from there as it does in the source.
+    """
+    wanted = float(np.percentile(own, _BRIGHTEST))
+    start, end = (float(v) for v in np.percentile(predicted, (_BRIGHT, _BRIGHTEST)))
+    start = min(start, _KNEE * wanted)
+    if end - start < 1e-4:
+        return np.maximum(predicted, 0)
+    above = np.maximum(predicted - start, 0) * ((wanted - start) / (end - start))
+    return np.asarray(np.maximum(np.minimum(predicted, start) + above, 0), predicted.dtype)
 
 
 def _detail(channel: np.ndarray) -> np.ndarray:

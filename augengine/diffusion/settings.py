@@ -28,7 +28,8 @@ _APART = {"manufacturer": 4.0, "scan_options": 4.0, "field_strength_t": 2.0, "mo
 
 def width(vocabulary: Vocabulary) -> int:
     """Length of `condition`."""
-    return 2 * target_width(vocabulary) + _CHANGES
+    described = _NUMBERS + vocabulary.widths["manufacturer"] + vocabulary.widths["scan_options"]
+    return 2 * described + _CHANGES
 
 
 def condition(source: Acquisition, target: Acquisition, vocabulary: Vocabulary) -> np.ndarray:
@@ -42,16 +43,6 @@ def condition(source: Acquisition, target: Acquisition, vocabulary: Vocabulary) 
     source, target = (a.replace(**dict.fromkeys(alike)) for a in (source, target))
     parts = [_described(source, vocabulary), _described(target, vocabulary), _changes(source, target)]
     return np.concatenate(parts).astype(np.float32)
-
-
-def described(target: Acquisition, vocabulary: Vocabulary) -> np.ndarray:
-    """float32 (`target_width`,): the part of a condition that says how one scan was made."""
-    return np.asarray(_described(target, vocabulary), np.float32)
-
-
-def target_width(vocabulary: Vocabulary) -> int:
-    """Length of `described`."""
-    return _NUMBERS + vocabulary.widths["manufacturer"] + vocabulary.widths["scan_options"]
 
 
 def same_vendor(a: Acquisition, b: Acquisition) -> bool:

@@ -22,7 +22,7 @@ from augengine.diffusion.local_contrast import LocalContrast, render
 from augengine.diffusion.spec import ModelSpec
 from augengine.diffusion.tissue import tissue_index
 from augengine.edits.base import Context, Donor, Drawing, Plan, Skip
-from augengine.edits.targets import Target, candidates, check_donors, check_stated, paintable
+from augengine.edits.targets import Target, candidates, check_donors, check_stated, known_part, paintable
 from augengine.errors import CheckpointError, ConfigError
 from augengine.intensity import denormalise, normalise
 from augengine.policy.spec import Sampler
@@ -104,20 +104,21 @@ class AcquisitionEdit:
         chosen = donors[int(rng.integers(len(donors)))]
         target, vocabulary = chosen.acquisition, _vocabulary(context)
         unseen = vocabulary.unseen(target) if vocabulary else {}
-        if unseen and params.target.unseen != "absent":
-            return Skip(f"the generator never saw the target's {'; '.join(unseen.values())}")
         if unseen and vocabulary:
-            target = vocabulary.seen_part(target)
+            known = known_part(params.target, vocabulary, target)
+            if known is None:
+                return Skip(f"the generator never saw the target's {'; '.join(unseen.values())}")
+            target = known
             if alike(target, own, PARAMETERS):
                 return Skip("what the generator knows of the target does not differ from the sample's own")
         plan: dict[str, Any] = {"acquisition": paintable(target, own).to_dict()}
         if params.method == "local_contrast" and vocabulary:
-            # The network reads the source's setting, too. Another scanner's model is no reason: it does not read that.
-            strange = {n: why for n, why in vocabulary.unseen(own).items() if n not in ("model", "slice_thickness_mm")}
-            if strange and params.target.unseen != "absent":
-                return Skip(f"the generator never saw the source's {'; '.join(strange.values())}")
+            strange = _strange_source(own, vocabulary)
             if strange:
-                plan["unseen_source"] = {name: own.to_dict()[name] for name in strange}
+                shown = known_part(params.target, vocabulary, own)
+                if shown is None:
+                    return Skip(f"the generator never saw the source's {'; '.join(strange.values())}")
+                plan["unseen_source"] = {name: shown.to_dict()[name] for name in strange}
         if unseen:
             plan["unseen"] = {name: chosen.acquisition.to_dict()[name] for name in unseen}
         if params.target.protocols is not None:
@@ -173,13 +174,25 @@ class AcquisitionEdit:
 def _rerendered(
     generator: Model, sample: Sample, x: np.ndarray, plan: Plan, target: Acquisition, params: AcquisitionParams
 ) -> Sample:
-    """One row under its target; what the generator never saw of the source is hidden from it."""
-    source = sample.acquisition.replace(**dict.fromkeys(plan.params.get("unseen_source", ())))
+    """One row under its target; what the generator never saw of the source is shown to it as the plan says."""
+    source = sample.acquisition.replace(**plan.params.get("unseen_source", {}))
     texture = TEXTURE if params.texture is None else params.texture
     spacing_mm = sample.spacing_mm[: sample.image.ndim - 1]
     assert isinstance(generator.network, LocalContrast)  # see `check`
     made = render(generator.network, x, spacing_mm, source, target, texture)
     return sample.replace(image=denormalise(made.draw, sample), acquisition=target)
+
+
+def _strange_source(own: Acquisition, vocabulary: Vocabulary) -> dict[str, str]:
+    """What the network reads of a source and never met, with the reason; what is not stated, where training stated it.
+
+    Another scanner's model is no reason: it does not read that.
+    """
+    strange = {n: why for n, why in vocabulary.unseen(own).items() if n not in ("model", "slice_thickness_mm")}
+    for name in ("repetition_time_ms", "echo_time_ms", "flip_angle_deg"):
+        if getattr(own, name) is None and vocabulary.maxima[name]:
+            strange[name] = f"{name}, which is not stated (seen: up to {vocabulary.maxima[name]:g})"
+    return strange
 
 
 def _vocabulary(context: Context) -> Vocabulary | None:

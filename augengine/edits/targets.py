@@ -56,13 +56,13 @@ class Target(Strict):
         protocols: whole acquisitions by name, which the row's plan states; what a protocol leaves out is unknown.
         unseen: what becomes of a target with values that the generator never saw, which it cannot paint. `skip`: no
             such row is made. `absent`: it is painted, and filed, as if those values were not stated; the plan names
-            them.
+            them. `nearest`: the same, but numbers are painted, and filed, as the nearest that the generator saw.
     """
 
     empirical: Empirical | None = None
     explicit: list[dict[str, str | float]] | None = Field(default=None, min_length=1)
     protocols: dict[str, dict[str, str | float]] | None = Field(default=None, min_length=1, exclude_if=unset)
-    unseen: Literal["skip", "absent"] | None = Field(default=None, exclude_if=unset)
+    unseen: Literal["skip", "absent", "nearest"] | None = Field(default=None, exclude_if=unset)
 
     @model_validator(mode="after")
     def _one(self) -> Target:
@@ -71,6 +71,13 @@ class Target(Strict):
         for row in (*(self.explicit or ()), *(self.protocols or {}).values()):
             check_where(dict(row))
         return self
+
+
+def known_part(target: Target, vocabulary: Vocabulary, acquisition: Acquisition) -> Acquisition | None:
+    """What is painted of an acquisition that states something unseen; None if the policy leaves such rows out."""
+    if target.unseen == "nearest":
+        return vocabulary.nearest_part(acquisition)
+    return vocabulary.seen_part(acquisition) if target.unseen == "absent" else None
 
 
 def candidates(target: Target, sample: Sample, rng: np.random.Generator, context: Context) -> list[Donor]:
@@ -121,7 +128,7 @@ def check_stated(target: Target, vocabulary: Vocabulary | None) -> None:
                 f"target.{name} states what a generator can paint: {', '.join(PARAMETERS)}",
                 found=", ".join(others), next_step="leave it out of the target",
             )  # fmt: skip
-    if vocabulary is None or target.unseen == "absent":
+    if vocabulary is None or target.unseen in ("absent", "nearest"):
         return
     strange = {name: vocabulary.unseen(Acquisition(**row)) for name, row in stated.items()}  # type: ignore[arg-type]
     if target.empirical and target.empirical.source == "duke_protocols":
@@ -139,5 +146,5 @@ def check_stated(target: Target, vocabulary: Vocabulary | None) -> None:
             raise CheckpointError(
                 f"the generator never saw the values of target.{name}, and cannot paint them",
                 found="; ".join(reasons.values()),
-                next_step="take a generator that was trained on them, other values, or target.unseen: absent",
+                next_step="take a generator that saw them, other values, or target.unseen: absent or nearest",
             )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.ndimage import binary_erosion, uniform_filter
+from scipy.ndimage import binary_erosion, gaussian_filter, uniform_filter
 
 from augengine.body import body_mask
 from augengine.gates.base import Case, present
@@ -70,13 +70,20 @@ def checkerboard(case: Case, rng: np.random.Generator) -> Case | None:
     return _with(case, image=(case.after.image + pattern).astype(np.float32))
 
 
+def blur(case: Case, rng: np.random.Generator) -> Case | None:
+    """A Gaussian of 1–2 voxels over the image (of a local edit: over what its region shows)."""
+    image, sigma = case.after.image, rng.uniform(1, 2)
+    blurred = gaussian_filter(image, (0,) + (sigma,) * (image.ndim - 1), mode="nearest")
+    return _with(case, image=blurred if case.region is None else np.where(case.region, blurred, image))
+
+
 def duplicate(case: Case, rng: np.random.Generator) -> Case | None:
     """The source's pixels returned as the output."""
     return _with(case, image=case.before.image.copy())
 
 
 DEFECTS: dict[str, Defect] = {
-    defect.__name__: defect for defect in (void, shifted_label, swapped_label, checkerboard, duplicate)
+    defect.__name__: defect for defect in (void, shifted_label, swapped_label, checkerboard, blur, duplicate)
 }
 
 

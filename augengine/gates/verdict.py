@@ -21,6 +21,7 @@ MEASURES: dict[str, type[Gate]] = {
     "void_fraction": image.VoidFraction,
     "locality": image.Locality,
     "sharpness": image.Sharpness,
+    "detail_structure": image.DetailStructure,
     "checkerboard": image.Checkerboard,
     "duplicate": image.Duplicate,
     "volume_ratio": label.VolumeRatio,

@@ -118,6 +118,11 @@ def test_a_donor_that_the_generator_never_saw_is_no_target() -> None:
     assert Acquisition(**drawn.params["acquisition"]) == GE.replace(**absent)
     assert drawn.params["unseen"] == {**PHILIPS, "echo_time_ms": 9.0}
     assert drawn.donors == ("D1",)
+    # A number has a nearest one that training held; a vendor has none.
+    drawn = planned({"empirical": {}, "unseen": "nearest"}, donor)
+    assert isinstance(drawn, Drawing)
+    assert Acquisition(**drawn.params["acquisition"]) == GE.replace(**{**absent, "echo_time_ms": 2.32})
+    assert drawn.params["unseen"] == {**PHILIPS, "echo_time_ms": 9.0}
 
 
 def test_another_spelling_of_the_source_s_scanner_is_no_target() -> None:
@@ -227,17 +232,24 @@ def test_a_source_that_the_generator_never_saw_is_skipped_or_marked() -> None:
     skip = EDIT.plan(far, CONTRAST, np.random.default_rng(0), context)
     assert isinstance(skip, Skip)
     assert "never saw the source's repetition_time_ms 400 (seen: 3.77 to 4.94)" in skip.reason
-    absent = AcquisitionParams.model_validate(
-        {**CONTRAST.model_dump(), "target": {"empirical": {}, "unseen": "absent"}}
-    )
-    marked = EDIT.plan(far, absent, np.random.default_rng(0), context)
-    assert isinstance(marked, Drawing)
-    assert marked.params["unseen_source"] == {"repetition_time_ms": 400.0}
+    silent = slice_sample(1, acquisition=SIEMENS.replace(flip_angle_deg=None))
+    skip = EDIT.plan(silent, CONTRAST, np.random.default_rng(0), context)
+    assert isinstance(skip, Skip)
+    assert "flip_angle_deg, which is not stated (seen: up to " in skip.reason
+    known = {"absent": None, "nearest": 4.94}
     plain = EDIT.plan(slice_sample(1), CONTRAST, np.random.default_rng(0), context)
     assert isinstance(plain, Drawing)
     assert "unseen_source" not in plain.params
-    # What it is shown of such a source is that the value is not known.
-    model, plan = untrained_model(CHANGES, seed=2), Plan("o", "s", 0, 0, 1, marked.params)
-    hidden = far.replace(acquisition=far.acquisition.replace(repetition_time_ms=None))
-    shown = [EDIT.apply([s], [plan], {"generator": model}, absent, Sampler())[0].image for s in (far, hidden)]
-    assert np.array_equal(*shown)
+    # What the network is shown of such a source is what the plan says.
+    model = untrained_model(CHANGES, seed=2)
+    for unseen, value in known.items():
+        params = AcquisitionParams.model_validate(
+            {**CONTRAST.model_dump(), "target": {"empirical": {}, "unseen": unseen}}
+        )
+        marked = EDIT.plan(far, params, np.random.default_rng(0), context)
+        assert isinstance(marked, Drawing)
+        assert marked.params["unseen_source"] == {"repetition_time_ms": value}
+        plan = Plan("o", "s", 0, 0, 1, marked.params)
+        other = far.replace(acquisition=far.acquisition.replace(repetition_time_ms=value))
+        shown = [EDIT.apply([s], [plan], {"generator": model}, params, Sampler())[0].image for s in (far, other)]
+        assert np.array_equal(*shown)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,8 +21,8 @@ from torch.nn import functional
 from augengine import rng
 from augengine.diffusion import settings
 from augengine.diffusion.band_transport import LEVELS, BandTable, matched, transport
-from augengine.diffusion.local_contrast import SETTINGS, LocalContrast, View, inputs, render
-from augengine.diffusion.local_features import at_full_scale, brightened, local_features
+from augengine.diffusion.local_contrast import LocalContrast, View, inputs, render
+from augengine.diffusion.local_features import FEATURES, at_full_scale, body, brightened, local_features
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import DataError
 from augengine.records import Acquisition
@@ -35,12 +35,11 @@ ALIKE = 0.6
 POOL = 16
 # A setting nearer than this is the scan's own.
 _OWN = 0.3
-# Settings nearer than this are of one vendor, with the same options.
-_VENDOR = 3.0
 _TABLE_VOXELS = 40_000
-_BRIGHT = 0.94
 _AVERAGE = 0.98  # of the weights that make the next round's pseudo-scans
 _NOISE = 0.03  # of every input, in standard deviations
+# Voxels of each scan under each setting that say what inputs are like, and the share of them beyond either end.
+_LOOKED_AT, _EXTREME = 50, 1e-3
 
 
 @dataclass(frozen=True)
@@ -185,28 +184,6 @@ class BackTranslation(Objective):
                               [batch.images[row], made.mean]))  # fmt: skip
         return found
 
-    def finish(self, batches: Iterable[Batch]) -> None:
-        """Measure how much less bright predictions towards each setting are than its scans."""
-        known: list[Acquisition] = []
-        for scan in self.scans:
-            if all(settings.distance(scan.acquisition, other) > ALIKE for other in known):
-                known.append(scan.acquisition)
-        for n, target in enumerate(known[:SETTINGS]):
-            pool = self._pool(target, None)
-            near = sorted(
-                (s for s in self.scans if settings.distance(s.acquisition, target) > _OWN),
-                key=lambda scan: (settings.distance(scan.acquisition, target), scan.volume),
-            )
-            vendor = [s for s in near if settings.distance(s.acquisition, target) < _VENDOR]
-            near = (vendor or near)[:POOL]
-            values = [self._predicted(self.network, scan, pool) for scan in near]
-            described = settings.described(target, self.network.vocabulary)
-            self.network.known[n] = torch.from_numpy(described).to(self.network.known)
-            for c in range(self.network.channels):
-                predicted = np.concatenate([v[:, c] for rows in values for v in rows]) if values else None
-                tail = _tail(predicted, pool.tables[c], pool.clipped[c])
-                self.network.tails[n, c] = torch.tensor(tail).to(self.network.tails)
-
     def _pairs(self, step: int) -> Pairs:
         """Those of the step's round; at its first step `teacher` becomes what has been learnt."""
         rounds, steps = self.how.rounds, self.recipe.steps
@@ -228,12 +205,22 @@ class BackTranslation(Objective):
             targets = self._targets(scan)
             if not targets:
                 continue
-            weights = np.array([math.exp(-settings.distance(scan.acquisition, t.acquisition) / 2) for t in targets])
-            drawn = random.choice(len(targets), self.how.targets_per_scan, p=weights / weights.sum())
-            for n in drawn:
-                found += self._pseudo(scan, targets[n], number > 0, random)
+            for target in self._drawn(scan, targets, random):
+                found += self._pseudo(scan, target, number > 0, random)
         x, y = zip(*found, strict=True)
         return Pairs(torch.from_numpy(np.concatenate(x)), torch.from_numpy(np.concatenate(y)))
+
+    def _drawn(self, scan: Scan, targets: Sequence[Pool], random: np.random.Generator) -> list[Pool]:
+        """Some of the scan's own vendor and as many of others: what vendors change must not crowd out the rest."""
+        own = [t for t in targets if settings.same_vendor(scan.acquisition, t.acquisition)]
+        found: list[Pool] = []
+        for group in (own, [t for t in targets if not any(t is o for o in own)]):
+            if group:
+                apart = np.array([settings.distance(scan.acquisition, t.acquisition) for t in group])
+                weights = np.exp(-(apart - apart.min()) / 2)
+                drawn = random.choice(len(group), self.how.targets_per_scan, p=weights / weights.sum())
+                found += [group[n] for n in drawn]
+        return found
 
     def _pseudo(
         self, scan: Scan, target: Pool, learnt: bool, random: np.random.Generator
@@ -243,15 +230,17 @@ class BackTranslation(Objective):
         tables = scan.tables
         if learnt:
             predicted = self._predicted(self.teacher, scan, target)
-            features = self._seen(scan, _matched(predicted, target), None)
+            features = self._seen(scan, _matched(predicted, target))
             tables = _tables(features)
         guesses = [
             np.stack([transport(f, t, p) for f, t, p in zip(row, tables, target.tables, strict=True)], axis=-1)
             for row in features
         ]
-        shown = self._seen(scan, _matched(guesses, target), random)
+        shown, kept = self._shown(scan, _matched(guesses, target), random)
         condition = settings.condition(target.acquisition, scan.acquisition, self.network.vocabulary)
-        truths = [np.stack([f[:, 0] for f in view.features], axis=-1) for view in scan.views]
+        truths = [
+            np.stack([f[same, 0] for f in view.features], axis=-1) for view, same in zip(scan.views, kept, strict=True)
+        ]
         return self._sampled(shown, truths, (target.clipped, scan.clipped), condition, random)
 
     def _real(
@@ -283,24 +272,33 @@ class BackTranslation(Objective):
                 found.append((inputs(parts, clipped, condition), truth[chosen]))
         return found
 
-    def _seen(
-        self, scan: Scan, rows: Sequence[np.ndarray], random: np.random.Generator | None
-    ) -> list[tuple[np.ndarray, ...]]:  # fmt: skip
-        """Features of each row, given as intensities (N, C), of each channel; moved a little if `random` is given."""
-        found = []
-        for view, values in zip(scan.views, rows, strict=True):
+    def _seen(self, scan: Scan, rows: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+        """Features of each row, given as intensities (N, C) of the scan's body, of each channel."""
+        return [
+            tuple(local_features(plane, view.where, scan.spacing_mm) for plane in _painted(np.zeros_like(i), view, v))
+            for i, view, v in zip(scan.images, scan.views, rows, strict=True)
+        ]
+
+    def _shown(
+        self, scan: Scan, rows: Sequence[np.ndarray], random: np.random.Generator
+    ) -> tuple[list[tuple[np.ndarray, ...]], list[np.ndarray]]:
+        """The same of pseudo-scans as the network meets scans: moved a little, with the body that they themselves show.
+
+        The second is bool (N,) of each row: which voxels of the scan's body these features, (M, F), are of.
+        """
+        found, kept = [], []
+        for image, view, values in zip(scan.images, scan.views, rows, strict=True):
             shift = np.zeros(view.where.ndim)
-            if random is not None and self.how.motion_mm:
+            if self.how.motion_mm:
                 shift[:2] = random.normal(0, self.how.motion_mm, 2) / np.array(scan.spacing_mm[:2])
-            planes = []
-            for c in range(values.shape[1]):
-                plane = np.zeros(view.where.shape, np.float32)
-                plane[view.where] = values[:, c]
-                if shift.any():
-                    plane = ndimage.shift(plane, shift, order=3, mode="nearest")
-                planes.append(local_features(plane, view.where, scan.spacing_mm))
-            found.append(tuple(planes))
-        return found
+            planes = _painted(image, view, values)
+            if shift.any():
+                planes = np.stack([ndimage.shift(plane, shift, order=3, mode="nearest") for plane in planes])
+            where = body(planes, scan.spacing_mm)
+            both = (view.where & where)[where]
+            found.append(tuple(local_features(plane, where, scan.spacing_mm)[both] for plane in planes))
+            kept.append(where[view.where])
+        return found, kept
 
     def _predicted(self, network: LocalContrast, scan: Scan, target: Pool) -> list[np.ndarray]:
         """Intensities (N, C) of each row of a scan under a target."""
@@ -338,19 +336,26 @@ class BackTranslation(Objective):
         )
 
     def _measure_inputs(self) -> None:
-        """Mean and deviation of what the network sees."""
+        """Mean, deviation and ends of what the network sees."""
         random = rng.generator("inputs", self.recipe.seed)
         rows = []
         for scan in self.scans:
-            for target in self._targets(scan)[:: max(1, len(self.scans) // 8)]:
+            for target in self._targets(scan):
                 condition = settings.condition(scan.acquisition, target.acquisition, self.network.vocabulary)
                 view = scan.views[int(random.integers(len(scan.views)))]
-                chosen = random.integers(len(view.features[0]), size=200)
+                chosen = random.integers(len(view.features[0]), size=_LOOKED_AT)
                 rows.append(inputs([f[chosen] for f in view.features], (scan.clipped, target.clipped), condition))
         seen = torch.from_numpy(np.concatenate(rows))
+        # Settings are few and exact; of features, single voxels are no guide.
+        ends = seen.min(0).values, seen.max(0).values
+        features = self.network.channels * len(FEATURES)
+        low, high = (np.quantile(seen[:, :features].numpy(), q, axis=0) for q in (_EXTREME, 1 - _EXTREME))
+        ends[0][:features], ends[1][:features] = torch.from_numpy(low), torch.from_numpy(high)
         for network in (self.network, self.teacher, self.average):
             network.mean.copy_(seen.mean(0))
             network.deviation.copy_(seen.std(0).clamp(min=0.05))
+            network.low.copy_(ends[0])
+            network.high.copy_(ends[1])
 
     def _validation(self, batch: Batch) -> Tensor:
         """Mean over the rows that differ in setting from a training scan."""
@@ -384,6 +389,13 @@ def _scan(volume: str, rows: Batch) -> Scan | None:
         volume, rows.subjects[0], rows.acquisitions[0], rows.spacings_mm[0], [rows.images[n] for n in kept], views,
         _tables([view.features for view in views]), clipped,
     )  # fmt: skip
+
+
+def _painted(image: np.ndarray, view: View, values: np.ndarray) -> np.ndarray:
+    """A copy of the image (C, *) with values (N, C) in the view's body."""
+    found = image.copy()
+    found[:, view.where] = values.T
+    return found
 
 
 def _partners(
@@ -425,21 +437,6 @@ def _matched(rows: Sequence[np.ndarray], target: Pool) -> list[np.ndarray]:
     return [
         np.stack([matched(row[:, c], own[c], table) for c, table in enumerate(target.tables)], axis=-1) for row in rows
     ]
-
-
-def _tail(predicted: np.ndarray | None, table: BandTable, clipped: bool) -> tuple[float, float, float, float]:
-    """Gain that brings the bulk of predictions to the pool's, where the stretch begins, its slope, the full scale."""
-    full = float(table.intensity[-1]) if clipped else math.inf
-    if predicted is None or not len(predicted):
-        return 1.0, float("inf"), 1.0, full
-    bulk = np.linspace(0.25, 0.9, 14)
-    ratio = np.interp(bulk, LEVELS, table.intensity) / np.maximum(np.quantile(predicted, bulk), 1e-3)
-    gain = float(np.clip(np.median(ratio), 0.8, 1.25))
-    start, bright = gain * np.quantile(predicted, [_BRIGHT, 0.99])
-    wanted = float(np.interp(0.99, LEVELS, table.intensity))
-    # What is clipped is clipped afterwards: nothing is pressed together.
-    slope = float(np.clip((wanted - start) / max(bright - start, 1e-3), 1.0, 2.0))
-    return gain, float(start), slope, full
 
 
 def _short(acquisition: Acquisition) -> str:
