@@ -13,7 +13,8 @@ from augengine.io.layouts import LAYOUTS
 from augengine.io.sources import SourceOptions
 from augengine.io.tissue import SCHEMES as TISSUE_SCHEMES
 from augengine.pipeline.cluster import connect, output_uri, user_errors
-from augengine.pipeline.ingest import ingest, plan_ingest
+from augengine.pipeline.ingest import ingest
+from augengine.pipeline.ingest_plan import plan_ingest
 from augengine.pipeline.units import Actors
 from augengine.prepare import Foreground, Preparation
 from augengine.report.console import report_steps, stage
