@@ -40,6 +40,7 @@ ADDED = {
     ("sweep",): ["--inline"],
     ("pseudo-label",): ["--inline"],
     ("phantom",): ["--matrix", "32", "--slices", "8", "--subjects", "12"],
+    ("jobs/ensembles.py",): ["--samples", "1,2"],
     ("jobs/evaluate.py",): ["--seeds", "1", "--steps", "2"],
 }
 # Values that take the place of those in the pages, by flag, and settings of a sweep.

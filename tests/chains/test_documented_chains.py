@@ -127,6 +127,9 @@ def test_promptable_counterfactuals(brats: Path) -> None:
 def test_ldm_seg(brats: Path) -> None:
     run_all(chain("002"), brats)
     assert cells(brats / "ldm_seg") == {"all → all"}
+    by_size = read(brats / "ldm_seg/ensembles.json")
+    assert {figure["samples"] for figure in by_size["figures"]} == {1, 2}
+    assert by_size["plateau"]["all → all"] in (1, 2)
     assert ("drawn", "label_frechet") in figures(brats / "table1")
 
 

@@ -26,6 +26,7 @@ from downstream.segmenters.ldm_seg import LdmSeg
 
 PROTOCOL = Protocol.model_validate(PROTOCOLS["phantom_brats"].model_dump() | {"name": "tiny", "classes": NESTED})
 SIZES = [1, 2, 4]
+SLOW = {"batch_size": 4, "learning_rate": 1e-3}
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Experiment]:
     roles = {"autoencoder": "label_autoencoder", "prior": "label_ldm", "control": "label_segmenter"}
     experiment = Experiment(
         PROTOCOL, write_rows(folder / "rows", rows), str(folder / "out"), seeds=2, steps=1, segmenter="ldm_seg",
-        recipes={role: recipe(case) for role, case in roles.items()},
+        recipes={role: recipe(case, optimiser=SLOW) for role, case in roles.items()},
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         defaults = LdmSeg.load.__func__.__kwdefaults__  # type: ignore[attr-defined]
