@@ -194,7 +194,8 @@ class Autoencoder(nn.Module):
 
     def _run(self, part: nn.Module, x: Tensor) -> Tensor:
         recomputed = self.spec.recompute and torch.is_grad_enabled()
-        out: Tensor = checkpoint(part, x, use_reentrant=False) if recomputed else part(x)
+        # Unchecked: on the dry run's fake tensors, group norms recompute their statistics in another type.
+        out: Tensor = checkpoint(part, x, use_reentrant=False, determinism_check="none") if recomputed else part(x)
         return out
 
 
