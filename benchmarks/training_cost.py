@@ -79,7 +79,7 @@ def cost(name: str) -> dict[str, Any]:
         spec, data = described(name, Path(folder))
         recipe = read_recipe(str(RECIPES / f"{name}.yaml"))
         rows = max(1, recipe.optimiser.batch_size // recipe.optimiser.accumulation)
-        seen = min(rows, 2)
+        seen = 1 if len(spec.image_size) == 3 else min(rows, 2)  # volumes fill the memory of a small machine
         batch = make_reader(data, recipe.data.rows("train"), recipe, spec, seen).batch(0)
         network = build(spec).train()
         measured = estimate(

@@ -13,8 +13,7 @@ from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.units import Actors
 from augengine.report.console import console, stage, table
 from downstream.ensemble_tables import FIGURES, PLOT, TABLE, write_by_size
-from downstream.ensembles import by_size, check_sizes
-from downstream.results import Plan
+from downstream.ensembles import by_size, check_sizes, sampled
 from downstream.tables import heading, main_metric
 
 SAMPLES, TOLERANCE = "1,2,5,10,20,30,40", 0.005
@@ -33,7 +32,7 @@ def ensembles(
     with user_errors():
         sizes = check_sizes([_whole(number) for number in parse_numbers(samples, "--samples")])
         uri = output_uri(evaluated, "evaluate")
-        plan = Plan.read(uri)
+        plan = sampled(uri)
         connect()
         spread = Actors(actors, cpus_per_actor, gpus_per_actor)
         with stage("predict") as progress:

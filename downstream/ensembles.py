@@ -87,10 +87,7 @@ def by_size(
         RunError: no evaluation, or one that did not end.
     """
     sizes = check_sizes(sizes)
-    plan, store = Plan.read(out), Store(out)
-    if plan.segmenter != LdmSeg.name:
-        raise ConfigError(f"the segmenter {LdmSeg.name} draws samples", found=plan.segmenter, where=store.uri,
-                          next_step=f"evaluate with --segmenter {LdmSeg.name} first")  # fmt: skip
+    plan, store = sampled(out), Store(out)
     trials = [trial for trial in plan.trials if trial["arm"] == ARM]
     tested = {
         str(cell): [(trial, chunk["chunk_id"]) for trial in trials for chunk in plan.tested(trial, cell)]
@@ -111,6 +108,15 @@ def by_size(
             figure for key in by_n[sizes[-1]] for figure in _compared(cell, key, {n: by_n[n][key] for n in sizes})
         ]
     return found
+
+
+def sampled(out: str) -> Plan:
+    """The plan of an evaluation of a segmenter that draws samples; raises as `by_size` does."""
+    plan = Plan.read(out)
+    if plan.segmenter != LdmSeg.name:
+        raise ConfigError(f"the segmenter {LdmSeg.name} draws samples", found=plan.segmenter, where=out,
+                          next_step=f"evaluate with --segmenter {LdmSeg.name} first")  # fmt: skip
+    return plan
 
 
 def check_sizes(sizes: Sequence[int]) -> list[int]:

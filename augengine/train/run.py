@@ -162,6 +162,17 @@ def _tell_end(recipe: Recipe, metrics: Mapping[str, float], progress: Progress) 
                  f"{recipe.steps} steps; another machine would reach other weights")  # fmt: skip
 
 
+def check_files(recipe: Recipe, num_workers: NumWorkers, parts: Mapping[str, str]) -> None:
+    """As `train` refuses a recipe and its parts whatever the data are; needs no Ray.
+
+    Raises:
+        ConfigError, CheckpointError: with the setting or the part's folder.
+    """
+    check_settings(recipe, num_workers)
+    for uri in resolve_parts(recipe, parts).values():
+        read_spec(uri)
+
+
 def check_settings(recipe: Recipe, num_workers: NumWorkers) -> None:
     """Refuse what no data can mend: a batch that does not divide among the workers, a tracker that is not installed,
     pretrained weights that are missing or of another network.
