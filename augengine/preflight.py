@@ -22,7 +22,7 @@ from augengine.io.sources import Source as Volume
 from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.choices import check_taken, check_targets, count_acquisitions
-from augengine.pipeline.ingest import IngestPlan
+from augengine.pipeline.ingest_plan import IngestPlan
 from augengine.pipeline.models import check_kind, check_models, check_scales, gate_files
 from augengine.pipeline.survey import Group, Scale, Source
 from augengine.pipeline.survey import survey as survey_rows

@@ -19,7 +19,8 @@ from augengine.pipeline.augment import AugmentSummary, augment
 from augengine.pipeline.cluster import connect
 from augengine.pipeline.early_stop import UnacceptableRunError
 from augengine.pipeline.forecast import output_bytes
-from augengine.pipeline.ingest import ingest, plan_ingest
+from augengine.pipeline.ingest import ingest
+from augengine.pipeline.ingest_plan import plan_ingest
 from augengine.pipeline.models import folders
 from augengine.pipeline.phantom import write_cohort
 from augengine.pipeline.resources import ACTOR_BYTES, check_disk, fit, waits_for

@@ -40,7 +40,7 @@ from augengine.io.layouts import open_layout
 from augengine.io.shards import to_table
 from augengine.io.sources import SourceOptions
 from augengine.metrics.intervals import bootstrap_interval
-from augengine.pipeline.ingest import plan_ingest
+from augengine.pipeline.ingest_plan import plan_ingest
 from augengine.policy.spec import Sampler
 from augengine.prepare import Preparation, prepare
 from augengine.records import Acquisition, Sample

@@ -12,6 +12,7 @@ import typer
 from augengine.commands.flags import parse_assignments, parse_numbers
 from augengine.errors import ConfigError
 from augengine.io.store import Store
+from augengine.io.subject_sites import sites_of
 from augengine.phantom.brain_cohort import BrainCohort
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.protocols import GE, SIEMENS
@@ -23,7 +24,7 @@ from augengine.train.config import Recipe, read_recipe
 from augengine.yaml_config import unknown_name
 from downstream.arms import ARMS, Extra, check_arms, default_arms, find_arms
 from downstream.experiment import Done, Experiment, run
-from downstream.joined import join, sites_of
+from downstream.joined import join
 from downstream.plots import write_plots
 from downstream.protocols import PROTOCOLS, Protocol, by_site, protocol
 from downstream.results import Plan, measure

@@ -1,9 +1,8 @@
-"""Real data sets, and a table of participants, in; one data set of all rows, each with its site, out."""
+"""Real data sets, and the sites of their subjects, in; one data set of all rows, each with its site, out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,10 +11,9 @@ from augengine.errors import DataError
 from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files, finish
 from augengine.io.labellers import LABELLERS, labellers
-from augengine.io.participants import NOTHING, Participants
-from augengine.io.shards import SCHEMA, iter_metadata, read_group
-from augengine.io.sources import SourceOptions
+from augengine.io.shards import SCHEMA, read_group
 from augengine.io.store import Store
+from augengine.io.subject_sites import subjects
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.rng import canonical_json, digest
 
@@ -73,34 +71,10 @@ class JoinWorker:
         return {FOLDER: table.set_column(column, SCHEMA.field("site"), pa.array(sites, pa.string()))}
 
 
-def sites_of(uris: Sequence[str], table: Path, column: str) -> dict[str, str]:
-    """Subject id to the value of a column of a table of participants (`participant_id`, with or without `sub-`).
-
-    Raises:
-        ConfigError: the table lacks a column, or says two things of one participant.
-        DataError: it says nothing of a subject.
-    """
-    rows = Participants.of(Path(), SourceOptions(participants=table, site_column=column)).rows
-    people = {person for uri in uris for person in _subjects(Store(uri))}
-    found = {person: rows.get(person.removeprefix("sub-"), {}).get(column, "").strip() for person in people}
-    unknown = sorted(person for person, site in found.items() if site.lower() in NOTHING)
-    if unknown:
-        raise DataError(
-            f"the table of participants must state '{column}' of every subject", found=f"nothing of {unknown[0]} and "
-            f"{len(unknown) - 1} others", where=str(table),
-            next_step="complete it, with the subject ids of the shards; or ingest with --site-column",
-        )  # fmt: skip
-    return found
-
-
-def _subjects(store: Store) -> set[str]:
-    return {row["subject_id"] for row in iter_metadata(store, dataset_files(store))}
-
-
 def _check_subjects(stores: Sequence[Store]) -> None:
     held: dict[str, str] = {}
     for store in stores:
-        for person in _subjects(store):
+        for person in subjects(store):
             if held.setdefault(person, store.uri) != store.uri:
                 raise DataError(
                     "a subject id stands in one data set, since two people may bear it", found=person,

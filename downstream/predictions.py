@@ -19,7 +19,7 @@ from augengine.io.store import Store
 from augengine.rng import digest
 from downstream.inventory import Inventory, Scanned, class_bits
 from downstream.protocols import Protocol
-from downstream.segmenters import load_segmenter
+from downstream.segmenters import Segmenter, load_segmenter
 
 SUBJECTS_PER_CHUNK = 8
 BATCH = 16
@@ -119,13 +119,25 @@ class PredictionWorker:
         if self.loaded[0] != spec["segmenter"]:  # units of one segmenter come one after the other
             self.loaded = (spec["segmenter"], load_segmenter(spec["segmenter"], self.device))
         segmenter = self.loaded[1]
-        columns = [name for name in SCHEMA.names if name != "label"]
         found = []
-        for batch in _batches(rows_of(Chunk.from_dict(spec["chunk"]), self.data, self.protocol, columns)):
-            images = segmenter.normalised([from_row({**row, "label": None}) for row in batch])
-            maps = bits(segmenter.predict(images), exclusive=self.protocol.exclusive)
-            found += [_map_row(row, one) for row, one in zip(batch, maps, strict=True)]
+        for batch, images in images_of(Chunk.from_dict(spec["chunk"]), self.data, self.protocol, segmenter):
+            found += map_rows(batch, segmenter.predict(images), self.protocol)
         return {MAPS: pa.Table.from_pylist(found, schema=PREDICTION_SCHEMA)}
+
+
+def images_of(
+    chunk: Chunk, data: str, protocol: Protocol, segmenter: Segmenter
+) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
+    """Rows of a chunk without labels, and their images as the segmenter takes them, batch by batch."""
+    columns = [name for name in SCHEMA.names if name != "label"]
+    for batch in _batches(rows_of(chunk, data, protocol, columns)):
+        yield batch, segmenter.normalised([from_row({**row, "label": None}) for row in batch])
+
+
+def map_rows(rows: Sequence[Mapping[str, Any]], probabilities: np.ndarray, protocol: Protocol) -> list[dict[str, Any]]:
+    """Rows of `PREDICTION_SCHEMA` of some rows' probabilities (B, R, *)."""
+    maps = bits(probabilities, exclusive=protocol.exclusive)
+    return [_map_row(row, one) for row, one in zip(rows, maps, strict=True)]
 
 
 def bits(probabilities: np.ndarray, *, exclusive: bool) -> np.ndarray:

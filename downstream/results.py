@@ -96,13 +96,13 @@ def measure(out: str, *, actors: Actors, progress: Progress | None = None, anew:
     folder = store.folder(MEASURES)
     if anew:
         folder.remove_all()
-    predictions, truths = (_maps(store.folder(name)) for name in (PREDICTIONS, TRUTH))
+    predictions, truths = (stored_maps(store.folder(name)) for name in (PREDICTIONS, TRUTH))
     units: dict[str, Unit] = {}
     for trial in plan.trials:
         for cell in plan.protocol.cells:
             for chunk in plan.tested(trial, cell):
                 name = prediction_id(trial["trial_id"], chunk["chunk_id"])
-                found = _one(predictions, name, store), _one(truths, chunk["chunk_id"], store)
+                found = one_of(predictions, name, store), one_of(truths, chunk["chunk_id"], store)
                 spec = {"predictions": f"{PREDICTIONS}/{found[0].name}", "truth": f"{TRUTH}/{found[1].name}"}
                 identity = (plan.protocol.classes, plan.protocol.metrics, SURFACES, *(part.sha256 for part in found))
                 units[name] = Unit(f"{name}-{digest(*identity, length=8)}", spec)
@@ -110,7 +110,7 @@ def measure(out: str, *, actors: Actors, progress: Progress | None = None, anew:
         list(units.values()), MeasureWorker, {"out": store, "protocol": plan.protocol}, folder, {"stage": MEASURES},
         actors=actors, progress=progress,
     )  # fmt: skip
-    scored = {name: _scored(folder, done.records[unit.unit_id]) for name, unit in units.items()}
+    scored = {name: scores_of(folder, done.records[unit.unit_id]) for name, unit in units.items()}
     scores: Scores = {}
     for trial in plan.trials:
         for cell in plan.protocol.cells:
@@ -121,12 +121,13 @@ def measure(out: str, *, actors: Actors, progress: Progress | None = None, anew:
     return scores
 
 
-def _maps(store: Store) -> dict[str, Part]:
+def stored_maps(store: Store) -> dict[str, Part]:
     """The file of class maps of every unit of a stage that has any."""
     return {unit_id: part for unit_id, record in read_records(store).items() for part in record.files.get(MAPS, ())}
 
 
-def _one(parts: Mapping[str, Part], unit_id: str, store: Store) -> Part:
+def one_of(parts: Mapping[str, Part], unit_id: str, store: Store) -> Part:
+    """The file of a unit; a `RunError` where it is missing."""
     if unit_id not in parts:
         raise RunError(
             "every prediction and truth that the plan names is stored", found=f"none of {unit_id}", where=store.uri,
@@ -135,8 +136,8 @@ def _one(parts: Mapping[str, Part], unit_id: str, store: Store) -> Part:
     return parts[unit_id]
 
 
-def _scored(folder: Store, record: Record) -> list[tuple[Measured, str, float]]:
-    """Scores of one unit, with the mean over classes of every metric and patient."""
+def scores_of(folder: Store, record: Record) -> list[tuple[Measured, str, float]]:
+    """Scores of one unit of `MeasureWorker`, with the mean over classes of every metric and patient."""
     rows = [row for part in record.files.get(SCORES, ()) for row in folder.parquet(part.name).read().to_pylist()]
     found = [((row["metric"], row["class"]), row["subject_id"], row["score"]) for row in rows]
     by_patient: dict[tuple[str, str], list[float]] = {}

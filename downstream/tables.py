@@ -12,7 +12,7 @@ from typing import Any
 
 from augengine.io.store import Store
 from augengine.metrics.intervals import Interval
-from downstream.protocols import BACKGROUND, Cell
+from downstream.protocols import BACKGROUND, Cell, Protocol
 from downstream.results import MEAN, Gain, GapClosed, Measured, Plan, Row, Scores, Shared, gains, gaps, shared, summary
 
 TABLES, RESULTS = "tables.md", "results.json"
@@ -33,13 +33,18 @@ _LOWER_IS_BETTER = {"hd95_mm", "lesion_hd95_mm", "false_positive_lesions"}
 
 def primary(plan: Plan) -> Measured:
     """The metric that gains and gaps are told in: mean lesion-wise Dice where it is measured, else mean Dice."""
-    return PRIMARY["lesion_dice" if "lesion_dice" in plan.protocol.metrics else "dice"]
+    return main_metric(plan.protocol)
+
+
+def main_metric(protocol: Protocol) -> Measured:
+    """As `primary`, of a protocol."""
+    return PRIMARY["lesion_dice" if "lesion_dice" in protocol.metrics else "dice"]
 
 
 def write_tables(plan: Plan, scores: Scores, out: str) -> dict[str, Any]:
     """Write `tables.md` and `results.json` into the experiment's folder; returns the latter."""
     main = {row: found for row, found in scores.items() if row.ratio == plan.ratio}
-    columns = _columns(plan)
+    columns = columns_of(plan.protocol)
     compared = {measured: gains(main, measured, plan, over_seeds=measured == primary(plan)) for measured in columns}
     told, closed = compared[primary(plan)], gaps(main, primary(plan), plan)
     curve, mixed = _curve(plan, scores), shared(main, primary(plan), plan)
@@ -70,12 +75,12 @@ def write_tables(plan: Plan, scores: Scores, out: str) -> dict[str, Any]:
     return results
 
 
-def _columns(plan: Plan) -> list[Measured]:
+def columns_of(protocol: Protocol) -> list[Measured]:
     """Every class of every metric, and the mean of those that a mean makes sense of."""
-    classes = list(plan.protocol.classes)
+    classes = list(protocol.classes)
     columns: list[Measured] = []
-    for metric in plan.protocol.metrics:
-        background = [BACKGROUND] if metric == "accuracy" and plan.protocol.exclusive else []
+    for metric in protocol.metrics:
+        background = [BACKGROUND] if metric == "accuracy" and protocol.exclusive else []
         columns += [(metric, name) for name in [*background, *classes]]
         columns += [(metric, MEAN)] if metric != "accuracy" else []
     return columns
@@ -84,19 +89,19 @@ def _columns(plan: Plan) -> list[Measured]:
 def _segmentation(plan: Plan, scores: Scores, compared: dict[Measured, list[Gain]]) -> Iterable[str]:
     """Paper 004's Table 3: one row per cell and arm."""
     order = {metric: n for n, metric in enumerate(("accuracy", "dice", "lesion_dice"))}
-    columns = sorted(_columns(plan), key=lambda c: order.get(c[0], len(order)))
+    columns = sorted(columns_of(plan.protocol), key=lambda c: order.get(c[0], len(order)))
     yield "## Segmentation by training and test domain"
     yield ""
     if any(metric.endswith("hd95_mm") for metric in plan.protocol.metrics):
         yield SURFACE_RULE
         yield ""
-    yield _line(["Training", "Test", "Arm", *(_heading(c) for c in columns)])
-    yield _line(["---"] * (3 + len(columns)))
+    yield line(["Training", "Test", "Arm", *(heading(c) for c in columns)])
+    yield line(["---"] * (3 + len(columns)))
     for cell in plan.protocol.cells:
         for row in _rows(scores, cell):
             stars = {c: _star(row, compared[c], c[0]) for c in columns}
             values = (_value(scores[row], c) + stars[c] for c in columns)
-            yield _line([cell.train, cell.test, row.arm, *values])
+            yield line([cell.train, cell.test, row.arm, *values])
     yield ""
     yield (
         "Mean ± deviation over test patients, of each patient's mean over seeds. \\* better, † worse than `real` in "
@@ -107,14 +112,14 @@ def _segmentation(plan: Plan, scores: Scores, compared: dict[Measured, list[Gain
 
 
 def _gain_table(found: Sequence[Gain], plan: Plan) -> Iterable[str]:
-    yield f"## Gains in {_heading(primary(plan))}"
+    yield f"## Gains in {heading(primary(plan))}"
     yield ""
-    yield _line(
+    yield line(
         ["Cell", "Arm", "against", "gain", "95 % over patients", "95 % over patients and seeds", "p", "p (Holm)"]
     )
-    yield _line(["---"] * 8)
+    yield line(["---"] * 8)
     for gain in found:
-        yield _line([
+        yield line([
             gain.cell, gain.arm, gain.against, f"{gain.difference.estimate:+.4f}", _interval(gain.difference),
             _interval(gain.with_seeds) if gain.with_seeds else "–", f"{gain.p:.3g}", f"{gain.p_holm:.3g}",
         ])  # fmt: skip
@@ -126,11 +131,11 @@ def _gap_table(found: Sequence[GapClosed]) -> Iterable[str]:
         return
     yield "## How much of the drop on the other domain is closed"
     yield ""
-    yield _line(["Cell", "drop of `real`", "95 %", "Arm", "share closed", "95 %"])
-    yield _line(["---"] * 6)
+    yield line(["Cell", "drop of `real`", "95 %", "Arm", "share closed", "95 %"])
+    yield line(["---"] * 6)
     for gap in found:
         share = ["no drop", ""] if gap.share is None else [f"{gap.share.estimate:.2f}", _interval(gap.share, 2)]
-        yield _line([gap.cell, f"{gap.drop.estimate:.4f}", _interval(gap.drop), gap.arm, *share])
+        yield line([gap.cell, f"{gap.drop.estimate:.4f}", _interval(gap.drop), gap.arm, *share])
     yield ""
 
 
@@ -141,10 +146,10 @@ def _shared_table(found: Sequence[Shared]) -> Iterable[str]:
     yield ""
     yield "Trained on real rows of both domains less trained on the test domain alone, for as many steps."
     yield ""
-    yield _line(["Training", "Test", "difference", "95 % over patients", "95 % over patients and seeds"])
-    yield _line(["---"] * 5)
+    yield line(["Training", "Test", "difference", "95 % over patients", "95 % over patients and seeds"])
+    yield line(["---"] * 5)
     for one in found:
-        yield _line([one.train, one.test, f"{one.difference.estimate:+.4f}", _interval(one.difference),
+        yield line([one.train, one.test, f"{one.difference.estimate:+.4f}", _interval(one.difference),
                      _interval(one.with_seeds)])  # fmt: skip
     yield ""
 
@@ -153,22 +158,22 @@ def _by_metric(plan: Plan, scores: Scores, compared: dict[Measured, list[Gain]])
     """Paper 002's Tables 2 and 3: one row per arm, mean ± deviation (p against `real`)."""
     names = list(plan.protocol.classes)
     for metric in plan.protocol.metrics:
-        columns = [column for column in _columns(plan) if column[0] == metric]
+        columns = [column for column in columns_of(plan.protocol) if column[0] == metric]
         for cell in plan.protocol.cells:
             rows = _rows(scores, cell)
             if len(rows) < 2:
                 continue
             yield f"## {_TITLES[metric]}: {cell}"
             yield ""
-            yield _line(["Arm", *(name for _, name in columns)])
-            yield _line(["---"] * (1 + len(columns)))
+            yield line(["Arm", *(name for _, name in columns)])
+            yield line(["---"] * (1 + len(columns)))
             for row in rows:
                 values = []
                 for column in columns:
                     gain = _against_real(row, compared[column])
                     p = "" if gain is None else f" ({gain.p_holm:.3f})" if gain.p_holm >= 0.001 else " (<0.001)"
                     values.append(_value(scores[row], column, with_sd=column[1] in (*names, BACKGROUND)) + p)
-                yield _line([row.arm, *values])
+                yield line([row.arm, *values])
             yield ""
 
 
@@ -187,10 +192,10 @@ def _curve_table(found: Sequence[Gain]) -> Iterable[str]:
         return
     yield "## Gain by added rows per real row"
     yield ""
-    yield _line(["Cell", "Arm", "ratio", "gain", "95 % over patients"])
-    yield _line(["---"] * 5)
+    yield line(["Cell", "Arm", "ratio", "gain", "95 % over patients"])
+    yield line(["---"] * 5)
     for gain in found:
-        yield _line([gain.cell, gain.arm, f"{gain.ratio:g}", f"{gain.difference.estimate:+.4f}",
+        yield line([gain.cell, gain.arm, f"{gain.ratio:g}", f"{gain.difference.estimate:+.4f}",
                      _interval(gain.difference)])  # fmt: skip
     yield ""
 
@@ -200,7 +205,8 @@ def _rows(scores: Scores, cell: Cell) -> list[Row]:
     return [row for row in scores if row.cell == str(cell)]
 
 
-def _heading(measured: Measured) -> str:
+def heading(measured: Measured) -> str:
+    """A column's title."""
     metric, name = measured
     return f"Mean {_TITLES[metric]}" if name == MEAN else f"{_TITLES[metric]} {name}"
 
@@ -230,5 +236,6 @@ def _interval(interval: Interval, digits: int = 4) -> str:
     return f"{interval.low:.{digits}f} … {interval.high:.{digits}f}"
 
 
-def _line(cells: Iterable[str]) -> str:
+def line(cells: Iterable[str]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(cells)} |"

@@ -15,7 +15,7 @@ from builders import GE, SIEMENS, lesion_sample, slice_sample, write_checkpoint,
 from augengine.errors import AugengineError
 from augengine.io.sources import Source, SourceOptions, Volume
 from augengine.load import Mixture, load_mixture
-from augengine.pipeline.ingest import IngestPlan
+from augengine.pipeline.ingest_plan import IngestPlan
 from augengine.pipeline.models import folders
 from augengine.preflight import Ready, check_files, check_folder, check_named, check_shards
 from augengine.prepare import Preparation

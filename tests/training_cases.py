@@ -105,6 +105,11 @@ _CASES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
          "data": {"content": "labels", "regions": NESTED}},
         {},
     ),
+    "photo_autoencoder": (
+        "autoencoder",
+        {"network": {**_VAE, "rgb": True, "design": "stable_diffusion", "middle_attention": True}, "autoencoding": {}},
+        {},
+    ),
     "segmenter": ("segmenter", {"network": _UNET, "data": {"regions": {"grey": ("grey",), "lesion": LESION}}}, {}),
     "segmenter_nested": ("segmenter", {"network": _UNET, "data": {"regions": NESTED}}, {}),
     "acquisition_predictor": ("acquisition_predictor", {"network": {"body": "resnet18", "width": 8, "norm_groups": 4}},

@@ -9,11 +9,12 @@ import typer
 
 from augengine.commands.flags import checked, parse_assignments, parse_numbers
 from augengine.io.labels import MaskGrid, parse_labels
-from augengine.io.layouts import LAYOUTS
+from augengine.io.layouts import LAYOUTS, check_root
 from augengine.io.sources import SourceOptions
 from augengine.io.tissue import SCHEMES as TISSUE_SCHEMES
 from augengine.pipeline.cluster import connect, output_uri, user_errors
-from augengine.pipeline.ingest import ingest, plan_ingest
+from augengine.pipeline.ingest import ingest
+from augengine.pipeline.ingest_plan import plan_ingest
 from augengine.pipeline.units import Actors
 from augengine.prepare import Foreground, Preparation
 from augengine.report.console import report_steps, stage
@@ -90,6 +91,8 @@ def ingest_command(
         )  # fmt: skip
         shares = parse_numbers(fractions, "--fractions")
         of_labelled = parse_numbers(labelled_fractions, "--labelled-fractions") if labelled_fractions else None
+        uri = output_uri(out, f"ingest-{root.resolve().name}")
+        check_root(root.expanduser(), layout)
         if not inline:
             connect()
         if preview:
@@ -102,7 +105,6 @@ def ingest_command(
             print_hint(plan.hint)
             print_unused(plan.unused, unused)
             return
-        uri = output_uri(out, f"ingest-{root.resolve().name}")
         with stage("ingest") as report:
             summary = ingest(
                 root, uri, layout=layout, options=options, preparation=preparation, split_seed=split_seed,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from augengine.commands.flags import CHECKPOINT_HELP, parse_checkpoints
+from augengine.io.subject_sites import sites_of
 from augengine.load import Mixture, load_mixture
 from augengine.pipeline.cluster import user_errors
 from augengine.pipeline.forecast import ROWS_DRAWN, Forecast, forecast
+from augengine.pipeline.site_rows import SiteRows, rows_by_site
 from augengine.pipeline.units import Actors
 from augengine.report.console import console, table
 
@@ -18,6 +22,11 @@ def plan_command(
     policy: Annotated[str, typer.Argument(help="Policy or mix file.")],
     data: Annotated[list[str], typer.Argument(help="Ingested data sets or folders of shards; a table for each.")],
     checkpoint: Annotated[str | None, typer.Option(help=f"{CHECKPOINT_HELP}; default: the policy's refs.")] = None,
+    site: Annotated[list[str] | None, typer.Option(help="Also count rows of these sites: --site A --site B.")] = None,
+    participants: Annotated[
+        Path | None, typer.Option(help="Table of participants that names the subjects' sites; all are counted.")
+    ] = None,
+    site_column: Annotated[str, typer.Option(help="Its column that does.")] = "site",
     run: Annotated[str | None, typer.Option(help="Finished run whose measured speed and row size are used.")] = None,
     rows_per_second: Annotated[float | None, typer.Option(min=1e-9, help="Speed of one actor, if known.")] = None,
     actors: Annotated[int, typer.Option(min=1, help="Actors of the run.")] = 2,
@@ -28,13 +37,16 @@ def plan_command(
     with user_errors():
         mixture = load_mixture(policy)
         spread, models = Actors(actors, num_gpus=gpus_per_actor), parse_checkpoints(checkpoint)
+        stated = None if participants is None else sites_of(data, participants, site_column)
         plans = {}
         for place in data:
             found = plans[place] = forecast(
                 mixture, place, models, actors=spread, rows_per_second=rows_per_second, run=run, rows_drawn=rows_drawn
             )
             of = f" on {place}" if len(data) > 1 else ""
-            table(f"plan of {mixture.name}{of}", ["", ""], _lines(found, mixture))
+            asked = site or participants
+            sites = rows_by_site(place, mixture, site or (), stated) if asked else {}
+            table(f"plan of {mixture.name}{of}", ["", ""], _lines(found, mixture, sites))
         if len(plans) > 1:
             outputs, size = (sum(getattr(p, name) for p in plans.values()) for name in ("outputs", "disk_bytes"))
             console.print(f"together: {outputs} outputs expected, {size / 2**20:.1f} MiB, in one run for each")
@@ -44,13 +56,17 @@ def plan_command(
             console.print("time: unknown, give --run (a finished run) or --rows-per-second")
 
 
-def _lines(found: Forecast, mixture: Mixture) -> list[tuple[str, object]]:
+def _lines(found: Forecast, mixture: Mixture, sites: Mapping[str, SiteRows]) -> list[tuple[str, object]]:
     hours = "" if found.gpu_hours is None else f"{found.gpu_hours:.3g}"
     return [
         ("rows in the data", found.source.rows),
         ("selected", found.source.selected),
         *((f"left out: {reason}", count) for reason, count in sorted(found.source.left_out.items())),
         (f"requested ({mixture.per_input} per input)", found.requested),
+        *(
+            (f"requested at {site}", f"{of.selected * mixture.per_input}, of {of.selected} of {of.rows} rows")
+            for site, of in sites.items()
+        ),
         *((f"requested of {m.name}", found.source.requested(m.name)) for m in mixture.members if mixture.mix),
         *((f"policy {name} takes no row", reason) for name, reason in found.idle.items()),
         *((f"skipped: {reason}", f"{n} of {found.drawn} drawn") for reason, n in sorted(found.skipped.items())),

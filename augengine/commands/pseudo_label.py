@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from augengine.diffusion.checkpoint import read_spec
 from augengine.pipeline.cluster import connect, output_uri, user_errors
-from augengine.pipeline.pseudo_labels import pseudo_label
+from augengine.pipeline.pseudo_labels import check_labeller, pseudo_label
 from augengine.pipeline.units import Actors
 from augengine.report.console import console, stage
 
@@ -22,9 +23,11 @@ def pseudo_label_command(
 ) -> None:
     """Label every row by a segmenter, with its confidence; running the same command again does what is missing."""
     with user_errors():
+        uri = output_uri(out, "pseudo-labels")
+        check_labeller(read_spec(segmenter), segmenter)
         if not inline:
             connect()
         spread = Actors(actors, num_gpus=gpus_per_actor, inline=inline)
         with stage("pseudo-label") as report:
-            found = pseudo_label(data, segmenter, output_uri(out, "pseudo-labels"), actors=spread, progress=report)
+            found = pseudo_label(data, segmenter, uri, actors=spread, progress=report)
         console.print(f"data set: {found}")

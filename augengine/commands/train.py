@@ -12,7 +12,7 @@ from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.report.console import console, stage, table
 from augengine.train.config import read_recipe, starting_level
 from augengine.train.preview import preview
-from augengine.train.run import train
+from augengine.train.run import check_files, train
 from augengine.train.workers import bounds
 
 
@@ -37,6 +37,7 @@ def train_command(
             table(f"{asked.name}, dry run", ["", ""], preview(asked, data, bounds(count)[0], parts))
             return
         uri = output_uri(out, asked.name)
+        check_files(asked, count, parts)
         connect()
         with stage("train"):
             checkpoint = train(

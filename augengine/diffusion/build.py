@@ -33,7 +33,7 @@ def build(spec: ModelSpec, seed: int = 0, parts: Mapping[str, nn.Module] | None 
 def _build(spec: ModelSpec, parts: Mapping[str, nn.Module] | None = None) -> nn.Module:
     network, dims = spec.network, spec.spatial_dims
     if isinstance(network, AutoencoderSpec):
-        return Autoencoder(network, spec.content_channels, dims)
+        return Autoencoder(network, spec.content_channels, dims, of_images=spec.content == "image")
     if isinstance(network, SegmenterSpec):
         return Segmenter(network, len(spec.channels), spec.outputs, dims, spec.intensity)
     if isinstance(network, PredictorSpec):
@@ -51,7 +51,7 @@ def _build(spec: ModelSpec, parts: Mapping[str, nn.Module] | None = None) -> nn.
     channels, size = spec.content_channels, spec.image_size
     if (autoencoder := parts.get("autoencoder")) is not None:
         assert isinstance(autoencoder, Autoencoder)
-        channels, size = autoencoder.spec.latent_channels, autoencoder.latent_size(size)
+        channels, size = autoencoder.latent_channels, autoencoder.latent_size(size)
     inputs = {"planes": spec.planes, "classes": len(spec.classes)}
     if isinstance(network, DiTSpec):
         return GenerativeNetwork(DiTDenoiser(network, channels, **inputs, image_size=size), parts)

@@ -145,7 +145,7 @@ def generate(
     size, autoencoder = tuple(size or generator.spec.image_size), generator.network.autoencoder
     shape = (generator.spec.content_channels, *size)
     if autoencoder is not None:
-        shape = (autoencoder.spec.latent_channels, *autoencoder.latent_size(size))
+        shape = (autoencoder.latent_channels, *autoencoder.latent_size(size))
     rows = len(seeds) if isinstance(seeds, Sequence) else len(seeds.seeds)
     blank = torch.zeros(rows, len(generator.spec.channels), *size, device=generator.device)
     wanted = _surrounded(generator, wanted, blank, blank[:, :1])

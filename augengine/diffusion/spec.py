@@ -91,6 +91,7 @@ class ModelSpec(Strict):
         selection_hashes: subjects whose validation loss chose the weights among those of several steps.
         donor_hashes: subjects that augmented training rows borrowed from.
         teachers: sha256 of the models that made, judged or labelled training rows; those of older models are unknown.
+        pretrained: sha256 of weights that training began from and others made; whom those saw, nothing here knows.
         manufacturers: whose scans trained it or its parts, in the normal form; None if some row did not say.
         untrained_seed: nobody trained it: the weights, those of the parts too, were drawn at random from this seed
             (`checkpoint.untrained`). None: it was trained.
@@ -119,6 +120,7 @@ class ModelSpec(Strict):
     selection_hashes: tuple[str, ...] = ()
     donor_hashes: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ()
+    pretrained: str | None = None
     manufacturers: tuple[str, ...] | None = None
     untrained_seed: int | None = None
     metrics: dict[str, float] = Field(default_factory=dict)

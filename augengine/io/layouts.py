@@ -36,10 +36,7 @@ def open_layout(root: Path, layout: str, options: SourceOptions) -> tuple[Reader
         ConfigError: an unknown layout, or options that the layout cannot obey.
         DataError: no such folder, or nothing of this layout in it.
     """
-    if layout not in LAYOUTS:
-        raise unknown_name("layout", layout, LAYOUTS, "--layout")
-    if not root.is_dir():
-        raise DataError("the data must be a folder", where=str(root), next_step="check the path")
+    check_root(root, layout)
     name = detect(root, options) if layout == "auto" else layout
     reader = READERS[name](root, options)
     listing = reader.listing()
@@ -49,6 +46,14 @@ def open_layout(root: Path, layout: str, options: SourceOptions) -> tuple[Reader
             next_step=f"check the path, or state another --layout ({', '.join(READERS)})",
         )  # fmt: skip
     return reader, listing
+
+
+def check_root(root: Path, layout: str) -> None:
+    """Refuse what is known before anything is listed: an unknown layout, no such folder."""
+    if layout not in LAYOUTS:
+        raise unknown_name("layout", layout, LAYOUTS, "--layout")
+    if not root.is_dir():
+        raise DataError("the data must be a folder", where=str(root), next_step="check the path")
 
 
 def detect(root: Path, options: SourceOptions) -> str:

@@ -286,6 +286,8 @@ class Recipe(Strict):
     Attributes:
         parts: models that this one is built on and keeps frozen, by role: folder of the checkpoint, or null where
             the command line gives it.
+        pretrained: local folder of Stable Diffusion's autoencoder, as diffusers writes it, whose weights training
+            starts from; with `steps: 0` they stay as they are.
         intensity: which intensity ranges its rows have and what the network makes of them, a section or the name of a
             published setting (see `augengine.diffusion.intensity_spec`); the 10th and 99th percentile by default.
         condition_dropout: share of rows trained without a condition, for classifier-free guidance.
@@ -302,6 +304,7 @@ class Recipe(Strict):
     seed: int = Field(default=0, ge=0)
     network: NetworkSpec
     parts: dict[str, str | None] = Field(default_factory=dict)
+    pretrained: str | None = Field(default=None, exclude_if=unset)
     diffusion: DiffusionSpec | None = None
     structure: StructureRecipe | None = None
     mask: MaskRecipe | None = None
@@ -315,7 +318,7 @@ class Recipe(Strict):
     optimiser: OptimiserRecipe
     loss: LossRecipe = Field(default_factory=LossRecipe)
     condition_dropout: float = Field(default=0.15, ge=0, lt=1)
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=0)
     best_checkpoint: BestCheckpointRecipe | None = Field(default=None, exclude_if=unset)
     max_minutes: float | None = Field(default=None, gt=0)
     hardware: HardwareRecipe = Field(default_factory=HardwareRecipe)
@@ -332,8 +335,8 @@ class Recipe(Strict):
 
     @property
     def digest(self) -> str:
-        """Identity of everything in the recipe but where its parts lie."""
-        return rng.digest(self.model_dump(mode="json", exclude={"parts": True}))
+        """Identity of everything in the recipe but where its parts and pretrained weights lie."""
+        return rng.digest(self.model_dump(mode="json", exclude={"parts": True, "pretrained": True}))
 
 
 # Network bodies and parts of each kind; a part in brackets may be left out.
@@ -397,6 +400,8 @@ def check(recipe: Recipe) -> None:
         (recipe.mask is None or kind == "painter", "only kind painter takes the section mask"),
         ((recipe.autoencoding is not None) == (kind == "autoencoder"),
          "kind autoencoder, and only it, has a section autoencoding"),
+        (recipe.pretrained is None or (network.body == "autoencoder_kl" and network.design == "stable_diffusion"),
+         "pretrained goes with network.design stable_diffusion"),
         ("features" not in recipe.parts or data.content == "image", "the part features sees images, not label maps"),
         (recipe.autoencoding is None or (recipe.autoencoding.perceptual_weight > 0) == ("features" in recipe.parts),
          "autoencoding.perceptual_weight and the part features (a segmenter) go together"),

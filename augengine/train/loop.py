@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from augengine import rng
+from augengine.diffusion.autoencoder import Autoencoder
 from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import load_model, save_generator
 from augengine.diffusion.ema import Ema
@@ -54,7 +55,11 @@ def train_worker(config: dict[str, Any]) -> None:
     out, hardware, lead = Store.at(config["out"]), recipe.hardware, rank == 0
 
     parts = {role: load_model(uri).network for role, uri in config["parts"].items()}
-    objective = make_objective(recipe, spec, build(spec, recipe.seed, parts or None), parts).to(device).train()
+    network = build(spec, recipe.seed, parts or None)
+    if config["pretrained"] is not None:
+        assert isinstance(network, Autoencoder)  # `Recipe` sees to it
+        network.start_from(config["pretrained"])
+    objective = make_objective(recipe, spec, network, parts).to(device).train()
     reader = make_reader(config["data"], recipe.data.rows("train"), recipe, spec, recipe.optimiser.batch_size)
     stream = objective.begin(reader)
     if hardware.channels_last:
@@ -167,7 +172,9 @@ def train_worker(config: dict[str, Any]) -> None:
         objective.eval().finish(_some_batches(reader))
         weights = whole(objective.network.state_dict(), keep=lead)
     if log is not None:
-        final = {"steps": float(progress.step), "train_seconds": progress.elapsed_s, "loss": log.metrics.loss}
+        final = {"steps": float(progress.step), "train_seconds": progress.elapsed_s}
+        if progress.step:
+            final["loss"] = log.metrics.loss
         if len(progress.worlds) > 1:
             final["worker_changes"] = len(progress.worlds) - 1.0
         if stopped_early:
@@ -248,7 +255,7 @@ class _Clock:
 
     def fraction_local(self, step: int) -> float:
         """Done share by this worker's own clock."""
-        done = step / self.recipe.steps
+        done = step / self.recipe.steps if self.recipe.steps else 1.0
         if self.recipe.max_minutes is None:
             return done
         return max(done, self.elapsed_s / (60 * self.recipe.max_minutes))

@@ -72,6 +72,9 @@ def model_spec(
             raise unknown_name("label", label, found.labels, recipe.name)
     if data.context and len(found.image_size) == 3:
         raise ConfigError("data.context is for slices, and these rows are volumes", found=list(data.context))
+    if getattr(recipe.network, "design", None) == "stable_diffusion" and len(found.image_size) == 3:
+        raise ConfigError("network.design stable_diffusion is for slices, and these rows are volumes",
+                          found=recipe.name, next_step="ingest without --volumes")  # fmt: skip
     uses_labels = regions or data.lesion or mask or recipe.structure
     spec = ModelSpec(
         kind=recipe.kind,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -12,6 +13,8 @@ import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from augengine.diffusion import stable_diffusion_vae
+from augengine.diffusion.autoencoder import AutoencoderSpec
 from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import SPEC, read_spec
 from augengine.diffusion.spec import ModelSpec
@@ -84,6 +87,9 @@ def train(
     part_uris = resolve_parts(recipe, parts or {})
     chosen_by = validation_rows(recipe, data)
     spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in part_uris.items()}, chosen_by)
+    pretrained = None if recipe.pretrained is None else str(Path(recipe.pretrained).expanduser().resolve())
+    if pretrained is not None:
+        spec = spec.model_copy(update={"pretrained": stable_diffusion_vae.sha256(pretrained)})
     _claim(out, recipe, found, spec, data, progress)
     if out.exists(f"checkpoint/{SPEC}"):
         progress(f"{recipe.name}: already trained, {checkpoint_uri}")
@@ -106,7 +112,8 @@ def train(
         train_worker,
         train_loop_config={
             "recipe": recipe.model_dump(mode="json"), "spec": spec.model_dump(mode="json"),
-            "data": data, "out": out, "threads": threads, "parts": part_uris, "local": num_workers == 0,
+            "data": data, "out": out, "threads": threads, "parts": part_uris, "pretrained": pretrained,
+            "local": num_workers == 0,
         },
         scaling_config=ScalingConfig(
             num_workers=(least, most) if least < most else most,
@@ -156,14 +163,34 @@ def _tell_end(recipe: Recipe, metrics: Mapping[str, float], progress: Progress) 
                  f"{recipe.steps} steps; another machine would reach other weights")  # fmt: skip
 
 
+def check_files(recipe: Recipe, num_workers: NumWorkers, parts: Mapping[str, str]) -> None:
+    """As `train` refuses a recipe and its parts whatever the data are; needs no Ray.
+
+    Raises:
+        ConfigError, CheckpointError: with the setting or the part's folder.
+    """
+    check_settings(recipe, num_workers)
+    for uri in resolve_parts(recipe, parts).values():
+        read_spec(uri)
+
+
 def check_settings(recipe: Recipe, num_workers: NumWorkers) -> None:
-    """Refuse what no data can mend: a batch that does not divide among the workers, a tracker that is not installed.
+    """Refuse what no data can mend: a batch that does not divide among the workers, a tracker that is not installed,
+    pretrained weights that are missing or of another network.
 
     Raises:
         ConfigError: with the setting.
     """
     check_shares(num_workers, recipe.optimiser.batch_size)
     check_trackers(recipe.trackers)
+    if recipe.pretrained is not None:
+        assert isinstance(recipe.network, AutoencoderSpec)  # `Recipe` sees to it
+        stable_diffusion_vae.check(recipe.pretrained, recipe.network.diffusers)
+    elif not recipe.steps:
+        raise ConfigError(
+            "a training of no steps takes the weights that it is given", found="steps 0 without pretrained",
+            where=recipe.name, next_step="give --set pretrained=FOLDER, or steps",
+        )  # fmt: skip
 
 
 def _tell_memory(recipe: Recipe, found: Survey, progress: Progress) -> None:
@@ -201,7 +228,8 @@ def _claim(
             found.rows, found.subjects, found.channels, found.image_size, *found.intensity.identity, *mixture
         ),
         "content": [content_digest(store, dataset_files(store)) for store in map(Store.at, data)],
-        "parts": {role: part.sha256 for role, part in spec.parts.items()},
+        "parts": {role: part.sha256 for role, part in spec.parts.items()}
+        | ({} if spec.pretrained is None else {"pretrained": spec.pretrained}),
     }  # fmt: skip
     if out.exists("run.json"):
         before = out.read_json("run.json")

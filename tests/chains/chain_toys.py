@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from chain_commands import ROOT, Command, run, section
 
+from augengine.diffusion.autoencoder import AutoencoderSpec
 from augengine.yaml_config import Document
 
 # Of every recipe, and of its network by body and kind: `--set` of the same keys would do it.
@@ -39,6 +40,7 @@ ADDED = {
     ("sweep",): ["--inline"],
     ("pseudo-label",): ["--inline"],
     ("phantom",): ["--matrix", "32", "--slices", "8", "--subjects", "12"],
+    ("jobs/ensembles.py",): ["--samples", "1,2"],
     ("jobs/evaluate.py",): ["--seeds", "1", "--steps", "2"],
 }
 # Values that take the place of those in the pages, by flag, and settings of a sweep.
@@ -158,6 +160,17 @@ def phantom(disk: Path, name: str, layout: str, *flags: str) -> Path:
     size = ["--matrix", "32", "--slices", "8"]
     assert run([".venv/bin/augengine", "phantom", layout, "--out", str(root), *size, *flags]) == 0
     return root
+
+
+def stable_diffusion_vae(folder: Path) -> None:
+    """Weights as diffusers writes them, of an autoencoder as small as the recipes of a `toy_project`."""
+    from diffusers import AutoencoderKL
+
+    network = Document.read(ROOT / "jobs/recipes/pcf_vae_paper.yaml")
+    for assignment in BODIES["autoencoder_kl"]:
+        if assignment.startswith("network."):
+            network.override(assignment)
+    AutoencoderKL(**AutoencoderSpec.model_validate(network.data["network"]).diffusers).save_pretrained(folder)
 
 
 def hide_masks(root: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from chain_commands import PAGES, commands
-from chain_toys import CHAINS, EXCEPTIONS, chain, hide_masks, phantom, run_all, toy_project
+from chain_toys import CHAINS, EXCEPTIONS, chain, hide_masks, phantom, run_all, stable_diffusion_vae, toy_project
 
 VENDOR_CELLS = ("Both → Both", "GE → GE", "GE → Siemens", "Siemens → Siemens", "Siemens → GE")
 
@@ -111,9 +111,11 @@ def test_mask_ablated_training(brats: Path) -> None:
 
 @pytest.mark.long
 def test_promptable_counterfactuals(brats: Path) -> None:
+    stable_diffusion_vae(brats / "sd-vae-ft-ema")
     run_all(chain("000"), brats)
     assert cells(brats / "pcf") == {"all → all"}
     assert ("moved_dit", "ssim") in figures(brats / "moved")
+    assert read(brats / "pcf_dit_paper/checkpoint/model.json")["parts"]["autoencoder"]["pretrained"]
     for folder in ("prompts_unet", "prompts_dit"):
         found = figures(brats / folder)
         assert [run for run, measure in found if measure == "void_fraction"] == [
@@ -125,6 +127,9 @@ def test_promptable_counterfactuals(brats: Path) -> None:
 def test_ldm_seg(brats: Path) -> None:
     run_all(chain("002"), brats)
     assert cells(brats / "ldm_seg") == {"all → all"}
+    by_size = read(brats / "ldm_seg/ensembles.json")
+    assert {figure["samples"] for figure in by_size["figures"]} == {1, 2}
+    assert by_size["plateau"]["all → all"] in (1, 2)
     assert ("drawn", "label_frechet") in figures(brats / "table1")
 
 

@@ -11,9 +11,10 @@ from augengine.errors import ConfigError, DataError
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
+from augengine.io.subject_sites import sites_of
 from augengine.pipeline.units import INLINE
 from downstream.inventory import take_inventory
-from downstream.joined import join, sites_of
+from downstream.joined import join
 from downstream.protocols import PROTOCOLS, by_site
 
 TISSUES = {"fat": 1, "fibroglandular": 2}

@@ -13,7 +13,7 @@ from augengine.geometry import same_grid
 from augengine.io.layouts import open_layout
 from augengine.io.sources import SourceOptions
 from augengine.io.walk import walk
-from augengine.pipeline.ingest import plan_ingest
+from augengine.pipeline.ingest_plan import plan_ingest
 
 GREY = {"labels": {"grey": 1}, "mask": "*_gmseg-manual.nii.gz"}
 # Scanner: vendor, model, and TR, TE (ms), flip angle (degrees) of acq-MToff and acq-T1w, copied from the sidecars.

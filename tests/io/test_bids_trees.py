@@ -8,7 +8,7 @@ from typing import Any
 
 from augengine.errors import AugengineError
 from augengine.io.sources import SourceOptions
-from augengine.pipeline.ingest import IngestPlan, plan_ingest
+from augengine.pipeline.ingest_plan import IngestPlan, plan_ingest
 
 ENTITIES = (
     "acq-a", "acq-b", "run-1", "run-02", "ce-gd", "echo-1", "part-mag", "part-phase", "inv-2", "space-MNI", "desc-x",

@@ -11,7 +11,7 @@ from augengine.errors import ConfigError, DataError
 from augengine.io.labels import parse_labels
 from augengine.io.layouts import detect, open_layout
 from augengine.io.sources import SourceOptions
-from augengine.pipeline.ingest import plan_ingest
+from augengine.pipeline.ingest_plan import plan_ingest
 from augengine.records import Sample
 
 OLD, NEW = ("t1", "t1ce", "t2", "flair"), ("t1n", "t1c", "t2w", "t2f")

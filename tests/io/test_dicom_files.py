@@ -21,7 +21,7 @@ from augengine.errors import DataError
 from augengine.io.dicom_header import looks_like_dicom
 from augengine.io.layouts import open_layout
 from augengine.io.sources import SourceOptions
-from augengine.pipeline.ingest import plan_ingest
+from augengine.pipeline.ingest_plan import plan_ingest
 
 
 @pytest.mark.parametrize("name", ["s{:03d}.dcm", "IM{:03d}"])

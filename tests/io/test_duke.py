@@ -12,7 +12,7 @@ from augengine.errors import ConfigError, DataError
 from augengine.io.duke_tables import clinical_by_patient, clinical_differences, legend
 from augengine.io.layouts import open_layout
 from augengine.io.sources import Source, SourceOptions
-from augengine.pipeline.ingest import plan_ingest
+from augengine.pipeline.ingest_plan import plan_ingest
 from augengine.records import Acquisition, Sample
 
 PATIENT = "Breast_MRI_007"

@@ -11,7 +11,8 @@ from reading import read_all, scanned
 from augengine.errors import ConfigError, DataError
 from augengine.io.layouts import open_layout
 from augengine.io.sources import Reader, Source, SourceOptions
-from augengine.pipeline.ingest import ingest, plan_ingest
+from augengine.pipeline.ingest import ingest
+from augengine.pipeline.ingest_plan import plan_ingest
 from augengine.pipeline.units import INLINE
 
 V2 = {

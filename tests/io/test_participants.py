@@ -8,7 +8,7 @@ from bids_files import put
 from augengine.errors import ConfigError, DataError
 from augengine.io.participants import Participants
 from augengine.io.sources import Source, SourceOptions
-from augengine.pipeline.ingest import plan_ingest
+from augengine.pipeline.ingest_plan import plan_ingest
 
 HEADER = "participant_id\tperson\thospital\n"
 

@@ -7,7 +7,7 @@ from mri_files import block, write_nifti
 
 from augengine.io.sources import Source, SourceOptions
 from augengine.io.time_points import time_points
-from augengine.pipeline.ingest import plan_ingest
+from augengine.pipeline.ingest_plan import plan_ingest
 from augengine.report.console import console
 from augengine.report.ingest_report import print_hint
 

@@ -16,7 +16,7 @@ from augengine.io.sources import SourceOptions
 from augengine.io.tissue import SCHEMES
 from augengine.phantom.brain_cohort import BrainCohort
 from augengine.phantom.write_brats import write_brats_subject
-from augengine.pipeline.ingest import plan_ingest
+from augengine.pipeline.ingest_plan import plan_ingest
 
 CASE, SHAPE = "BraTS2021_00000", (12, 10, 6)
 

@@ -8,7 +8,9 @@ from mri_files import block, write_nifti
 
 from augengine.errors import ConfigError, RunError
 from augengine.io.sources import Scanned, SourceOptions
-from augengine.pipeline.ingest import ingest, plan_ingest, scan_entry
+from augengine.pipeline.ingest import ingest
+from augengine.pipeline.ingest_plan import plan_ingest
+from augengine.pipeline.ingest_scan import scan_entry
 from augengine.pipeline.units import INLINE
 from augengine.report.console import console
 from augengine.report.ingest_report import print_preview, print_unused

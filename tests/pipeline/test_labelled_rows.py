@@ -19,7 +19,7 @@ from augengine.load import LoadedPolicy, load_mixture, load_policy
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.write import write
 from augengine.pipeline.augment import augment
-from augengine.pipeline.ingest import plan_ingest
+from augengine.pipeline.ingest_plan import plan_ingest
 from augengine.pipeline.survey import survey
 from augengine.pipeline.units import INLINE
 

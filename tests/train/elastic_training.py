@@ -1,14 +1,14 @@
-"""An elastic training on a cluster of two nodes, of which one dies: for `test_elastic_workers`.
+"""An elastic training on a cluster where a node dies, or one joins: for `test_elastic_workers`.
 
-python tests/train/elastic_training.py FOLDER
+python tests/train/elastic_training.py dies|joins FOLDER
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ray
@@ -28,29 +28,35 @@ def worlds(out: Path, newest: int = 1) -> list[int]:
     return list(found[-newest]) if len(found) >= newest else []
 
 
-def main(folder: Path) -> None:
+def main(what: str, folder: Path) -> None:
     """Prints what the run said and, as JSON, the numbers of workers that it had."""
     data, out = write_rows(folder / "data", samples_of()), folder / "run"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **QUIET})
-    node = cluster.add_node(num_cpus=1)
+    node = cluster.add_node(num_cpus=1) if what == "dies" else None
     ray.init(address=cluster.address, log_to_driver=False)
     training.RESIZE_S = 1.0
 
-    def disturb() -> None:
-        while worlds(out, newest=2) != [2]:  # Ray knows this one, and goes on from it
-            time.sleep(0.1)
-        cluster.remove_node(node, allow_graceful=False)
-
-    threading.Thread(target=disturb, daemon=True).start()
     asked = recipe(
         "segmenter", steps=STEPS, optimiser={"batch_size": 4, "learning_rate": 1e-3}, checkpoint_minutes=0.05,
         hardware={"precision": "float32"}, data={**recipe("segmenter").data.model_dump(), "validation_rows": 0},
     )  # fmt: skip
-    training.train(asked, data, str(out), num_workers=(1, 2), use_gpu=False, threads_per_worker=1)
+
+    def run() -> None:
+        training.train(asked, data, str(out), num_workers=(1, 2), use_gpu=False, threads_per_worker=1)
+
+    with ThreadPoolExecutor(1) as pool:  # nodes start in the main thread alone
+        running = pool.submit(run)
+        while worlds(out, newest=2) != [1 if node is None else 2] and not running.done():
+            time.sleep(0.1)  # until there is a checkpoint that Ray knows and goes on from
+        if node is None:
+            cluster.add_node(num_cpus=1, object_store_memory=QUIET["object_store_memory"])
+        else:
+            cluster.remove_node(node, allow_graceful=False)
+        running.result()
     print(json.dumps(worlds(out)))  # noqa: T201
     ray.shutdown()
     cluster.shutdown()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""Elastic trainings: what is refused, and one that goes on with one worker when a node dies."""
+"""Elastic trainings: what is refused, and some that go on with fewer workers when a node dies, or more as one joins."""
 
 from __future__ import annotations
 
@@ -34,19 +34,20 @@ def test_every_number_of_workers_divides_the_batch() -> None:
 
 
 @pytest.mark.long
-def test_a_training_goes_on_with_the_workers_that_there_are(tmp_path: Path) -> None:
-    """Two nodes of one CPU each, of which one dies."""
+@pytest.mark.parametrize(("what", "workers"), [("dies", [2, 1]), ("joins", [1, 2])])
+def test_a_training_goes_on_with_the_workers_that_there_are(what: str, workers: list[int], tmp_path: Path) -> None:
+    """Two nodes of one CPU each, of which one dies; or one, which another joins."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     # A Ray of its own, which no other one looks for; sockets below its folder allow no long path.
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as own:
         mine = {"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": own}
         done = subprocess.run(
-            [sys.executable, "tests/train/elastic_training.py", str(tmp_path)], cwd=ROOT, text=True, timeout=400,
+            [sys.executable, "tests/train/elastic_training.py", what, str(tmp_path)], cwd=ROOT, text=True, timeout=400,
             env={**kept, **mine}, capture_output=True, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     lines = done.stdout.splitlines()
-    assert json.loads(lines[-1]) == [2, 1]
+    assert json.loads(lines[-1]) == workers
     assert any(line.endswith("1 to 2 workers") for line in lines)
     assert any("where it changes, another run reaches other weights" in line for line in lines)
     assert any("changes of the number of workers on the way: 1;" in line for line in lines)

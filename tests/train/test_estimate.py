@@ -10,6 +10,7 @@ from diffusers import DiTTransformer2DModel
 from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
+from augengine.diffusion.autoencoder import Autoencoder, AutoencoderSpec
 from augengine.train.estimate import describe, estimate
 from augengine.train.precision import Precision
 
@@ -153,3 +154,15 @@ def test_saved_bytes_are_those_of_a_real_pass() -> None:
     inputs = [torch.zeros(2, 1, 32, 32), torch.zeros(2, dtype=torch.long)]
     assert estimate(network, inputs, rows=2, precision=FLOAT32).activation_bytes == pytest.approx(real, rel=0.01)
     assert result.requires_grad
+
+
+def test_activations_that_are_computed_again_cost_another_forward_pass() -> None:
+    spec = AutoencoderSpec(channels=(8, 16), latent_channels=2, res_blocks=1, norm_groups=4)
+    x, precision = torch.zeros(2, 1, 16, 16), Precision("bfloat16", CPU)
+    kept, again = (
+        estimate(Autoencoder(spec.model_copy(update={"recompute": on}), 1, 2), [x], rows=2, precision=precision)
+        for on in (False, True)
+    )
+    assert kept.forward_flops == again.forward_flops
+    assert kept.training_flops < again.training_flops <= kept.training_flops + again.forward_flops
+    assert again.activation_bytes < kept.activation_bytes / 2

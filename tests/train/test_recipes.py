@@ -78,6 +78,7 @@ MODELS = {
     "pcf_unet": ("counterfactual", set()),
     "pcf_dit": ("counterfactual", {"autoencoder"}),
     "pcf_vae": ("autoencoder", set()),
+    "pcf_vae_paper": ("autoencoder", set()),
     "seg_m1": ("painter", set()),
     "seg_m2": ("painter", set()),
     "seg_m3": ("painter", set()),
