@@ -141,7 +141,7 @@ class BackTranslationRecipe(Strict):
         rounds: equal parts of the steps.
         scans: at most so many training scans are looked at, the same in every round.
         rows_per_scan: slices of each, evenly spread.
-        targets_per_scan: pseudo-scans of each scan and round.
+        targets_per_scan: pseudo-scans of each scan and round, of its own vendor and as many of others.
         voxels_per_scan: voxels of each pseudo-scan that are trained on, each also at another gain.
         motion_mm: standard deviation of a shift of every slice between the two, as patients move.
         gain_sd: standard deviation of the logarithm of that gain.
@@ -152,7 +152,7 @@ class BackTranslationRecipe(Strict):
     rounds: int = Field(default=3, ge=1, le=20)
     scans: int = Field(default=128, ge=2)
     rows_per_scan: int = Field(default=8, ge=1)
-    targets_per_scan: int = Field(default=2, ge=1)
+    targets_per_scan: int = Field(default=1, ge=1)
     voxels_per_scan: int = Field(default=8000, ge=100)
     motion_mm: float = Field(default=0.35, ge=0)
     gain_sd: float = Field(default=0.08, ge=0)
