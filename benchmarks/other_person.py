@@ -29,7 +29,7 @@ from augengine.intensity import normalise
 from augengine.io.layouts import open_layout
 from augengine.io.sources import SourceOptions
 from augengine.load import load_policy
-from augengine.pipeline.ingest import plan_ingest
+from augengine.pipeline.ingest_plan import plan_ingest
 from augengine.policy.spec import Sampler
 from augengine.prepare import prepare
 from augengine.records import Sample
