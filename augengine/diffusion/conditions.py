@@ -170,7 +170,7 @@ class Vocabulary(Strict):
             value = getattr(acquisition, name)
             if name in NUMERIC and value > 0 and self.maxima[name]:
                 changes[name] = max(self.minima.get(name, 0.0), min(value, self.maxima[name]))
-        return self.seen_part(acquisition.replace(**changes))  # type: ignore[arg-type]
+        return self.seen_part(acquisition.replace(**changes))
 
     def _features(self, name: str, acquisition: Acquisition) -> list[float] | None:
         value = getattr(acquisition, name)

@@ -178,7 +178,7 @@ def brought_to(predicted: np.ndarray, own: np.ndarray) -> np.ndarray:
     start, end = (float(v) for v in np.percentile(predicted, (_BRIGHT, _BRIGHTEST)))
     start = min(start, _KNEE * wanted)
     if end - start < 1e-4:
-        return np.maximum(predicted, 0)
+        return np.asarray(np.maximum(predicted, 0))
     above = np.maximum(predicted - start, 0) * ((wanted - start) / (end - start))
     return np.asarray(np.maximum(np.minimum(predicted, start) + above, 0), predicted.dtype)
 
