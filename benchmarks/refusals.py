@@ -16,12 +16,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from _record import record
+
+from augengine.diffusion.build import build
+from augengine.diffusion.checkpoint import save_generator
+from augengine.io.store import Store
+from augengine.load import load_mixture
+from augengine.phantom.brain_cohort import BrainCohort
+from augengine.phantom.cohort import Cohort
+from augengine.pipeline.augment import augment
+from augengine.pipeline.ingest import ingest
+from augengine.pipeline.phantom import shard_cohort, write_cohort
+from augengine.pipeline.units import INLINE
+from augengine.prepare import Preparation
+from augengine.train.config import read_recipe
+from augengine.train.data import survey
+from augengine.train.model import model_spec
 
 ROOT = Path(__file__).parents[1]
 AUGENGINE = (sys.executable, "-c", "from augengine.cli import main; main()")
@@ -36,21 +51,9 @@ JOBS = {
     )
 }
 MISTAKE, TOO_MANY = 2, 3
+MOMENTS = ("flags", "files", "cluster", "headers", "metadata", "stage", "exit code 3")
 BUSY, TOO_BUSY = 5, "Ray must start within half a minute"
 """How often a command is tried that another load on the machine kept from starting Ray."""
-NETWORK = (
-    "{body: compact, channels: [8, 16], head_channels: 8, norm_groups: 4, token_dim: 8, unshuffle: 2, structure: true}"
-)
-QUICK = (
-    "--set",
-    "steps=1",
-    "--set",
-    "max_minutes=null",
-    "--set",
-    "optimiser.batch_size=2",
-    "--set",
-    "optimiser.warmup_steps=0",
-)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ def main() -> None:
         prepare(here)
         baseline = run((*AUGENGINE, "--help"), {})[1]
         figures, wrong = [], 0
-        for case in cases(here):
+        chosen = sorted(cases(here), key=lambda case: MOMENTS.index(case.moment))
+        for case in chosen:
             if asked.only not in f"{case.command}: {case.refused}":
                 continue
             code, seconds, cpu, line = run(case.argv, case.environment)
@@ -97,8 +101,9 @@ def main() -> None:
                     "line": line.replace(str(here), "…"),
                 }
             )
-    if not asked.only:
-        record("refusals", {"python_loads_seconds": round(baseline, 1), "refusals": figures})
+            if not asked.only:  # after every case, so that one that is stopped leaves the others
+                told = {"python_loads_seconds": round(baseline, 1), "cases": len(chosen), "refusals": figures}
+                record("refusals", told)
     sys.exit(wrong > 0)
 
 
@@ -132,81 +137,51 @@ def run_once(argv: tuple[str, ...], environment: dict[str, str]) -> tuple[int, f
 
 
 def prepare(here: Path) -> None:
-    """Phantoms in folders and shards, and models of one step of training; what is there stays."""
-    size = ("--matrix", "32", "--slices", "8", "--subjects", "16")
-    phantom, ingest, train = (*AUGENGINE, "phantom"), (*AUGENGINE, "ingest"), JOBS["train"]
-    steps: dict[str, tuple[str, ...]] = {
-        "duke": (*phantom, "duke-classic", *size, "--out", f"{here}/duke"),
-        "rows": (*ingest, f"{here}/duke", "--layout", "duke", "--size", "32", "--out", f"{here}/rows"),
-        "brains": (*phantom, "brain-shards", "--labels", "tissue", *size, "--out", f"{here}/brains"),
-        "volumes": (*phantom, "brain-shards", "--volumes", *size, "--out", f"{here}/volumes"),
-        "other_ranges": (
-            *ingest,
-            f"{here}/duke",
-            "--layout",
-            "duke",
-            "--size",
-            "32",
-            "--percentiles",
-            "5,95",
-            "--out",
-            f"{here}/other_ranges",
-        ),
-        "model": (
-            *train,
-            "jobs/recipes/cddgm_small.yaml",
-            "--data",
-            f"{here}/rows",
-            *QUICK,
-            "--set",
-            f"network={NETWORK}",
-            "--out",
-            f"{here}/model",
-        ),
-        "segmenter": (
-            *train,
-            "jobs/recipes/unet_duke_small.yaml",
-            "--data",
-            f"{here}/rows",
-            *QUICK,
-            "--set",
-            "network.channels=[4, 8]",
-            "--out",
-            f"{here}/segmenter",
-        ),
-        "augmented": (
-            *JOBS["augment_duke"],
-            "--data",
-            f"{here}/rows",
-            "--checkpoint",
-            f"{here}/model/checkpoint",
-            "--policy",
-            f"{here}/sound.yaml",
-            "--out",
-            f"{here}/augmented",
-        ),
-        "of_test": (
-            *JOBS["augment_duke"],
-            "--data",
-            f"{here}/rows",
-            "--checkpoint",
-            f"{here}/model/checkpoint",
-            "--policy",
-            f"{here}/of_test.yaml",
-            "--out",
-            f"{here}/of_test",
-        ),
-    }
+    """Phantoms in folders and shards, models with random weights, and runs; what is there stays."""
     here.mkdir(parents=True, exist_ok=True)
-    write_policies(here)
     (here / "nothing").mkdir(exist_ok=True)
-    for name, argv in steps.items():
+    write_policies(here)
+    duke, rows, slices = f"{here}/duke", f"{here}/rows", Preparation(size=32)
+    breasts = Cohort(subjects=16, matrix=32, slices=8)
+    brains = BrainCohort(subjects=16, matrix=32, slices=8, labels="tissue")
+    other = slices.model_copy(update={"percentiles": (5.0, 95.0)})
+    steps: dict[str, Callable[[], object]] = {
+        "duke": lambda: write_cohort(breasts, duke, "duke-classic", actors=INLINE),
+        "rows": lambda: ingest(duke, rows, layout="duke", preparation=slices, actors=INLINE),
+        "other_ranges": lambda: ingest(duke, f"{here}/other_ranges", layout="duke", preparation=other, actors=INLINE),
+        "brains": lambda: shard_cohort(brains, f"{here}/brains", Preparation(), actors=INLINE),
+        "volumes": lambda: shard_cohort(brains, f"{here}/volumes", Preparation(slices=False), actors=INLINE),
+        "model": lambda: drawn(
+            "cddgm_small",
+            rows,
+            f"{here}/model",
+            "network.channels=[8, 16]",
+            "network.head_channels=8",
+            "network.norm_groups=4",
+        ),
+        "segmenter": lambda: drawn("unet_duke_small", rows, f"{here}/segmenter", "network.channels=[4, 8]"),
+        "augmented": lambda: augmented(here, "sound"),
+        "of_test": lambda: augmented(here, "of_test"),
+    }
+    for name, step in steps.items():
         if not (here / f"{name}.done").exists():
-            code, seconds, _, line = run(argv, {})
-            if code:
-                sys.exit(f"{name}: {line}")
+            step()
             (here / f"{name}.done").touch()
-            print(f"made {name}: {seconds:.0f} s", flush=True)
+            print(f"made {name}", flush=True)
+
+
+def drawn(name: str, rows: str, out: str, *settings: str) -> None:
+    """A run's folder with random weights of a small recipe, as training on these rows would leave it."""
+    recipe = read_recipe(str(ROOT / f"jobs/recipes/{name}.yaml"), settings)
+    spec = model_spec(recipe, survey(rows, recipe.data.rows("train")), {})
+    save_generator(Store(f"{out}/checkpoint"), spec, build(spec).state_dict())
+    Store(out).write_json("run.json", {"recipe_digest": recipe.digest, "content": None})
+
+
+def augmented(here: Path, policy: str) -> None:
+    """A finished run of a policy."""
+    mixture = load_mixture(str(here / f"{policy}.yaml"))
+    augment(mixture, f"{here}/rows", f"{here}/{policy}_run/augmented", {"": f"{here}/model/checkpoint"}, actors=INLINE)
 
 
 def write_policies(here: Path) -> None:
@@ -470,7 +445,7 @@ def evaluating(here: Path) -> Iterator[Case]:
         "subject",
         *rows,
         "--augmented",
-        f"{here}/of_test/augmented",
+        f"{here}/of_test_run/augmented",
         "--protocol",
         "duke_transductive",
         "--arms",
@@ -482,7 +457,7 @@ def evaluating(here: Path) -> Iterator[Case]:
         "rows",
         *rows,
         "--augmented",
-        f"{here}/augmented/augmented",
+        f"{here}/sound_run/augmented",
         "--protocol",
         "duke_transductive",
         "--arms",
@@ -492,7 +467,7 @@ def evaluating(here: Path) -> Iterator[Case]:
 
 def the_others(here: Path) -> Iterator[Case]:
     """Of `measure`, `sweep`, `pseudo-label`, `plan` and `jobs/ensembles.py`."""
-    rows, made = f"{here}/rows", f"{here}/augmented/augmented"
+    rows, made = f"{here}/rows", f"{here}/sound_run/augmented"
     model, segmenter = f"{here}/model/checkpoint", f"{here}/segmenter/checkpoint"
 
     def case(command: str, refused: str, moment: str, says: str, *argv: str, **changes: Any) -> Case:

@@ -146,7 +146,7 @@ def line(name: str, f: dict[str, Any]) -> str:
     """A line of it."""
     image = " × ".join(str(n) for n in f["size"]) + (f", {f['channels']} channels" if f["channels"] > 1 else "")
     batch = str(f["batch"]) + (f" in {f['accumulation']} parts" if f["accumulation"] > 1 else "")
-    hours = f"{f['hours']:.1f}" if f["hours"] < 10 else f"{f['hours']:.0f}"
+    hours = "< 0.1" if f["hours"] < 0.05 else f"{f['hours']:.1f}" if f["hours"] < 10 else f"{f['hours']:.0f}"
     cells = [f"`{name}`", image, f"{f['parameters'] / 1e6:.1f}", f"{f['gflop_per_row']:,.0f}", batch, f"{f['gib']:.0f}"]
     return f"| {' | '.join([*cells, format(f['steps'], ','), hours])} |"
 

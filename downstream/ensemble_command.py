@@ -43,7 +43,7 @@ def ensembles(
         ]  # fmt: skip
         table("quality by samples", ["cell", "samples", heading(main), "largest less this"], rows)
         for cell, n in found.items():
-            console.print(f"{cell}: from {n} samples on, the largest ensemble is better by less than {tolerance:g}")
+            console.print(f"{cell}: from an ensemble of {n} on, the largest is better by less than {tolerance:g}")
         console.print("\n".join(Store(uri).path(name) for name in (TABLE, FIGURES, PLOT)))
 
 
