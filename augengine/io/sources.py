@@ -22,7 +22,7 @@ from pydantic import Field, field_validator
 from augengine.acquisition_terms import same
 from augengine.errors import ConfigError
 from augengine.label_loss import LabelWatch
-from augengine.records import ACQUISITION_CATEGORICAL, ACQUISITION_NUMERIC, Acquisition, Sample
+from augengine.records import ACQUISITION_CATEGORICAL, ACQUISITION_NUMERIC, CREDIBLE, Acquisition, Sample, incredible
 from augengine.yaml_config import Strict, unknown_name, unset
 
 Entry = dict[str, Any]
@@ -115,8 +115,8 @@ def acquisition_value(name: str, value: str | float) -> str | float:
         number = float(value)
     except ValueError:
         number = -1.0
-    if not 0 <= number < 1e6:
-        raise ConfigError(f"{name} must be a number of 0 or more", found=value)
+    if incredible(name, number):
+        raise ConfigError(f"{name} must be a number of 0 to {CREDIBLE[name]:g}", found=value)
     return number
 
 
