@@ -159,7 +159,7 @@ class Document:
                 where=self._place(node),
             )  # fmt: skip
         kind = node.tag.removeprefix(_TAG)
-        if node.style is not None:
+        if isinstance(node, yaml.ScalarNode) and node.style is not None:
             self._check_tag(node, "str")
             return text
         self._check_tag(node, "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
@@ -255,7 +255,7 @@ class Document:
         for part in at:
             node = node[part]
         for n, part in enumerate(loc):
-            inside = part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int)
+            inside = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
             if inside or (missing and n == len(loc) - 1):
                 keys.append(part)
                 node = node[part] if inside else None
@@ -271,7 +271,7 @@ def _check_events(text: str, name: str) -> None:
         if depth > MOST_DEPTH or aliases > MOST_ALIASES:
             raise ConfigError(
                 f"a configuration nests at most {MOST_DEPTH} deep and has at most {MOST_ALIASES} aliases",
-                where=f"{name}:{event.start_mark.line + 1}",
+                where=f"{name}:{event.start_mark.line + 1 if event.start_mark else 1}",
             )  # fmt: skip
 
 

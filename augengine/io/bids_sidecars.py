@@ -159,7 +159,7 @@ def _number(value: Any, number: Number) -> tuple[float | None, str | None]:
         return None, f"is a list of {len(value)} values, and an image has one"
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None, "is not a number"
-    if not 0 < value <= number.largest:
+    if not 1e-6 <= value * number.factor <= number.largest * number.factor:
         return None, f"is {value:g}, where a value above 0 and up to {number.largest:g} {number.unit} is credible"
     return float(value), None
 

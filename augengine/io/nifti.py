@@ -125,7 +125,7 @@ def open_nifti(path: Path) -> NiftiFile:
     shape, header, notes = image.shape, image.header, [renamed] if renamed else []
     affine, remarks = header_affine(header, raw, (*shape, 1, 1)[:3])
     if affine is not None:
-        sizes = spacing_mm(affine)[: 2 if (*shape, 1)[2] == 1 else 3]
+        sizes = spacing_mm(affine)[: 2 if (*shape, 1, 1)[2] == 1 else 3]
         check_spacing(sizes, length_unit(header), "xyzt_units", str(path))
     single = [axis for axis, n in enumerate((*shape, 1, 1)[:3]) if n == 1]
     axis = single[0] if len(single) == 1 else slice_axis(header)

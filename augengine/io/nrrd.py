@@ -120,7 +120,7 @@ def data_files(path: Path) -> list[Path]:
             names = _numbered(words, path)
         else:
             names = [value.strip()]
-        if not all(names) or any("\0" in name for name in names):
+        if not names or not all(names) or any("\0" in name for name in names):
             raise DataError("a header must name its data files", found="an empty name", where=str(path))
         return [path.parent / name for name in names]
     return []

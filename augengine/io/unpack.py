@@ -9,7 +9,7 @@ from __future__ import annotations
 import bz2
 import gzip
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from augengine.errors import DataError
 
@@ -58,7 +58,7 @@ def unpacked(path: Path, packing: Packing, declared: int, offset: int = 0) -> by
             return _whole(content, declared, path)
 
 
-def _whole(content: IO[bytes], declared: int, path: Path) -> bytes:
+def _whole(content: gzip.GzipFile | bz2.BZ2File, declared: int, path: Path) -> bytes:
     pieces, size = [], 0
     while piece := content.read(_PIECE):
         size += len(piece)
