@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fuzz import image_readers, text_readers
+from fuzz import image_readers, store_readers, text_readers
 
-READERS = {**text_readers.READERS, **image_readers.READERS}
+READERS = {**text_readers.READERS, **image_readers.READERS, **store_readers.READERS, **store_readers.FLIPS}
