@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import sys
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--reader", choices=list(READERS), action="append", help="default: all")
     parser.add_argument("--case", type=int, help="do this one alone, without limits")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no case after so long")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, help="JSON of the counts")
     flags = parser.parse_args()
@@ -39,7 +41,9 @@ def main() -> int:
                 print(pool.run_case(READERS[name], name, flags.case, Path(scratch)))  # noqa: T201
             return 0
         began = time.monotonic()
-        cases = [(name, flags.first + n) for n in range(flags.cases) for name in names]
+        end = began + flags.seconds
+        numbers = itertools.takewhile(lambda _: time.monotonic() < end, itertools.count(flags.first))
+        cases = ((name, n) for n in itertools.islice(numbers, flags.cases) for name in names)
         results = list(pool.run(READERS, cases, Path(scratch), flags.processes))
     found = {**pool.counted(results), "first": flags.first, "seconds": round(time.monotonic() - began, 1)}
     text = json.dumps(found, indent=1)

@@ -14,7 +14,7 @@ import resource
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -88,7 +88,7 @@ def _end(text: str) -> str:
 
 
 def run(
-    readers: Mapping[str, Reader], cases: Sequence[tuple[str, int]], scratch: Path, processes: int = 2
+    readers: Mapping[str, Reader], cases: Iterable[tuple[str, int]], scratch: Path, processes: int = 2
 ) -> Iterator[Result]:
     """Every case once; in no certain order.
 

@@ -1,4 +1,4 @@
-"""A bounded set of hostile inputs to every reader: each is right or refused in one line, and the harness tells others."""
+"""A bounded set of hostile inputs to every reader: each is right, or refused in one line; the harness tells others."""
 
 from __future__ import annotations
 
