@@ -48,7 +48,7 @@ class SourceOptions(Strict):
         subject_column, site_column: columns of that table that name the person and the site of a participant.
         max_label_loss: share of the labelled volume that a mask may lose on its way into a shard, 0 to 1.
         public_ids: keep the data set's own names as subject ids; otherwise they are hashed.
-        pseudonym_key: secret key of that hash.
+        pseudonym_key: secret key of that hash, see `augengine.io.pseudonym_key`; the commands always give one.
         allow_echo_planar: ingest echo-planar DICOM series, too.
         masks_root, mapping, clinical, boxes: Duke's optional folder of masks and tables.
     """
@@ -285,11 +285,11 @@ def matched(pattern: str, path: str) -> str | None:
 
 
 def pseudonym(raw: str, key: str, prefix: str = "sub") -> str:
-    """A stable id that does not show `raw`: `sub-` and 10 hex digits of a keyed blake2b.
+    """A stable id that does not show `raw`: `sub-` and 24 hex digits (96 bits) of a keyed blake2b.
 
     Without a key, a person who knows a patient's id can find out which pseudonym belongs to it.
     """
-    return f"{prefix}-{hashlib.blake2b(raw.encode(), key=key.encode()[:64], digest_size=5).hexdigest()}"
+    return f"{prefix}-{hashlib.blake2b(raw.encode(), key=key.encode()[:64], digest_size=12).hexdigest()}"
 
 
 def subject_name(raw: str, options: SourceOptions, public: bool = False) -> str:
