@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-long test-integrations lint smoke clean
+.PHONY: demo test test-long test-integrations fuzz lint smoke clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python >= 3.11 is needed; set PYTHON=")'
@@ -33,6 +33,12 @@ lint: $(VENV)/.installed
 # The longer of the papers' chains, about 12 minutes.
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m long
+
+# N cases of hostile input for each reader, with the counts by outcome in runs/fuzz.json.
+N ?= 1000
+fuzz: $(VENV)/.installed
+	mkdir -p runs
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --cases $(N) --out runs/fuzz.json
 
 # Each trainer that reads exports in an environment of its own, kept in .venv-integrations.
 test-integrations: $(VENV)/.installed

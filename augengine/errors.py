@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+LONGEST_FOUND = 400
+"""Characters of a value that are shown."""
+
 
 class AugengineError(Exception):
     """A mistake in the input that a user can mend; shown as one line, never as a traceback.
@@ -22,14 +25,20 @@ class AugengineError(Exception):
     def __str__(self) -> str:
         text = self.rule if self.where is None else f"{self.where}: {self.rule}"
         if self.found is not None:
-            text += f"; found {self.found if isinstance(self.found, str) else repr(self.found)}"
+            found = self.found if isinstance(self.found, str) else repr(self.found)
+            text += f"; found {found if len(found) <= LONGEST_FOUND else found[:LONGEST_FOUND] + '…'}"
         if self.next_step is not None:
             text += f"; {self.next_step}"
-        return text
+        return text if text.isprintable() else "".join(map(_visible, text))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling between Ray processes.
         return _rebuild, (type(self), self.rule, self.found, self.next_step, self.where)
+
+
+def _visible(character: str) -> str:
+    """A character that a terminal shows as one; others, which could start a line or hide one, by their escape."""
+    return character if character.isprintable() or character == "\xa0" else ascii(character)[1:-1]
 
 
 def _rebuild(

@@ -45,6 +45,17 @@ class Acquisition:
 ACQUISITION_CATEGORICAL = ("manufacturer", "model", "scan_options")
 ACQUISITION_NUMERIC = tuple(f.name for f in dataclasses.fields(Acquisition) if f.name not in ACQUISITION_CATEGORICAL)
 
+CREDIBLE: Mapping[str, float] = {
+    "field_strength_t": 25, "flip_angle_deg": 360, "slice_thickness_mm": 500, "echo_time_ms": 1000,
+    "repetition_time_ms": 60_000, "inversion_time_ms": 20_000,
+}  # fmt: skip
+"""The largest value of each number of an acquisition; bounds are wide: what exceeds them has another unit."""
+
+
+def incredible(name: str, value: float | None) -> bool:
+    """True for a number that no scan is made with: below 0, above `CREDIBLE`, or none at all."""
+    return value is not None and not 0 <= value <= CREDIBLE[name]
+
 
 @dataclass(frozen=True)
 class IntensityRule:

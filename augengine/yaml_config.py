@@ -1,19 +1,38 @@
-"""YAML text to a strict pydantic model; every error names `file:line`, the value found and the nearest valid name."""
+"""YAML text to a strict pydantic model; every error names `file:line`, the value found and the nearest valid name.
+
+The text is parsed by PyYAML, and its nodes are made plain values here: PyYAML's own constructor knows no places, takes
+`1:30` for 90 and `<<` for an order, and builds aliases of aliases until memory ends. Schema-first readers (strictyaml)
+cannot say that a section is one of several kinds, and ruamel.yaml has the same constructors.
+"""
 
 from __future__ import annotations
 
 import difflib
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from augengine.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
 Path_ = tuple[str | int, ...]
+MOST_BYTES, MOST_NODES, MOST_DEPTH, MOST_ALIASES = 2**20, 20_000, 40, 100
+"""Of a configuration file; nodes are counted with aliases written out."""
+LARGEST = 1e12
+Width = Annotated[int, Field(ge=1, le=8192)]
+"""Features of a layer."""
+Count = Annotated[int, Field(ge=1, le=128)]
+"""Layers, blocks, heads or levels of a network."""
+_TAG = "tag:yaml.org,2002:"
+_WHOLE = re.compile(r"[-+]?(0|[1-9]\d{0,17})")
+_NUMBER = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?")
+_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def unset(value: object) -> bool:
@@ -26,17 +45,42 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
+    @model_validator(mode="after")
+    def _credible(self) -> Strict:
+        """Refuse numbers that are none of anything that is counted or measured here."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for one in value if isinstance(value, tuple | list) else (value,):
+                if isinstance(one, int | float) and abs(one) > LARGEST and not name.endswith("seed"):
+                    raise ValueError(f"{name}: a number is at most {LARGEST:.0e}, found {one:.6g}")
+        return self
+
 
 class Document:
-    """A parsed YAML file that remembers the place, `file:line`, of every key and value."""
+    """A parsed YAML file that remembers the place, `file:line`, of every key and value.
+
+    Values are texts, finite numbers, true, false, null, lists and mappings with texts as keys. `1e-3` is a number, a
+    date is a text, and what YAML 1.1 alone takes for a number (`017`, `1:30`, `1_000`, `0x1F`) is refused.
+    """
 
     def __init__(self, text: str, name: str) -> None:
         self.name = name
+        self._nodes = 0
         try:
+            _check_events(text, name)
             node = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else 1
             raise ConfigError("this is not valid YAML", found=error.problem, where=f"{name}:{line}") from None
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            raise ConfigError(
+                "a configuration holds no control characters", found=f"character {error.character:#06x}",
+                where=f"{name}:{line}",
+            ) from None  # fmt: skip
+        except (ValueError, RecursionError) as error:  # PyYAML's scanner, of an escape that is no character
+            raise ConfigError("this is not valid YAML", found=type(error).__name__, where=f"{name}:1") from None
         self.places: dict[Path_, str] = {(): f"{name}:1"}
         self.data = self._build(node, ()) if node is not None else {}
         if not isinstance(self.data, dict):
@@ -46,29 +90,96 @@ class Document:
     def read(cls, path: str | Path) -> Document:
         """Read a file; a missing or unreadable one is a `ConfigError`."""
         try:
-            return cls(Path(path).read_text(encoding="utf-8"), str(path))
+            with Path(path).open("rb") as file:
+                content = file.read(MOST_BYTES + 1)
+            if len(content) > MOST_BYTES:
+                raise ConfigError(f"a configuration file has at most {MOST_BYTES >> 10} KiB", where=str(path))
+            return cls(content.decode("utf-8-sig"), str(path))
         except FileNotFoundError:
             raise ConfigError(
                 "no such configuration file", where=str(path), next_step="check the path; policies/ holds examples"
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise ConfigError("a configuration file is UTF-8 text", where=f"{path}:{line}") from None
+        except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
             raise ConfigError("cannot read the configuration file", found=str(error), where=str(path)) from None
 
     def _build(self, node: yaml.Node, path: Path_) -> Any:
-        self.places.setdefault(path, f"{self.name}:{node.start_mark.line + 1}")
+        self.places.setdefault(path, self._place(node))
+        self._nodes += 1
+        if len(path) > MOST_DEPTH or self._nodes > MOST_NODES:
+            raise ConfigError(
+                f"a configuration nests at most {MOST_DEPTH} deep and has at most {MOST_NODES} values, aliases written "
+                "out", where=self._place(node),
+            )  # fmt: skip
         if isinstance(node, yaml.MappingNode):
+            self._check_tag(node, "map")
             out: dict[Any, Any] = {}
             for key_node, value_node in node.value:
-                key = yaml.SafeLoader("").construct_object(key_node)
-                place = f"{self.name}:{key_node.start_mark.line + 1}"
+                key = self._key(key_node)
                 if key in out:
-                    raise ConfigError("a key may stand once", found=str(key), where=place)
-                self.places[(*path, key)] = place
+                    raise ConfigError("a key may stand once", found=key, where=self._place(key_node))
+                self.places[(*path, key)] = self._place(key_node)
                 out[key] = self._build(value_node, (*path, key))
             return out
         if isinstance(node, yaml.SequenceNode):
+            self._check_tag(node, "seq")
             return [self._build(child, (*path, i)) for i, child in enumerate(node.value)]
-        return yaml.SafeLoader("").construct_object(node)
+        return self._scalar(node)
+
+    def _place(self, node: yaml.Node) -> str:
+        return f"{self.name}:{node.start_mark.line + 1}"
+
+    def _check_tag(self, node: yaml.Node, *kinds: str) -> None:
+        if node.tag not in [_TAG + kind for kind in kinds]:
+            raise ConfigError(
+                "a configuration has plain values, without YAML tags", found=node.tag.replace(_TAG, "!!"),
+                where=self._place(node),
+            )  # fmt: skip
+
+    def _key(self, node: yaml.Node) -> str:
+        if node.tag == f"{_TAG}merge":
+            raise ConfigError(
+                "a configuration has no merge keys", found="<<", where=self._place(node), next_step="write the keys out"
+            )
+        if not isinstance(node, yaml.ScalarNode) or not isinstance(key := self._scalar(node), str):
+            raise ConfigError(
+                "a key is a text", found=node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping",
+                where=self._place(node), next_step="write it in quotes",
+            )  # fmt: skip
+        return key
+
+    def _scalar(self, node: yaml.Node) -> str | int | float | bool | None:
+        """The value of a scalar; of a plain one by what it looks like."""
+        text: str = node.value
+        if (hidden := _HIDDEN.search(text)) is not None:
+            raise ConfigError(
+                "a configuration holds no control characters", found=f"character {ord(hidden.group()):#06x}",
+                where=self._place(node),
+            )  # fmt: skip
+        kind = node.tag.removeprefix(_TAG)
+        if isinstance(node, yaml.ScalarNode) and node.style is not None:
+            self._check_tag(node, "str")
+            return text
+        self._check_tag(node, "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
+        number = _NUMBER.fullmatch(text)
+        if kind == "null" and text in ("", "~", "null", "Null", "NULL"):
+            return None
+        if kind == "bool" and text.lower() in (*_TRUE, *_FALSE):
+            return text.lower() in _TRUE
+        if kind in ("int", "str") and _WHOLE.fullmatch(text):
+            return int(text)
+        if kind in ("float", "str") and number is not None and (number.group(2) or "." in text):
+            value = float(text)
+            if value - value == 0:
+                return value
+        if kind in ("int", "float", "null", "bool") or number is not None:
+            raise ConfigError(
+                "a number is written in decimal, with at most 18 digits before its point, and finite", found=text,
+                where=self._place(node), next_step="write it so, or in quotes if it is a text",
+            )  # fmt: skip
+        return text
 
     def override(self, assignment: str) -> None:
         """Set one value by `path.to.key=YAML`; what comes of it is checked like the file itself.
@@ -82,9 +193,12 @@ class Document:
         keys, section = path.strip().split("."), self.data
         for key in keys[:-1]:
             section = section.setdefault(key, {}) if isinstance(section, dict) else None
-        if not found or not isinstance(section, dict):
+        if not found or not isinstance(section, dict) or len(keys) > MOST_DEPTH:
             raise ConfigError("an override is path.to.key=value", found=assignment, next_step="for example steps=100")
-        section[keys[-1]] = Document(f"value: {text}", f"override {path}").data["value"]
+        given = Document(f"value: {text}", f"override {path}").data
+        if set(given) != {"value"}:
+            raise ConfigError("an override sets one value", found=assignment, next_step="give one --set for each key")
+        section[keys[-1]] = given["value"]
         under = tuple(keys)
         self.places = {at: place for at, place in self.places.items() if at[: len(under)] != under}
         for depth in range(1, len(keys) + 1):  # sections on the way may be the override's own, too
@@ -98,9 +212,13 @@ class Document:
         return self.places[known]
 
     def validate(self, model: type[Model], data: Any = None, at: Path_ = ()) -> Model:
-        """Build `model` from `data` (default: the whole document) that stands at `at` in the file."""
+        """Build `model` from `data` (default: the whole document) that stands at `at` in the file.
+
+        A text is no number, and true is no 1.
+        """
+        text = json.dumps(self.data if data is None else data)
         try:
-            return model.model_validate(self.data if data is None else data)
+            return model.model_validate_json(text, strict=True)  # in JSON a list may be a tuple, in Python it may not
         except ValidationError as error:
             # A misspelt key is both unknown and missing: name the one that stands in the file. Of a section that may
             # be one of several kinds, the deepest mistake is that of the kind that was meant.
@@ -137,11 +255,24 @@ class Document:
         for part in at:
             node = node[part]
         for n, part in enumerate(loc):
-            inside = part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int)
+            inside = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
             if inside or (missing and n == len(loc) - 1):
                 keys.append(part)
                 node = node[part] if inside else None
         return tuple(keys)
+
+
+def _check_events(text: str, name: str) -> None:
+    """Refuse what PyYAML would build without end: it composes by recursion, and an alias is its anchor once more."""
+    depth = aliases = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        aliases += isinstance(event, yaml.AliasEvent)
+        if depth > MOST_DEPTH or aliases > MOST_ALIASES:
+            raise ConfigError(
+                f"a configuration nests at most {MOST_DEPTH} deep and has at most {MOST_ALIASES} aliases",
+                where=f"{name}:{event.start_mark.line + 1 if event.start_mark else 1}",
+            )  # fmt: skip
 
 
 def unknown_name(kind: str, name: str, valid: Sequence[str], where: str | None) -> ConfigError:

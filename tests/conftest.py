@@ -14,6 +14,8 @@ from object_store import BUCKET
 
 # Before numpy and torch load: threads change the last bits and fight over small machines.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests make no file of the user's.
+os.environ.setdefault("AUGENGINE_PSEUDONYM_KEY", "of the tests, and no secret")
 
 ROOT = Path(__file__).resolve().parents[1]
 STORAGE = ("local", "memory", "s3")

@@ -10,11 +10,19 @@ from typing import Annotated
 
 import typer
 
-from augengine.commands.flags import CHECKPOINT_HELP, checked, parse_assignments, parse_checkpoints, parse_workers
+from augengine.commands.flags import (
+    CHECKPOINT_HELP,
+    KEY_HELP,
+    checked,
+    parse_assignments,
+    parse_checkpoints,
+    parse_workers,
+)
 from augengine.edits import EDITS
 from augengine.errors import ConfigError
 from augengine.io.labels import parse_labels
 from augengine.io.layouts import LAYOUTS
+from augengine.io.pseudonym_key import pseudonym_key
 from augengine.io.sources import SourceOptions
 from augengine.phantom.cohort import Cohort
 from augengine.pipeline.cluster import output_uri, user_errors
@@ -44,6 +52,7 @@ LabelsFlag = Annotated[str | None, typer.Option(help="Label scheme (brats2021, â
 ChannelsFlag = Annotated[str, typer.Option(help="name=PATTERN,... for NIfTI and NRRD.")]
 SetFlag = Annotated[str, typer.Option("--set", help="Acquisition of images without headers: echo_time_ms=2.4,...")]
 SiteFlag = Annotated[str | None, typer.Option(help="Name of the images' site, written to every row.")]
+KeyFlag = Annotated[Path | None, typer.Option(help=KEY_HELP)]
 SizeFlag = Annotated[int | None, typer.Option(help="Square in-plane matrix; default: the checkpoint's.")]
 DropFlag = Annotated[int, typer.Option(help="Slices left out at each end of a volume.")]
 WorkersFlag = Annotated[str, typer.Option(help="Training workers: N, or LEAST-MOST.")]
@@ -71,6 +80,7 @@ def augment_duke(
     channels: ChannelsFlag = "",
     set_: SetFlag = "",
     site: SiteFlag = None,
+    pseudonym_key_file: KeyFlag = None,
     size: SizeFlag = None,
     drop_end_slices: DropFlag = 0,
     workers: WorkersFlag = "1",
@@ -96,7 +106,8 @@ def augment_duke(
         else:
             job = Job(
                 output_uri(out, "duke"), policy, recipe, _existing(data), parse_checkpoints(checkpoint), layout,
-                _options(labels, channels, set_, site), _preparation(size, drop_end_slices), parse_workers(workers),
+                _options(labels, channels, set_, site, pseudonym_key_file),
+                _preparation(size, drop_end_slices), parse_workers(workers),
                 spread, new_version, keep_going,
             )  # fmt: skip
             check_acceptable(run_on_data(job))
@@ -113,6 +124,7 @@ def augment_brats(
     channels: ChannelsFlag = "",
     set_: SetFlag = "",
     site: SiteFlag = None,
+    pseudonym_key_file: KeyFlag = None,
     size: SizeFlag = None,
     drop_end_slices: DropFlag = 0,
     workers: WorkersFlag = "1",
@@ -132,7 +144,8 @@ def augment_brats(
     with exit_codes():
         job = Job(
             output_uri(out, "brats"), policy, recipe, _existing(data), parse_checkpoints(checkpoint), layout,
-            _options(labels, channels, set_, site), _preparation(size, drop_end_slices), parse_workers(workers),
+            _options(labels, channels, set_, site, pseudonym_key_file),
+            _preparation(size, drop_end_slices), parse_workers(workers),
             Actors(actors, cpus_per_actor, gpus_per_actor, unit_timeout_s=unit_timeout_s), new_version, keep_going,
         )  # fmt: skip
         check_acceptable(run_on_data(job))
@@ -147,10 +160,13 @@ def _existing(data: str) -> str:
     return str(Path(data).expanduser().absolute())
 
 
-def _options(labels: str | None, channels: str, set_: str, site: str | None) -> SourceOptions:
+def _options(
+    labels: str | None, channels: str, set_: str, site: str | None, key_file: Path | None
+) -> SourceOptions:  # fmt: skip
     codes, scheme = parse_labels(labels) if labels else (None, None)
     return checked(
-        SourceOptions, labels=codes, scheme=scheme, channels=parse_assignments(channels, "--channels", "*"),
+        SourceOptions, pseudonym_key=pseudonym_key(key_file), labels=codes, scheme=scheme,
+        channels=parse_assignments(channels, "--channels", "*"),
         acquisition=parse_assignments(set_, "--set"), site=site,
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
-"""Policy, mix and recipe files in; a line each that says they are valid, or what is wrong and where.
+"""Policy, mix and recipe files, or data sets, in; a line each that says they are valid, or what is wrong and where.
 
-What they name (referees, reference shards, models) must be there and fit; what flags will name is not known here.
+What files name (referees, reference shards, models) must be there and fit; what flags will name is not known here. Of a
+data set all listed files must be there, and with `--deep` every byte of them is compared with its sha256.
 """
 
 from __future__ import annotations
@@ -10,6 +11,11 @@ from typing import Annotated
 
 import typer
 
+from augengine.errors import DataError
+from augengine.io.commits import read_records
+from augengine.io.dataset import listed_files
+from augengine.io.store import Store
+from augengine.io.verify import damaged
 from augengine.load import load_mixture
 from augengine.pipeline.cluster import user_errors
 from augengine.preflight import check_named
@@ -19,17 +25,44 @@ from augengine.yaml_config import Document
 POLICY_KEYS = frozenset(("edit", "edits", "mix"))
 
 
-def check_command(files: Annotated[list[Path], typer.Argument(help="Policies, mixes or training recipes.")]) -> None:
-    """Validate policies and recipes; stops at the first mistake."""
+def check_command(
+    files: Annotated[list[str], typer.Argument(help="Policies, mixes, training recipes or data sets.")],
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Of a data set: read every file and compare its sha256.")
+    ] = False,
+) -> None:
+    """Validate policies, recipes and data sets; stops at the first mistake."""
     with user_errors():
         for file in files:
-            if not POLICY_KEYS.isdisjoint(Document.read(file).data):
+            if "://" in file or Path(file).is_dir():
+                typer.echo(_data_set(Store(file), deep))
+            elif not POLICY_KEYS.isdisjoint(Document.read(file).data):
                 mixture = load_mixture(file)
                 check_named(mixture)
                 kind, edits = ("policy", "edit") if mixture.mix is None else ("mix", "edits")
                 names = ", ".join(member.edit_name for member in mixture.members)
                 typer.echo(f"{file}: {kind} {mixture.name}, {edits} {names}, digest {mixture.digest}")
             else:
-                recipe = read_recipe(str(file))
+                recipe = read_recipe(file)
                 remark = f"; {level}" if (level := starting_level(recipe)) else ""
                 typer.echo(f"{file}: recipe {recipe.name}, kind {recipe.kind}, digest {recipe.digest}{remark}")
+
+
+def _data_set(store: Store, deep: bool) -> str:
+    """One line for a data set that is whole.
+
+    Raises:
+        DataError: with the first file that is not, and how many are not.
+    """
+    parts = [part for of_kind in listed_files(store).values() for part in of_kind]
+    wrong = sorted(damaged(store, parts, deep).items())
+    if wrong:
+        name, problem = wrong[0]
+        raise DataError(
+            "every file of a data set must be as it was written",
+            found=f"{problem}; {len(wrong)} of {len(parts)} files",
+            where=store.path(name), next_step="run the command that wrote it again: what is damaged is made anew",
+        )  # fmt: skip
+    records = len(read_records(store))
+    how = "every byte compared" if deep else "sizes compared; --deep compares every byte"
+    return f"{store.uri}: {len(parts)} files, {sum(p.bytes for p in parts) / 2**20:.1f} MiB, {records} records: {how}"

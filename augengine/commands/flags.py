@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from augengine.errors import ConfigError
 from augengine.train.workers import NumWorkers
 
+KEY_HELP = "File with the secret of the ids' hash; default: one of your own, made at first use."
 CHECKPOINT_HELP = "FOLDER for every model, or ROLE=FOLDER,..."
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from augengine.commands.flags import checked, parse_assignments, parse_numbers
+from augengine.commands.flags import KEY_HELP, checked, parse_assignments, parse_numbers
 from augengine.io.labels import MaskGrid, parse_labels
 from augengine.io.layouts import LAYOUTS, check_root
+from augengine.io.pseudonym_key import pseudonym_key
 from augengine.io.sources import SourceOptions
 from augengine.io.tissue import SCHEMES as TISSUE_SCHEMES
 from augengine.pipeline.cluster import connect, output_uri, user_errors
@@ -61,7 +62,7 @@ def ingest_command(
         str | None, typer.Option(help="The same of subjects with masks, who are then split by themselves.")
     ] = None,
     public_ids: Annotated[bool, typer.Option("--public-ids", help="Keep folder names as subject ids.")] = False,
-    pseudonym_key: Annotated[str, typer.Option(envvar="AUGENGINE_PSEUDONYM_KEY", help="Secret of the ids' hash.")] = "",
+    pseudonym_key_file: Annotated[Path | None, typer.Option(help=KEY_HELP)] = None,
     allow_echo_planar: Annotated[bool, typer.Option("--allow-echo-planar", help="Take EPI DICOM, too.")] = False,
     masks: Annotated[Path | None, typer.Option(help="Duke: folder of masks.")] = None,
     mapping: Annotated[Path | None, typer.Option(help="Duke: filepath mapping, CSV or XLSX.")] = None,
@@ -82,7 +83,8 @@ def ingest_command(
             site=site, subject=subject,
             site_pattern=site_pattern, participants=participants, subject_column=subject_column,
             site_column=site_column, max_label_loss=max_label_loss, public_ids=public_ids,
-            pseudonym_key=pseudonym_key, allow_echo_planar=allow_echo_planar, masks_root=masks, mapping=mapping,
+            pseudonym_key="" if public_ids else pseudonym_key(pseudonym_key_file),
+            allow_echo_planar=allow_echo_planar, masks_root=masks, mapping=mapping,
             clinical=clinical, boxes=boxes,
         )  # fmt: skip
         preparation = checked(

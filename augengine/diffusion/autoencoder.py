@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from augengine.diffusion import stable_diffusion_vae
 from augengine.diffusion.padding import crop, pad
 from augengine.errors import ConfigError, DataError
-from augengine.yaml_config import Strict
+from augengine.yaml_config import Count, Strict, Width
 
 
 class AutoencoderSpec(Strict):
@@ -39,10 +39,10 @@ class AutoencoderSpec(Strict):
     """
 
     body: Literal["autoencoder_kl"] = "autoencoder_kl"
-    channels: tuple[int, ...] = Field(min_length=2)
-    latent_channels: int = Field(default=4, ge=1)
-    res_blocks: int = Field(default=2, ge=1)
-    norm_groups: int = Field(default=32, ge=1)
+    channels: tuple[Width, ...] = Field(min_length=2, max_length=10)
+    latent_channels: int = Field(default=4, ge=1, le=1024)
+    res_blocks: Count = 2
+    norm_groups: Width = 32
     attention_levels: tuple[int, ...] = ()
     middle_attention: bool = False
     recompute: bool = False

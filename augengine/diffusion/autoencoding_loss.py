@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from augengine.errors import ConfigError
-from augengine.yaml_config import Strict
+from augengine.yaml_config import Strict, Width
 
 
 class AutoencodingLossSpec(Strict):
@@ -37,8 +37,8 @@ class AutoencodingLossSpec(Strict):
     perceptual_weight: float = Field(default=0.0, ge=0)
     adversarial_weight: float = Field(default=0.0, ge=0)
     adversarial_start: int = Field(default=0, ge=0)
-    discriminator_channels: int = Field(default=64, ge=1)
-    discriminator_layers: int = Field(default=3, ge=1)
+    discriminator_channels: Width = 64
+    discriminator_layers: int = Field(default=3, ge=1, le=10)
 
 
 class AutoencodingLoss(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import safetensors.torch
@@ -19,7 +19,8 @@ from augengine.diffusion.conditioning import Conditioning
 from augengine.diffusion.denoisers import GenerativeNetwork
 from augengine.diffusion.schedules import Schedule, clean_estimate
 from augengine.diffusion.spec import FORMAT_VERSION, GENERATORS, ModelSpec
-from augengine.errors import CheckpointError
+from augengine.errors import CheckpointError, DataError
+from augengine.io.sealed import sealed, unsealed
 from augengine.io.store import Place, Store
 from augengine.records import IntensityRule
 
@@ -102,13 +103,23 @@ def save_generator(store: Store, spec: ModelSpec, weights: dict[str, Tensor]) ->
     content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()})
     spec = spec.model_copy(update={"sha256": hashlib.sha256(content).hexdigest(), "engine_version": __version__})
     store.write(WEIGHTS, content)
-    store.write(SPEC, (spec.model_dump_json(indent=1) + "\n").encode())
+    store.write_json(SPEC, sealed(spec.model_dump(mode="json")))
     return spec
 
 
 def read_spec(uri: Place) -> ModelSpec:
     """What a checkpoint folder says about its model, without its weights; a `CheckpointError` where it is unusable."""
     return _read_spec(Store.at(uri))
+
+
+def damage(uri: Place) -> str | None:
+    """What is wrong with a checkpoint's files; None if they are as they were written."""
+    try:
+        store = Store.at(uri)
+        _weights(store, _read_spec(store))
+    except CheckpointError as error:
+        return str(error)
+    return None
 
 
 def weights_bytes(uri: Place) -> int:
@@ -124,9 +135,10 @@ def load_model(uri: Place, device: str | torch.device = "cpu") -> Model:
     """
     store = Store.at(uri)
     spec = _read_spec(store)
-    network = build(spec)
+    weights = _weights(store, spec)
+    network = _network(store, spec)
     try:
-        network.load_state_dict(_weights(store, spec), strict=True)
+        network.load_state_dict(weights(), strict=True)
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"the weights do not fit the network that {SPEC} describes",
@@ -178,7 +190,30 @@ def _nobody_s(spec: ModelSpec, seed: int, sha256: str) -> ModelSpec:
     return spec.model_copy(update=changes)
 
 
-def _weights(store: Store, spec: ModelSpec) -> dict[str, Tensor]:
+def _network(store: Store, spec: ModelSpec) -> nn.Module:
+    """The network with random weights; one that is much larger than the weights' file is refused before it is made."""
+    where, held = store.path(SPEC), store.size(WEIGHTS) or 0
+    try:
+        with torch.device("meta"):
+            planned = build(spec)
+        numbers = sum(tensor.numel() for tensor in planned.state_dict().values())
+        if numbers > held:  # a weight takes two or four bytes
+            raise CheckpointError(
+                f"the weights do not fit the network that {SPEC} describes",
+                found=f"{numbers} weights, and a file of {held} bytes", where=where, next_step="copy the folder again",
+            )  # fmt: skip
+        return build(spec)
+    except CheckpointError:
+        raise
+    except Exception as error:  # networks raise many unrelated classes for sizes that do not go together
+        raise CheckpointError(
+            "the network that is described cannot be built", found=f"{type(error).__name__}: {error}", where=where,
+            next_step="copy the folder again, or train anew",
+        ) from None  # fmt: skip
+
+
+def _weights(store: Store, spec: ModelSpec) -> Callable[[], dict[str, Tensor]]:
+    """The weights, checked; parsed where they are called for."""
     content = _read(store, WEIGHTS)
     found = hashlib.sha256(content).hexdigest()
     if found != spec.sha256:
@@ -188,8 +223,7 @@ def _weights(store: Store, spec: ModelSpec) -> dict[str, Tensor]:
             where=store.path(WEIGHTS),
             next_step="copy the checkpoint folder again, or train anew",
         )
-    weights: dict[str, Tensor] = safetensors.torch.load(content)
-    return weights
+    return lambda: safetensors.torch.load(content)
 
 
 def _read(store: Store, name: str) -> bytes:
@@ -207,10 +241,12 @@ def _read(store: Store, name: str) -> bytes:
 def _read_spec(store: Store) -> ModelSpec:
     where = store.path(SPEC)
     try:
-        values = json.loads(_read(store, SPEC))
-    except ValueError:
+        values = unsealed(json.loads(_read(store, SPEC)), where)
+    except (ValueError, RecursionError):
         raise CheckpointError("this file is not valid JSON", where=where, next_step="copy the folder again") from None
-    version = values.get("format_version") if isinstance(values, dict) else None
+    except DataError as error:
+        raise CheckpointError(error.rule, found=error.found, where=where, next_step="copy the folder again") from None
+    version = values.get("format_version")
     if version != FORMAT_VERSION:
         raise CheckpointError(f"checkpoints of format version {FORMAT_VERSION} are needed", found=version, where=where)
     try:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from augengine.diffusion.padding import crop, pad, pad_to
 from augengine.errors import ConfigError
-from augengine.yaml_config import Strict
+from augengine.yaml_config import Strict, Width
 
 COPIED = ("conv_in", "time_embed", "down_blocks", "middle_block")
 
@@ -30,7 +30,7 @@ class ControlSpec(Strict):
     """
 
     body: Literal["control"] = "control"
-    encoder_channels: tuple[int, ...] = Field(min_length=1)
+    encoder_channels: tuple[Width, ...] = Field(min_length=1, max_length=10)
 
     @property
     def factor(self) -> int:

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from augengine.diffusion.intensity_spec import IntensityRecipe
 from augengine.diffusion.padding import crop, pad
 from augengine.errors import ConfigError
-from augengine.yaml_config import Strict
+from augengine.yaml_config import Count, Strict, Width
 
 
 class SegmenterSpec(Strict):
@@ -32,19 +32,19 @@ class SegmenterSpec(Strict):
     """
 
     body: Literal["residual_unet"] = "residual_unet"
-    channels: tuple[int, ...] = Field(min_length=2)
+    channels: tuple[Width, ...] = Field(min_length=2, max_length=10)
     strides: tuple[int, ...] = ()
-    res_units: int = Field(default=2, ge=1)
+    res_units: Count = 2
     norm: Literal["instance", "group"] = "instance"
-    norm_groups: int = Field(default=8, ge=1)
+    norm_groups: Width = 8
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _fits(self) -> SegmenterSpec:
         if self.strides and len(self.strides) != len(self.channels) - 1:
             raise ValueError(f"{len(self.channels)} levels have {len(self.channels) - 1} strides")
-        if any(stride < 1 for stride in self.strides):
-            raise ValueError("strides are at least 1")
+        if any(not 1 <= stride <= 16 for stride in self.strides):
+            raise ValueError("strides are 1 to 16")
         if self.norm == "group" and any(c % self.norm_groups for c in self.channels):
             raise ValueError(f"every entry of channels must be a multiple of norm_groups {self.norm_groups}")
         return self
@@ -59,8 +59,8 @@ class PredictorSpec(Strict):
     """
 
     body: Literal["resnet18"] = "resnet18"
-    width: int = Field(default=64, ge=1)
-    norm_groups: int = Field(default=32, ge=1)
+    width: Width = 64
+    norm_groups: Width = 32
 
     @model_validator(mode="after")
     def _fits(self) -> PredictorSpec:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from augengine.diffusion.padding import crop, pad
 from augengine.errors import ConfigError
-from augengine.yaml_config import Strict
+from augengine.yaml_config import Count, Strict, Width
 
 FREQUENCIES = 256
 
@@ -23,10 +23,10 @@ FREQUENCIES = 256
 class DiTSize(Strict):
     """Layers, attention heads, channels of one head and pixels of a patch's side; the width is heads x channels."""
 
-    layers: int = Field(ge=1)
-    heads: int = Field(ge=1)
-    head_channels: int = Field(default=64, ge=1)
-    patch: int = Field(default=2, ge=1)
+    layers: Count
+    heads: Count
+    head_channels: Width = 64
+    patch: int = Field(default=2, ge=1, le=64)
 
     @model_validator(mode="after")
     def _fits(self) -> DiTSize:

@@ -54,7 +54,7 @@ class DiffusionSpec(Strict):
 
     parametrisation: Parametrisation
     schedule: Literal["linear", "scaled_linear", "cosine", "rectified"]
-    timesteps: int = Field(default=1000, ge=2)
+    timesteps: int = Field(default=1000, ge=2, le=100_000)
     shift: float = Field(default=1.0, gt=0, le=64)
     zero_terminal_snr: bool = False
     x0_range: tuple[float, float] = (-1.0, 6.0)

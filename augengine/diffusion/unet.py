@@ -19,7 +19,7 @@ from augengine.diffusion.compact import CompactUNet
 from augengine.diffusion.conditioning import Conditioning
 from augengine.diffusion.conditions import TokenEmbedding, Vocabulary
 from augengine.diffusion.padding import crop, pad
-from augengine.yaml_config import Strict
+from augengine.yaml_config import Count, Strict, Width
 
 
 class UNetSpec(Strict):
@@ -45,13 +45,13 @@ class UNetSpec(Strict):
     """
 
     body: Literal["monai", "compact"] = "monai"
-    channels: tuple[int, ...] = Field(min_length=2)
-    res_blocks: int = Field(default=1, ge=1)
+    channels: tuple[Width, ...] = Field(min_length=2, max_length=10)
+    res_blocks: Count = 1
     attention_levels: tuple[int, ...] = ()
-    head_channels: int = Field(ge=1)
-    norm_groups: int = Field(default=32, ge=1)
-    token_dim: int = Field(default=128, ge=1)
-    unshuffle: int = Field(default=1, ge=1)
+    head_channels: Width
+    norm_groups: Width = 32
+    token_dim: Width = 128
+    unshuffle: int = Field(default=1, ge=1, le=64)
     structure: bool = False
     local_curves: int = Field(default=0, ge=0, le=64)
     tissue_curves: bool = False

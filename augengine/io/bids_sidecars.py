@@ -17,29 +17,33 @@ from typing import Any
 
 from augengine.errors import DataError
 from augengine.io.bids_names import BidsName
-from augengine.records import Acquisition
+from augengine.records import CREDIBLE, Acquisition
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number of a sidecar: the field it fills, the factor to that field's unit, and the largest credible value."""
+    """A number of a sidecar: the field it fills, the factor to that field's unit, and its own unit."""
 
     field: str
     factor: float
-    largest: float
     unit: str
 
+    @property
+    def largest(self) -> float:
+        """The largest credible value, in its own unit."""
+        return CREDIBLE[self.field] / self.factor
 
-# BIDS counts seconds, we count milliseconds. The bounds are wide: a value above them is in another unit. Keys of one
-# field stand in the order of preference: of anatomy BIDS wants RepetitionTimeExcitation, which is DICOM (0018,0080).
+
+# BIDS counts seconds, we count milliseconds. Keys of one field stand in the order of preference: of anatomy BIDS wants
+# RepetitionTimeExcitation, which is DICOM (0018,0080).
 NUMBERS = {
-    "RepetitionTimeExcitation": Number("repetition_time_ms", 1000, 60, "s"),
-    "RepetitionTime": Number("repetition_time_ms", 1000, 60, "s"),
-    "EchoTime": Number("echo_time_ms", 1000, 1, "s"),
-    "InversionTime": Number("inversion_time_ms", 1000, 20, "s"),
-    "FlipAngle": Number("flip_angle_deg", 1, 360, "degrees"),
-    "MagneticFieldStrength": Number("field_strength_t", 1, 25, "T"),
-    "SliceThickness": Number("slice_thickness_mm", 1, 500, "mm"),
+    "RepetitionTimeExcitation": Number("repetition_time_ms", 1000, "s"),
+    "RepetitionTime": Number("repetition_time_ms", 1000, "s"),
+    "EchoTime": Number("echo_time_ms", 1000, "s"),
+    "InversionTime": Number("inversion_time_ms", 1000, "s"),
+    "FlipAngle": Number("flip_angle_deg", 1, "degrees"),
+    "MagneticFieldStrength": Number("field_strength_t", 1, "T"),
+    "SliceThickness": Number("slice_thickness_mm", 1, "mm"),
 }
 TEXTS = {"Manufacturer": "manufacturer", "ManufacturersModelName": "model", "ScanOptions": "scan_options"}
 USED = {*NUMBERS, *TEXTS}
@@ -155,7 +159,7 @@ def _number(value: Any, number: Number) -> tuple[float | None, str | None]:
         return None, f"is a list of {len(value)} values, and an image has one"
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None, "is not a number"
-    if not 0 < value <= number.largest:
+    if not 1e-6 <= value * number.factor <= number.largest * number.factor:
         return None, f"is {value:g}, where a value above 0 and up to {number.largest:g} {number.unit} is credible"
     return float(value), None
 

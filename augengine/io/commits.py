@@ -5,7 +5,7 @@ Layout of an output folder:
     _commits/<unit>.json           created once, last, never changed: the unit is done, and these are its files
     _rows/<unit>-row<n>.json       the same of one row of a unit that is done row by row; superseded by the unit's own
     _attempts/<unit>.<n>           the n-th start of a unit; what a crash leaves behind (`augengine.pipeline.attempts`)
-    _lock.json                     the job that works here now (`augengine.pipeline.run_lock`)
+    _lock.json                     the job that works here now (`augengine.io.run_lock`)
     _run.json                      fingerprint of what makes this folder's rows; another one is refused
     manifest.json, _SUCCESS.json   written when every unit is committed (`augengine.io.dataset`)
     v2/, v3/, …                    the same again for another fingerprint, where that was asked for
@@ -20,6 +20,7 @@ from typing import Any
 
 from augengine.errors import DataError, RunError
 from augengine.io.parts import Part
+from augengine.io.sealed import sealed, unsealed
 from augengine.io.store import Store
 from augengine.rng import canonical_json
 
@@ -70,7 +71,7 @@ def record_name(unit_id: str, folder: str = COMMITS) -> str:
 
 def commit(store: Store, record: Record, folder: str = COMMITS) -> Record:
     """Make a unit's files count, unless another attempt's do; returns the record that stands."""
-    content = (canonical_json(record.to_json()) + "\n").encode()
+    content = (canonical_json(sealed(record.to_json())) + "\n").encode()
     while not store.create(record_name(record.unit_id, folder), content):
         if (first := find_record(store, record.unit_id, folder)) is not None:
             return first
@@ -116,10 +117,10 @@ def _parsed(store: Store, name: str, content: bytes) -> Record:
                 "an older version began this run, and its records do not list their files", where=store.path(name),
                 next_step="choose another --out, or finish it with that version",
             )  # fmt: skip
-        return Record.from_json(values)
-    except (DataError, KeyError, TypeError, AttributeError):
+        return Record.from_json(unsealed(values, store.path(name)))
+    except (DataError, KeyError, TypeError, AttributeError, ValueError):
         raise RunError(
-            "this is no commit record", where=store.path(name),
+            "this is no commit record, or a damaged one", where=store.path(name),
             next_step="delete the file and run the same command again: its work is done anew",
         ) from None  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
+from augengine.io.sealed import unsealed
 from augengine.io.store import Store
 from augengine.rng import digest
 
@@ -25,7 +26,7 @@ def content_digest(store: Store, names: Sequence[str]) -> str:
 def listed_sha256(store: Store) -> dict[str, str]:
     """Name → sha256 of the files that the folder's manifest lists with one; older ones list names alone, or nothing."""
     try:
-        manifest = store.read_json(_MANIFEST)
+        manifest = unsealed(store.read_json(_MANIFEST), store.path(_MANIFEST))
     except FileNotFoundError:
         return {}
     parts = [part for of_kind in manifest.get("files", {}).values() for part in of_kind if isinstance(part, Mapping)]

@@ -17,6 +17,7 @@ import pyarrow as pa
 from augengine.errors import DataError
 from augengine.io.commits import RUN, committed_files, committed_units
 from augengine.io.parts import Part, write_part
+from augengine.io.sealed import sealed, unsealed
 from augengine.io.store import Place, Store
 
 MANIFEST, SUCCESS = "manifest.json", "_SUCCESS.json"
@@ -54,10 +55,12 @@ def listed_files(store: Store) -> dict[str, list[Part]]:
     if not store.exists(SUCCESS):
         raise _no_dataset(store)
     try:
-        manifest = store.read_json(MANIFEST)
+        manifest = read_manifest(store)
     except FileNotFoundError:
         raise _no_dataset(store) from None
     files = manifest.get("files", {})
+    if not isinstance(files, dict) or not all(isinstance(entries, list) for entries in files.values()):
+        raise _changed(store, "files that are no lists by kind")
     if any(isinstance(entry, str) for entries in files.values() for entry in entries) or not files:
         return _listed_by_older_versions(store)
     try:
@@ -66,6 +69,16 @@ def listed_files(store: Store) -> dict[str, list[Part]]:
         raise _changed(store, "entries that are no files") from None
     _check_list(store, listed, manifest.get("counts", {}))
     return listed
+
+
+def read_manifest(store: Store) -> dict[str, Any]:
+    """What the manifest says.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DataError: it is damaged.
+    """
+    return unsealed(store.read_json(MANIFEST), store.path(MANIFEST))
 
 
 def _check_list(store: Store, listed: Mapping[str, Sequence[Part]], counts: Mapping[str, int]) -> None:
@@ -98,7 +111,7 @@ def licence_of(store: Store) -> str | None:
         DataError: no data set.
     """
     try:
-        stated = store.read_json(MANIFEST).get("licence")
+        stated = read_manifest(store).get("licence")
     except FileNotFoundError:
         raise _no_dataset(store) from None
     return None if stated is None else str(stated)
@@ -151,7 +164,7 @@ def _listed_by_older_versions(store: Store) -> dict[str, list[Part]]:
 def finish(store: Store, manifest: Mapping[str, Any], files: Mapping[str, Sequence[Part]]) -> None:
     """Write the manifest with its files and, last, the success mark."""
     listed = {kind: [part.to_json() for part in parts] for kind, parts in files.items()}
-    store.write_json(MANIFEST, {**manifest, "files": listed})
+    store.write_json(MANIFEST, sealed({**manifest, "files": listed}))
     store.write_json(SUCCESS, {"counts": manifest["counts"]})
 
 

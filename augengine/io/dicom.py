@@ -59,7 +59,11 @@ class DicomReader:
                 if reason is None:
                     return Listing([{"folder": ".", "alone": True}])
                 loose[file.path] = reason
-        hidden = {f.path: "hidden" for f in walk(self.root) if is_hidden(f.path.split("/")[0])}
+        taken, hidden = {p.name for p in visible_folders(self.root)}, {}
+        for file in walk(self.root):
+            top, below, _ = file.path.partition("/")
+            if (below and top not in taken) or (not below and is_hidden(top)):
+                hidden[file.path] = file.problem or "hidden"
         names = [p.name for p in visible_folders(self.root) if next(walk(self.root, p.name), None)]
         entries = [{"folder": name, "alone": len(names) == 1} for name in names]
         return Listing(entries, unused=hidden | loose)

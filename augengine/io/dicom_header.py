@@ -8,7 +8,9 @@ there in `Unassigned…ConvertedAttributesSequence` (0020,9170; 0020,9171), and 
 from __future__ import annotations
 
 import datetime
+import io
 import math
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -53,6 +55,7 @@ _PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 _TEXT = frozenset(("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UI"))
 _CONVERTED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence")
 _HEAD = 140
+_SMALL = 2**16
 _VRS = {vr.value.encode() for vr in EXPLICIT_VR_LENGTH_16 | EXPLICIT_VR_LENGTH_32}
 _LONGEST_FIRST_VALUE = 256  # bytes; the first element is a group length, a character set, an image type or a UID
 
@@ -73,7 +76,7 @@ def read_header(path: Path, pixels: bool = False) -> Any:
         OSError: a file that cannot be opened.
         DataError: a damaged one.
     """
-    with path.open("rb") as file:
+    with _File(path) as file:
         if not _is_dicom(file.read(_HEAD)):
             return None
         file.seek(0)
@@ -83,6 +86,19 @@ def read_header(path: Path, pixels: bool = False) -> Any:
             return read_partial(file, _at_pixels, force=True, specific_tags=_HEADER_TAGS)
         except Exception as error:  # pydicom raises many unrelated classes for damaged files
             raise DataError("this DICOM file is damaged", found=type(error).__name__) from None
+
+
+class _File(io.BufferedReader):
+    """A file that is never asked for more than it holds: Python takes memory for all of a value's stated length."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.open("rb", buffering=0))
+        self._bytes = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _SMALL:
+            size = max(0, min(size, self._bytes - self.tell()))
+        return super().read(size)
 
 
 def _at_pixels(tag: int, vr: str | None, length: int) -> bool:

@@ -20,7 +20,7 @@ from augengine.io.dicom_geometry import normal
 from augengine.io.dicom_kinds import LOCALISER
 from augengine.io.dicom_split import FLOORS, geometry_error, same_value, split_series
 from augengine.io.walk import visible_files
-from augengine.records import ACQUISITION_CATEGORICAL, ACQUISITION_NUMERIC, Acquisition
+from augengine.records import ACQUISITION_CATEGORICAL, ACQUISITION_NUMERIC, Acquisition, incredible
 from augengine.rng import digest
 
 DICOM_NAMES = (".dcm", ".ima")
@@ -89,6 +89,9 @@ class Stack:
             if name in TIMES and value is not None and float(value) <= 0:
                 values[name] = None
                 notes.append(f"{name} is stated as {value:g}, which no sequence has, and is left out")
+            elif name in ACQUISITION_NUMERIC and incredible(name, value):  # type: ignore[arg-type]
+                values[name] = None
+                notes.append(f"{name} is stated as {value:g}, which is beyond belief, and is left out")
         return Acquisition(**values), notes  # type: ignore[arg-type]
 
 

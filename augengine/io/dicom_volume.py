@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from augengine.errors import DataError
-from augengine.geometry import LPS_TO_RAS
+from augengine.geometry import LPS_TO_RAS, check_affine, spacing_mm
 from augengine.io.dicom_geometry import SAME_POSITION_MM, Line, depths, fit_line, same_position_mm
 from augengine.io.dicom_pixels import Image, read_images
+from augengine.io.units import check_spacing
 
 SLICE_AXIS = 2
 
@@ -73,7 +74,9 @@ def assemble(images: Sequence[Image]) -> Loaded:
     line = fit_line([frames[n] for n in kept])
     volume = np.stack([images[n].pixels.T for n in kept], axis=-1)
     notes = [f"{duplicates} exact duplicates dropped"] if duplicates else []
-    return Loaded(volume, _affine(images[kept[0]], line), _outside(images, kept), notes + _notes(images, line))
+    affine = _affine(images[kept[0]], line)
+    check_spacing(spacing_mm(affine), "mm", "PixelSpacing", None)
+    return Loaded(volume, affine, _outside(images, kept), notes + _notes(images, line))
 
 
 def _affine(image: Image, line: Line) -> np.ndarray:
@@ -85,7 +88,7 @@ def _affine(image: Image, line: Line) -> np.ndarray:
     affine[:3, 1] = orientation[3:] * spacing[0]
     affine[:3, 2] = line.step
     affine[:3, 3] = line.origin
-    return LPS_TO_RAS @ affine
+    return check_affine(LPS_TO_RAS @ affine)
 
 
 def _outside(images: Sequence[Image], kept: Sequence[int]) -> np.ndarray | None:

@@ -37,17 +37,20 @@ class Image:
     acquired_axis: int | None = None
 
 
-def read_image(path: Path) -> Image:
-    """The image of a file, by the file's suffix. Raises DataError, also for a label map."""
-    image = _read(path)
+def read_image(path: Path, within: Path | None = None) -> Image:
+    """The image of a file, by the file's suffix; an NRRD header's data files lie `within`, or beside it.
+
+    Raises DataError, also for a label map.
+    """
+    image = _read(path, within)
     _refuse_label_map(image.data)
     return image
 
 
-def _read(path: Path) -> Image:
+def _read(path: Path, within: Path | None = None) -> Image:
     """The image or label map of a file."""
     if path.name.lower().endswith(nrrd.SUFFIXES):
-        data, affine, _ = nrrd.read_nrrd(path)
+        data, affine, _ = nrrd.read_nrrd(path, within)
         return Image(nifti.squeeze(data, path), affine)
     file = nifti.open_nifti(path)
     return Image(nifti.squeeze(file.values(), path), file.placed(), file.notes, file.acquired_axis)
@@ -87,10 +90,11 @@ def read_channels(
     Raises:
         DataError: a damaged or missing file, channels on different grids, or a mask that does not fit.
     """
-    images = {name: read_image(root / file) for name, file in channels.items()}
+    images = {name: read_image(root / file, root) for name, file in channels.items()}
     for name, factor in source.spec.get("factors", {}).items():
         images[name] = replace(images[name], data=images[name].data * factor)
-    return stack_channels(images, None if mask is None else root / mask, labels, source, max_label_loss, mask_grid)
+    place = None if mask is None else root / mask
+    return stack_channels(images, place, labels, source, max_label_loss, mask_grid, root)
 
 
 def stack_channels(
@@ -100,6 +104,7 @@ def stack_channels(
     source: Source,
     max_label_loss: float = 0.1,
     mask_grid: MaskGrid = "auto",
+    within: Path | None = None,
 ) -> Volume:
     """Images of one grid as the channels of one volume, with the mask on that grid. Raises as `read_channels` does."""
     first = next(iter(images.values()))
@@ -117,7 +122,7 @@ def stack_channels(
             notes.append(f"{name}: grid taken as the first channel's; they differ by {shift:.2f} voxels at most")
     label, watch = None, None
     if mask is not None:
-        held = read_mask(mask, labels or {})
+        held = read_mask(mask, labels or {}, within)
         label, watch = place_mask(held, first.data.shape, first.affine, labels or {}, max_label_loss, mask_grid)
         notes += _moved(watch)
     axes = {image.acquired_axis for image in images.values()}

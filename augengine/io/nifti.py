@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from augengine.errors import DataError
 from augengine.geometry import spacing_mm
 from augengine.io.nifti_header import header_affine, length_unit, slice_axis
 from augengine.io.units import check_spacing
+from augengine.io.unpack import Packing, check_declared, unpacked
 
 SUFFIXES = (".nii", ".nii.gz")
 # Header and data in two files; the data file is the header's sidecar.
@@ -32,6 +34,7 @@ class NiftiFile:
         affine: float64 `(4, 4)`, voxel index to RAS+ mm; None where the header states none, or none that is usable.
         notes: decisions, free of names.
         acquired_axis: array axis of the slices, by the header's `dim_info` or since there is one slice only; or None.
+        declared: bytes of the header and of all voxels that it declares.
     """
 
     path: Path
@@ -39,6 +42,7 @@ class NiftiFile:
     affine: np.ndarray | None
     notes: tuple[str, ...]
     acquired_axis: int | None
+    declared: int = 0
 
     def placed(self) -> np.ndarray:
         """The affine. Raises DataError where there is none: left and right would be a guess."""
@@ -61,6 +65,8 @@ class NiftiFile:
     def _read(self, load: Callable[[Any], Any]) -> np.ndarray:
         try:
             return np.asanyarray(load(self._whole().dataobj))
+        except DataError:
+            raise
         except Exception as error:  # nibabel, gzip and zlib raise many unrelated classes for damaged files
             raise _damaged(error, self.path) from None
 
@@ -75,9 +81,9 @@ class NiftiFile:
             return self.image
         if len(names) > 1:
             for name in packed:
-                gzip.decompress(Path(name).read_bytes())
+                unpacked(Path(name), "gzip", self.declared)
             return self.image
-        return type(self.image).from_bytes(gzip.decompress(Path(packed[0]).read_bytes()))
+        return type(self.image).from_bytes(unpacked(Path(packed[0]), "gzip", self.declared))
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -95,7 +101,8 @@ def open_nifti(path: Path) -> NiftiFile:
     """A file with its geometry settled; pixels are not read yet.
 
     Raises:
-        DataError: a missing, empty or damaged file, Analyze 7.5, or voxels of a size that no scan has.
+        DataError: a missing, empty or damaged file, Analyze 7.5, more voxels than the file can hold, or voxels of a
+            size that no scan has.
     """
     try:
         packed, head = _head(path)
@@ -107,7 +114,8 @@ def open_nifti(path: Path) -> NiftiFile:
                 "Analyze 7.5 files state no orientation: left and right would be a guess", where=str(path),
                 next_step="convert them to NIfTI with a tool that knows the orientation",
             )  # fmt: skip
-        image, renamed = _image(path, packed, raw)
+        declared = _declared(raw, path, packed)
+        image, renamed = _image(path, packed, raw, declared)
     except DataError:
         raise
     except FileNotFoundError:
@@ -117,10 +125,11 @@ def open_nifti(path: Path) -> NiftiFile:
     shape, header, notes = image.shape, image.header, [renamed] if renamed else []
     affine, remarks = header_affine(header, raw, (*shape, 1, 1)[:3])
     if affine is not None:
-        sizes = spacing_mm(affine)[: 2 if (*shape, 1)[2] == 1 else 3]
+        sizes = spacing_mm(affine)[: 2 if (*shape, 1, 1)[2] == 1 else 3]
         check_spacing(sizes, length_unit(header), "xyzt_units", str(path))
     single = [axis for axis, n in enumerate((*shape, 1, 1)[:3]) if n == 1]
-    return NiftiFile(path, image, affine, (*notes, *remarks), single[0] if len(single) == 1 else slice_axis(header))
+    axis = single[0] if len(single) == 1 else slice_axis(header)
+    return NiftiFile(path, image, affine, (*notes, *remarks), axis, declared)
 
 
 def squeeze(data: np.ndarray, path: Path) -> np.ndarray:
@@ -163,18 +172,41 @@ def _raw_header(head: bytes) -> Any:
     return None
 
 
-def _image(path: Path, packed: bool, raw: Any) -> tuple[Any, str | None]:
+def _declared(raw: Any, path: Path, packed: bool) -> int:
+    """Bytes up to the end of the voxels, as the header declares them; more than the file can hold is a DataError."""
+    if raw is None:
+        sizes = " or ".join(map(str, LENGTH))
+        rule = f"this NIfTI file is damaged: a header begins with its own size, {sizes}"
+        raise DataError(rule, found="another number", where=str(path))
+    axes, *shape = (int(n) for n in raw["dim"])
+    shape = shape[:axes] if 1 <= axes <= 7 else [0]
+    if min(shape) < 1:
+        raise DataError(
+            "a NIfTI header must declare 1 to 7 axes, each of 1 or more voxels", found=raw["dim"].tolist(),
+            where=str(path),
+        )  # fmt: skip
+    begin = float(raw["vox_offset"])
+    if not 0 <= begin < 2**31:
+        raise DataError("vox_offset says where the voxels begin", found=begin, where=str(path))
+    own = path if not path.name.lower().endswith(".hdr") else data_file(path) or path
+    declared = int(begin) + math.prod(shape) * int(raw.get_data_dtype().itemsize)
+    packing: Packing = "gzip" if own.name.lower().endswith(".gz") or (packed and own == path) else "raw"
+    check_declared(declared, own.stat().st_size, packing, str(path))
+    return declared
+
+
+def _image(path: Path, packed: bool, raw: Any, declared: int) -> tuple[Any, str | None]:
     """nibabel's image, which trusts the name, and a note where the name does not tell how the file is packed."""
     if path.name.lower().endswith(".hdr"):
         files = nib.Nifti1Pair.make_file_map({"header": str(path), "image": str(data_file(path) or path)})
-        return (nib.load(path), None) if raw is None else (PAIRS[int(raw["sizeof_hdr"])].from_file_map(files), None)
+        return PAIRS[int(raw["sizeof_hdr"])].from_file_map(files), None
     named = path.name.lower().endswith(".gz")
-    if raw is None or raw["magic"].item()[:2] != b"n+":
+    if raw["magic"].item()[:2] != b"n+":
         return nib.load(path), None
     kind = LENGTH[int(raw["sizeof_hdr"])][1]
     if packed == named:
         return kind.from_filename(path), None
-    image = kind.from_bytes(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
+    image = kind.from_bytes(unpacked(path, "gzip" if packed else "raw", declared))
     return image, "gzip-compressed under the name .nii" if packed else "not compressed, though named .gz"
 
 

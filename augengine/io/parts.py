@@ -1,7 +1,8 @@
 """A work unit's rows in; a Parquet file named after the unit and its own content out.
 
-Another attempt at the same unit writes the same name only if it writes the same bytes, so it never replaces a file that
-counts with anything else.
+The name ends in 12 digits of the sha256 of the file and 12 of that of its footer, by which a damaged one is told before
+it is parsed (`augengine.io.shard_file`). Another attempt at the same unit writes the same name only if it writes the
+same bytes, so it never replaces a file that counts with anything else.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from augengine.io.shard_file import footer_sha256
 from augengine.io.shards import to_bytes
 from augengine.io.store import Store
 
-_PART = re.compile(r"part-(?P<unit>.+)-[0-9a-f]{12}\.parquet")
+_PART = re.compile(r"part-(?P<unit>.+)-[0-9a-f]{12}(?:[0-9a-f]{12})?\.parquet")
 _ROW = re.compile(r"(?P<unit>.+)-row\d{4,}")
 
 
@@ -42,7 +44,7 @@ def write_part(store: Store, folder: str, unit_id: str, table: pa.Table) -> Part
     """Write the rows of a unit that belong to one folder."""
     content = to_bytes(table)
     sha256 = hashlib.sha256(content).hexdigest()
-    name = f"{folder}/part-{unit_id}-{sha256[:12]}.parquet".lstrip("/")
+    name = f"{folder}/part-{unit_id}-{sha256[:12]}{footer_sha256(content)[:12]}.parquet".lstrip("/")
     store.write(name, content)
     return Part(name, table.num_rows, sha256, len(content))
 

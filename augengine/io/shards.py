@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from augengine.errors import DataError
 from augengine.io.retyped import retyped
+from augengine.io.row_problems import check_row
 from augengine.io.store import Store
 from augengine.records import (
     ACQUISITION_CATEGORICAL,
@@ -126,20 +127,35 @@ def pixels(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray | None, np.nd
     Raises:
         DataError: they do not fit the row's own header.
     """
-    shape = tuple(row["image_shape"])
     try:
+        shape = tuple(row["image_shape"])
         image = np.frombuffer(row["image"], row["image_dtype"]).reshape(shape).astype(np.float32)
         label = _codes(row["label"], shape[1:])
         return image, label, _codes(row.get("label_confidence"), shape[1:])  # older shards lack the column
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise DataError(
-            "pixels must fit image_shape and image_dtype", found=str(error), where=row["sample_id"]
+            "pixels must fit image_shape and image_dtype", found=str(error), where=str(row.get("sample_id"))
         ) from None
 
 
 def from_row(row: dict[str, Any]) -> Sample:
-    """Inverse of `to_row`; a row that does not fit its own header is a `DataError`."""
+    """Inverse of `to_row`; a row that lacks something, or that states what no row can, is a `DataError`."""
+    check_row(row)
     image, label, confidence = pixels(row)
+    try:
+        return _sample(row, image, label, confidence)
+    except DataError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            "a row must have the values of all columns", found=f"{type(error).__name__}: {error}",
+            where=str(row.get("sample_id")),
+        ) from None  # fmt: skip
+
+
+def _sample(
+    row: Mapping[str, Any], image: np.ndarray, label: np.ndarray | None, confidence: np.ndarray | None
+) -> Sample:
     return Sample(
         image=image,
         affine=np.array(row["affine"], np.float64).reshape(4, 4),

@@ -22,7 +22,7 @@ from pydantic import Field, field_validator
 from augengine.acquisition_terms import same
 from augengine.errors import ConfigError
 from augengine.label_loss import LabelWatch
-from augengine.records import ACQUISITION_CATEGORICAL, ACQUISITION_NUMERIC, Acquisition, Sample
+from augengine.records import ACQUISITION_CATEGORICAL, ACQUISITION_NUMERIC, CREDIBLE, Acquisition, Sample, incredible
 from augengine.yaml_config import Strict, unknown_name, unset
 
 Entry = dict[str, Any]
@@ -48,7 +48,7 @@ class SourceOptions(Strict):
         subject_column, site_column: columns of that table that name the person and the site of a participant.
         max_label_loss: share of the labelled volume that a mask may lose on its way into a shard, 0 to 1.
         public_ids: keep the data set's own names as subject ids; otherwise they are hashed.
-        pseudonym_key: secret key of that hash.
+        pseudonym_key: secret key of that hash, see `augengine.io.pseudonym_key`; the commands always give one.
         allow_echo_planar: ingest echo-planar DICOM series, too.
         masks_root, mapping, clinical, boxes: Duke's optional folder of masks and tables.
     """
@@ -115,8 +115,8 @@ def acquisition_value(name: str, value: str | float) -> str | float:
         number = float(value)
     except ValueError:
         number = -1.0
-    if not 0 <= number < 1e6:
-        raise ConfigError(f"{name} must be a number of 0 or more", found=value)
+    if incredible(name, number):
+        raise ConfigError(f"{name} must be a number of 0 to {CREDIBLE[name]:g}", found=value)
     return number
 
 
@@ -285,11 +285,11 @@ def matched(pattern: str, path: str) -> str | None:
 
 
 def pseudonym(raw: str, key: str, prefix: str = "sub") -> str:
-    """A stable id that does not show `raw`: `sub-` and 10 hex digits of a keyed blake2b.
+    """A stable id that does not show `raw`: `sub-` and 24 hex digits (96 bits) of a keyed blake2b.
 
     Without a key, a person who knows a patient's id can find out which pseudonym belongs to it.
     """
-    return f"{prefix}-{hashlib.blake2b(raw.encode(), key=key.encode()[:64], digest_size=5).hexdigest()}"
+    return f"{prefix}-{hashlib.blake2b(raw.encode(), key=key.encode()[:64], digest_size=12).hexdigest()}"
 
 
 def subject_name(raw: str, options: SourceOptions, public: bool = False) -> str:

@@ -9,14 +9,14 @@ from augengine.errors import DataError
 LIMITS_MM = (0.01, 100.0)
 
 
-def check_spacing(sizes_mm: np.ndarray, unit: str, field: str, where: str) -> None:
+def check_spacing(sizes_mm: np.ndarray, unit: str, field: str, where: str | None) -> None:
     """Refuse a voxel size that speaks of another unit.
 
     Args:
         sizes_mm: voxel sizes after the stated unit was turned into mm.
         unit: as the header states it.
         field: of the header, that is to be mended.
-        where: the file.
+        where: the file; None where others name it.
 
     Raises:
         DataError: a size below 0.01 mm or above 100 mm.

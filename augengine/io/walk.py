@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 # Folders that archives packed on a Mac carry beside the data: they hold resource forks under the data's own names.
 HIDDEN_FOLDERS = ("__MACOSX",)
+NOT_UTF8 = "its name, or that of a folder above it, is not UTF-8"
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class File:
     """A file below a folder.
 
     Attributes:
-        path: relative to the folder, with `/` between its parts.
+        path: relative to the folder, with `/` between its parts; of a name that is not UTF-8, with its other bytes as
+            escapes.
         problem: why it can be no input of any layout (hidden, a link that leads nowhere, …), or None.
     """
 
@@ -40,12 +42,21 @@ def visible_files(root: Path, folder: str = "", suffixes: tuple[str, ...] = ("",
 
 def visible_folders(root: Path) -> list[Path]:
     """Folders right below `root` that may hold input, sorted; links to folders among them."""
-    return sorted(p for p in root.iterdir() if p.is_dir() and not is_hidden(p.name))
+    return sorted(p for p in root.iterdir() if p.is_dir() and not is_hidden(p.name) and is_utf8(p.name))
 
 
 def is_hidden(name: str) -> bool:
     """True for the name of a file or folder that is never input: `.DS_Store`, `._scan.nii.gz`, `__MACOSX`."""
     return name.startswith(".") or name in HIDDEN_FOLDERS
+
+
+def is_utf8(name: str) -> bool:
+    """False for a name of other bytes, which no output can hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _walk(folder: str, path: str, above: frozenset[str], hidden: bool = False) -> Iterator[File]:
@@ -64,15 +75,13 @@ def _walk(folder: str, path: str, above: frozenset[str], hidden: bool = False) -
         out = hidden or is_hidden(entry.name)
         if entry.is_dir():
             yield from _walk(entry.path, below, above | {real}, out)
-        else:
+        elif is_utf8(below):
             yield File(below, "hidden" if out else _problem(entry))
+        else:
+            yield File(below.encode(errors="backslashreplace").decode(), NOT_UTF8)
 
 
 def _problem(entry: os.DirEntry[str]) -> str | None:
-    try:
-        entry.name.encode()
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
     if not entry.is_file():
         return "a link that leads nowhere" if entry.is_symlink() else "no regular file"
     return None

@@ -82,6 +82,8 @@ class AugmentWorker:
         table, labelled = read_group(file, group, columns), has_labels(file, group)
         start, length = (int(spec["row"]), 1) if "row" in spec else (0, None)
         for n, row in enumerate(table.slice(start, length).to_pylist(), start):
+            if row["acquisition"] is None:
+                continue  # nobody can say whether the policy takes it; the survey counts it as left out
             drawn = self.mixture.drawn({**row, "labelled": labelled[n]}, spec["replicate"])
             if drawn is not None and drawn.name == spec["policy"]:
                 yield n, row

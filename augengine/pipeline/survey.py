@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from augengine.edits.base import Donor
 from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files
+from augengine.io.row_problems import SeenIds, row_problem
 from augengine.io.shards import check_schema, read_metadata
 from augengine.io.store import Store
 from augengine.load import Mixture
@@ -70,6 +71,7 @@ def survey(store: Store, mixture: Mixture) -> Source:
     taken: dict[str, set[Donor]] = {m.name: set() for m in mixture.members}
     names, rows, left_out = dataset_files(store), 0, Counter[str]()
     splits = {m.policy.select.split for m in mixture.members}
+    seen = SeenIds()
     for shard in names:
         file = store.parquet(shard)
         check_schema(file, store.path(shard))
@@ -77,23 +79,31 @@ def survey(store: Store, mixture: Mixture) -> Source:
             selected, requested = 0, Counter[tuple[str, int]]()
             for row in read_metadata(file, group):
                 rows += 1
+                seen.add(row["sample_id"])
+                problem = row_problem(row)
+                if row["acquisition"] is None:
+                    left_out[f"damaged row ({problem})"] += 1
+                    continue
                 if mixture.takes(row):
                     selected += 1
                     for replicate in range(mixture.per_input):
                         member = mixture.drawn(row, replicate)
                         assert member is not None  # one of those that take it
                         requested[member.name, replicate] += 1
+                        if problem is not None:
+                            continue  # its worker says so in failed/
                         rule = IntensityRule.from_dict(row["intensity_rule"])
                         scales[member.name].add(Scale(tuple(row["channels"]), rule, len(row["image_shape"]) - 1))
                         taken[member.name].add(Donor(row["subject_id"], Acquisition(**row["acquisition"])))
                 else:
                     other = None not in splits and row["split"] not in splits
                     left_out[f"split is {row['split']}" if other else _why(row, mixture)] += 1
-                if row["split"] == "train" and not row["synthetic"]:
+                if row["split"] == "train" and not row["synthetic"] and problem is None:
                     name = row["subject_id"]
                     labelled = row["labelled"] or (name in donors and donors[name].labelled)
                     donors[name] = Donor(name, Acquisition(**row["acquisition"]), labelled)
             groups.append(Group(shard, group, selected, dict(requested)))
+    seen.check(store.uri)
     return Source(
         tuple(groups),
         tuple(donor for _, donor in sorted(donors.items())),

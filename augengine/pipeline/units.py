@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import sys
@@ -20,15 +21,17 @@ from augengine.errors import AugengineError, DataError, RunError
 from augengine.io.commits import COMMITS, ROWS, Record, claim, commit, find_record, read_records, record_name
 from augengine.io.dataset import begin
 from augengine.io.parts import Part, row_unit, write_part
+from augengine.io.run_lock import RunLock
 from augengine.io.store import Store
 from augengine.io.sweep import sweep
+from augengine.io.verify import damaged
 from augengine.pipeline.attempts import ROW_STARTS, WHOLE_STARTS, attempt, forgive
 from augengine.pipeline.resources import fit, waits_for
-from augengine.pipeline.run_lock import RunLock
 from augengine.rng import canonical_json
 
 Progress = Callable[[int, int, Mapping[str, int]], None]
 MAX_BLOCKS = 2000
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def run_units(
         claim(store, fingerprint)
         for name, text in (files or {}).items():
             store.write(name, text.encode())
-        done = read_records(store, {unit.unit_id for unit in units})
+        done = _intact(store, read_records(store, {unit.unit_id for unit in units}))
         if len(done) < len(units):
             begin(store)
         work = _Work(worker_class, dict(worker_args), store, lock.run, actors.unit_timeout_s)
@@ -170,6 +173,28 @@ def run_units(
         lock.check()
         sweep(store, summary.records)
         return summary
+
+
+def _intact(store: Store, done: Mapping[str, Record]) -> dict[str, Record]:
+    """The records whose files are as they were written; others go, so that their units are made again.
+
+    On object stores, which check what they hold themselves, sizes alone are compared.
+    """
+    parts = [(unit_id, part) for unit_id, record in done.items() for of in record.files.values() for part in of]
+    wrong = damaged(store, (part for _, part in parts), deep=store.local)
+    lost = {unit_id for unit_id, part in parts if part.name in wrong}
+    for unit_id in sorted(lost):
+        store.remove(record_name(unit_id))
+    if wrong:
+        name, problem = next(iter(sorted(wrong.items())))
+        log.warning(
+            "%d committed files are damaged (%s: %s): %d work units are made again",
+            len(wrong),
+            name,
+            problem,
+            len(lost),
+        )
+    return {unit_id: record for unit_id, record in done.items() if unit_id not in lost}
 
 
 def _run(
@@ -302,9 +327,9 @@ class _Committer:
         record = find_record(self.store, row.unit_id, ROWS)
         if record is not None:
             parts = [part for parts in record.files.values() for part in parts]
-            if all(self.store.size(part.name) == part.bytes for part in parts):
+            if not damaged(self.store, parts, self.store.local):
                 return record
-            # Written by an attempt that did not know that its unit was committed, whose files were then swept.
+            # Of an attempt that did not know that its unit was committed, whose files were then swept; or damaged.
             self.store.remove(record_name(row.unit_id, ROWS))
         return self._commit(row, ROWS)
 

@@ -14,14 +14,16 @@ from rich.table import Table
 
 from augengine.errors import RunError
 from augengine.io.sources import Source, Unused
+from augengine.pipeline.cluster import in_ray_job
 from augengine.report.console import console
 
 LINES = 12
 NAMED = 20
+_HIDDEN = "not in a cluster's log"
 
 
-def ledger_table(summary: Mapping[str, Any]) -> Table:
-    """Files of each volume, its rows, and notes or the reason why it failed; failures first."""
+def ledger_table(summary: Mapping[str, Any], hidden: bool = False) -> Table:
+    """Files of each volume (`hidden`: not their names), its rows, and notes or why it failed; failures first."""
     table = Table()
     for name in ("files", "subject", "split", "rows", "notes, or why it failed"):
         table.add_column(name, overflow="fold", justify="right" if name == "rows" else "left")
@@ -29,7 +31,13 @@ def ledger_table(summary: Mapping[str, Any]) -> Table:
     for source in ordered[:LINES]:
         failed = source["reason"] is not None
         text = f"{source['stage']}: {source['reason']}" if failed else "; ".join(source["notes"])
-        cells = (source["entry"], source["subject_id"], source["split"] or "-", str(source["rows"]), text)
+        cells = (
+            _HIDDEN if hidden else source["entry"],
+            source["subject_id"],
+            source["split"] or "-",
+            str(source["rows"]),
+            text,
+        )
         table.add_row(*map(escape, cells), style="red" if failed else None)
     if len(ordered) > LINES:
         table.add_row(f"… and {len(ordered) - LINES} more", "", "", "", "")
@@ -39,7 +47,7 @@ def ledger_table(summary: Mapping[str, Any]) -> Table:
 def print_ledger(summary: Mapping[str, Any], uri: str) -> None:
     """The table, the counts, and where the shards are."""
     counts, found = summary["counts"], summary["found"]
-    console.print(ledger_table(summary))
+    console.print(ledger_table(summary, hidden=in_ray_job()))  # a cluster keeps its logs, and others read them
     console.print(
         f"{found['volumes']} volumes of {found['subjects']} subjects found = {counts['volumes']} ingested "
         f"({counts['samples']} samples) + {counts['failed']} failed; subjects by split: "
@@ -96,10 +104,10 @@ def print_unused(unused: Sequence[Unused], file: Path | None = None) -> None:
     Raises:
         RunError: the file cannot be written.
     """
-    for item in unused[:NAMED]:
+    for item in () if in_ray_job() else unused[:NAMED]:
         count = f" ({item.files} files)" if item.files > 1 else ""
         console.print(f"  not used: {escape(item.path)}{count}: {escape(item.reason)}")
-    if len(unused) > NAMED:
+    if len(unused) > NAMED and not in_ray_job():
         console.print(f"  … and {len(unused) - NAMED} more; --unused FILE writes all of them")
     if file is not None:
         try:

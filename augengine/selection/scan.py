@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from augengine.errors import DataError
+from augengine.io.row_problems import SeenIds, row_problem
 from augengine.io.shards import has_labels
 from augengine.io.store import Store
 from augengine.leakage import donors_of
@@ -25,8 +26,14 @@ from augengine.yaml_config import unknown_name
 
 _COLUMNS = [
     "sample_id", "subject_id", "split", "synthetic", "channels", "image_shape", "label_names", "label_codes",
-    "intensity_rule",
+    "intensity_rule", "intensity_low", "intensity_high", "acquisition", "affine", "image_dtype",
 ]  # fmt: skip
+
+
+def damaged(row: Mapping[str, Any]) -> str | None:
+    """Why no item can be made of a row, as far as its metadata say."""
+    problem = row_problem(row)
+    return None if problem is None else f"damaged row ({problem})"
 
 
 class Scan:
@@ -54,10 +61,12 @@ class Scan:
 
     def rows(self, source: int, store: Store, augmented: bool) -> Iterator[dict[str, Any]]:
         """Go through a data set, keep the places of wanted rows, and hand these rows on."""
-        columns = sorted({*self.columns, "provenance"}) if augmented else self.columns
+        columns, seen = sorted({*self.columns, "provenance"}) if augmented else self.columns, SeenIds()
         for about in metadata(store, columns):
             found = about.rows.to_pylist()
-            reasons = [self._reason(row, store, augmented) for row in found]
+            for row in found:
+                seen.add(row["sample_id"])
+            reasons = [damaged(row) or self._reason(row, store, augmented) for row in found]
             kept = [n for n, reason in enumerate(reasons) if reason is None]
             kept = self._labelled(about, found, kept, reasons)
             self.left_out.update(reason for reason in reasons if reason)
@@ -66,6 +75,7 @@ class Scan:
                 yield found[n]
             if kept:
                 self._keep(source, about, [found[n] for n in kept], kept, augmented)
+        seen.check(store.uri)
 
     def _reason(self, row: Mapping[str, Any], store: Store, augmented: bool) -> str | None:
         """Why a row is not wanted; None if it is, as far as the metadata say."""

@@ -192,7 +192,7 @@ class DataRecipe(Strict):
     fold: tuple[int, int] | None = None
     augmented_per_real: float | None = Field(default=None, ge=0, exclude_if=unset)
     validation_rows: int = Field(default=32, ge=0)
-    window_groups: int = Field(default=8, ge=1)
+    window_groups: int = Field(default=8, ge=1, le=2**20)
     cache_mb: int = Field(default=1024, ge=16)
 
     _check_where = field_validator("where")(check_where)
@@ -227,7 +227,7 @@ class OptimiserRecipe(Strict):
         clip_norm: largest norm of the gradient.
     """
 
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=2**16)
     accumulation: int = Field(default=1, ge=1)
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(default=0.0, ge=0)

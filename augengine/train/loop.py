@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import ray.train
@@ -42,6 +42,7 @@ from augengine.train.sharding import exchange, shard, whole
 from augengine.train.trackers import Tracker, trackers
 
 FINISH_BATCHES = 32
+DAMAGED = "damaged_states.txt"
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -81,7 +82,7 @@ def train_worker(config: dict[str, Any]) -> None:
     best = None if recipe.best_checkpoint is None else Best(recipe.best_checkpoint)
     local = LocalState(out) if config["local"] else None
     progress = state.Progress()
-    with _last_state(local) as folder:
+    with _last_state(local, out, lead) as folder:
         if folder is not None:
             progress = state.load(folder, objective, optimiser, ema, precision, best)
     if progress.worlds[-1:] != [world]:
@@ -195,18 +196,39 @@ def train_worker(config: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _last_state(local: LocalState | None) -> Iterator[Path | None]:
-    """The folder of the state to go on from; None at the beginning of a run."""
-    if local is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder) if local.load(Path(folder)) else None
-        return
-    last = ray.train.get_checkpoint()
-    if last is None:
-        yield None
-        return
-    with last.as_directory() as found:
-        yield Path(found)
+def _last_state(local: LocalState | None, out: Store, lead: bool) -> Iterator[Path | None]:
+    """The folder of the last good state; None at the beginning of a run.
+
+    Damaged ones are passed over, which `damaged_states.txt` in the run's folder says. Every worker finds the same.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if local is not None:
+            there, wrong = local.load(Path(folder))
+        else:
+            there, wrong = _reported(ray.train.get_checkpoint(), out, Path(folder))
+        if wrong and lead:
+            out.write(DAMAGED, ("\n".join([*wrong, "passed over" if there else "training began anew"]) + "\n").encode())
+        yield Path(folder) if there else None
+
+
+def _reported(last: ray.train.Checkpoint | None, out: Store, folder: Path) -> tuple[bool, list[str]]:
+    """As `LocalState.load`, of the states that Ray Train keeps: the last that it knows and those before it."""
+    base = PurePosixPath(last.path).name if last is not None else ""
+    wrong: list[str] = []
+    for name in sorted(
+        (n for n in out.folders("state") if PurePosixPath(n).name.startswith("checkpoint_")), reverse=True
+    ):
+        if PurePosixPath(name).name > base and (last is not None or not out.exists(f"{name}/{state.SUMS}")):
+            continue  # not whole when its worker died; where Ray's own list of states is lost, the sums tell
+        for file in out.sizes(name):
+            (folder / PurePosixPath(file).name).write_bytes(out.read(file))
+        problem = state.damage(folder)
+        if problem is None:
+            return True, wrong
+        wrong.append(f"{out.path(name)}: {problem}")
+        for copied in folder.iterdir():
+            copied.unlink()
+    return False, wrong
 
 
 def _from_lead(value: float | None, world: int, device: torch.device) -> float:

@@ -16,17 +16,18 @@ from ray.train.torch import TorchTrainer
 from augengine.diffusion import stable_diffusion_vae
 from augengine.diffusion.autoencoder import AutoencoderSpec
 from augengine.diffusion.build import build
-from augengine.diffusion.checkpoint import SPEC, read_spec
+from augengine.diffusion.checkpoint import SPEC, damage, read_spec
 from augengine.diffusion.spec import ModelSpec
-from augengine.errors import AugengineError, ConfigError, RunError
+from augengine.errors import AugengineError, ConfigError, DataError, RunError
 from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files
+from augengine.io.run_lock import RunLock
 from augengine.io.store import Place, Store
 from augengine.machine import usable_cpus
 from augengine.rng import digest
 from augengine.train.config import Recipe
 from augengine.train.data import Survey, Uris, places_of, survey
-from augengine.train.loop import train_worker
+from augengine.train.loop import DAMAGED, train_worker
 from augengine.train.metrics_file import MetricsTail
 from augengine.train.model import model_spec, resolve_parts, validation_rows
 from augengine.train.trackers import check as check_trackers
@@ -42,6 +43,7 @@ from augengine.train.workers import (
 )
 
 Progress = Callable[[str], None]
+_RAY_LIST = "state/checkpoint_manager_snapshot.json"
 
 
 def train(
@@ -76,12 +78,23 @@ def train(
     Raises:
         ConfigError: the batch does not divide among the workers.
         DataError: no usable training rows.
-        RunError: the cluster is too small, the folder belongs to another run, or training failed too often (thrice, an
-            elastic one 21 times).
+        RunError: the cluster is too small, the folder belongs to another run, another job trains in it, or training
+            failed too often (thrice, an elastic one 21 times).
     """
     out = Store.at(out_uri)
-    checkpoint_uri = f"{out.uri}/checkpoint"
     check_settings(recipe, num_workers)
+    with RunLock(out) as lock:
+        uri = _train(recipe, data_uris, out, parts, num_workers, use_gpu, threads_per_worker, progress)
+        lock.check()
+        return uri
+
+
+def _train(
+    recipe: Recipe, data_uris: Uris, out: Store, parts: Mapping[str, str] | None, num_workers: NumWorkers,
+    use_gpu: bool | None, threads_per_worker: int | None, progress: Progress,
+) -> str:  # fmt: skip
+    """As `train`, while nobody else writes to `out`."""
+    checkpoint_uri = f"{out.uri}/checkpoint"
     data = [Store.at(place) for place in places_of(data_uris)]
     found = survey(data, recipe.data.rows("train"))
     part_uris = resolve_parts(recipe, parts or {})
@@ -92,8 +105,12 @@ def train(
         spec = spec.model_copy(update={"pretrained": stable_diffusion_vae.sha256(pretrained)})
     _claim(out, recipe, found, spec, data, progress)
     if out.exists(f"checkpoint/{SPEC}"):
-        progress(f"{recipe.name}: already trained, {checkpoint_uri}")
-        return checkpoint_uri
+        problem = damage(checkpoint_uri)
+        if problem is None:
+            progress(f"{recipe.name}: already trained, {checkpoint_uri}")
+            return checkpoint_uri
+        progress(f"{recipe.name}: the checkpoint is damaged and is made again: {problem}")
+        out.remove(f"checkpoint/{SPEC}")
     use_gpu = workers_get_gpus(num_workers, use_gpu) if num_workers else False
     with torch.device("meta"):
         network = build(spec)
@@ -130,9 +147,11 @@ def train(
         ),
     )  # fmt: skip
     own_threads = torch.get_num_threads()
+    out.remove(DAMAGED)
+    _check_ray_list(out, recipe, progress)
     with _Follower(out, recipe, progress):
         try:
-            trainer.fit()
+            _fit(trainer, apart=num_workers != 0)
         except Exception as error:  # Ray wraps what a worker raised in several layers of its own
             raise _explained(error, out) from error
         finally:
@@ -141,6 +160,40 @@ def train(
         raise RunError("training ended without a checkpoint", where=out.uri, next_step="run the same command again")
     _tell_end(recipe, read_spec(checkpoint_uri).metrics, progress)
     return checkpoint_uri
+
+
+def _fit(trainer: TorchTrainer, apart: bool) -> None:
+    """Train; `apart` from this thread, which Ctrl-C then reaches at once: Ray Train's own handler waits for workers."""
+    if not apart or threading.current_thread() is not threading.main_thread():
+        trainer.fit()
+        return
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="augengine-train", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+    if raised:
+        raise raised[0]
+
+
+def _check_ray_list(out: Store, recipe: Recipe, progress: Progress) -> None:
+    """Remove Ray Train's list of states where it is damaged: the states themselves tell whether they are whole."""
+    try:
+        listed = out.read_json(_RAY_LIST) if out.exists(_RAY_LIST) else {"checkpoint_results": []}
+        names = [str(result["checkpoint_dir_name"]) for result in listed["checkpoint_results"]]
+        if all(out.sizes(f"state/{name}") for name in names):
+            return
+    except (DataError, KeyError, TypeError):
+        pass
+    progress(f"{recipe.name}: Ray Train's list of states is damaged, or names one that is gone; it is made anew")
+    out.remove(_RAY_LIST)
 
 
 def _tell_end(recipe: Recipe, metrics: Mapping[str, float], progress: Progress) -> None:
@@ -273,7 +326,7 @@ class _Follower:
     def __init__(self, out: Store, recipe: Recipe, progress: Progress, every_s: float = 5.0) -> None:
         self.tail, self.recipe, self.progress, self.every_s = MetricsTail(out), recipe, progress, every_s
         self.stop = threading.Event()
-        self.shown = -1
+        self.shown, self.told = -1, False
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> None:
@@ -289,6 +342,10 @@ class _Follower:
             self._show()
 
     def _show(self) -> None:
+        if not self.told and self.tail.store.exists(DAMAGED):
+            self.told = True
+            text = self.tail.store.read(DAMAGED).decode().strip().replace("\n", "; ")
+            self.progress(f"{self.recipe.name}: a training state is damaged: {text}")
         lines = [line for line in self.tail.lines() if "loss" in line]
         if not lines or lines[-1]["step"] == self.shown:
             return

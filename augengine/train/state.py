@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -15,11 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from augengine.diffusion.ema import Ema
+from augengine.errors import AugengineError
+from augengine.io.sealed import sealed, unsealed
 from augengine.io.store import Store
 from augengine.train.best import Best
 from augengine.train.metrics_file import MetricsFile
 from augengine.train.precision import Precision
 from augengine.train.sharding import load_moments, load_network, moments, share, whole
+
+PROGRESS, SUMS = "progress.json", "sums.json"
 
 
 @dataclass
@@ -55,7 +60,35 @@ def save(
             values["best"] = best.state_dict()
             safetensors.torch.save_file(dict(best.weights), folder / "best.safetensors")
         text = json.dumps(values)
-        (folder / "progress.json").write_text(text, encoding="utf-8")
+        (folder / PROGRESS).write_text(text, encoding="utf-8")
+        seal(folder)
+
+
+def seal(folder: Path) -> None:
+    """Write the sha256 of every file of a state beside them, last."""
+    sums = {file.name: _sha256(file) for file in sorted(folder.iterdir()) if file.name != SUMS}
+    (folder / SUMS).write_text(json.dumps(sealed({"sha256": sums})), encoding="utf-8")
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a state, None if nothing is; states of older versions have no sums to tell by."""
+    try:
+        text = (folder / SUMS).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None if (folder / PROGRESS).exists() else "it is not whole"
+    except (OSError, ValueError):
+        return f"{SUMS} cannot be read"
+    try:
+        sums = unsealed(json.loads(text), SUMS)["sha256"]
+        wrong = [name for name, told in sums.items() if _sha256(folder / name) != told]
+    except (AugengineError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{SUMS} or a file that it names is damaged"
+    return f"{', '.join(wrong)}: another content than was written" if wrong else None
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def load(
@@ -67,7 +100,7 @@ def load(
     load_network(objective, read["objective"])
     average(ema, read["ema"])
     load_moments(objective, optimiser, safetensors.torch.load_file(folder / "optimiser.safetensors"))
-    values = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    values = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
     precision.load_state_dict(values["precision"])
     if best is not None:
         kept = safetensors.torch.load_file(folder / "best.safetensors")

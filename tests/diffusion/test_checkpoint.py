@@ -9,6 +9,7 @@ import torch
 from augengine.diffusion.checkpoint import Generator, load_generator, save_generator, subject_hash, untrained
 from augengine.diffusion.counterfactual import acquired
 from augengine.errors import CheckpointError
+from augengine.io.sealed import sealed
 from augengine.io.store import Store
 from augengine.records import Acquisition, IntensityRule
 
@@ -22,7 +23,7 @@ def folder(generator: Generator, tmp_path: Path) -> Path:
 
 def edit(folder: Path, **changes: object) -> None:
     path = folder / "model.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(json.dumps(sealed({**json.loads(path.read_text()), **changes})))
 
 
 def test_round_trip(generator: Generator, folder: Path) -> None:

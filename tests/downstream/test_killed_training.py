@@ -65,7 +65,7 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path: Path) -> None:
             for mark in Path(killed.out).glob("segmenters/*/unet/state/local.json"):
                 out = Store(mark.parents[1])
                 named = LocalState(out)._named()
-                step = int(str(named).rpartition("-")[2])
+                step = int(named[-1].rpartition("-")[2]) if named else STEPS
                 lines = [line for line in read_metrics(out) if line["step"] <= step]
                 if lines and step < STEPS * 0.9:
                     before.extend(lines)

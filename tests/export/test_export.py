@@ -17,6 +17,7 @@ from augengine.diffusion.checkpoint import read_spec, save_generator, subject_ha
 from augengine.errors import AugengineError, DataError, RunError
 from augengine.export.monai import Monai
 from augengine.export.run import STATE
+from augengine.io.sealed import sealed
 from augengine.io.store import Store
 from augengine.leakage import LeakageError
 from augengine.selection import Labels
@@ -223,7 +224,7 @@ class TestLicence:
 
     def stated(self, folder: Path, licence: str) -> None:
         manifest = json.loads((folder / "manifest.json").read_text())
-        (folder / "manifest.json").write_text(json.dumps({**manifest, "licence": licence}))
+        (folder / "manifest.json").write_text(json.dumps(sealed({**manifest, "licence": licence})))
 
     def test_it_is_taken_from_the_manifest(self, tmp_path: Path) -> None:
         stores = volume_cohort(tmp_path)

@@ -53,7 +53,7 @@ def test_acquisition_is_read_and_identifiers_are_not(tmp_path: Path) -> None:
     assert (a.repetition_time_ms, a.echo_time_ms, a.flip_angle_deg) == (4.1, 1.5, 10)
     assert (a.field_strength_t, a.slice_thickness_mm, a.inversion_time_ms) == (3.0, 3.0, None)
     assert source.subject_id.startswith("sub-")
-    assert len(source.subject_id) == 14
+    assert len(source.subject_id) == len("sub-") + 24
     assert sources(tmp_path, pseudonym_key="k")[1][0].subject_id != source.subject_id
     assert sources(tmp_path, public_ids=True)[1][0].subject_id == "HOSP-4711"
 

@@ -70,7 +70,7 @@ def test_missing_and_short_data_files(tmp_path: Path) -> None:
             read_nrrd(header(tmp_path / "a.nhdr", data))
     slices(tmp_path)
     (tmp_path / "d003.raw").write_bytes(b"\0\0")
-    with pytest.raises(DataError, match="its share of the voxels"):
+    with pytest.raises(DataError, match="must hold the voxels"):
         read_nrrd(header(tmp_path / "a.nhdr", "d%03d.raw 0 5 1"))
     with pytest.raises(DataError, match="this file is missing"):
         read_nrrd(tmp_path / "b.nhdr")

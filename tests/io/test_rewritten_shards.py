@@ -15,7 +15,8 @@ from augmented_rows import made_rows, real_rows
 from builders import slice_sample, write_samples
 
 from augengine.errors import DataError
-from augengine.io.dataset import dataset_files, write_dataset
+from augengine.io.dataset import dataset_files, finish, read_manifest, write_dataset
+from augengine.io.parts import Part
 from augengine.io.shards import SCHEMA, iter_metadata, iter_samples, read_group, to_bytes, to_row, to_table
 from augengine.io.store import Store
 from augengine.records import Sample
@@ -68,9 +69,13 @@ TOOLS: list[Callable[[str], None]] = [
 
 
 def rewritten(uri: str, tool: Callable[[str], None]) -> Store:
-    store = Store(uri)
-    for name in dataset_files(store):
+    """The data set with files that the tool wrote, under names that say nothing of their content."""
+    store, parts = Store(uri), []
+    for n, name in enumerate(dataset_files(store)):
         tool(store.path(name))
+        Path(store.path(name)).rename(store.path(f"samples/other{n}.parquet"))
+        parts.append(Part(f"samples/other{n}.parquet", None, None, store.size(f"samples/other{n}.parquet") or 0))
+    finish(store, {**read_manifest(store), "counts": {}}, {"samples": parts})
     return store
 
 

@@ -16,6 +16,7 @@ from augengine.edits import EDITS
 from augengine.errors import CheckpointError, ConfigError, DataError, RunError
 from augengine.io.commits import committed_files
 from augengine.io.dataset import dataset_files
+from augengine.io.sealed import sealed
 from augengine.io.shards import iter_samples, to_bytes, to_row
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy, load_policy
@@ -200,7 +201,7 @@ def test_settings_that_cannot_work_are_refused_before_any_row(tmp_path: Path, ch
     spec = json.loads((Path(checkpoint) / "model.json").read_text())
     spec["network"]["structure"] = False
     (tmp_path / "plain").mkdir()
-    (tmp_path / "plain/model.json").write_text(json.dumps(spec))
+    (tmp_path / "plain/model.json").write_text(json.dumps(sealed(spec)))
     with pytest.raises(CheckpointError, match="needs a generator with a structure input"):
         run(tmp_path, str(tmp_path / "plain"), policy(tmp_path), data)
     assert not (tmp_path / "out").exists()

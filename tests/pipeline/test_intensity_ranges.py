@@ -21,6 +21,7 @@ from augengine.gates import Gates
 from augengine.intensity import normalise
 from augengine.io.dataset import dataset_files
 from augengine.io.labels import parse_labels
+from augengine.io.sealed import sealed
 from augengine.io.shards import iter_samples
 from augengine.io.sources import SourceOptions
 from augengine.io.store import Store
@@ -81,7 +82,7 @@ def painter(folder: Path, rule: IntensityRule, channels: tuple[str, ...] = CHANN
     """An untrained painter of slices of 32 x 32 that was "trained" under a rule."""
     uri = write_checkpoint(folder, channels=channels, kind="painter")
     path = Path(uri, "model.json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "intensity": rule.to_dict()}))
+    path.write_text(json.dumps(sealed({**json.loads(path.read_text()), "intensity": rule.to_dict()})))
     assert read_spec(uri).intensity.rule == rule
     return uri
 

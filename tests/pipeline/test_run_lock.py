@@ -15,9 +15,9 @@ from collections.abc import Callable
 import pytest
 
 from augengine.errors import RunError
+from augengine.io.run_lock import GONE, LOCK, RunLock, _place, process_start
 from augengine.io.store import Store
 from augengine.pipeline import run_lock
-from augengine.pipeline.run_lock import GONE, LOCK, RunLock, _place, process_start
 
 
 def held(store: Store, pid: int, place: str | None, beats: int = 0, **more: object) -> None:

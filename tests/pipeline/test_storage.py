@@ -16,6 +16,7 @@ from augengine.errors import DataError, RunError
 from augengine.io.commits import committed_units
 from augengine.io.dataset import dataset_files, listed_files
 from augengine.io.parts import write_part
+from augengine.io.sealed import sealed
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy, load_policy
@@ -193,7 +194,7 @@ def test_a_data_set_of_an_older_version_is_read_by_its_rule(tmp_path: Path, pati
     old.write("samples/part-crashed.parquet", b"without a record")
     for files in (None, {"samples": ["samples/part-x.parquet"]}):
         del manifest["files"]
-        old.write_json("manifest.json", manifest if files is None else {**manifest, "files": files})
+        old.write_json("manifest.json", sealed(manifest if files is None else {**manifest, "files": files}))
         manifest["files"] = files
         assert rows(old) == rows(new)
     with pytest.raises(RunError, match="an older version began this run"):
@@ -231,7 +232,7 @@ def test_a_manifest_that_was_changed_by_hand_is_refused(tmp_path: Path, patients
         ([elsewhere, *listed[1:]], "which lies outside"),
         ([{"path": "x"}], "entries that are no files"),
     ):
-        store.write_json("manifest.json", {**stated, "files": {**stated["files"], "samples": changed}})
+        store.write_json("manifest.json", sealed({**stated, "files": {**stated["files"], "samples": changed}}))
         with pytest.raises(DataError, match=found):
             dataset_files(store)
     store.write_json("manifest.json", stated)

@@ -19,9 +19,9 @@ import pytest
 from augengine.errors import AugengineError, RunError
 from augengine.io.commits import ATTEMPTS, ROWS, committed_files, committed_units
 from augengine.io.parts import write_part
+from augengine.io.run_lock import RunLock
 from augengine.io.store import Store
 from augengine.pipeline.attempts import attempt, forgive
-from augengine.pipeline.run_lock import RunLock
 from augengine.pipeline.units import INLINE, Actors, Unit, _Committer, _deadline, _Work, run_units
 
 UNITS = [Unit("a", {"values": [1, 2, 3]}), Unit("b", {"values": [4, 5, 6, 7]}), Unit("c", {"values": [8]})]

@@ -92,7 +92,7 @@ def test_folds_are_those_of_training_and_share_no_subject(data: str) -> None:
 
 
 def test_folds_hold_augmented_rows_in_training_alone_and_none_of_the_fold(tmp_path: Path, data: str) -> None:
-    rows = [*made_rows(2), *(made_row(s, 0, 9, donors=[f"S{d:03d}"]) for s in range(1, 5) for d in range(1, 5))]
+    rows = [*made_rows(2), *(made_row(s, 0, 9 + d, donors=[f"S{d:03d}"]) for s in range(1, 5) for d in range(1, 5))]
     whole = ShardDataset(data, write_samples(tmp_path, rows), augmented_per_real=2.0)
     for train, val in whole.folds(FOLDS):
         fold = set(val.subjects)
