@@ -33,7 +33,8 @@ from downstream.predictions import MAPS, PREDICTIONS, TRUTH
 from downstream.results import Plan, prediction_id
 
 NOT_RERUN = [
-    "experiment (classical arm and HD95), 59 minutes", "experiment_random_contrast (classical arm and HD95), 68 minutes",
+    "experiment (classical arm and HD95), 59 minutes",
+    "experiment_random_contrast (classical arm and HD95), 68 minutes",
     "experiment_ratio_curve (HD95), 86 minutes", "home (classical arm)",
     "segmenters (Dice alone: not touched by surfaces; its recipes of papers' size were never trained here)",
 ]  # fmt: skip
