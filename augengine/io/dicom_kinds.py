@@ -27,7 +27,7 @@ COLOUR = "a colour image"
 PHASE, REAL, IMAGINARY = "phase image", "real part of a complex image", "imaginary part of a complex image"
 VELOCITY, FIELD_MAP = "velocity map", "field map"
 LOCALISER = "localiser"
-SEGMENTATION = "a DICOM Segmentation (masks are read with --labels)"
+SEGMENTATION = "a DICOM Segmentation (layout dicom reads it with --labels)"
 STRUCTURES = "an RT Structure Set: its contours are not read"
 PROJECTION, DIFFERENCE, MAP = "projection through slices", "difference of images", "parameter map"
 

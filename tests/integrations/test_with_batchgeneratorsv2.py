@@ -120,9 +120,9 @@ def test_noise_and_the_sides_of_a_factor_are_drawn_alike() -> None:
     assert drawn.max() < 0.032
     assert drawn.mean() == pytest.approx(0.015, rel=0.25)
     rng = np.random.default_rng(0)
-    factors = np.array([_either_side(0.7, 1.5, rng) for _ in range(2000)])
+    factors = np.array([_either_side(0.7, 1.5, rng) for _ in range(20000)])
     assert (factors < 1).mean() == pytest.approx(0.5, abs=0.03)
-    others = np.array([BGContrast((0.7, 1.5))() for _ in range(2000)])
+    others = np.array([BGContrast((0.7, 1.5))() for _ in range(20000)])
     assert np.quantile(factors, [0.1, 0.3, 0.7, 0.9]) == pytest.approx(
         np.quantile(others, [0.1, 0.3, 0.7, 0.9]), abs=0.03
     )

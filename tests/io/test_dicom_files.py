@@ -95,7 +95,7 @@ def test_company_is_named_with_what_it_is(tmp_path: Path) -> None:
         "report.dcm": "no MR image (modality SR, Comprehensive SR Storage)",
         "state.dcm": "no MR image (modality PR, Grayscale Softcopy Presentation State Storage)",
         "key.dcm": "no MR image (modality KO, Key Object Selection Document Storage)",
-        "segments.dcm": "a DICOM Segmentation (masks are read with --labels)",
+        "segments.dcm": "a DICOM Segmentation (layout dicom reads it with --labels)",
         "ct.dcm": "no MR image (modality CT, CT Image Storage)",
         "capture.dcm": "a capture of a screen, without a place in the patient",
         "colour.dcm": "a colour image",

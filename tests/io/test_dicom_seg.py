@@ -122,7 +122,7 @@ def test_without_labels_a_segmentation_is_named_and_without_one_labels_are_refus
     with pytest.raises(ConfigError, match="no volume of this data set has a DICOM Segmentation"):
         found(tmp_path, labels=LABELS)
     segmentation(tmp_path, "BINARY")
-    assert list(unused(tmp_path).values()) == ["a DICOM Segmentation (masks are read with --labels)"]
+    assert list(unused(tmp_path).values()) == ["a DICOM Segmentation (layout dicom reads it with --labels)"]
     _, (source,) = found(tmp_path)
     assert (source.error, source.labelled) == (None, False)
 

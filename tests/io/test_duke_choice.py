@@ -162,7 +162,7 @@ def test_every_other_series_is_named(tmp_path: Path) -> None:
         Unused(f"{folder}/3/", "another series, not of the dynamic study", 6),
         Unused(f"{folder}/4/", "phase image", 6),
         Unused(f"{folder}/5/", "a segmentation", 6),
-        Unused(f"{folder}/seg/", "no MR image (modality SEG, MR Image Storage)", 6),
+        Unused(f"{folder}/seg/", "a DICOM Segmentation (layout dicom reads it with --labels)", 6),
     ]
 
 
