@@ -31,10 +31,10 @@ from typing import Any
 import pyarrow as pa
 
 from augengine.errors import AugengineError, DataError
+from augengine.io import run_lock
 from augengine.io.commits import ATTEMPTS, ROWS, committed_files
 from augengine.io.dataset import finish, listed_files
 from augengine.io.store import Store
-from augengine.pipeline import run_lock
 from augengine.pipeline.units import INLINE, Unit, run_units
 
 OUTCOMES = {1: "accepted", 2: "accepted", 3: "rejected", 4: "failed"}

@@ -15,9 +15,9 @@ from collections.abc import Callable
 import pytest
 
 from augengine.errors import RunError
+from augengine.io import run_lock
 from augengine.io.run_lock import GONE, LOCK, RunLock, _place, process_start
 from augengine.io.store import Store
-from augengine.pipeline import run_lock
 
 
 def held(store: Store, pid: int, place: str | None, beats: int = 0, **more: object) -> None:

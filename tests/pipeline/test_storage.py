@@ -13,6 +13,7 @@ from mri_files import block, write_series
 from object_store import BUCKET
 
 from augengine.errors import DataError, RunError
+from augengine.io import run_lock
 from augengine.io.commits import committed_units
 from augengine.io.dataset import dataset_files, listed_files
 from augengine.io.parts import write_part
@@ -20,7 +21,6 @@ from augengine.io.sealed import sealed
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy, load_policy
-from augengine.pipeline import run_lock
 from augengine.pipeline.augment import AugmentSummary, augment
 from augengine.pipeline.forecast import forecast
 from augengine.pipeline.ingest import ingest
