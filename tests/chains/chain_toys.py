@@ -81,6 +81,7 @@ EXCEPTIONS = {
     "ray job submit": "tests/pipeline/test_ray_jobs.py submits it",
     ".venv/bin/python jobs/evaluate.py --phantom": "59 minutes; tests/downstream/test_evaluate.py runs it in small",
     ".venv/bin/python jobs/evaluate.py --protocol phantom_transductive": "tests/downstream/test_evaluate.py",
+    "sbatch": "needs Slurm; jobs/slurm/ray.sh ran once on one node",
     "augengine replay OUTPUT_ID": "a placeholder; tests/pipeline/test_lineage.py",
     "augengine explain OUTPUT_ID": "a placeholder; tests/pipeline/test_lineage.py",
     "augengine plan": "needs the demo's run; tests/pipeline/test_lineage.py",
