@@ -298,7 +298,7 @@ def augmenting(here: Path) -> Iterator[Case]:
         "another|other",
         *model,
         "--out",
-        f"{here}/augmented",
+        f"{here}/sound_run",
         policy="too_strict.yaml",
     )
     yield case(
