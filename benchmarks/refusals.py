@@ -277,7 +277,7 @@ def augmenting(here: Path) -> Iterator[Case]:
     yield case("more GPUs than there are", "cluster", "GPU", *model, "--gpus-per-actor", "1")
     yield case("more actors than CPUs hold", "cluster", "CPU", *model, "--actors", "64", "--cpus-per-actor", "4")
     yield case("layout that is not clear", "headers", "volume|layout", *model, data="nothing")
-    yield case("folder without volumes", "headers", "must hold a volume", *model, "--layout", "duke", data="nothing")
+    yield case("folder without volumes", "headers", "no subject of layout", *model, "--layout", "duke", data="nothing")
     yield case("channels other than the model's", "metadata", "channels", *model, data="brains")
     yield case("volumes for a model of slices", "metadata", "slices|channels", *model, data="volumes")
     yield case("other intensity ranges than the model's", "metadata", "percentile", *model, data="other_ranges")
@@ -298,7 +298,7 @@ def augmenting(here: Path) -> Iterator[Case]:
         "another|other",
         *model,
         "--out",
-        f"{here}/augmented",
+        f"{here}/sound_run",
         policy="too_strict.yaml",
     )
     yield case(
@@ -337,7 +337,7 @@ def training(here: Path) -> Iterator[Case]:
     )
     yield case("no shards", "metadata", "nothing", "cddgm_small", data="nothing")
     yield case("labels that the data lack", "metadata", "label", "seg_m3_small")
-    yield case("missing part", "metadata", "autoencoder", "pcf_dit_small", data="brains")
+    yield case("missing part", "files", "autoencoder", "pcf_dit_small", data="brains")
     yield case(
         "part of another kind",
         "metadata",

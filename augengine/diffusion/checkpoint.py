@@ -46,13 +46,7 @@ class Model:
 
     def check(self, channels: Sequence[str], rule: IntensityRule) -> None:
         """Refuse data whose channels, in that order, or intensity ranges are not as those of training."""
-        if tuple(channels) != self.spec.channels:
-            raise CheckpointError(
-                f"this model was trained on channels {', '.join(self.spec.channels)}",
-                found=", ".join(channels),
-                next_step="train one on these channels, or select samples that have the model's",
-            )
-        check_rule(self.spec, rule)
+        check_scale(self.spec, channels, rule)
 
 
 class Generator(Model):
@@ -70,6 +64,17 @@ class Generator(Model):
         """x0 estimate for `x` (B, C, *), or latents, at timesteps `t_B`; unclamped."""
         output = self.network(x, t_B.to(x.device), conditioning).float()
         return clean_estimate(self.schedule.spec.parametrisation, self.schedule, output, x, t_B)
+
+
+def check_scale(spec: ModelSpec, channels: Sequence[str], rule: IntensityRule) -> None:
+    """As `Model.check`, of a description alone; raises `CheckpointError`."""
+    if tuple(channels) != spec.channels:
+        raise CheckpointError(
+            f"this model was trained on channels {', '.join(spec.channels)}",
+            found=", ".join(channels),
+            next_step="train one on these channels, or select samples that have the model's",
+        )
+    check_rule(spec, rule)
 
 
 def check_rule(spec: ModelSpec, rule: IntensityRule, where: str | None = None) -> None:

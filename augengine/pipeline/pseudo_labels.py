@@ -7,7 +7,7 @@ the row's intensities (Van Leemput et al. 1999; Ashburner and Friston 2005, "Uni
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,18 @@ import pyarrow as pa
 import torch
 from scipy.ndimage import gaussian_filter
 
-from augengine.diffusion.checkpoint import read_spec
+from augengine.diffusion.checkpoint import check_scale, read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import CheckpointError, ConfigError
 from augengine.intensity import normalise
 from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files, finish
 from augengine.io.labellers import LABELLERS
-from augengine.io.shards import SCHEMA, from_row, read_group, to_row
+from augengine.io.shards import SCHEMA, from_row, iter_metadata, read_group, to_row
 from augengine.io.store import Store
 from augengine.metrics.referee import Referee
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
+from augengine.records import IntensityRule
 from augengine.rng import canonical_json, digest
 
 FOLDER = "samples"
@@ -51,12 +52,13 @@ def pseudo_label(
 
     Raises:
         ConfigError: a region of several labels, which does not say which of them a voxel has.
-        CheckpointError: another kind of model.
+        CheckpointError: another kind of model, or one of other channels or intensity ranges than the rows have.
         RunError: the folder holds the labels of another segmenter, or of other rows.
     """
     store, source = Store(out), Store(data)
     names, spec = dataset_files(source), read_spec(segmenter)
     check_labeller(spec, segmenter)
+    check_rows(source, names, spec)
     weights = {"segmenter": spec.sha256}
     units = [
         Unit(digest(name, group, length=16), {"name": name, "group": group})
@@ -87,6 +89,14 @@ def check_labeller(spec: ModelSpec, where: str) -> None:
         if len(labels) != 1:
             raise ConfigError("a pseudo-label is a region of one label", found=f"{region}: {', '.join(labels)}",
                               where=where)  # fmt: skip
+
+
+def check_rows(source: Store, names: Sequence[str], spec: ModelSpec) -> None:
+    """Refuse rows of other channels or intensity ranges than the model's; reads metadata alone."""
+    rows = iter_metadata(source, names)
+    found = {(tuple(row["channels"]), IntensityRule.from_dict(row["intensity_rule"])) for row in rows}
+    for channels, rule in sorted(found, key=str):
+        check_scale(spec, channels, rule)
 
 
 class LabelWorker:

@@ -103,7 +103,7 @@ def _train(
     pretrained = None if recipe.pretrained is None else str(Path(recipe.pretrained).expanduser().resolve())
     if pretrained is not None:
         spec = spec.model_copy(update={"pretrained": stable_diffusion_vae.sha256(pretrained)})
-    _claim(out, recipe, found, spec, data, progress)
+    claim = _check_claim(out, recipe, found, spec, data, progress)
     if out.exists(f"checkpoint/{SPEC}"):
         problem = damage(checkpoint_uri)
         if problem is None:
@@ -124,6 +124,7 @@ def _train(
         progress(f"{recipe.name}: noise and the order of sums follow from the number of workers: where it changes, "
                  "another run reaches other weights")  # fmt: skip
     _tell_memory(recipe, found, progress)
+    _begin(out, claim)  # only now: what was refused has not begun
     threads = threads_per_worker or max(1, usable_cpus() // max(1, most))
     trainer = TorchTrainer(
         train_worker,
@@ -267,10 +268,12 @@ def _tell_memory(recipe: Recipe, found: Survey, progress: Progress) -> None:
              "decode a row group anew for almost every row (less memory: lower data.window_groups)")  # fmt: skip
 
 
-def _claim(
+def _check_claim(
     out: Store, recipe: Recipe, found: Survey, spec: ModelSpec, data: Sequence[Place], progress: Progress
-) -> None:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Refuse a folder that another recipe or other data began: its state would be continued silently.
+
+    Returns what `run.json` says of this run.
 
     `data_digest` counts what the rows are of, `content` is what they are; runs of older versions state the first alone.
     """
@@ -301,8 +304,13 @@ def _claim(
                     f"this folder holds a run with another {what}", where=out.uri,
                     next_step="give another output folder, or delete this one",
                 )  # fmt: skip
-    else:
-        out.write_json("run.json", wanted)
+    return wanted
+
+
+def _begin(out: Store, claim: dict[str, Any]) -> None:
+    """Write whose folder this is, unless it says so already."""
+    if not out.exists("run.json"):
+        out.write_json("run.json", claim)
 
 
 def _explained(error: BaseException, out: Store) -> AugengineError:

@@ -14,14 +14,15 @@ from augengine.io.store import Store
 from augengine.records import Acquisition, Sample
 from augengine.train.data import Rows, survey
 from augengine.train.model import model_spec
-from augengine.train.run import _claim
+from augengine.train.run import _begin, _check_claim, train
 
 
 def claim(out: Path, *folders: str) -> list[str]:
     """Begin or continue the run in `out`; what is said to the user."""
     lines: list[str] = []
     asked, found = recipe("segmenter"), survey(list(folders), Rows("train"))
-    _claim(Store(out), asked, found, model_spec(asked, found, part_specs("segmenter")), list(folders), lines.append)
+    spec = model_spec(asked, found, part_specs("segmenter"))
+    _begin(Store(out), _check_claim(Store(out), asked, found, spec, list(folders), lines.append))
     return lines
 
 
@@ -68,3 +69,12 @@ def test_a_run_from_before_contents_were_recorded_goes_on_and_says_so(tmp_path: 
     assert "did not record its data's content" in line
     with pytest.raises(RunError, match="another data"):
         claim(tmp_path / "run", write_rows(tmp_path / "fewer", samples_of()[:3]))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_training_that_was_refused_has_begun_nothing(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "data", samples_of())
+    with pytest.raises(RunError, match="64 workers need a CPU each"):
+        train(recipe("segmenter", optimiser={"batch_size": 64, "learning_rate": 1}), data, str(tmp_path / "run"),
+              num_workers=64, use_gpu=False)  # fmt: skip
+    claim(tmp_path / "run", data)  # another recipe, in the same folder
