@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 from augengine.errors import ConfigError, DataError
 from augengine.intensity import normalise
 from augengine.io.store import Store
-from augengine.records import IntensityRule
+from augengine.records import IntensityRule, Sample
 from augengine.torch import ShardDataset, ShardStream
 from augengine.torch.items import IGNORED
 
