@@ -108,7 +108,8 @@ def save_generator(store: Store, spec: ModelSpec, weights: dict[str, Tensor]) ->
     content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()})
     spec = spec.model_copy(update={"sha256": hashlib.sha256(content).hexdigest(), "engine_version": __version__})
     store.write(WEIGHTS, content)
-    store.write_json(SPEC, sealed(spec.model_dump(mode="json")))
+    text = json.dumps(sealed(spec.model_dump(mode="json")), indent=1)  # in its order: that of regions has a meaning
+    store.write(SPEC, f"{text}\n".encode())
     return spec
 
 

@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from augengine.diffusion.checkpoint import Generator, load_generator, save_generator, subject_hash, untrained
+from augengine.diffusion.checkpoint import Generator, load_generator, read_spec, save_generator, subject_hash, untrained
 from augengine.diffusion.counterfactual import acquired
 from augengine.errors import CheckpointError
 from augengine.io.sealed import sealed
@@ -91,6 +91,14 @@ def test_spec_that_is_no_json(folder: Path) -> None:
     (folder / "model.json").write_text("{")
     with pytest.raises(CheckpointError, match="JSON"):
         load_generator(str(folder))
+
+
+def test_regions_keep_their_order(generator: Generator, tmp_path: Path) -> None:
+    """The n-th plane is the n-th region, whatever its name."""
+    regions = {"whole": ("a", "b"), "core": ("a",), "another": ("b",)}
+    spec = generator.spec.model_copy(update={"regions": regions})
+    save_generator(Store(tmp_path), spec, dict(generator.network.state_dict()))
+    assert list(read_spec(str(tmp_path)).regions) == list(regions)
 
 
 def test_other_channels_are_refused(generator: Generator) -> None:

@@ -78,7 +78,8 @@ def run_case(reader: Reader, name: str, number: int, scratch: Path) -> Result:
         strange = set(os.listdir(scratch)) - set(before)
         outcome, detail = OUTSIDE, str(strange)
         for entry in strange:
-            shutil.rmtree(scratch / entry, ignore_errors=True)
+            place = scratch / entry
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
     shutil.rmtree(folder, ignore_errors=True)
     return Result(name, number, outcome, detail)
 

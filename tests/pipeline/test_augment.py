@@ -15,9 +15,9 @@ from augengine import gates
 from augengine.edits import EDITS
 from augengine.errors import CheckpointError, ConfigError, DataError, RunError
 from augengine.io.commits import committed_files
-from augengine.io.dataset import dataset_files
+from augengine.io.dataset import dataset_files, write_dataset
 from augengine.io.sealed import sealed
-from augengine.io.shards import iter_samples, to_bytes, to_row
+from augengine.io.shards import SCHEMA, iter_samples, to_row
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy, load_policy
 from augengine.pipeline.augment import augment
@@ -152,18 +152,22 @@ def test_a_row_that_fails_is_quarantined_and_spares_its_neighbours(
 def test_a_damaged_row_fails_and_a_row_without_target_is_skipped(tmp_path: Path, checkpoint: str) -> None:
     data = write_samples(tmp_path / "data", SAMPLES)
     store = Store(data)
-    name = dataset_files(store)[0]
-    table = store.parquet(name).read()
+    first, *others = [store.parquet(name).read() for name in dataset_files(store)]
+    table = first
     images = [b"short" if i == "S001#0000" else v for i, v in zip(
         table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True)]  # fmt: skip
     column = table.schema.get_field_index("image")
     damaged = table.set_column(column, table.schema.field(column), pa.array(images, pa.large_binary()))
-    store.write(name, to_bytes(damaged))
+    subjects = [None if i == "S001#0001" else v for i, v in zip(
+        table["sample_id"].to_pylist(), table["subject_id"].to_pylist(), strict=True)]  # fmt: skip
+    assert None in subjects
+    damaged = damaged.set_column(1, SCHEMA.field("subject_id"), pa.array(subjects, pa.string()))
+    write_dataset(data, [damaged, *others])
     summary = run(tmp_path, checkpoint, policy(tmp_path), data)
-    assert summary.counts == {"accepted": 10, "rejected": 0, "failed": 2, "skipped": 0}
+    assert summary.counts == {"accepted": 8, "rejected": 0, "failed": 4, "skipped": 0}
     own = policy(tmp_path, **{"GE MEDICAL SYSTEMS": "SIEMENS"})
     summary = run(tmp_path, checkpoint, own, data, "out-2")
-    assert summary.counts["skipped"] == 10
+    assert summary.counts["skipped"] == 8
 
 
 def test_mistakes_are_one_line_errors(tmp_path: Path, checkpoint: str) -> None:

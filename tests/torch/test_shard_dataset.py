@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 from augengine.errors import ConfigError, DataError
 from augengine.intensity import normalise
 from augengine.io.store import Store
-from augengine.records import IntensityRule
+from augengine.records import IntensityRule, Sample
 from augengine.torch import ShardDataset, ShardStream
 from augengine.torch.items import IGNORED
 
@@ -209,8 +209,13 @@ def visit(found: ShardDataset, order: list[int]) -> None:
         found[n]
 
 
+def copies(count: int) -> list[Sample]:
+    """The real rows so many times, each time as other volumes."""
+    return [row.replace(volume_id=f"{row.volume_id}-{n}") for n in range(count) for row in real_rows(split="train")]
+
+
 def test_a_shuffle_that_decodes_everything_again_and_again_is_told_of(tmp_path: Path) -> None:
-    found = ShardDataset(write_samples(tmp_path, real_rows(split="train") * 8, per_file=24), cache_mb=0)
+    found = ShardDataset(write_samples(tmp_path, copies(8), per_file=24), cache_mb=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         visit(found, [*range(len(found)), *found.sampler(window=1)] * 5)
@@ -267,7 +272,7 @@ def test_storage_options_go_to_every_uri(data: str, s3_options: dict[str, Any], 
 def test_a_shuffle_by_windows_visits_every_row_once_and_reads_each_group_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri = write_samples(tmp_path, real_rows(split="train") * 6, per_file=24)
+    uri = write_samples(tmp_path, copies(6), per_file=24)
     found = ShardDataset(uri)
     sampler = found.sampler(seed=1, window=2)
     first = list(sampler)
