@@ -126,6 +126,20 @@ def test_what_ray_data_wrote_is_a_data_set_again(tmp_path: Path, ray_session: An
     assert all(same(found[row.sample_id], row) for row in rows)
 
 
+@pytest.mark.slow
+def test_a_step_of_ray_data_that_keeps_no_row_is_a_data_set_without_rows(tmp_path: Path, ray_session: Any) -> None:
+    """Ray Data 2.60 writes no folder then: what reads it as tables has none, and says what that means."""
+    import ray
+
+    store = Store(write_samples(tmp_path / "before", [slice_sample(1)]))
+    kept = ray.data.read_parquet(store.path(dataset_files(store)[0])).filter(lambda row: False)
+    kept.write_parquet(str(tmp_path / "ray"))
+    assert not (tmp_path / "ray").exists()
+    empty = write_dataset(str(tmp_path / "again"), map(pq.read_table, (tmp_path / "ray").glob("*.parquet")))
+    with pytest.raises(DataError, match="this data set has no rows"):
+        dataset_files(empty)
+
+
 def test_rows_that_polars_chose_are_a_data_set(tmp_path: Path) -> None:
     polars = pytest.importorskip("polars")
     run = Store(write_samples(tmp_path / "run", made_rows(2)))
