@@ -10,6 +10,7 @@ from augengine.errors import DataError
 from augengine.geometry import check_affine, same_grid, spacing_mm
 
 UNIT_MM = {"unknown": 1.0, "mm": 1.0, "micron": 1e-3, "meter": 1e3}
+_UNIT_CODES = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
 
 
 def header_affine(header: Any, raw: Any, shape: tuple[int, ...]) -> tuple[np.ndarray | None, list[str]]:
@@ -59,11 +60,8 @@ def _usable(affine: np.ndarray, factor: float, shape: tuple[int, ...]) -> np.nda
 
 
 def length_unit(header: Any) -> str:
-    """The unit of length as nibabel calls it, e.g. `mm` or `unknown`."""
-    try:
-        return str(header.get_xyzt_units()[0])
-    except KeyError:
-        return "none of the standard"
+    """The unit of length as nibabel calls it, e.g. `mm` or `unknown`; whatever the bits of the unit of time say."""
+    return _UNIT_CODES.get(int(header["xyzt_units"]) & 7, "none of the standard")
 
 
 def slice_axis(header: Any) -> int | None:
