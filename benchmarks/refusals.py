@@ -512,7 +512,7 @@ def the_others(here: Path) -> Iterator[Case]:
         "sweep",
         "predictor of another kind",
         "files",
-        "acquisition_predictor",
+        "acquisition.predictor",
         *sweep,
         "--vary",
         "sampler.steps=1,2",

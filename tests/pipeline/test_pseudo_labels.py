@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,18 @@ def test_a_region_of_several_labels_is_refused(tmp_path: Path) -> None:
     assert "all:" in str(error.value)
     with pytest.raises(CheckpointError, match="come from a segmenter"):
         labelled(tmp_path, samples_of(), write_checkpoint(tmp_path / "generator"), "other")
+
+
+def test_rows_on_another_scale_are_refused_before_any_is_labelled(tmp_path: Path) -> None:
+    segmenter = fitted(tmp_path / "segmenter", REGIONS)
+    channels = [s.replace(channels=("flair",)) for s in samples_of()]
+    with pytest.raises(CheckpointError, match="trained on channels t1; found flair"):
+        labelled(tmp_path, channels, segmenter, "channels")
+    ranges = [s.replace(intensity_rule=replace(s.intensity_rule, percentiles=(5.0, 95.0))) for s in samples_of()]
+    with pytest.raises(CheckpointError, match="trained on percentiles 10 and 99"):
+        labelled(tmp_path, ranges, segmenter, "ranges")
+    assert not (tmp_path / "channels").exists()
+    assert not (tmp_path / "ranges").exists()
 
 
 def test_the_command_labels_a_folder(tmp_path: Path) -> None:
