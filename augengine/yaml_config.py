@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from augengine.errors import ConfigError
 
@@ -44,6 +44,14 @@ class Strict(BaseModel):
     """Base of every configuration section: unknown keys are refused, values are frozen, no coercion of text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+    @field_validator("version", mode="before", check_fields=False)
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        """True equals 1 in Python, and so in its literals."""
+        if isinstance(value, bool):
+            raise ValueError("a version is a number")
+        return value
 
     @model_validator(mode="after")
     def _credible(self) -> Strict:
@@ -114,7 +122,6 @@ class Document:
                 "out", where=self._place(node),
             )  # fmt: skip
         if isinstance(node, yaml.MappingNode):
-            self._check_tag(node, "map")
             out: dict[Any, Any] = {}
             for key_node, value_node in node.value:
                 key = self._key(key_node)
@@ -124,19 +131,11 @@ class Document:
                 out[key] = self._build(value_node, (*path, key))
             return out
         if isinstance(node, yaml.SequenceNode):
-            self._check_tag(node, "seq")
             return [self._build(child, (*path, i)) for i, child in enumerate(node.value)]
         return self._scalar(node)
 
     def _place(self, node: yaml.Node) -> str:
         return f"{self.name}:{node.start_mark.line + 1}"
-
-    def _check_tag(self, node: yaml.Node, *kinds: str) -> None:
-        if node.tag not in [_TAG + kind for kind in kinds]:
-            raise ConfigError(
-                "a configuration has plain values, without YAML tags", found=node.tag.replace(_TAG, "!!"),
-                where=self._place(node),
-            )  # fmt: skip
 
     def _key(self, node: yaml.Node) -> str:
         if node.tag == f"{_TAG}merge":
@@ -160,9 +159,7 @@ class Document:
             )  # fmt: skip
         kind = node.tag.removeprefix(_TAG)
         if isinstance(node, yaml.ScalarNode) and node.style is not None:
-            self._check_tag(node, "str")
             return text
-        self._check_tag(node, "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
         number = _NUMBER.fullmatch(text)
         if kind == "null" and text in ("", "~", "null", "Null", "NULL"):
             return None
@@ -268,6 +265,12 @@ def _check_events(text: str, name: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         aliases += isinstance(event, yaml.AliasEvent)
+        tag = getattr(event, "tag", None)
+        if tag not in (None, "!"):
+            raise ConfigError(
+                "a configuration has plain values, without YAML tags", found=tag.replace(_TAG, "!!"),
+                where=f"{name}:{event.start_mark.line + 1 if event.start_mark else 1}",
+            )  # fmt: skip
         if depth > MOST_DEPTH or aliases > MOST_ALIASES:
             raise ConfigError(
                 f"a configuration nests at most {MOST_DEPTH} deep and has at most {MOST_ALIASES} aliases",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,49 @@ def test_keys_of_a_section_of_several_kinds() -> None:
 def test_an_unknown_name_lists_the_valid_ones_where_none_is_near() -> None:
     assert "valid: oak, pine" in str(unknown_name("tree", "xyz", ["pine", "oak"], "here"))
     assert "valid: none" in str(unknown_name("tree", "xyz", [], "here"))
+
+
+def test_lists_of_a_section_that_may_be_a_name_are_read(tmp_path: Path) -> None:
+    found = read(tmp_path, RECIPE + "intensity: {percentiles: [1, 99]}\n")
+    assert found.intensity is not None
+    assert found.intensity.percentiles == (1.0, 99.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("steps: '10'", "should be a valid integer; found '10'"),
+        ("version: true", "a version is a number; found True"),
+        ("steps: true", "should be a valid integer; found True"),
+        ("steps: 1:30", "a number is written in decimal"),
+        ("steps: 010", "a number is written in decimal"),
+        ("seed: .inf", "a number is written in decimal"),
+        ("<<: {seed: 1}", "no merge keys"),
+        ("seed: !!binary aGk=", "without YAML tags; found !!binary"),
+        ("seed: !!timestamp x", "without YAML tags; found !!timestamp"),
+        ("? [a]\n: 1", "a key is a text; found a list or mapping"),
+        ('name: "a\\u0007b"', "no control characters; found character 0x0007"),
+        ("seed: &a [*a]", "nests at most 40 deep"),
+        ("seed: " + "[" * 60, "nests at most 40 deep"),
+        (
+            "diffusion: {parametrisation: x0, schedule: cosine, timesteps: 1099511627776}",
+            "less than or equal to 100000",
+        ),
+        ("warp: {flip_axes: [0], scale: 1.0e+300}", "'warp.scale'"),
+    ],
+)
+def test_what_yaml_knows_and_a_configuration_does_not(tmp_path: Path, text: str, says: str) -> None:
+    key = text.split(":")[0]
+    kept = "\n".join(line for line in RECIPE.splitlines() if not line.startswith(f"{key}:"))
+    message = refused(tmp_path, f"{kept}\n{text}\n")
+    assert says in message
+    assert re.match(r"recipe\.yaml:\d+: ", message)
+
+
+def test_anchors_are_taken_and_bombs_of_them_are_not(tmp_path: Path) -> None:
+    read(tmp_path, RECIPE.replace("channels: [8, 16]", "channels: &c [8, 16]"))
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+    assert "at most 20000 values" in refused(tmp_path, RECIPE + bomb)
+    assert "at most 100 aliases" in refused(tmp_path, RECIPE + f"a: &a x\nb: [{', '.join(['*a'] * 101)}]\n")
+    assert read(tmp_path, RECIPE.replace("1.0e-3", "1e-3")).optimiser.learning_rate == 1e-3

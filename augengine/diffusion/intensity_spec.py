@@ -81,11 +81,13 @@ NAMED = MappingProxyType(
 
 
 def named(value: object) -> object:
-    """The section that a name stands for; anything else as it is.
+    """The section that a name stands for; anything else as it is, with tuples for the lists that a file has.
 
     Raises:
         ValueError: no such name.
     """
+    if isinstance(value, dict):  # what a validator hands on is Python's, in which pydantic takes no list for a tuple
+        return {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
     if not isinstance(value, str):
         return value
     if value not in NAMED:

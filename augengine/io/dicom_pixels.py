@@ -49,7 +49,12 @@ def read_images(path: Path, indices: Sequence[int] | None = None) -> list[Image]
     dataset = read_header(path, pixels=True)
     if dataset is None:
         raise DataError("this DICOM file must not change while it is read")
-    frames = frames_of(dataset, path).frames
+    try:
+        frames = frames_of(dataset, path).frames
+    except DataError:
+        raise
+    except Exception as error:  # values that are not what their VR says raise many unrelated classes
+        raise DataError("this DICOM file is damaged", found=type(error).__name__) from None
     wanted = range(len(frames)) if indices is None else indices
     if any(n >= len(frames) for n in wanted):
         raise DataError("this DICOM file must not change while it is read", found=f"{len(frames)} frames")
@@ -61,7 +66,17 @@ def read_images(path: Path, indices: Sequence[int] | None = None) -> list[Image]
         raise DataError(
             "the pixels of a DICOM file cannot be decoded: it is cut off or damaged", found=type(error).__name__
         ) from None
-    return [_image(dataset, frames[n], array) for n, array in zip(wanted, arrays, strict=True)]
+    if len(arrays) != len(wanted):
+        raise DataError(
+            "a DICOM file must hold as many images as it states frames",
+            found=f"{len(arrays)} images, {len(wanted)} frames",
+        )
+    try:
+        return [_image(dataset, frames[n], array) for n, array in zip(wanted, arrays, strict=True)]
+    except DataError:
+        raise
+    except Exception as error:  # values that are not what their VR says raise many unrelated classes
+        raise DataError("this DICOM file is damaged", found=type(error).__name__) from None
 
 
 def _image(dataset: Any, frame: Frame, array: np.ndarray) -> Image:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import resource
 import sys
@@ -31,7 +30,6 @@ from augengine.rng import canonical_json
 
 Progress = Callable[[int, int, Mapping[str, int]], None]
 MAX_BLOCKS = 2000
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -187,13 +185,8 @@ def _intact(store: Store, done: Mapping[str, Record]) -> dict[str, Record]:
         store.remove(record_name(unit_id))
     if wrong:
         name, problem = next(iter(sorted(wrong.items())))
-        log.warning(
-            "%d committed files are damaged (%s: %s): %d work units are made again",
-            len(wrong),
-            name,
-            problem,
-            len(lost),
-        )
+        text = f"{len(wrong)} committed files are damaged ({name}: {problem}): {len(lost)} work units are made again"
+        print(f"note: {store.uri}: {text}", file=sys.stderr)  # noqa: T201  (Ray silences loggers of others)
     return {unit_id: record for unit_id, record in done.items() if unit_id not in lost}
 
 

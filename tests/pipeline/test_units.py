@@ -111,7 +111,7 @@ def test_records_are_read_once_in_a_run(store: Store, log: Path, monkeypatch: py
 
 @pytest.mark.parametrize("harm", ["deleted", "halved", "flipped"])
 def test_a_file_that_is_not_as_it_was_committed_is_made_again(
-    storage: str, store: Store, log: Path, harm: str, caplog: pytest.LogCaptureFixture
+    storage: str, store: Store, log: Path, harm: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By the same command, of a finished run; its neighbours are not."""
     first = run(store, log)
@@ -128,7 +128,7 @@ def test_a_file_that_is_not_as_it_was_committed_is_made_again(
         return
     assert again.files == first.files
     assert calls(log) == [0, 1, 2, 3, 2]
-    assert "1 committed files are damaged" in caplog.text
+    assert "1 committed files are damaged" in capsys.readouterr().err
     assert hashlib.sha256(store.read(lost)).hexdigest() == first.files["rows"][1].sha256
 
 
