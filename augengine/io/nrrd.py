@@ -101,7 +101,7 @@ def read_nrrd(path: Path, within: Path | None = None) -> tuple[np.ndarray, np.nd
 
 
 def _check_fields(lines: list[str], path: Path) -> None:
-    """Refuse a field that stands twice, also in its two spellings (`byte skip`, `byteskip`): which one holds is a guess."""
+    """Refuse a field that stands twice, also in its two spellings (`byte skip`, `byteskip`): which holds is a guess."""
     names = [line.partition(":")[0].replace(" ", "").lower() for line in lines if ":" in line and ":=" not in line]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
