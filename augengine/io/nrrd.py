@@ -65,6 +65,7 @@ def read_nrrd(path: Path, within: Path | None = None) -> tuple[np.ndarray, np.nd
             raise DataError("an NRRD header must name data files below the folder of the data set", where=str(path))
         parts, lines = data_files(path), _header_lines(path)
         listed = next((n for n, line in enumerate(lines) if re.match(r"data ?file:\s*LIST\b", line)), len(lines))
+        _check_fields(lines[:listed], path)
         # pynrrd takes the lines of a list for fields of the header, and knows one data file only.
         header = dict(nrrd.read_header(["NRRD0005", *lines[: listed + 1]]))
         data = _joined(header, path, parts)
@@ -97,6 +98,14 @@ def read_nrrd(path: Path, within: Path | None = None) -> tuple[np.ndarray, np.nd
     affine = check_affine(np.diag([*SPACES[space], 1.0]) @ affine, str(path))
     check_spacing(spacing_mm(affine), str(header.get("space units", "not stated")), "space units", str(path))
     return data[0] if data.ndim == 4 and len(data) == 1 else data, affine, header
+
+
+def _check_fields(lines: list[str], path: Path) -> None:
+    """Refuse a field that stands twice, also in its two spellings (`byte skip`, `byteskip`): which holds is a guess."""
+    names = [line.partition(":")[0].replace(" ", "").lower() for line in lines if ":" in line and ":=" not in line]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError("a field may stand once in an NRRD header", found=twice, where=str(path))
 
 
 def data_files(path: Path) -> list[Path]:
