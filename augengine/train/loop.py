@@ -173,9 +173,7 @@ def train_worker(config: dict[str, Any]) -> None:
         objective.eval().finish(_some_batches(reader))
         weights = whole(objective.network.state_dict(), keep=lead)
     if log is not None:
-        final = {"steps": float(progress.step), "train_seconds": progress.elapsed_s}
-        if progress.step:
-            final["loss"] = log.metrics.loss
+        final = {"steps": float(progress.step), "train_seconds": progress.elapsed_s, "loss": log.metrics.loss}
         if len(progress.worlds) > 1:
             final["worker_changes"] = len(progress.worlds) - 1.0
         if stopped_early:
@@ -187,8 +185,10 @@ def train_worker(config: dict[str, Any]) -> None:
         if device.type == "cuda":
             final["peak_gpu_bytes"] = float(torch.cuda.max_memory_allocated(device))
         log.close()
+        # Of a run that had no step left to make there is no loss, and JSON has no number for it.
+        known = {name: value for name, value in final.items() if math.isfinite(value)}
         save_generator(out.folder("checkpoint"),
-                       spec.model_copy(update={"metrics": final}), weights)  # fmt: skip
+                       spec.model_copy(update={"metrics": known}), weights)  # fmt: skip
     if local is None:
         report()
     else:

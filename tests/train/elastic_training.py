@@ -17,7 +17,7 @@ from training_cases import recipe, samples_of, write_rows
 
 import augengine.train.run as training
 
-STEPS = 3000
+STEPS = 6000
 QUIET = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
 
 
