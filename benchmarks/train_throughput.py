@@ -39,7 +39,6 @@ from augengine.train.run import train
 # Recipe: image side in the paper (240 x 240 x 155 volumes are padded to 240 x 240 x 160; 96 fits more cards) and parts.
 CASES: dict[str, tuple[str, int, dict[str, str]]] = {
     "cddgm": ("breast", 224, {}),
-    "structure_duke": ("breast", 224, {}),
     "seg_m3": ("slices", 256, {}),
     "pcf_vae": ("slices", 128, {}),
     "pcf_dit": ("slices", 128, {"autoencoder": "pcf_vae"}),

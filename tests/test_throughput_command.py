@@ -21,7 +21,7 @@ def test_paper_size_recipes_train(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     figures = json.loads((results / "train_throughput.json").read_text())["figures"]
-    assert set(figures) == {"cddgm", "structure_duke", "seg_m3", "pcf_vae", "pcf_dit", "label_autoencoder", "label_ldm"}
+    assert set(figures) == {"cddgm", "seg_m3", "pcf_vae", "pcf_dit", "label_autoencoder", "label_ldm"}
     assert all(f["steps"] == 2 and f["gflop_per_row"] > 0.1 and 0 < f["loss"] < 100 for f in figures.values())
     assert figures["cddgm"]["trainable"] == pytest.approx(36.5e6, rel=0.02)
     assert figures["pcf_dit"]["trainable"] == pytest.approx(130e6, rel=0.02)
