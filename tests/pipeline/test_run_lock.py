@@ -67,8 +67,8 @@ def test_a_dead_process_that_nobody_has_asked_for_yet_is_succeeded(store: Store)
         time.sleep(0.01)
     os.kill(child, 0)
     held(store, child, None, started="1")
-    with RunLock(store):
-        pass
+    with RunLock(store) as lock:
+        assert json.loads(store.read(LOCK))["run"] == lock.run
     os.waitpid(child, 0)
 
 
