@@ -115,7 +115,9 @@ def train_worker(config: dict[str, Any]) -> None:
         return value
 
     def report() -> None:
-        """Keep the state to restart from; every worker must call it."""
+        """Keep the state to restart from, after the metrics of its steps; every worker must call it."""
+        if log is not None:
+            log.metrics.flush()
         with tempfile.TemporaryDirectory() as folder:
             state.save(Path(folder), progress, objective, optimiser, ema, precision, best, write=lead)
             if local is not None:

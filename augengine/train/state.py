@@ -135,7 +135,7 @@ class Metrics:
         rate = (progress.step - step) / (now - when)
         left = progress.elapsed_s * (1 - fraction) / fraction if fraction else None
         self._line(progress, loss=self.loss, grad_norm=grad_norm, steps_per_s=rate, eta_s=left, **self._terms())
-        self._since = (progress.step, now)
+        self._wrote, self._since = now, (progress.step, now)
         self.flush()
         return True
 
@@ -155,7 +155,6 @@ class Metrics:
 
     def flush(self) -> None:
         """Write what was not written yet."""
-        self._wrote = time.monotonic()
         self.file.append(self.pending)
         self.pending = []
 

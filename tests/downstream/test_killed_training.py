@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +39,7 @@ def experiment(folder: Path, name: str) -> Experiment:
     rows = [slice_sample(n, split=split) for split, subjects in splits.items() for n in subjects]
     asked = recipe(
         "segmenter", data={"regions": {"fat": ["fat"]}}, optimiser={"batch_size": 2, "learning_rate": 1e-3},
-        hardware={"precision": "float32"}, checkpoint_minutes=0.01, validate_every=100,
+        hardware={"precision": "float32"}, checkpoint_minutes=0.002, validate_every=50,
     )  # fmt: skip
     data = write_samples(folder / "real", rows)
     return Experiment(PROTOCOL, data, str(folder / name), {"unet": asked}, seeds=1, steps=STEPS)
@@ -56,12 +55,11 @@ def actors() -> list[int]:
 @pytest.mark.usefixtures("ray_session")
 def test_a_killed_training_goes_on_where_it_was(tmp_path: Path) -> None:
     killed, calm = experiment(tmp_path, "killed"), experiment(tmp_path, "calm")
+    ended = threading.Event()
     before: list[dict[str, float]] = []  # metrics up to the state that the training must go on from
 
     def kill_once() -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not before:
-            time.sleep(0.02)
+        while not (before or ended.wait(0.02)):
             for mark in Path(killed.out).glob("segmenters/*/unet/state/local.json"):
                 out = Store(mark.parents[1])
                 named = LocalState(out)._named()
@@ -73,8 +71,11 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path: Path) -> None:
 
     killer = threading.Thread(target=kill_once)
     killer.start()
-    done = run(killed, quiet, actors=Actors(1))
-    killer.join()
+    try:
+        done = run(killed, quiet, actors=Actors(1))
+    finally:
+        ended.set()
+        killer.join()
     assert before, "the training ended before it could be killed"
     (trial,) = done.trials
     out = Store(f"{killed.out}/segmenters/{trial.trial_id}/unet")
