@@ -14,6 +14,7 @@ FLOORS = [
     {
         "acquisition_terms",
         "body",
+        "denormals",
         "records",
         "rng",
         "errors",

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 
+from augengine.denormals import denormals
 from augengine.errors import DataError
 from augengine.masks import bounding_box
 from augengine.metrics.overlap import check_masks
@@ -70,6 +71,7 @@ def surface_dice(a: np.ndarray, b: np.ndarray, spacing_mm: Sequence[float], tole
     return float(sum(area[d <= tolerance_mm].sum() for d, area in sides) / sum(area.sum() for _, area in sides))
 
 
+@denormals(flushed=False)  # the trees of distances need them
 def _sides(a: np.ndarray, b: np.ndarray, spacing_mm: Sequence[float]) -> tuple[Side, Side] | None:
     """Of either surface the distances (n,) of its pieces to the other one and their areas; None if both are empty."""
     check_masks(a, b)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from augengine import rng
+from augengine.denormals import denormals
 from augengine.diffusion.autoencoder import Autoencoder
 from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import load_model, save_generator
@@ -45,6 +46,7 @@ FINISH_BATCHES = 32
 DAMAGED = "damaged_states.txt"
 
 
+@denormals(flushed=True)  # moments fade to them
 def train_worker(config: dict[str, Any]) -> None:
     """Train `config["recipe"]` as the model of `config["spec"]` on `config["data"]` into `config["out"]`."""
     recipe, spec = Recipe.model_validate(config["recipe"]), ModelSpec.model_validate(config["spec"])
@@ -52,7 +54,6 @@ def train_worker(config: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
     torch.set_num_threads(config["threads"])
-    torch.set_flush_denormal(True)  # moments that fade to denormals slow a CPU down fiftyfold
     out, hardware, lead = Store.at(config["out"]), recipe.hardware, rank == 0
 
     parts = {role: load_model(uri).network for role, uri in config["parts"].items()}

@@ -56,7 +56,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Experiment]:
         yield experiment
 
 
-@pytest.mark.long  # apart from the suite: tests of surfaces after it in one process ended it, for a cause not yet found
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_the_largest_ensemble_scores_what_the_evaluation_did(evaluated: Experiment) -> None:
     found = by_size(evaluated.out, evaluated.data, [4, 2, 1, 2], actors=INLINE)
@@ -84,7 +84,7 @@ def test_the_largest_ensemble_scores_what_the_evaluation_did(evaluated: Experime
     assert again == found
 
 
-@pytest.mark.long  # apart from the suite: tests of surfaces after it in one process ended it, for a cause not yet found
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_smaller_ensembles_are_the_beginning_of_larger_ones(evaluated: Experiment) -> None:
     folder = next(Path(evaluated.out, "segmenters").glob("*/segmenter.json")).parent
@@ -94,7 +94,7 @@ def test_smaller_ensembles_are_the_beginning_of_larger_ones(evaluated: Experimen
         np.testing.assert_array_equal(together[n], LdmSeg.load(str(folder), samples=n).predict(images))
 
 
-@pytest.mark.long  # apart from the suite: tests of surfaces after it in one process ended it, for a cause not yet found
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_what_cannot_be_compared_is_refused(evaluated: Experiment, tmp_path: Path) -> None:
     for sizes in ([3], [3, 3], [0, 3]):

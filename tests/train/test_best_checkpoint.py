@@ -11,6 +11,7 @@ import pytest
 import torch
 from training_cases import recipe, samples_of, write_rows
 
+from augengine.denormals import flushes
 from augengine.diffusion.checkpoint import load_model, read_spec, subject_hash
 from augengine.errors import DataError
 from augengine.io.store import Store
@@ -97,6 +98,7 @@ def whole(data: str, tmp_path_factory: pytest.TempPathFactory, ray_session: None
     """A run of all steps that keeps its best weights, and what it said."""
     out, lines = tmp_path_factory.mktemp("whole"), list[str]()
     train(overfitting(), data, str(out), num_workers=0, threads_per_worker=1, progress=lines.append)
+    assert not flushes(), "a training leaves this process as it was"
     return out, lines
 
 
