@@ -55,7 +55,7 @@ SWEPT = {"echo_time_ms": "TE", "repetition_time_ms": "TR", "flip_angle_deg": "fl
 DOSES, CONTRAST = 6, "contrast"
 RANGES = {"echo_time_ms": (1.0, 4.0), "repetition_time_ms": (4.0, 12.0), "flip_angle_deg": (5.0, 30.0)}
 INDEPENDENT = DEMO_COHORT.model_copy(update={"seed": 43, "independent": RANGES})
-INDEPENDENT_MINUTES = 8
+INDEPENDENT_STEPS = 2600
 MEASURES = {
     "rmse_body": "RMSE body", "rmse_tissue": "RMSE labelled", "ssim_body": "SSIM body",
     "structure_source": "structure, source", "texture_ratio": "texture ratio", "vendor_gain": "vendor gain",
@@ -97,7 +97,7 @@ def _independent(root: Path) -> tuple[str, str]:
     data, out = f"{root}/independent", f"{root}/models/independent"
     shard_cohort(INDEPENDENT, data, DEMO_PREPARATION, actors=INLINE)
     if not Path(out, "checkpoint/model.json").exists():
-        recipe = read_recipe(str(ROOT / BREASTS.recipe), [f"max_minutes={INDEPENDENT_MINUTES}"])
+        recipe = read_recipe(str(ROOT / BREASTS.recipe), [f"steps={INDEPENDENT_STEPS}"])
         train(recipe, data, out, progress=console.print)
     return data, f"{out}/checkpoint"
 
