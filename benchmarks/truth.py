@@ -1,6 +1,7 @@
 """Every edit and its baselines against the phantoms' rendered truth, in one command.
 
     python benchmarks/truth.py [--edit acquisition removal relocation labels] [--quick]
+    python benchmarks/truth.py --edit acquisition --methods structure local_contrast --name truth_local_contrast
 
 Prints the tables and writes truth.json, truth.md and truth_<edit>.png to benchmarks/results; all intervals are by
 subject. Cohorts and models are made where missing; the acquisition edit is that of `make demo`. An edit left out keeps
@@ -30,9 +31,11 @@ def main() -> None:
     parser.add_argument("--edit", nargs="+", choices=EDITS, default=EDITS)
     parser.add_argument("--run", default="runs/duke_phantom", help="output of `make demo`, for the acquisition edit")
     parser.add_argument("--model", help="checkpoint of the acquisition edit, instead of the run's own")
+    parser.add_argument("--methods", nargs="+", help="of the acquisition edit, these alone, without the sweeps")
+    parser.add_argument("--name", help="of the files that are written, by default truth")
     parser.add_argument("--quick", action="store_true", help="a few subjects: to see that it runs")
     given = parser.parse_args()
-    name = "truth_quick" if given.quick else "truth"
+    name = given.name or ("truth_quick" if given.quick else "truth")
     figures = _former(RESULTS / f"{name}.json")
     for edit in given.edit:
         started = time.monotonic()

@@ -78,8 +78,10 @@ def measure(given: argparse.Namespace) -> list[Comparison]:
     cohort = read_cohort(run / "phantom")
     assert isinstance(cohort, Cohort)
     samples, model = list(_samples(str(run / "data"))), given.model or str(run / "model/checkpoint")
-    tables = [
-        *_against_truth(given, run, model, cohort, samples),
+    tables = _against_truth(given, run, model, cohort, samples)
+    if given.methods:
+        return tables
+    tables += [
         _responses(given, model, cohort, samples, f"{OURS} over every vendor's range"),
         _responses(given, model, cohort, samples, f"{OURS} over its own vendor's range", own_vendor=True),
     ]
@@ -112,10 +114,10 @@ def _against_truth(
 ) -> list[Comparison]:  # fmt: skip
     """One table per set of protocol rows and kind of pair."""
     protocols = truth.split_rows(s.acquisition for s in samples if s.split == "train")
+    asked = given.methods or ([OURS] if given.quick else [*DEMO_SAMPLERS, LOCAL])
     predictor = _predictor(given, cohort)
-    samplers = {OURS: DEMO_SAMPLERS[OURS]} if given.quick else DEMO_SAMPLERS
-    local = _local_contrast(given, run)
-    models = {} if local is None else {LOCAL: local}
+    samplers = {method: DEMO_SAMPLERS[method] for method in asked if method != LOCAL}
+    models = {LOCAL: _local_contrast(given, run)} if LOCAL in asked else {}
     actors = INLINE
     if not given.quick:
         connect()
@@ -137,16 +139,11 @@ def _against_truth(
     return tables
 
 
-def _local_contrast(given: argparse.Namespace, run: Path) -> str | None:
-    """The model that changes local contrast, trained on the same rows; a quick run takes it only where it exists."""
+def _local_contrast(given: argparse.Namespace, run: Path) -> str:
+    """The model that changes local contrast, trained on the same rows."""
     out = Path(given.root, "models/local_contrast_breast").resolve()
-    found = out / "checkpoint"
-    if not (found / "model.json").exists():
-        if given.quick:
-            return None
-        connect()
-        train(read_recipe(str(RECIPES / "local_contrast.yaml")), str(run / "data"), str(out), progress=console.print)
-    return str(found)
+    connect()
+    return train(read_recipe(str(RECIPES / "local_contrast.yaml")), str(run / "data"), str(out), progress=console.print)
 
 
 def _predictor(given: argparse.Namespace, cohort: Cohort) -> str | None:
