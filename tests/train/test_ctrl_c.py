@@ -14,7 +14,7 @@ import pytest
 from builders import slice_sample, write_samples
 
 from augengine.commands import program
-from augengine.commands.program import run_program
+from augengine.commands.program import descendants, run_program
 from augengine.io.run_lock import LOCK
 from augengine.io.store import Store
 from augengine.train.metrics_file import read_metrics
@@ -64,12 +64,13 @@ def test_ctrl_c_ends_a_training_at_once_with_one_line(tmp_path: Path) -> None:
     assert (code, lines) == (130, [LINE])
     assert seconds < WITHIN_S
     assert ray, "Ray ran"
-    assert not psutil.wait_procs(ray, timeout=60)[1], "nothing of it runs on"
+    assert not psutil.wait_procs(ray, timeout=10)[1], "nothing of it runs on"
     assert not (out / LOCK).exists()
 
 
 def test_only_ctrl_c_ends_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     ended: list[int] = []
+    monkeypatch.setattr(program, "descendants", lambda pid: [])
     monkeypatch.setattr(program.os, "_exit", ended.append)
 
     def exits(code: int) -> None:
@@ -82,3 +83,20 @@ def test_only_ctrl_c_ends_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytes
             run_program(lambda code=code: exits(code))  # type: ignore[misc]
         assert caught.value.code == code
     assert ended == [130]
+
+
+def test_descendants_are_found_parents_first() -> None:
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("no /proc here")
+    child = subprocess.Popen(["sh", "-c", "sleep 60 & wait"], start_new_session=True)
+    try:
+        below = psutil.Process(child.pid)
+        while not below.children():
+            time.sleep(0.05)
+        found = descendants(os.getpid())
+        assert found.index(child.pid) < found.index(below.children()[0].pid)
+        assert os.getpid() not in found
+        assert os.getppid() not in found
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
