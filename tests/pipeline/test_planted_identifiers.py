@@ -115,9 +115,9 @@ def test_no_output_and_no_log_holds_an_identifier(
     row = store.parquet(run_files(store, "accepted")[0]).read().to_pylist()[0]
     said("explain", row["sample_id"], "--out", run)
     said("check", data, run, "--deep")
-    for target in ("monai", "bids", "dicom-image"):
+    for target, *more in (["monai"], ["bids", "--suffixes", "mr=T1w"], ["webdataset"], ["hf"], ["torchio"]):
         said("export", target, data, "--augmented", run, "--out", str(out / target), "--unlabelled", "keep",
-             "--inline", "--licence", "CC0-1.0")  # fmt: skip
+             "--inline", "--licence", "CC0-1.0", *more)  # fmt: skip
     failed = [row for name in run_files(Store(data), "failed") for row in Store(data).parquet(name).read().to_pylist()]
     assert len(failed) == 1, "the patient whose file is cut off"
     assert len(list(out.rglob("*"))) > 30
