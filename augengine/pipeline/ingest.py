@@ -175,7 +175,8 @@ class IngestWorker:
                     raise DataError(source.error)
                 stage = "read"
                 volume = self.reader.read(source)
-                sample, removed = volume.sample, []
+                sample = volume.sample
+                removed: list[str] = []
                 if self.reader.options.deface is not None:
                     stage = "deface"
                     sample, removed = defaced(sample, self.reader.options.deface)
