@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-long test-integrations fuzz lint smoke clean
+.PHONY: demo test test-long test-integrations fuzz lint smoke licences sbom hashes clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python >= 3.11 is needed; set PYTHON=")'
@@ -39,6 +39,21 @@ N ?= 1000
 fuzz: $(VENV)/.installed
 	mkdir -p runs
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --cases $(N) --out runs/fuzz.json
+
+# docs/licences.md from what is installed.
+licences: $(VENV)/.installed
+	PYTHONPATH=. $(BIN)/python -m supply.licences
+
+# A bill of materials (CycloneDX).
+sbom: $(VENV)/.installed
+	PYTHONPATH=. $(BIN)/python -m supply.sbom --out runs/sbom.json
+
+# Versions and sha256 of everything that pip takes on this platform, for `pip install --require-hashes -r`.
+hashes: $(VENV)/.installed
+	mkdir -p runs
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report runs/pip.json \
+	  --constraint constraints.txt $(TORCH_PIP_ARGS) ".[test]"
+	PYTHONPATH=. $(BIN)/python -m supply.hashes --out runs/requirements.txt < runs/pip.json
 
 # Each trainer that reads exports in an environment of its own, kept in .venv-integrations.
 test-integrations: $(VENV)/.installed

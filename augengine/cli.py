@@ -15,6 +15,7 @@ from augengine.commands.ls import ls_command
 from augengine.commands.measure import measure_command
 from augengine.commands.phantom import phantom_command
 from augengine.commands.plan import plan_command
+from augengine.commands.program import run_program
 from augengine.commands.pseudo_label import pseudo_label_command
 from augengine.commands.replay import replay_command
 from augengine.commands.sweep import sweep_command
@@ -45,4 +46,4 @@ def main_help() -> None:
 
 def main() -> None:
     """Entry point."""
-    app()
+    run_program(app)

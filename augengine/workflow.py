@@ -48,7 +48,7 @@ class Job:
     `data` is a folder of images or of shards. `checkpoints` names models by role, "" all others; where neither it nor
     the policy names one, `recipe` is trained on the data's training split with `workers` Ray Train workers.
     `new_version` augments anew beside rows of another policy, model or source; `keep_going` makes all rows of a
-    run that cannot succeed.
+    run that cannot succeed; `retry_failed` tries the failed rows of a former run again.
     """
 
     out: str
@@ -63,6 +63,7 @@ class Job:
     actors: Actors = field(default_factory=Actors)
     new_version: bool = False
     keep_going: bool = False
+    retry_failed: bool = False
 
     @property
     def cpu_actors(self) -> Actors:
@@ -201,6 +202,7 @@ def augment_stage(
         summary = augment(
             ready.mixture, data, job.under("augmented"), checkpoints,
             actors=actors, progress=progress, new_version=job.new_version, keep_going=job.keep_going,
+            retry_failed=job.retry_failed,
         )  # fmt: skip
     run = summary.run
     parts = summary.members if ready.mixture.mix else {}
@@ -210,6 +212,9 @@ def augment_stage(
     reasons = [[outcome, reason, n] for outcome, found in summary.reasons.items() for reason, n in found]
     if reasons:
         table("commonest reasons", ["", "reason", "rows"], reasons)
+    if run.retried:
+        became = ", ".join(f"{n} {outcome}" for outcome, n in sorted(run.retried.items()))
+        console.print(f"rows that had failed and were tried again: {became}")
     pids = ", ".join(map(str, run.pids)) or "none"
     console.print(f"units made {run.made}, already committed {run.skipped}; worker PIDs: {pids}\nrows: {summary.out}")
     return summary

@@ -5,6 +5,7 @@ import libraries  # noqa: F401
 import typer
 
 from augengine.commands.augment import augment_duke
+from augengine.commands.program import run_program
 
 if __name__ == "__main__":
-    typer.run(augment_duke)
+    run_program(lambda: typer.run(augment_duke))

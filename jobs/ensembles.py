@@ -9,7 +9,8 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `downstream` is not installed
 
+from augengine.commands.program import run_program
 from downstream.ensemble_command import ensembles
 
 if __name__ == "__main__":
-    typer.run(ensembles)
+    run_program(lambda: typer.run(ensembles))

@@ -9,7 +9,8 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `downstream` is not installed
 
+from augengine.commands.program import run_program
 from downstream.command import evaluate
 
 if __name__ == "__main__":
-    typer.run(evaluate)
+    run_program(lambda: typer.run(evaluate))

@@ -5,6 +5,7 @@ import libraries  # noqa: F401
 import typer
 
 from augengine.commands.ingest import ingest_command
+from augengine.commands.program import run_program
 
 if __name__ == "__main__":
-    typer.run(ingest_command)
+    run_program(lambda: typer.run(ingest_command))

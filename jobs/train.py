@@ -4,7 +4,8 @@
 import libraries  # noqa: F401
 import typer
 
+from augengine.commands.program import run_program
 from augengine.commands.train import train_command
 
 if __name__ == "__main__":
-    typer.run(train_command)
+    run_program(lambda: typer.run(train_command))

@@ -66,6 +66,9 @@ VersionFlag = Annotated[
 KeepGoingFlag = Annotated[
     bool, typer.Option("--keep-going", help="Make all rows, even of a run that the first units show to fail.")
 ]
+RetryFlag = Annotated[
+    bool, typer.Option("--retry-failed", help="Try rows again that failed in a former run, and no others.")
+]
 SubjectsFlag = Annotated[int, typer.Option(help="Phantom subjects, without --data.")]
 
 
@@ -90,6 +93,7 @@ def augment_duke(
     unit_timeout_s: TimeoutFlag = None,
     new_version: VersionFlag = False,
     keep_going: KeepGoingFlag = False,
+    retry_failed: RetryFlag = False,
     subjects: SubjectsFlag = DEMO_COHORT.subjects,
 ) -> None:
     """Augment Duke-Breast-Cancer-MRI, any other breast MRI, or (without --data) the embedded phantom."""
@@ -100,7 +104,7 @@ def augment_duke(
             job = Job(
                 output_uri(out, "duke_phantom"), policy, recipe, None, parse_checkpoints(checkpoint),
                 layout="duke", preparation=DEMO_PREPARATION, workers=parse_workers(workers), actors=spread,
-                new_version=new_version, keep_going=keep_going,
+                new_version=new_version, keep_going=keep_going, retry_failed=retry_failed,
             )  # fmt: skip
             check_acceptable(run_on_phantom(job, cohort, DEMO_SAMPLERS))
         else:
@@ -108,7 +112,7 @@ def augment_duke(
                 output_uri(out, "duke"), policy, recipe, _existing(data), parse_checkpoints(checkpoint), layout,
                 _options(labels, channels, set_, site, pseudonym_key_file),
                 _preparation(size, drop_end_slices), parse_workers(workers),
-                spread, new_version, keep_going,
+                spread, new_version, keep_going, retry_failed,
             )  # fmt: skip
             check_acceptable(run_on_data(job))
 
@@ -134,6 +138,7 @@ def augment_brats(
     unit_timeout_s: TimeoutFlag = None,
     new_version: VersionFlag = False,
     keep_going: KeepGoingFlag = False,
+    retry_failed: RetryFlag = False,
 ) -> None:
     """Augment a BraTS folder (state its year by --labels); without --data, list the edits that can run."""
     if data is None:
@@ -147,6 +152,7 @@ def augment_brats(
             _options(labels, channels, set_, site, pseudonym_key_file),
             _preparation(size, drop_end_slices), parse_workers(workers),
             Actors(actors, cpus_per_actor, gpus_per_actor, unit_timeout_s=unit_timeout_s), new_version, keep_going,
+            retry_failed,
         )  # fmt: skip
         check_acceptable(run_on_data(job))
 

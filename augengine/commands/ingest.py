@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from augengine.commands.flags import KEY_HELP, checked, parse_assignments, parse_numbers
+from augengine.io.deface import deface_words
 from augengine.io.labels import MaskGrid, parse_labels
 from augengine.io.layouts import LAYOUTS, check_root
 from augengine.io.pseudonym_key import pseudonym_key
@@ -64,6 +65,9 @@ def ingest_command(
     public_ids: Annotated[bool, typer.Option("--public-ids", help="Keep folder names as subject ids.")] = False,
     pseudonym_key_file: Annotated[Path | None, typer.Option(help=KEY_HELP)] = None,
     allow_echo_planar: Annotated[bool, typer.Option("--allow-echo-planar", help="Take EPI DICOM, too.")] = False,
+    deface: Annotated[
+        str | None, typer.Option(help="Command that removes faces: 'TOOL … {in} … {out}', NIfTI files.")
+    ] = None,
     masks: Annotated[Path | None, typer.Option(help="Duke: folder of masks.")] = None,
     mapping: Annotated[Path | None, typer.Option(help="Duke: filepath mapping, CSV or XLSX.")] = None,
     clinical: Annotated[Path | None, typer.Option(help="Duke: clinical table, to cross-check.")] = None,
@@ -77,6 +81,8 @@ def ingest_command(
     """Ingest a data set; running the same command again does what is missing."""
     with user_errors():
         codes, scheme = parse_labels(labels) if labels else (None, None)
+        if deface is not None:
+            deface_words(deface)
         options = checked(
             SourceOptions, labels=codes, scheme=scheme, channels=parse_assignments(channels, "--channels", "*"),
             tissue=tissue, mask=mask, mask_grid=mask_grid, acquisition=parse_assignments(set_, "--set"),
@@ -84,7 +90,7 @@ def ingest_command(
             site_pattern=site_pattern, participants=participants, subject_column=subject_column,
             site_column=site_column, max_label_loss=max_label_loss, public_ids=public_ids,
             pseudonym_key="" if public_ids else pseudonym_key(pseudonym_key_file),
-            allow_echo_planar=allow_echo_planar, masks_root=masks, mapping=mapping,
+            allow_echo_planar=allow_echo_planar, deface=deface, masks_root=masks, mapping=mapping,
             clinical=clinical, boxes=boxes,
         )  # fmt: skip
         preparation = checked(

@@ -4,6 +4,7 @@ Layout of an output folder:
     <folder>/part-<unit>-<content>.parquet   rows, one folder per kind of outcome (samples, accepted, failed, …)
     _commits/<unit>.json           created once, last, never changed: the unit is done, and these are its files
     _rows/<unit>-row<n>.json       the same of one row of a unit that is done row by row; superseded by the unit's own
+    _retried/<unit>.json           the record of a unit whose failed rows are tried again, until it has a new one
     _attempts/<unit>.<n>           the n-th start of a unit; what a crash leaves behind (`augengine.pipeline.attempts`)
     _lock.json                     the job that works here now (`augengine.io.run_lock`)
     _run.json                      fingerprint of what makes this folder's rows; another one is refused
@@ -24,7 +25,7 @@ from augengine.io.sealed import sealed, unsealed
 from augengine.io.store import Store
 from augengine.rng import canonical_json
 
-COMMITS, ROWS, ATTEMPTS = "_commits", "_rows", "_attempts"
+COMMITS, ROWS, RETRIED, ATTEMPTS = "_commits", "_rows", "_retried", "_attempts"
 RUN = "_run.json"
 
 
@@ -37,6 +38,7 @@ class Record:
         files: by folder.
         seconds, pid, peak_rss_mib: how long it took whom, and the largest resident memory of that process so far.
         reasons: by folder, the commonest reasons for which rows are there, with their number.
+        retried: rows that had failed and were tried again, by folder in which they are now.
     """
 
     unit_id: str
@@ -46,12 +48,14 @@ class Record:
     pid: int
     peak_rss_mib: float
     reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    retried: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
         files = {folder: [part.to_json() for part in parts] for folder, parts in self.files.items()}
+        retried = {"retried": dict(self.retried)} if self.retried else {}
         return {
-            "unit_id": self.unit_id, "counts": dict(self.counts), "files": files, "seconds": self.seconds,
+            **retried, "unit_id": self.unit_id, "counts": dict(self.counts), "files": files, "seconds": self.seconds,
             "pid": self.pid, "peak_rss_mib": self.peak_rss_mib,
             "reasons": {folder: dict(reasons) for folder, reasons in self.reasons.items()},
         }  # fmt: skip
@@ -61,7 +65,7 @@ class Record:
         """Inverse of `to_json`."""
         files = {folder: tuple(Part(**part) for part in parts) for folder, parts in values["files"].items()}
         made = {key: values[key] for key in ("unit_id", "counts", "seconds", "pid", "peak_rss_mib")}
-        return cls(files=files, reasons=values.get("reasons", {}), **made)
+        return cls(files=files, reasons=values.get("reasons", {}), retried=values.get("retried", {}), **made)
 
 
 def record_name(unit_id: str, folder: str = COMMITS) -> str:
@@ -76,6 +80,11 @@ def commit(store: Store, record: Record, folder: str = COMMITS) -> Record:
         if (first := find_record(store, record.unit_id, folder)) is not None:
             return first
     return record
+
+
+def put_aside(store: Store, record: Record) -> None:
+    """Keep the record of a unit whose failed rows are to be tried again."""
+    store.write(record_name(record.unit_id, RETRIED), (canonical_json(sealed(record.to_json())) + "\n").encode())
 
 
 def find_record(store: Store, unit_id: str, folder: str = COMMITS) -> Record | None:

@@ -15,10 +15,11 @@ import subprocess
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeGuard
 
 from augengine.errors import AugengineError, RunError
 from augengine.io.store import Store
@@ -29,6 +30,9 @@ RENEW_S = 5.0
 EXPIRY_S = 30.0
 GONE = "gone"
 _POLL_S = 0.5
+_LARGEST_PID = 2**31 - 1
+_mine: set[str] = set()
+"""Runs of this process that hold a lock or ask for one: a lock of any other run of it was left on a lost disk."""
 log = logging.getLogger(__name__)
 
 
@@ -55,6 +59,15 @@ class RunLock:
             RunError: another job holds it, the folder cannot be written, or its storage cannot keep a file from being
                 written twice.
         """
+        _mine.add(self.run)
+        try:
+            self._take()
+        except BaseException:
+            _mine.discard(self.run)
+            raise
+        return self
+
+    def _take(self) -> None:
         while not self.store.create(LOCK, self._content()):
             self._clear_dead()
         if not self.store.local and self.store.create(LOCK, self._content() + b" "):
@@ -64,7 +77,6 @@ class RunLock:
                 where=self.store.uri, next_step="choose another --out, or a newer server and fsspec package",
             )  # fmt: skip
         self._thread.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -75,8 +87,10 @@ class RunLock:
         try:
             if _holder(_read(self.store)).get("run") == self.run:
                 self.store.remove(LOCK)
-        except AugengineError as problem:  # a lost disk has its own error; the lock expires
-            log.warning("cannot give the lock of %s back: %s", self.store.uri, problem)
+        except AugengineError as problem:  # a lost disk has its own error; the lock of a process that is gone is void
+            log.info("cannot give the lock of %s back: %s", self.store.uri, problem)
+        finally:
+            _mine.discard(self.run)
 
     def check(self) -> None:
         """Refuse to go on where another job has taken over, since this one was silent for too long."""
@@ -103,7 +117,7 @@ class RunLock:
                 self._beats += 1
                 self.store.write(LOCK, self._content())
             except AugengineError as error:  # the work itself reports a full or lost disk; this can wait
-                log.warning("cannot renew the lock of %s: %s", self.store.uri, error)
+                log.info("cannot renew the lock of %s: %s", self.store.uri, error)
 
     def _clear_dead(self) -> None:
         """Remove the lock of a job that is gone, at once or after watching it; refuse where the job lives."""
@@ -111,12 +125,12 @@ class RunLock:
         if seen is None:
             return
         held = _holder(seen)
-        here = held.get("place") == _place(str(held.get("run")))
-        alive = _alive(int(held["pid"]), held.get("started")) if here else None
+        alive = _lives(held)
         if alive:
             raise self._refusal(held)
         if alive is None:
-            log.warning("%s is locked; watching for a sign of life for %g s", self.store.uri, self.expiry_s)
+            text = "%s is locked by %s; watching for a sign of life for %g s"
+            log.warning(text, self.store.uri, _named(held), self.expiry_s)
             end = time.monotonic() + self.expiry_s
             while time.monotonic() < end:
                 time.sleep(min(_POLL_S, self.expiry_s / 4))
@@ -131,7 +145,7 @@ class RunLock:
     def _refusal(self, held: dict[str, Any]) -> RunError:
         return RunError(
             "another job is writing to this output folder",
-            found=f"process {held.get('pid')}, since {held.get('since')}", where=self.store.uri,
+            found=f"{_named(held)}, since {held.get('since')}", where=self.store.uri,
             next_step=f"wait for it or choose another --out; {self.expiry_s:g} s after it dies its lock is void",
         )  # fmt: skip
 
@@ -147,9 +161,29 @@ def _holder(content: bytes | None) -> dict[str, Any]:
     """What a lock says; empty where there is none, or where its writer died in the middle of it."""
     try:
         held = json.loads(content or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return held if isinstance(held, dict) else {}
+
+
+def _lives(held: Mapping[str, Any]) -> bool | None:
+    """Whether the holder of a lock lives; None where it is not of this machine, or names no process."""
+    pid, run, started = held.get("pid"), str(held.get("run")), held.get("started")
+    if held.get("place") != _place(run) or not _is_pid(pid):
+        return None
+    if pid == os.getpid() and started is not None and started == process_start(pid) and run not in _mine:
+        return False
+    return _alive(pid, started if isinstance(started, str) else None)
+
+
+def _is_pid(pid: object) -> TypeGuard[int]:
+    """True for the number of one process: 0 and negative ones name groups."""
+    return type(pid) is int and 0 < pid <= _LARGEST_PID
+
+
+def _named(held: Mapping[str, Any]) -> str:
+    pid = held.get("pid")
+    return f"process {pid}" if _is_pid(pid) else f"no process ({LOCK} has the process id {pid!r})"
 
 
 def _place(salt: str) -> str:

@@ -50,6 +50,7 @@ class SourceOptions(Strict):
         public_ids: keep the data set's own names as subject ids; otherwise they are hashed.
         pseudonym_key: secret key of that hash, see `augengine.io.pseudonym_key`; the commands always give one.
         allow_echo_planar: ingest echo-planar DICOM series, too.
+        deface: command of a tool that removes faces, see `augengine.io.deface`.
         masks_root, mapping, clinical, boxes: Duke's optional folder of masks and tables.
     """
 
@@ -70,6 +71,7 @@ class SourceOptions(Strict):
     public_ids: bool = False
     pseudonym_key: str = Field(default="", max_length=64, repr=False)
     allow_echo_planar: bool = False
+    deface: str | None = None
     masks_root: Path | None = None
     mapping: Path | None = None
     clinical: Path | None = None
@@ -99,7 +101,9 @@ class SourceOptions(Strict):
 
     def identity(self) -> dict[str, Any]:
         """JSON that changes with whatever changes the samples; holds neither the key nor a path."""
-        values = self.model_dump(exclude={"pseudonym_key", *_TABLES})
+        values = self.model_dump(exclude={"pseudonym_key", "deface", *_TABLES})
+        if self.deface is not None:  # a command may hold a path
+            values["deface"] = hashlib.blake2b(self.deface.encode(), digest_size=4).hexdigest()
         key = hashlib.blake2b(self.pseudonym_key.encode(), digest_size=4, person=b"augengine-key").hexdigest()
         tables = [name for name in _TABLES if getattr(self, name)]
         return {**values, "pseudonyms": key if self.pseudonym_key else "without a key", "tables": tables}

@@ -1,8 +1,9 @@
 """The records of a run whose units are all committed in; what its crashed attempts left is deleted.
 
-A record never changes once it stands. So where every unit has one, a file named after one of these units that none of
-them lists will never be listed, whoever wrote it and whoever is still writing. Nothing else is touched: no file of a
-unit of another run, whatever its age. A temporary file that goes under its writer's hands is written again.
+A record never changes once it stands (`--retry-failed` changes some, before every unit has one). So where every unit
+has one, a file named after one of these units that none of them lists will never be listed, whoever wrote it and
+whoever is still writing. Nothing else is touched: no file of a unit of another run, whatever its age. A temporary file
+that goes under its writer's hands is written again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
 from augengine.errors import RunError
-from augengine.io.commits import ATTEMPTS, COMMITS, ROWS, Record, record_name
+from augengine.io.commits import ATTEMPTS, COMMITS, RETRIED, ROWS, Record, record_name
 from augengine.io.parts import owner, unit_of
 from augengine.io.store import Store
 
@@ -55,11 +56,11 @@ def _orphans(there: Mapping[str, int], records: Mapping[str, Record], listed: se
 
 
 def _bookkeeping(store: Store, records: Mapping[str, Record]) -> Iterator[str]:
-    """What a committed unit needs no more: records of its rows, marks of its starts, and temporary files.
+    """What a committed unit needs no more: other records of it or its rows, marks of its starts, temporary files.
 
     Beside the lock, in the root, every temporary file goes: only jobs that hold the lock or ask for it write there.
     """
-    for folder in (COMMITS, ROWS, ATTEMPTS):
+    for folder in (COMMITS, ROWS, RETRIED, ATTEMPTS):
         for name in store.sizes(folder):
             base, temporary = _base(name)
             unit_id = base.rpartition(".")[0]  # of <unit>.json and <unit>.<n>

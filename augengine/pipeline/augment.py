@@ -139,6 +139,7 @@ def augment(
     progress: Progress | None = None,
     new_version: bool = False,
     keep_going: bool = False,
+    retry_failed: bool = False,
 ) -> AugmentSummary:
     """Apply a policy, or a mix of policies, to a data set; the same call again makes only what is missing.
 
@@ -149,6 +150,7 @@ def augment(
         checkpoints: model role to checkpoint folder (see `checkpoint_of`); overrides the policy's `ref`.
         new_version: where `out` holds rows of another policy, model or source, write to `out/v2`, `v3`, …
         keep_going: make all rows, even where the first units show that the run cannot succeed.
+        retry_failed: try the failed rows of a former run again; those that it made stay as they are.
 
     Raises:
         AugengineError: bad policy, data, checkpoint or output folder.
@@ -189,6 +191,7 @@ def augment(
             INPUTS: json.dumps(inputs, indent=1) + "\n",
         },
         actors=actors, progress=progress, watch=None if keep_going else watch,
+        retry_failed=retry_failed,
     )  # fmt: skip
     counts = {k: run.counts.get(k, 0) for k in OUTCOMES}
     requested = source.selected * mixture.per_input
@@ -203,6 +206,8 @@ def augment(
         "engine_version": __version__, "policy": mixture.to_dict(), "fingerprint": fingerprint,
         "licence": licence, **_figures(summary),
     }  # fmt: skip
+    if run.retried:
+        manifest["retried"] = run.retried
     if mixture.mix is not None:
         manifest["members"] = {m.name: {"digest": m.digest, **_figures(members[m.name])} for m in mixture.members}
     store.write_json(THROUGHPUT, _throughput(counts, files, run, device))

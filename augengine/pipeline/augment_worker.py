@@ -69,6 +69,14 @@ class AugmentWorker:
         """One row each; alone in its padded batch a row has the same bits."""
         return [{**spec, "row": n} for n, _ in self._rows(spec, ID_COLUMNS)]
 
+    def again(self, spec: dict[str, Any], sample_ids: frozenset[str]) -> dict[str, Any]:
+        """The same unit with some of its rows alone."""
+        found = {row["sample_id"]: n for n, row in self._rows(spec, ID_COLUMNS) if row["sample_id"] in sample_ids}
+        if found.keys() != sample_ids:
+            lost = ", ".join(sorted(sample_ids - found.keys()))
+            raise DataError("rows that failed are among those of their unit", found=f"{lost} is not")
+        return {**spec, "rows": sorted(found.values())}
+
     def quarantine(self, spec: dict[str, Any], why: AugengineError) -> dict[str, pa.Table]:
         """The rows of the unit as failed, without touching them."""
         rows = Rows()
@@ -81,8 +89,9 @@ class AugmentWorker:
         file, group = self.data.parquet(spec["name"]), int(spec["group"])
         table, labelled = read_group(file, group, columns), has_labels(file, group)
         start, length = (int(spec["row"]), 1) if "row" in spec else (0, None)
+        among = set(spec["rows"]) if "rows" in spec else None
         for n, row in enumerate(table.slice(start, length).to_pylist(), start):
-            if row["acquisition"] is None:
+            if row["acquisition"] is None or (among is not None and n not in among):
                 continue  # nobody can say whether the policy takes it; the survey counts it as left out
             drawn = self.mixture.drawn({**row, "labelled": labelled[n]}, spec["replicate"])
             if drawn is not None and drawn.name == spec["policy"]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import augengine
 from augengine.errors import AugengineError, DataError, RunError
 from augengine.io.dataset import finish, listed_files
+from augengine.io.deface import defaced
 from augengine.io.parts import Part
 from augengine.io.shards import SCHEMA, to_table
 from augengine.io.sources import Reader, Source, SourceOptions, Volume
@@ -174,12 +175,17 @@ class IngestWorker:
                     raise DataError(source.error)
                 stage = "read"
                 volume = self.reader.read(source)
+                sample = volume.sample
+                removed: list[str] = []
+                if self.reader.options.deface is not None:
+                    stage = "deface"
+                    sample, removed = defaced(sample, self.reader.options.deface)
                 stage = "prepare"
                 watch = self._watch(volume)
                 lost = watch.notes if watch is not None else []
                 label = volume.sample.label
                 empty = [EMPTY_MASK] if label is not None and not label.any() else []
-                stated = self._stated(volume.sample, source, item["split"])
+                stated = self._stated(sample, source, item["split"])
                 rows = prepare(
                     stated, self.preparation, outside=volume.outside, acquired_axis=volume.acquired_axis, watch=watch
                 )
@@ -187,7 +193,7 @@ class IngestWorker:
                 volumes.append(
                     {
                         "source": source.volume_id, "subject_id": source.subject_id, "split": item["split"],
-                        "rows": len(rows), "notes": [*source.notes, *volume.notes, *lost, *empty],
+                        "rows": len(rows), "notes": [*source.notes, *volume.notes, *removed, *lost, *empty],
                     }
                 )  # fmt: skip
             except Exception as error:  # one bad volume must not stop the others; it is listed with its reason

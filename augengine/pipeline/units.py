@@ -26,6 +26,7 @@ from augengine.io.sweep import sweep
 from augengine.io.verify import damaged
 from augengine.pipeline.attempts import ROW_STARTS, WHOLE_STARTS, attempt, forgive
 from augengine.pipeline.resources import fit, waits_for
+from augengine.pipeline.retry import Retries, earlier_record, failed_samples, joined, set_aside, set_failed_aside
 from augengine.rng import canonical_json
 
 Progress = Callable[[int, int, Mapping[str, int]], None]
@@ -118,6 +119,14 @@ class Summary:
         return found
 
     @property
+    def retried(self) -> dict[str, int]:
+        """Rows that had failed and were tried again, now or by a former run, by folder in which they are now."""
+        counts: Counter[str] = Counter()
+        for record in self.records.values():
+            counts.update(record.retried)
+        return dict(counts)
+
+    @property
     def busy_s(self) -> float:
         """The time that all units took, those of former runs included, without the start of actors."""
         return sum(record.seconds for record in self.records.values())
@@ -142,12 +151,14 @@ def run_units(
     actors: Actors = Actors(),
     progress: Progress | None = None,
     watch: Callable[[Record], None] | None = None,
+    retry_failed: bool = False,
 ) -> Summary:
     """Do every unit that is not committed yet.
 
     Args:
         files: small texts by name that are written into the folder before the work starts.
         watch: is shown every record, first those of former runs; what it raises ends the run.
+        retry_failed: try failed rows of committed units again, if the worker is one of `Retries`.
 
     Raises:
         RunError: the folder holds a run with another fingerprint, another job works there, it cannot be written, the
@@ -159,9 +170,12 @@ def run_units(
         for name, text in (files or {}).items():
             store.write(name, text.encode())
         done = _intact(store, read_records(store, {unit.unit_id for unit in units}))
-        if len(done) < len(units):
+        if len(done) < len(units) or (retry_failed and any(record.counts.get("failed") for record in done.values())):
             begin(store)
-        work = _Work(worker_class, dict(worker_args), store, lock.run, actors.unit_timeout_s)
+        if retry_failed:
+            done = set_failed_aside(store, done)
+        opened = set_aside(store) if len(done) < len(units) else frozenset()
+        work = _Work(worker_class, dict(worker_args), store, lock.run, actors.unit_timeout_s, opened)
         try:
             summary = _run(units, done, work, lock, actors, progress, watch)
         except BaseException:  # actors are killed in mid-unit when the driver ends, through no fault of the unit
@@ -250,6 +264,8 @@ class _Work:
     store: Store
     run: str
     timeout_s: float | None
+    opened: frozenset[str] = frozenset()
+    """Units of which only the failed rows are to be made."""
 
 
 class _Committer:
@@ -280,10 +296,15 @@ class _Committer:
     def _commit(self, unit: Unit, folder: str = COMMITS) -> Record:
         started = time.monotonic()
         with attempt(self.store, unit.unit_id, self.work.run) as start:
+            earlier = None
+            if unit.unit_id in self.work.opened and isinstance(worker := self.worker, Retries):
+                earlier = earlier_record(self.store, unit.unit_id)
+                if earlier:
+                    unit = replace(unit, spec=worker.again(unit.spec, failed_samples(self.store, earlier)))
             counts, files, reasons = self._make(unit, start)
             seconds = round(time.monotonic() - started, 3)
             record = Record(unit.unit_id, counts, files, seconds, os.getpid(), peak_rss_mib(), reasons)
-            return commit(self.store, record, folder)
+            return commit(self.store, joined(earlier, record) if earlier else record, folder)
 
     def _make(self, unit: Unit, start: int) -> Made:
         """Write the unit's files, whole or row by row or as quarantined."""

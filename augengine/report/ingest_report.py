@@ -60,7 +60,10 @@ def print_ledger(summary: Mapping[str, Any], uri: str) -> None:
 
 
 def print_preview(sources: Sequence[Source], splits: Mapping[str, str], files: Mapping[str, Any]) -> None:
-    """Which volumes would be one subject, at which site and in which split; subjects of several volumes first."""
+    """Which volumes would be one subject, at which site and in which split; subjects of several volumes first.
+
+    In a cluster's log without paths, which may name a patient.
+    """
     by_subject: dict[str, list[Source]] = defaultdict(list)
     for source in sources:
         by_subject[source.subject_id].append(source)
@@ -70,7 +73,8 @@ def print_preview(sources: Sequence[Source], splits: Mapping[str, str], files: M
     ordered = sorted(by_subject.items(), key=lambda item: (-len(item[1]), item[0]))
     for subject, group in ordered[:LINES]:
         sites = ", ".join(sorted({s.site or "-" for s in group}))
-        texts = [f"{s.entry}: {s.error}" if s.error else s.entry for s in group]
+        paths = [(_HIDDEN if in_ray_job() else s.entry, s.error) for s in group]
+        texts = [f"{path}: {error}" if error else path for path, error in paths]
         shown = texts[:3] + ([f"… and {len(texts) - 3} more"] if len(texts) > 3 else [])
         cells = (subject, sites, splits.get(subject, "-"), str(len(group)), "\n".join(shown))
         table.add_row(*map(escape, cells))

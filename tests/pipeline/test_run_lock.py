@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from augengine.io.run_lock import GONE, LOCK, RunLock, _place, process_start
 from augengine.io.store import Store
 
 
-def held(store: Store, pid: int, place: str | None, beats: int = 0, **more: object) -> None:
+def held(store: Store, pid: Any, place: str | None, beats: int = 0, **more: object) -> None:
     run = "0123456789abcdef"
     lock = {"pid": pid, "since": "2026-01-01T00:00:00+00:00", "run": run, "place": place or _place(run), "beats": beats}
     lock |= more
@@ -54,9 +55,46 @@ def test_a_number_that_another_process_got_since_keeps_no_folder_closed(store: S
     with RunLock(store) as lock:
         assert time.monotonic() - started < run_lock.EXPIRY_S / 2
         assert json.loads(store.read(LOCK))["run"] == lock.run
-    held(store, os.getpid(), None, started=process_start(os.getpid()))
+    held(store, os.getppid(), None, started=process_start(os.getppid()))
     with pytest.raises(RunError, match="another job is writing"):
         RunLock(store).__enter__()
+
+
+def test_a_lock_that_this_process_left_on_a_lost_disk_is_void(store: Store) -> None:
+    held(store, os.getpid(), None, started=process_start(os.getpid()))
+    with RunLock(store) as lock:
+        assert json.loads(store.read(LOCK))["run"] == lock.run
+        with pytest.raises(RunError, match=f"another job is writing.*process {os.getpid()}"):
+            RunLock(store).__enter__()
+
+
+@pytest.mark.parametrize("pid", [None, "abc", 0, -1, True, 1.5, 10**30, [1], "4711"])
+def test_a_lock_that_names_no_process_is_watched_and_taken_over(
+    store: Store, pid: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """-1 is every process and 0 the own group: both would live for ever."""
+    held(store, pid, None)
+    with RunLock(store, expiry_s=0.3) as lock:
+        assert json.loads(store.read(LOCK))["run"] == lock.run
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 1
+    assert f"is locked by no process (_lock.json has the process id {pid!r}); watching" in told[0]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000, b"[1]", b'{"place": NaN}'])
+def test_a_lock_of_garbage_is_watched_and_taken_over(store: Store, content: bytes) -> None:
+    store.write(LOCK, content)
+    with RunLock(store, expiry_s=0.3) as lock:
+        assert json.loads(store.read(LOCK))["run"] == lock.run
+
+
+def test_a_lock_with_a_strange_process_id_that_beats_is_named(store: Store) -> None:
+    beats = iter(range(10**6))
+    store.write(LOCK, b"{}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_lock, "_read", lambda store: json.dumps({"pid": "abc", "beats": next(beats)}).encode())
+        with pytest.raises(RunError, match=r"found no process \(_lock.json has the process id 'abc'\), since None"):
+            RunLock(store, expiry_s=1).__enter__()
 
 
 def test_a_dead_process_that_nobody_has_asked_for_yet_is_succeeded(store: Store) -> None:

@@ -285,6 +285,43 @@ def test_a_small_tmpfs_fills_up_and_the_same_command_goes_on(tmp_path: Path) -> 
     assert second == "{'rows': 8} [1, 2, 3, 4, 5, 6, 7, 8]"
 
 
+def test_a_disk_that_becomes_read_only_stops_the_run_with_one_line(tmp_path: Path) -> None:
+    """A tmpfs that is mounted anew, without the right to write, in mid-unit; and the same call when it is back."""
+    probe = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)]
+    if not shutil.which("unshare") or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("no mount name spaces here")
+    script = (
+        "import subprocess, sys, time\n"
+        "from test_units_that_kill import Rows, Store, column, run\n"
+        "from augengine.io import run_lock\n"
+        "from augengine.pipeline.cluster import user_errors\n"
+        "run_lock.RENEW_S, folder = 0.1, sys.argv[1]\n"
+        "def mount(how): subprocess.run(['mount', '-o', 'remount,' + how, folder], check=True)\n"
+        "class Remounts(Rows):\n"
+        "    def __call__(self, spec):\n"
+        "        if spec['values'] == [4, 5, 6, 7]:\n"
+        "            mount('ro')\n"
+        "            time.sleep(0.5)\n"
+        "        return super().__call__(spec)\n"
+        "store = Store(folder + '/out')\n"
+        "try:\n"
+        "    with user_errors(): run(store, worker=Remounts)\n"
+        "except SystemExit as stopped:\n"
+        "    print(stopped.code)\n"
+        "mount('rw')\n"
+        "print(store.exists('_lock.json'), run(store).counts, column(store, 'rows'))\n"
+    )
+    command = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run([*command, sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True,
+                          check=False, env=environment)  # fmt: skip
+    assert done.stdout.splitlines() == ["2", "True {'rows': 8} [1, 2, 3, 4, 5, 6, 7, 8]"], done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, "the lock, which cannot be renewed either, says nothing beside it"
+    assert lines[0].startswith(f"error: {tmp_path}/out/rows/part-b-")
+    assert "cannot write the output; found Read-only file system; make room or make it writable" in lines[0]
+
+
 @pytest.mark.slow
 def test_ray_outlives_a_row_that_kills_its_actor(ray_session: None, tmp_path: Path) -> None:
     import ray.cloudpickle
