@@ -17,6 +17,7 @@ from augengine.commands.phantom import phantom_command
 from augengine.commands.plan import plan_command
 from augengine.commands.pseudo_label import pseudo_label_command
 from augengine.commands.replay import replay_command
+from augengine.commands.report import report_command
 from augengine.commands.sweep import sweep_command
 from augengine.commands.train import train_command
 
@@ -36,6 +37,7 @@ app.command("pseudo-label")(pseudo_label_command)
 app.command("replay")(replay_command)
 app.command("explain")(explain_command)
 app.command("export")(export_command)
+app.command("report")(report_command)
 
 
 @app.callback()

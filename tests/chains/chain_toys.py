@@ -84,6 +84,7 @@ EXCEPTIONS = {
     "sbatch": "needs Slurm; jobs/slurm/ray.sh ran once on one node",
     "augengine replay OUTPUT_ID": "a placeholder; tests/pipeline/test_lineage.py",
     "augengine explain OUTPUT_ID": "a placeholder; tests/pipeline/test_lineage.py",
+    ".venv/bin/augengine report runs/duke_phantom": "needs the demo's run; README's chain makes a report",
     "augengine plan": "needs the demo's run; tests/pipeline/test_lineage.py",
     "augengine export TARGET": "a placeholder; tests/export/test_export_command.py",
     "augengine export nnunet": "needs a shell variable; tests/integrations/test_with_nnunet.py",

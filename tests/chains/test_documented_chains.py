@@ -157,3 +157,4 @@ def test_readme_duke(duke: Path) -> None:
     run_all(chain("README Duke"), duke)
     assert (duke / "run/augmented/contact_sheet.png").is_file()
     assert (duke / "steps/augmented/contact_sheet.png").is_file()
+    assert b"Synthetic data" in (duke / "report.html").read_bytes()
