@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "augengine"
 FLOORS = [
     {
         "acquisition_terms",
+        "bundled",
         "body",
         "denormals",
         "records",
@@ -30,6 +31,7 @@ FLOORS = [
     {"pipeline", "train", "report", "torch"},
     {"preflight"},
     {"workflow", "export"},
+    {"downstream"},
     {"commands"},
     {"cli"},
 ]
