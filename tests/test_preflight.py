@@ -12,6 +12,7 @@ import pytest
 import yaml
 from builders import GE, SIEMENS, lesion_sample, slice_sample, write_checkpoint, write_samples
 
+from augengine.bundled import POLICIES
 from augengine.errors import AugengineError
 from augengine.io.sources import Source, SourceOptions, Volume
 from augengine.load import Mixture, load_mixture
@@ -22,11 +23,7 @@ from augengine.prepare import Preparation
 from augengine.records import Acquisition, Sample
 from augengine.train.config import read_recipe
 
-ROOT = Path(__file__).resolve().parents[1]
-DUKE, HEAL = (
-    "duke_acquisition",
-    "brats_tumor_removal",
-)
+DUKE, HEAL = (str(POLICIES / f"{name}.yaml") for name in ("duke_acquisition", "brats_tumor_removal"))
 
 
 def ready(policy: str | Mixture, recipe: str | None = None, **checkpoints: str) -> Ready:

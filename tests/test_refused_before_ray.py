@@ -10,8 +10,7 @@ import typer
 from builders import slice_sample, write_checkpoint, write_samples
 from typer.testing import CliRunner
 
-from augengine.commands import ingest, measure, pseudo_label, sweep, train
-from augengine.downstream import ensemble_command
+from augengine.commands import ensembles, ingest, measure, pseudo_label, sweep, train
 from augengine.downstream.protocols import PROTOCOLS
 from augengine.downstream.results import PLAN
 
@@ -22,7 +21,7 @@ COMMANDS = {
     "pseudo-label": (pseudo_label, pseudo_label.pseudo_label_command),
     "measure": (measure, measure.measure_command),
     "sweep": (sweep, sweep.sweep_command),
-    "ensembles": (ensemble_command, ensemble_command.ensembles),
+    "ensembles": (ensembles, ensembles.ensembles),
 }
 
 

@@ -100,7 +100,7 @@ def test_a_direction_s_policy_edits_one_vendor_towards_the_other() -> None:
 
 
 def test_the_labeller_sees_rows_moved_and_learns_the_protocol_s_classes() -> None:
-    recipe = labeller_recipe(Study(Cohort(), Preparation(), labeller=f"{ROOT}/jobs/recipes/unet_duke_small.yaml"),
+    recipe = labeller_recipe(Study(Cohort(), Preparation(), labeller="unet_duke_small"),
                              protocol("phantom_transductive"))  # fmt: skip
     assert recipe.warp is not None
     assert recipe.warp.flip
