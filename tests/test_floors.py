@@ -29,7 +29,7 @@ FLOORS = [
     {"edits", "gates", "leakage", "metrics"},
     {"load", "selection"},
     {"pipeline", "train", "report", "torch"},
-    {"preflight"},
+    {"preflight", "file_schemas"},
     {"workflow", "export"},
     {"downstream"},
     {"commands"},
