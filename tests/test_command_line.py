@@ -72,14 +72,13 @@ def run(tmp_path: Path) -> str:
     sources = [slice_sample(n) for n in range(5)]
     made = [edit(s, f"row-{n}") for n, s in enumerate(sources)]
     return write_report_run(
-        tmp_path, sources, accepted=made[:3], rejected=[(made[3], "a = 1,\nmust be ≥ 2"), (made[4], "b")]
+        tmp_path, sources, accepted=made[:3], rejected=[(made[3], "a = 1,\nmust be ≥ 2"), (made[4], "b\x1b[2J")]
     )
 
 
 def test_rows_of_an_outcome_with_their_reasons(run: str) -> None:
-    assert invoke("ls", run, "--outcome", "rejected") == (0, "row-3  a = 1, must be ≥ 2\nrow-4  b\\x1b[2J\n"), (
-        "no row moves the cursor"
-    )
+    code, text = invoke("ls", run, "--outcome", "rejected")
+    assert (code, text) == (0, "row-3  a = 1, must be ≥ 2\nrow-4  b\\x1b[2J\n")  # and no row moves the cursor
     assert invoke("ls", run, "--outcome", "accepted") == (0, "row-0\nrow-1\nrow-2\n")
     assert invoke("ls", run, "--outcome", "failed") == (0, "")
     rows = json.loads(invoke("ls", run, "--outcome", "rejected", "--json")[1])
