@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from builders import slice_sample, write_checkpoint, write_samples
+from typer.testing import CliRunner
 
 from augengine.commands.augment import exit_codes
 from augengine.edits import EDITS
@@ -174,6 +174,6 @@ def test_other_pixels_under_the_same_ids_are_another_source(tmp_path: Path, chec
 def test_the_flag_reaches_the_job() -> None:
     from augengine.cli import app
 
-    help_text = typer.testing.CliRunner().invoke(app, ["augment", "--help"], env={"COLUMNS": "200"}).output
+    help_text = CliRunner().invoke(app, ["augment", "--help"], env={"COLUMNS": "200"}).output
     assert "--new-version" in help_text
     assert "--unit-timeout-s" in help_text
