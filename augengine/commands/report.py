@@ -35,5 +35,5 @@ def report_command(
         from augengine.report.page.build import build_report
 
         page = build_report(runs, data, rows)
-        Store(folder).write(name, page)
+        Store(folder or "/").write(name, page)
         console.print(f"report: {folder}/{name} ({len(page) / 2**20:.1f} MiB)")

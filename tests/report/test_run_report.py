@@ -252,6 +252,10 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         build_report([out], other)
     with pytest.raises(RunError, match=r"an augmented run holds policy.yaml"):
         build_report([other])
+    (tmp_path / "data").rename(tmp_path / "moved")
+    with pytest.raises(DataError, match=r"rows that a run was made from must be there; found .* by --data"):
+        build_report([out])
+    assert len(Seen(build_report([out], str(tmp_path / "moved"))).rows) == 1
     result = CliRunner().invoke(app, ["report", out, "--out", str(tmp_path / "report.pdf")])
     assert (result.exit_code, "the report is an HTML file" in result.output) == (2, True)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from augengine.errors import DataError
 from augengine.io.commits import read_records
 from augengine.io.dataset import SUCCESS, dataset_files, run_files
 from augengine.io.shards import check_schema, from_row, read_group
@@ -132,7 +133,7 @@ def read_run(asked: str, data: Place | None = None, most: int = MOST_KEPT) -> Ru
         if len(drawn) > most:
             heapq.heappop(drawn)
     rows.kept = sorted((seen for *_, seen in drawn), key=lambda seen: seen.row_id)
-    rows.sources = _sources(rows.data, {seen.parent_id for seen in rows.kept}) if rows.kept else {}
+    rows.sources = _sources(rows.data, {seen.parent_id for seen in rows.kept})
     return rows
 
 
@@ -149,8 +150,15 @@ def _with_pixels(store: Store) -> Iterator[Seen]:
 
 def _sources(data: Store, wanted: Collection[str]) -> dict[str, Source]:
     """The rows of these ids, read from the row groups that hold any."""
+    try:
+        names = dataset_files(data)
+    except DataError as error:
+        raise DataError(
+            "the rows that a run was made from must be there", found=error.rule, where=data.uri,
+            next_step="give the folder in which they are now by --data",
+        ) from None  # fmt: skip
     found: dict[str, Source] = {}
-    for name in dataset_files(data):
+    for name in names:
         file = data.parquet(name)
         check_schema(file, data.path(name))
         for group in range(file.num_row_groups):
