@@ -77,7 +77,7 @@ def _run(
     out = root / ("undisturbed" if moment is None else "killed") / name
     shutil.rmtree(out, ignore_errors=True)
     settings = (
-        *how.overrides, f"steps={steps}", "max_minutes=null", "pictures_every=0", "validate_every=1000",
+        *how.overrides, f"steps={steps}", "pictures_every=0", "validate_every=1000",
         f"optimiser.batch_size={given.batch_size}", "checkpoint_minutes=0.04", "data.validation_rows=16",
     )  # fmt: skip
     recipe = read_recipe(str(RECIPES / f"{how.recipe}.yaml"), settings)

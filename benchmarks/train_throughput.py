@@ -103,7 +103,7 @@ def _case(given: argparse.Namespace, root: Path, name: str) -> dict[str, object]
 
 
 def _settings(given: argparse.Namespace) -> list[str]:
-    settings = [f"steps={given.steps}", "max_minutes=null", "pictures_every=0", "data.validation_rows=0"]
+    settings = [f"steps={given.steps}", "pictures_every=0", "data.validation_rows=0"]
     if given.batch_size:
         settings += [f"optimiser.batch_size={given.batch_size}", "optimiser.accumulation=1"]
     return settings

@@ -46,14 +46,16 @@ from augengine.splits import assign_splits, categories
 from augengine.train.config import read_recipe
 from augengine.train.run import train
 
-OURS, IDENTITY, CEILING = "structure", "identity", "truth without noise"
+OURS, LOCAL = "structure", "local_contrast"
+IDENTITY, CEILING = "identity", "truth without noise"
 CLASSICAL = ("global gamma", "histogram matching", "histogram matching by tissue")
+TEXTURE = 0.8
 OF_IDENTITY, OF_CLASSICAL, STRUCTURE, VENDOR_GAIN, MONOTONE = 0.5, 0.7, 0.9, 0.3, 0.9
 SWEPT = {"echo_time_ms": "TE", "repetition_time_ms": "TR", "flip_angle_deg": "flip angle"}
 DOSES, CONTRAST = 6, "contrast"
 RANGES = {"echo_time_ms": (1.0, 4.0), "repetition_time_ms": (4.0, 12.0), "flip_angle_deg": (5.0, 30.0)}
 INDEPENDENT = DEMO_COHORT.model_copy(update={"seed": 43, "independent": RANGES})
-INDEPENDENT_MINUTES = 8
+INDEPENDENT_STEPS = 2600
 MEASURES = {
     "rmse_body": "RMSE body", "rmse_tissue": "RMSE labelled", "ssim_body": "SSIM body",
     "structure_source": "structure, source", "texture_ratio": "texture ratio", "vendor_gain": "vendor gain",
@@ -95,7 +97,7 @@ def _independent(root: Path) -> tuple[str, str]:
     data, out = f"{root}/independent", f"{root}/models/independent"
     shard_cohort(INDEPENDENT, data, DEMO_PREPARATION, actors=INLINE)
     if not Path(out, "checkpoint/model.json").exists():
-        recipe = read_recipe(str(ROOT / BREASTS.recipe), [f"max_minutes={INDEPENDENT_MINUTES}"])
+        recipe = read_recipe(str(ROOT / BREASTS.recipe), [f"steps={INDEPENDENT_STEPS}"])
         train(recipe, data, out, progress=console.print)
     return data, f"{out}/checkpoint"
 
@@ -112,13 +114,16 @@ def _against_truth(
     protocols = truth.split_rows(s.acquisition for s in samples if s.split == "train")
     predictor = _predictor(given, cohort)
     samplers = {OURS: DEMO_SAMPLERS[OURS]} if given.quick else DEMO_SAMPLERS
+    local = _local_contrast(given, run)
+    models = {} if local is None else {LOCAL: local}
     actors = INLINE
     if not given.quick:
         connect()
         actors = Actors()
     with stage("acquisition") as report, tempfile.TemporaryDirectory() as out:
         truth.evaluate(
-            str(run / "data"), out, model, cohort, DEMO_PREPARATION, samplers,
+            str(run / "data"), out, model, cohort, DEMO_PREPARATION,
+            {**samplers, **dict.fromkeys(models, Sampler())}, models=models,
             slices_per_subject=1 if given.quick else 2, subjects_at_most=2 if given.quick else None,
             protocols=protocols, predictor=predictor, actors=actors, progress=report,
         )  # fmt: skip
@@ -130,6 +135,18 @@ def _against_truth(
             chosen = [r for r in rows if r["rows"] == name and kind in ("all pairs", r["pairs"])]
             tables.append(_table(f"Acquisition, {name} protocol rows, {kind}", chosen, {"protocol_rows": counts}))
     return tables
+
+
+def _local_contrast(given: argparse.Namespace, run: Path) -> str | None:
+    """The model that changes local contrast, trained on the same rows; a quick run takes it only where it exists."""
+    out = Path(given.root, "models/local_contrast_breast").resolve()
+    found = out / "checkpoint"
+    if not (found / "model.json").exists():
+        if given.quick:
+            return None
+        connect()
+        train(read_recipe(str(RECIPES / "local_contrast.yaml")), str(run / "data"), str(out), progress=console.print)
+    return str(found)
 
 
 def _predictor(given: argparse.Namespace, cohort: Cohort) -> str | None:
@@ -178,6 +195,13 @@ def _table(title: str, rows: Sequence[dict[str, Any]], figures: dict[str, Any]) 
         ),
         Target("structure SSIM with the noiseless truth", table[OURS]["structure_clean"], STRUCTURE, False),
     ]  # fmt: skip
+    if LOCAL in found:
+        targets += [
+            ratio(f"RMSE {LOCAL} / {IDENTITY}", found[LOCAL]["rmse_body"], found[IDENTITY]["rmse_body"],
+                  bound=OF_IDENTITY),
+            ratio(f"RMSE {LOCAL} / {OURS}", found[LOCAL]["rmse_body"], ours["rmse_body"], bound=1.0),
+            Target(f"texture ratio of {LOCAL}", table[LOCAL]["texture_ratio"], TEXTURE, False),
+        ]  # fmt: skip
     if "vendor_gain" in table[OURS]:
         targets.append(Target("prediction gain of the vendor", table[OURS]["vendor_gain"], VENDOR_GAIN, False))
     title = f"{title}: {len(pairs)} pairs of {len(set(subjects))} held-out subjects"

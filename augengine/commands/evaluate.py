@@ -45,7 +45,7 @@ BRAINS = Study(BrainCohort(subjects=100, seed=23, matrix=64, slices=24), Prepara
 ELAPSED = "elapsed.json"
 # On both vendors' true labels, 2000 steps make a segmenter as good as on its own vendor's; 450 do not.
 FULL_SEEDS, FULL_STEPS = 5, 2000
-QUICK_SEEDS, QUICK_STEPS, QUICK_MINUTES, QUICK_SUBJECTS, QUICK_LABELLER_STEPS = 1, 300, 0.75, 96, 600
+QUICK_SEEDS, QUICK_STEPS, QUICK_GENERATOR_STEPS, QUICK_SUBJECTS, QUICK_LABELLER_STEPS = 1, 300, 250, 96, 600
 # As many augmented rows as real ones cost Siemens Dice at home; a quarter as many cost it none (docs/evidence.md).
 RATIO = 0.25
 SMALL = {"manufacturer": "unet_duke_small", "none": "unet_small"}
@@ -190,7 +190,7 @@ def _study(asked: Protocol, quick: bool, ratio: float) -> Study:
     if not quick:
         return study
     cohort = study.cohort.model_copy(update={"subjects": QUICK_SUBJECTS})
-    return replace(study, cohort=cohort, generator_minutes=QUICK_MINUTES, labeller_steps=QUICK_LABELLER_STEPS)
+    return replace(study, cohort=cohort, generator_steps=QUICK_GENERATOR_STEPS, labeller_steps=QUICK_LABELLER_STEPS)
 
 
 def _print_done(done: Done) -> None:

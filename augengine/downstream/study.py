@@ -45,7 +45,7 @@ class Study:
             over patients are as narrow as patients are many.
         recipe: file: how the generator of each direction is trained.
         policy: file: what it makes.
-        generator_minutes: training time of each generator.
+        generator_steps: optimiser steps of each generator.
         labeller, labeller_steps: file and training of the segmenter that labels what generators see without labels.
         ratio: augmented rows per real row that the experiment takes at the most.
     """
@@ -55,7 +55,7 @@ class Study:
     fractions: tuple[float, float, float] = DEFAULT_FRACTIONS
     recipe: str = "cddgm_small"
     policy: str = "duke_acquisition"
-    generator_minutes: float = 3.0
+    generator_steps: int = 1000
     labeller: str = "unet_duke_small"
     labeller_steps: int = 4000
     ratio: float = 1.0
@@ -201,7 +201,7 @@ def labeller_recipe(study: Study, protocol: Protocol) -> Recipe:
 
 
 def _generator(study: Study, data: str, out: str, stage: Stage, say: Progress) -> str:
-    recipe = read_recipe(study.recipe, [f"max_minutes={study.generator_minutes}"])
+    recipe = read_recipe(study.recipe, [f"steps={study.generator_steps}"])
     with stage("train generator"):
         return train(recipe, data, out, progress=say)
 

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from augengine.acquisition_terms import normal
 from augengine.body import body_mask
-from augengine.diffusion.checkpoint import Generator, load_generator, load_model, read_spec, untrained
+from augengine.diffusion.checkpoint import Model, load_generator, load_model, read_spec, untrained
 from augengine.edits.acquisition import AcquisitionEdit, AcquisitionParams
 from augengine.edits.base import Plan
 from augengine.edits.targets import Target
@@ -97,6 +97,7 @@ def evaluate(
     slices_per_subject: int = 1,
     subjects_at_most: int | None = None,
     protocols: Mapping[str, Sequence[Protocol]] | None = None,
+    models: Mapping[str, Place] | None = None,
     predictor: str | None = None,
     actors: Actors = Actors(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
@@ -104,9 +105,10 @@ def evaluate(
     """Measure all methods on the test subjects; rows go to `out/truth/`, the summary is returned.
 
     Args:
-        samplers: method (`structure`, `inversion`, `sdedit`) to its sampler settings.
+        samplers: method (`structure`, `inversion`, `sdedit`, `local_contrast`) to its sampler settings.
         subjects_at_most: the first of the test subjects alone.
         protocols: name to rows that targets are drawn from; by default one set, `all`.
+        models: method to the checkpoint that it takes instead of `checkpoint`; `local_contrast` has its own.
         predictor: folder of an acquisition predictor of other subjects; rows whose vendor changes then have its
             `vendor_gain` (see `augengine.metrics.prediction`).
 
@@ -130,16 +132,20 @@ def evaluate(
     for subject, rows in sorted(subjects.items())[:subjects_at_most]:
         spec = {"subject": subject, "rows": _inner(rows, slices_per_subject)}
         units.append(Unit(digest(generator_spec.sha256, spec, length=16), spec))
+    own = {method: Store.at(place) for method, place in (models or {}).items()}
+    own_specs = {method: read_spec(store) for method, store in own.items()}
     args = {
-        "data": source, "checkpoint": trained, "cohort": cohort.model_dump(mode="json"),
+        "data": source, "checkpoint": trained, "models": own, "cohort": cohort.model_dump(mode="json"),
         "preparation": preparation.model_dump(mode="json"),
         "samplers": {m: s.model_dump(mode="json") for m, s in samplers.items()}, "histograms": histograms,
         "protocols": protocols or {"all": duke_protocols()}, "predictor": predictor,
     }  # fmt: skip
     if predictor is not None:
-        check_disjoint(read_spec(predictor), {trained.uri: generator_spec}, subjects)
+        specs = {trained.uri: generator_spec} | {own[method].uri: spec for method, spec in own_specs.items()}
+        check_disjoint(read_spec(predictor), specs, subjects)
     fingerprint = {
-        "checkpoint": generator_spec.sha256, "samplers": args["samplers"], "cohort": args["cohort"],
+        "checkpoint": generator_spec.sha256, "models": {method: spec.sha256 for method, spec in own_specs.items()},
+        "samplers": args["samplers"], "cohort": args["cohort"],
         "preparation": args["preparation"], "data": content_digest(source, files),
         "protocols": {name: [asdict(p) for p in rows] for name, rows in (protocols or {}).items()},
         "predictor": None if predictor is None else read_spec(predictor).sha256,
@@ -171,6 +177,7 @@ class TruthWorker:
         self,
         data: Place,
         checkpoint: Place,
+        models: Mapping[str, Place],
         cohort: dict[str, Any],
         preparation: dict[str, Any],
         samplers: dict[str, Any],
@@ -188,7 +195,8 @@ class TruthWorker:
         self.histograms, self.protocols = histograms, protocols
         trained = load_generator(checkpoint)
         self.predictor = None if predictor is None else load_model(predictor)
-        self.generators = {"trained": trained, "untrained": untrained(trained, seed=derive("untrained"))}
+        self.trained = {method: load_model(models[method]) if method in models else trained for method in samplers}
+        self.untrained = untrained(trained, seed=derive("untrained"))
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
         """One row per slice, target and method."""
@@ -225,15 +233,11 @@ class TruthWorker:
         yield "histogram matching", [self.histograms["body"].match(s, t) for s, t in pairs]
         yield "histogram matching by tissue", [self.histograms["tissue"].match(s, t) for s, t in pairs]
         for method, sampler in self.samplers.items():
-            yield method, self._edit("trained", method, sampler, pairs)
+            yield method, [*edited(self.trained[method], method, sampler, pairs)]
         if "structure" in self.samplers:
-            yield "structure, untrained", self._edit("untrained", "structure", self.samplers["structure"], pairs)
+            sampler = self.samplers["structure"]
+            yield "structure, untrained", [*edited(self.untrained, "structure", sampler, pairs)]
         yield "truth without noise", [*clean]
-
-    def _edit(
-        self, weights: str, method: str, sampler: Sampler, pairs: Sequence[tuple[Sample, Acquisition]]
-    ) -> list[np.ndarray | None]:
-        return [*edited(self.generators[weights], method, sampler, pairs)]
 
     def _predicted(self, sample: Sample, target: Acquisition, image: np.ndarray) -> dict[str, float]:
         """How much more an independent network sees the target's vendor in the image than in the source."""
@@ -256,7 +260,7 @@ class TruthWorker:
 
 
 def edited(
-    model: Generator,
+    model: Model,
     method: str,
     sampler: Sampler,
     pairs: Sequence[tuple[Sample, Acquisition]],

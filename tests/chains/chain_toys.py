@@ -14,7 +14,7 @@ from augengine.yaml_config import Document
 
 # Of every recipe, and of its network by body and kind: `--set` of the same keys would do it.
 EVERY_RECIPE = (
-    "steps=2", "max_minutes=null", "validate_every=2", "pictures_every=0", "checkpoint_minutes=100",
+    "steps=2", "validate_every=2", "pictures_every=0", "checkpoint_minutes=100",
     "optimiser.batch_size=2", "optimiser.accumulation=1", "optimiser.warmup_steps=0", "data.validation_rows=2",
     "hardware.precision=float32",
 )  # fmt: skip
@@ -114,7 +114,7 @@ def toy_project(folder: Path) -> None:
         document = Document.read(path)
         for assignment in (*EVERY_RECIPE, *BODIES[document.data["network"]["body"]]):
             key = assignment.partition("=")[0].split(".")
-            optional = key[0] in ("autoencoding", "hardware") or key[-1] in ("token_dim", "max_minutes")
+            optional = key[0] in ("autoencoding", "hardware") or key[-1] == "token_dim"
             if not optional or key[0] in document.data:
                 document.override(assignment)
         document.data.get("network", {}).pop("recompute", None)

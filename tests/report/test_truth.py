@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import GE, SIEMENS, slice_sample, write_checkpoint, write_samples
+from builders import GE, SIEMENS, contrast_spec, slice_sample, write_checkpoint, write_samples
 from scipy.ndimage import gaussian_filter
 
 from augengine.diffusion.build import build
-from augengine.diffusion.checkpoint import save_generator, subject_hash
+from augengine.diffusion.checkpoint import save_generator, subject_hash, untrained_model
 from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.discriminative import PredictorSpec
 from augengine.diffusion.spec import ModelSpec
@@ -112,9 +112,12 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     write_samples(folder / "data", samples, per_file=len(samples))
     checkpoint = write_checkpoint(folder / "model", size=48, channels=samples[0].channels)
     samplers = {"structure": Sampler(steps=2), "sdedit": Sampler(solver="ddpm", steps=2, strength=0.05, guidance=3)}
+    contrast = contrast_spec(samples[0].channels, size=48).model_copy(update={"untrained_seed": 1})
+    save_generator(Store(folder / "contrast"), contrast, untrained_model(contrast, seed=1).network.state_dict())
     out = str(folder / "out")
     summary = evaluate(
-        str(folder / "data"), out, checkpoint, COHORT, PREPARATION, samplers,
+        str(folder / "data"), out, checkpoint, COHORT, PREPARATION, {**samplers, "local_contrast": Sampler()},
+        models={"local_contrast": str(folder / "contrast")},
         predictor=write_predictor(str(folder / "predictor"), "S100"), actors=INLINE,
     )  # fmt: skip
     return summary, Store(out)
@@ -136,7 +139,7 @@ def test_the_table_holds_every_method_on_held_out_subjects_and_both_kinds_of_pai
     assert summary["subjects"] == 2
     assert set(summary["pairs"]) == {"flipping", "same order"}
     for methods in summary["pairs"].values():
-        assert {"identity", "structure", "sdedit", "structure, untrained"} <= set(methods)
+        assert {"identity", "structure", "sdedit", "local_contrast", "structure, untrained"} <= set(methods)
         assert methods["truth without noise"]["rmse"] < 0.5 * methods["identity"]["rmse"]
     assert (
         summary["pairs"]["flipping"]["identity"]["psnr_db"] < summary["pairs"]["same order"]["identity"]["psnr_db"] - 5

@@ -117,8 +117,7 @@ def test_kinds_and_parts_are_those_of_the_model(stem: str) -> None:
     assert all(uri is None for uri in recipe.parts.values()), "folders of parts come from the command line"
     ablation = {"seg_m1": None, "seg_m2": "none", "seg_m3": "unknown", "seg_m3_paper": "paper"}
     assert (recipe.mask.ablation if recipe.mask else None) == ablation.get(base(stem))
-    if stem.endswith("_small"):
-        assert recipe.max_minutes is None or recipe.max_minutes <= 10
+    assert recipe.max_minutes is None, "a slow machine and a fast one are to reach the same weights"
 
 
 @pytest.mark.parametrize(
