@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from augengine import bundled
+from augengine.bundled import names, policy_file
 from augengine.edits import EDITS
 from augengine.edits.chain import Step
 from augengine.errors import ConfigError
@@ -175,24 +177,25 @@ class Mixture:
 
 
 def load_policy(path: str | Path) -> LoadedPolicy:
-    """Read and validate a policy of one edit or a chain.
+    """Read and validate a policy of one edit or a chain: a file, or a name that ships with augengine.
 
     Raises:
         ConfigError: with `file:line`, the rule, the value found and the nearest valid name.
     """
-    document = Document.read(path)
+    document = Document.read(policy_file(path))
     if "mix" in document.data:
         raise ConfigError("this is a mix of policies, not one policy", where=document.where(["mix"]))
     return _policy(document, document.data, ())
 
 
 def load_mixture(path: str | Path, overrides: Sequence[str] = ()) -> Mixture:
-    """Read and validate a policy or a mix of policies, after `overrides` (`key.of.it=YAML`).
+    """As `load_policy`, of a policy or a mix of policies, after `overrides` (`key.of.it=YAML`).
 
     Raises:
         ConfigError: as `load_policy`.
     """
-    document = Document.read(path)
+    file = policy_file(path)
+    document = Document.read(file)
     for assignment in overrides:
         document.override(assignment)
     if "mix" not in document.data:
@@ -205,7 +208,7 @@ def load_mixture(path: str | Path, overrides: Sequence[str] = ()) -> Mixture:
         member = (
             _policy(document, spec.policy, at)
             if isinstance(spec.policy, dict)
-            else load_policy(_existing(Path(path).parent / spec.policy, spec.policy, where))
+            else load_policy(_existing(file.parent / spec.policy, spec.policy, where))
         )
         if member.policy.output.per_input != 1:
             raise ConfigError(
@@ -221,9 +224,12 @@ def load_mixture(path: str | Path, overrides: Sequence[str] = ()) -> Mixture:
 
 
 def _existing(path: Path, text: str, where: str) -> Path:
-    if not path.is_file():
-        raise unknown_name("policy file", text, [p.name for p in path.parent.glob("*.yaml")], where)
-    return path
+    if path.is_file():
+        return path
+    if text in names(bundled.POLICIES):
+        return policy_file(text)
+    valid = [p.name for p in path.parent.glob("*.yaml")] + names(bundled.POLICIES)
+    raise unknown_name("policy file", text, valid, where)
 
 
 def _policy(document: Document, data: dict[str, Any], at: Path_) -> LoadedPolicy:

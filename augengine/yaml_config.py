@@ -104,9 +104,7 @@ class Document:
                 raise ConfigError(f"a configuration file has at most {MOST_BYTES >> 10} KiB", where=str(path))
             return cls(content.decode("utf-8-sig"), str(path))
         except FileNotFoundError:
-            raise ConfigError(
-                "no such configuration file", where=str(path), next_step="check the path; policies/ holds examples"
-            ) from None
+            raise ConfigError("no such configuration file", where=str(path), next_step="check the path") from None
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
             raise ConfigError("a configuration file is UTF-8 text", where=f"{path}:{line}") from None

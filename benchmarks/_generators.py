@@ -7,7 +7,6 @@ Everything lies below one folder: `brain/` (slices, tissue labels), `held_out/` 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +31,7 @@ from augengine.train.config import read_recipe
 from augengine.train.run import train
 
 ROOT = Path(__file__).parents[1]
-RECIPES = ROOT / "jobs/recipes"
-sys.path.insert(0, str(ROOT))  # the tables also import `downstream`, which is not installed
+RECIPES = ROOT / "augengine/recipes"
 LESION = ("necrosis", "oedema", "enhancing")
 COHORTS = {
     "brain": BrainCohort(subjects=100, seed=11, matrix=64, slices=24, labels="tissue"),

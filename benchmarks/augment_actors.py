@@ -60,7 +60,7 @@ def main() -> None:
     """Run the engine with one and two actors and the bare loop with batches of 8 and 1; record equality and speed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", default="runs/duke_phantom")
-    parser.add_argument("--policy", default="policies/duke_acquisition.yaml")
+    parser.add_argument("--policy", default="duke_acquisition")
     flags = parser.parse_args()
     data, checkpoint, loaded = f"{flags.run}/data", f"{flags.run}/model/checkpoint", load_policy(flags.policy)
     connect(num_cpus=4)

@@ -12,7 +12,7 @@ import statistics
 import time
 
 import torch
-from _generators import RECIPES, ROOT
+from _generators import RECIPES
 from _record import record
 
 from augengine.commands.augment import DEMO_SAMPLERS
@@ -36,7 +36,7 @@ def main() -> None:
     """Measure, print and record."""
     torch.set_num_threads(1)
     acquisitions = [p.acquisition(0.5) for p in duke_protocols()]
-    duke = load_policy(ROOT / "policies/duke_acquisition.yaml").steps[0].sampler
+    duke = load_policy("duke_acquisition").steps[0].sampler
     figures = {}
     for name, recipe, size, sampler in (
         ("demo", "cddgm_small", 96, DEMO_SAMPLERS["structure"]),

@@ -24,13 +24,13 @@ from monai.transforms import GaussianSmooth
 
 from augengine.diffusion.schedules import ending_signal, lost_mean
 from augengine.diffusion.spec import DiffusionSpec
+from augengine.downstream.measures import _volumes
+from augengine.downstream.predictions import MAPS, PREDICTIONS, TRUTH
+from augengine.downstream.results import Plan, prediction_id
 from augengine.io.commits import read_records
 from augengine.io.store import Store
 from augengine.metrics.surface import hd95_mm
 from augengine.train.classical import blurred
-from downstream.measures import _volumes
-from downstream.predictions import MAPS, PREDICTIONS, TRUTH
-from downstream.results import Plan, prediction_id
 
 NOT_RERUN = [
     "experiment (classical arm and HD95), 59 minutes",

@@ -12,16 +12,15 @@ import argparse
 from collections import defaultdict
 from typing import Any
 
-import _generators  # noqa: F401 - first: it makes `downstream` importable
 import numpy as np
 from _record import record
 
+from augengine.downstream.results import MEAN, Plan, Scores, measure
 from augengine.io.dataset import dataset_files
 from augengine.io.store import Store
 from augengine.metrics.statistics import BySeed, hierarchical_interval
 from augengine.pipeline.units import INLINE
 from augengine.report.console import console, table
-from downstream.results import MEAN, Plan, Scores, measure
 
 DICE = ("dice", MEAN)
 REFERENCE, ARM, VENDORS = "Both", "counterfactual", ("GE", "Siemens")

@@ -24,7 +24,7 @@ ROUNDS, BATCH, SIZE = 5, 16, 96
 
 def main() -> None:
     """Measure seconds per forward and backward pass, bfloat16 autocast, all cores."""
-    recipe = read_recipe("jobs/recipes/cddgm_small.yaml")
+    recipe = read_recipe("cddgm_small")
     acquisitions = [p.acquisition(0.5) for p in duke_protocols()]
     vocabulary = Vocabulary.fit(acquisitions)
     same = recipe.network.model_dump(exclude={"body"})

@@ -37,7 +37,7 @@ from augengine.report.console import console
 from augengine.report.image_grid import image_grid
 from augengine.rng import derive, generator
 
-POLICY = HERE.parent / "policies/duke_acquisition_local_contrast.yaml"
+POLICY = HERE.parent / "augengine/policies/duke_acquisition_local_contrast.yaml"
 
 
 def main() -> None:

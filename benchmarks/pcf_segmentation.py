@@ -23,10 +23,10 @@ from augengine import rng
 from augengine.diffusion.checkpoint import Generator, untrained
 from augengine.diffusion.guidance import Guidance
 from augengine.diffusion.painting import Sampling, counterfactual, healthy, paint
+from augengine.downstream.segmenters.pcf import PAPER, PromptKind, Vote, copy_the_prompt, prompt, segment
 from augengine.metrics.intervals import bootstrap_interval, paired_interval, per_subject
 from augengine.metrics.overlap import dice
 from augengine.report.console import console, stage, table
-from downstream.segmenters.pcf import PAPER, PromptKind, Vote, copy_the_prompt, prompt, segment
 
 MARGIN_MM = 6.0
 STRENGTH, STEPS, GUIDANCE = 0.75, 25, 3.0

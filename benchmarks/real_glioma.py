@@ -37,7 +37,10 @@ from augengine.report.image_grid import image_grid
 from augengine.train.config import read_recipe
 from augengine.train.run import train
 
-POLICIES = {"removal": "policies/brats_tumor_removal.yaml", "relocation": "policies/brats_tumor_relocation.yaml"}
+POLICIES = {
+    "removal": "brats_tumor_removal",
+    "relocation": "brats_tumor_relocation",
+}
 TRAINED = {"PCF-UNet": "pcf_unet", "M3": "m3_lesion", "M3 with the glioma": "m3_glioma"}
 # How often the glioma's rows stand beside those of the phantom (2,400).
 OWN_ROWS, LEAST_VOXELS = 8, 10

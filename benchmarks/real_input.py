@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--run", default="runs/duke_phantom")
-    parser.add_argument("--policy", default="policies/duke_acquisition.yaml")
+    parser.add_argument("--policy", default="duke_acquisition")
     flags = parser.parse_args()
     figures = {}
     for name, (pattern, extra) in INPUTS.items():

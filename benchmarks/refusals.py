@@ -172,7 +172,7 @@ def prepare(here: Path) -> None:
 
 def drawn(name: str, rows: str, out: str, *settings: str) -> None:
     """A run's folder with random weights of a small recipe, as training on these rows would leave it."""
-    recipe = read_recipe(str(ROOT / f"jobs/recipes/{name}.yaml"), settings)
+    recipe = read_recipe(f"{name}", settings)
     spec = model_spec(recipe, survey(rows, recipe.data.rows("train")), {})
     save_generator(Store(f"{out}/checkpoint"), spec, build(spec).state_dict())
     Store(out).write_json("run.json", {"recipe_digest": recipe.digest, "content": None})
@@ -186,11 +186,11 @@ def augmented(here: Path, policy: str) -> None:
 
 def write_policies(here: Path) -> None:
     """A sound policy, and what is wrong in others; recipes alike."""
-    policy = (ROOT / "policies/duke_acquisition.yaml").read_text()
+    policy = (ROOT / "augengine/policies/duke_acquisition.yaml").read_text()
     gates = policy[policy.index("gates:") : policy.index("output:")]
     sound = policy.replace(gates, "gates: [{name: changed, min: 0.0}]\n\n")
     target = "where: {manufacturer: GE MEDICAL SYSTEMS}"
-    recipe = (ROOT / "jobs/recipes/cddgm_small.yaml").read_text()
+    recipe = (ROOT / "augengine/recipes/cddgm_small.yaml").read_text()
     files = {
         "sound.yaml": sound,
         "of_test.yaml": sound.replace("split: train", "split: test"),
@@ -256,17 +256,17 @@ def augmenting(here: Path) -> Iterator[Case]:
         "recipe",
         data="brains",
         job="augment_brats",
-        policy="policies/brats_tumor_removal.yaml",
+        policy="augengine/policies/brats_tumor_removal.yaml",
     )
     yield case(
         "recipe that needs parts",
         "files",
         "--part|trained model",
         "--recipe",
-        "jobs/recipes/pcf_dit_small.yaml",
+        "augengine/recipes/pcf_dit_small.yaml",
         data="brains",
         job="augment_brats",
-        policy="policies/brats_tumor_removal.yaml",
+        policy="augengine/policies/brats_tumor_removal.yaml",
     )
     yield case("gate's referee is missing", "files", "gone", *model, policy="referee.yaml")
     yield case("batch that does not divide among --workers", "files", "divide evenly", "--workers", "3")
@@ -286,8 +286,8 @@ def augmenting(here: Path) -> Iterator[Case]:
         "metadata",
         "label",
         "--recipe",
-        "jobs/recipes/seg_m3_small.yaml",
-        policy="policies/brats_tumor_removal.yaml",
+        "augengine/recipes/seg_m3_small.yaml",
+        policy="augengine/policies/brats_tumor_removal.yaml",
         job="augment_brats",
     )
     yield case("select that takes no row", "metadata", "takes no row.*nearest", *model, policy="nobody.yaml")
@@ -312,7 +312,7 @@ def training(here: Path) -> Iterator[Case]:
     def case(
         refused: str, moment: str, says: str, recipe: str, *flags: str, data: str = "rows", **changes: Any
     ) -> Case:
-        path = recipe if recipe.startswith(str(here)) else f"jobs/recipes/{recipe}.yaml"
+        path = recipe if recipe.startswith(str(here)) else f"augengine/recipes/{recipe}.yaml"
         argv = (*JOBS["train"], path, "--data", f"{here}/{data}", "--out", f"{here}/new_model", *flags)
         return Case("train", refused, moment, argv, says, **changes)
 
@@ -395,7 +395,7 @@ def evaluating(here: Path) -> Iterator[Case]:
         "--arms",
         "real",
         "--recipe",
-        "counterfactual=jobs/recipes/pcf_dit.yaml,prompter=jobs/recipes/unet3d.yaml",
+        "counterfactual=augengine/recipes/pcf_dit.yaml,prompter=augengine/recipes/unet3d.yaml",
     )
     yield case(
         "a subject id in two --data",

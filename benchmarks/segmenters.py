@@ -17,13 +17,13 @@ from _record import record
 
 from augengine.diffusion.guidance import Guidance
 from augengine.diffusion.painting import Sampling
+from augengine.downstream.segmenters.dmcie import Dmcie
+from augengine.downstream.segmenters.ldm_seg import LdmSeg
+from augengine.downstream.segmenters.pcf import Pcf, PcfOptions, copy_the_prompt, prompt
+from augengine.downstream.segmenters.unet import UNet
 from augengine.metrics.overlap import dice
 from augengine.report.comparison import Comparison, draw, intervals, target
 from augengine.report.console import console, stage
-from downstream.segmenters.dmcie import Dmcie
-from downstream.segmenters.ldm_seg import LdmSeg
-from downstream.segmenters.pcf import Pcf, PcfOptions, copy_the_prompt, prompt
-from downstream.segmenters.unet import UNet
 
 SLICES, ENSEMBLE, BOX_MARGIN_MM = 3, 9, 6.0
 TUMOUR = {"whole_tumour": ("necrosis", "oedema", "enhancing")}

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from _generators import batches  # first: it makes `downstream` importable
+from _generators import batches
 from _record import record
 
 from augengine.body import body_mask
+from augengine.commands.evaluate import BREASTS
+from augengine.downstream.segmenters import Segmenter, load_segmenter
 from augengine.intensity import normalise
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
@@ -31,8 +33,6 @@ from augengine.pipeline.pseudo_labels import refined
 from augengine.records import Sample
 from augengine.report.comparison import Comparison, draw, intervals, target
 from augengine.report.console import console, stage
-from downstream.command import BREASTS
-from downstream.segmenters import Segmenter, load_segmenter
 
 VENDORS = {"GE": GE, "Siemens": SIEMENS}
 LABELS = {"fat": "Dice fat", "fibroglandular": "Dice fibroglandular"}

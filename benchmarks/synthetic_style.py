@@ -2,7 +2,7 @@
 
     python benchmarks/synthetic_style.py [--subjects 20]
 
-Runs `policies/brats_synthetic_labels_acquisition.yaml` as a user's job would, on test subjects of the brain phantom.
+Runs the policy `brats_synthetic_labels_acquisition` as a user's job would, on test subjects of the brain phantom.
 Says what the gates did, how far the rows (accepted or not) are from the rendered truth, and whether the referee finds
 the new lesion. Trains what is missing.
 """
@@ -35,7 +35,7 @@ from augengine.records import Sample
 from augengine.report.comparison import Comparison, draw, intervals, target
 from augengine.report.console import console, stage
 
-POLICY = "policies/brats_synthetic_labels_acquisition.yaml"
+POLICY = "brats_synthetic_labels_acquisition"
 MODELS = {
     "synthetic_labels.prior": "label_ldm", "synthetic_labels.painter": "m3", "acquisition.generator": "acquisition"
 }  # fmt: skip

@@ -23,6 +23,7 @@ from _generators import RECIPES, ROOT
 
 from augengine import rng
 from augengine.commands.augment import DEMO_COHORT, DEMO_PREPARATION, DEMO_SAMPLERS
+from augengine.commands.evaluate import BREASTS
 from augengine.diffusion.checkpoint import Generator, load_generator
 from augengine.errors import DataError
 from augengine.intensity import normalise
@@ -44,7 +45,6 @@ from augengine.report.console import console, stage
 from augengine.splits import assign_splits, categories
 from augengine.train.config import read_recipe
 from augengine.train.run import train
-from downstream.command import BREASTS
 
 OURS, LOCAL = "structure", "local_contrast"
 IDENTITY, CEILING = "identity", "truth without noise"

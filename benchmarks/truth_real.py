@@ -51,7 +51,7 @@ from augengine.train.run import train
 
 KINDS = {"9°": "acq-MToff_MTS", "15°": "acq-T1w_MTS"}
 DIRECTIONS = {"9° → 15°": ("9°", "15°"), "15° → 9°": ("15°", "9°")}
-RECIPES = HERE.parent / "jobs/recipes"
+RECIPES = HERE.parent / "augengine/recipes"
 RECIPE = {"local_contrast": "local_contrast.yaml", "structure": "cddgm_small.yaml"}
 # Three groups that mix vendors, sites and habits; scanners that are not named form further groups.
 FOLDS = (

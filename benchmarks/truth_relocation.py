@@ -37,7 +37,7 @@ PARAMS = RelocationParams(
     labels=LESION, margin_mm=3, mirror="always", shift_mm=(0, 20), rotation_deg=(-20, 20), scale=(0.8, 1.2)
 )
 SAMPLER = Sampler(solver="ddim", steps=25)
-GUIDANCE = 3.0  # of generators that know "unhealthy" only, as in policies/brats_tumor_relocation_paper.yaml
+GUIDANCE = 3.0  # of generators that know "unhealthy" only, as in augengine/policies/brats_tumor_relocation_paper.yaml
 GENERATORS, PASTES = ("m3", "pcf_unet"), ("copy–paste", "copy–paste, Poisson")
 REAL, TRUTH = "source, its own lesion", "truth"
 DICE_OF_REAL = 0.8

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train one model: `python jobs/train.py jobs/recipes/cddgm_small.yaml --data runs/data --out runs/generator`."""
+"""Train one model: `python jobs/train.py cddgm_small --data runs/data --out runs/generator`."""
 
 import libraries  # noqa: F401
 import typer

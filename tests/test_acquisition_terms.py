@@ -139,7 +139,7 @@ def test_policies_take_the_rows_of_real_sidecars(real_data: Path, tmp_path: Path
     out = str(tmp_path / "data")
     folder = real_data / "B1_spine_generic_one_volunteer"
     ingest(folder, out, layout="bids", preparation=Preparation(size=32), fractions=(1, 0, 0), actors=INLINE)
-    policies = Path(__file__).parents[1] / "policies"
+    policies = Path(__file__).parents[1] / "augengine/policies"
     taken = {}
     for name in ("duke_acquisition", "duke_acquisition_paper"):
         unlabelled = tmp_path / f"{name}.yaml"

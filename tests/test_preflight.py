@@ -12,6 +12,7 @@ import pytest
 import yaml
 from builders import GE, SIEMENS, lesion_sample, slice_sample, write_checkpoint, write_samples
 
+from augengine.bundled import POLICIES
 from augengine.errors import AugengineError
 from augengine.io.sources import Source, SourceOptions, Volume
 from augengine.load import Mixture, load_mixture
@@ -22,14 +23,13 @@ from augengine.prepare import Preparation
 from augengine.records import Acquisition, Sample
 from augengine.train.config import read_recipe
 
-ROOT = Path(__file__).resolve().parents[1]
-DUKE, HEAL = str(ROOT / "policies/duke_acquisition.yaml"), str(ROOT / "policies/brats_tumor_removal.yaml")
+DUKE, HEAL = (str(POLICIES / f"{name}.yaml") for name in ("duke_acquisition", "brats_tumor_removal"))
 
 
 def ready(policy: str | Mixture, recipe: str | None = None, **checkpoints: str) -> Ready:
     mixture = load_mixture(policy) if isinstance(policy, str) else policy
     found = folders(mixture, {"" if role == "all" else role: place for role, place in checkpoints.items()})
-    return Ready(mixture, found, None if recipe is None else read_recipe(str(ROOT / f"jobs/recipes/{recipe}.yaml")))
+    return Ready(mixture, found, None if recipe is None else read_recipe(recipe))
 
 
 def changed(tmp_path: Path, policy: str, **changes: Any) -> str:
@@ -60,14 +60,14 @@ def test_a_recipe_of_another_kind_than_the_role_needs() -> None:
     assert "recipe cddgm-small: the role 'generator' needs a model of kind 'counterfactual' or 'painter'" in text
     assert "found acquisition; give --checkpoint generator=FOLDER, or a --recipe of that kind" in text
     check_files(ready(HEAL, "seg_m3_small"))
-    text = refusal(check_files, ready(str(ROOT / "policies/brats_synthetic_labels.yaml"), "seg_m3_small"))
+    text = refusal(check_files, ready("brats_synthetic_labels", "seg_m3_small"))
     assert "the role 'prior' needs a model of kind 'label_prior'; found painter" in text
 
 
 def test_a_recipe_that_the_policy_s_method_cannot_use() -> None:
     """The default policy wants a structure input, and the paper's generator has none."""
     assert "method 'structure' needs a generator with a structure input" in refusal(check_files, ready(DUKE, "cddgm"))
-    check_files(ready(str(ROOT / "policies/duke_acquisition_paper.yaml"), "cddgm"))
+    check_files(ready("duke_acquisition_paper", "cddgm"))
 
 
 def test_a_model_of_another_kind(models: dict[str, str]) -> None:

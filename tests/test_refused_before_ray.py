@@ -10,10 +10,9 @@ import typer
 from builders import slice_sample, write_checkpoint, write_samples
 from typer.testing import CliRunner
 
-from augengine.commands import ingest, measure, pseudo_label, sweep, train
-from downstream import ensemble_command
-from downstream.protocols import PROTOCOLS
-from downstream.results import PLAN
+from augengine.commands import ensembles, ingest, measure, pseudo_label, sweep, train
+from augengine.downstream.protocols import PROTOCOLS
+from augengine.downstream.results import PLAN
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = {
@@ -22,7 +21,7 @@ COMMANDS = {
     "pseudo-label": (pseudo_label, pseudo_label.pseudo_label_command),
     "measure": (measure, measure.measure_command),
     "sweep": (sweep, sweep.sweep_command),
-    "ensembles": (ensemble_command, ensemble_command.ensembles),
+    "ensembles": (ensembles, ensembles.ensembles),
 }
 
 
@@ -40,8 +39,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "absent": str(folder / "absent"),
         "of_unet": str(folder / "of_unet"),
         "generator": write_checkpoint(folder / "generator"),
-        "recipes": str(ROOT / "jobs/recipes"),
-        "policy": str(ROOT / "policies/duke_acquisition.yaml"),
+        "recipes": str(ROOT / "augengine/recipes"),
+        "policy": "duke_acquisition",
         "out": str(folder / "out"),
     }
 

@@ -22,6 +22,9 @@ from builders import (
 from training_cases import drawn, recipe, spec_of
 
 from augengine.diffusion.checkpoint import read_spec, save_generator
+from augengine.downstream.inventory import take_inventory
+from augengine.downstream.protocols import protocol
+from augengine.downstream.views import view_of, write_views
 from augengine.errors import CheckpointError, DataError
 from augengine.gates.real_rows import read_real_rows
 from augengine.intensity import normalise
@@ -42,9 +45,6 @@ from augengine.policy.spec import Select
 from augengine.records import IntensityRule, Sample
 from augengine.train.data import BatchReader, Rows, survey
 from augengine.train.model import model_spec
-from downstream.inventory import take_inventory
-from downstream.protocols import protocol
-from downstream.views import view_of, write_views
 
 ONE = [slice_sample(s, i, split="train" if s else "test") for s in range(3) for i in range(3)]
 TOGETHER = IntensityRule(together=True)

@@ -29,13 +29,13 @@ def invoke(command: object, *args: str) -> tuple[int, str]:
 def files(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "empty").mkdir()
     (tmp_path / "typo.yaml").write_text(
-        (ROOT / "policies/duke_acquisition.yaml").read_text().replace("gates:", "gatez:")
+        (ROOT / "augengine/policies/duke_acquisition.yaml").read_text().replace("gates:", "gatez:")
     )
     return {
         "shards": write_samples(tmp_path / "shards", [slice_sample(1)]),
         "empty": str(tmp_path / "empty"),
         "typo": str(tmp_path / "typo.yaml"),
-        "policy": str(ROOT / "policies/duke_acquisition.yaml"),
+        "policy": "duke_acquisition",
         "absent": str(tmp_path / "absent"),
         "checkpoint": write_checkpoint(tmp_path / "model"),
         "flair": write_checkpoint(tmp_path / "flair", channels=("flair",)),

@@ -44,9 +44,9 @@ TOO_MANY_REJECTED = 3
 
 DataFlag = Annotated[str | None, typer.Option(help="Folder of images (see --layout) or of ingested shards.")]
 CheckpointFlag = Annotated[str | None, typer.Option(help=f"{CHECKPOINT_HELP}; without one, --recipe is trained.")]
-PolicyFlag = Annotated[str, typer.Option(help="Policy or mix file.")]
+PolicyFlag = Annotated[str, typer.Option(help="Policy or mix: a file, or a name of the package's.")]
 OutFlag = Annotated[str | None, typer.Option(help="Output folder: a path or any fsspec URI.")]
-RecipeFlag = Annotated[str, typer.Option(help="Training recipe, used without --checkpoint.")]
+RecipeFlag = Annotated[str, typer.Option(help="Training recipe, file or name, used without --checkpoint.")]
 LayoutFlag = Annotated[str, typer.Option(help=f"One of {', '.join(LAYOUTS)}.")]
 LabelsFlag = Annotated[str | None, typer.Option(help="Label scheme (brats2021, …) or name=code,...")]
 ChannelsFlag = Annotated[str, typer.Option(help="name=PATTERN,... for NIfTI and NRRD.")]
@@ -75,9 +75,9 @@ SubjectsFlag = Annotated[int, typer.Option(help="Phantom subjects, without --dat
 def augment_duke(
     data: DataFlag = None,
     checkpoint: CheckpointFlag = None,
-    policy: PolicyFlag = "policies/duke_acquisition.yaml",
+    policy: PolicyFlag = "duke_acquisition",
     out: OutFlag = None,
-    recipe: RecipeFlag = "jobs/recipes/cddgm_small.yaml",
+    recipe: RecipeFlag = "cddgm_small",
     layout: LayoutFlag = "auto",
     labels: LabelsFlag = None,
     channels: ChannelsFlag = "",
@@ -120,9 +120,9 @@ def augment_duke(
 def augment_brats(
     data: DataFlag = None,
     checkpoint: CheckpointFlag = None,
-    policy: PolicyFlag = "policies/brats_acquisition.yaml",
+    policy: PolicyFlag = "brats_acquisition",
     out: OutFlag = None,
-    recipe: RecipeFlag = "jobs/recipes/cddgm_small.yaml",
+    recipe: RecipeFlag = "cddgm_small",
     layout: LayoutFlag = "auto",
     labels: LabelsFlag = None,
     channels: ChannelsFlag = "",

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from augengine.bundled import configuration_file
 from augengine.errors import DataError
 from augengine.io.commits import read_records
 from augengine.io.dataset import listed_files
@@ -26,7 +27,10 @@ POLICY_KEYS = frozenset(("edit", "edits", "mix"))
 
 
 def check_command(
-    files: Annotated[list[str], typer.Argument(help="Policies, mixes, training recipes or data sets.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(help="Policies, mixes, recipes (files or names) or data sets."),
+    ],
     deep: Annotated[
         bool, typer.Option("--deep", help="Of a data set: read every file and compare its sha256.")
     ] = False,
@@ -36,16 +40,18 @@ def check_command(
         for file in files:
             if "://" in file or Path(file).is_dir():
                 typer.echo(_data_set(Store(file), deep))
-            elif not POLICY_KEYS.isdisjoint(Document.read(file).data):
-                mixture = load_mixture(file)
+                continue
+            path = configuration_file(file)
+            if not POLICY_KEYS.isdisjoint(Document.read(path).data):
+                mixture = load_mixture(path)
                 check_named(mixture)
                 kind, edits = ("policy", "edit") if mixture.mix is None else ("mix", "edits")
                 names = ", ".join(member.edit_name for member in mixture.members)
-                typer.echo(f"{file}: {kind} {mixture.name}, {edits} {names}, digest {mixture.digest}")
+                typer.echo(f"{path}: {kind} {mixture.name}, {edits} {names}, digest {mixture.digest}")
             else:
-                recipe = read_recipe(file)
+                recipe = read_recipe(path)
                 remark = f"; {level}" if (level := starting_level(recipe)) else ""
-                typer.echo(f"{file}: recipe {recipe.name}, kind {recipe.kind}, digest {recipe.digest}{remark}")
+                typer.echo(f"{path}: recipe {recipe.name}, kind {recipe.kind}, digest {recipe.digest}{remark}")
 
 
 def _data_set(store: Store, deep: bool) -> str:

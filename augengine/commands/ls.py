@@ -1,4 +1,4 @@
-"""A data set or run in, the files that hold its rows out, as lines or as JSON for other tools."""
+"""A data set or run in, the files that hold its rows out, or the rows of one outcome, as lines or as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from augengine.errors import DataError
+from augengine.commands.ls_rows import OUTCOMES, list_rows
+from augengine.errors import ConfigError, DataError
 from augengine.io.dataset import ROW_FOLDERS, listed_files
 from augengine.io.parts import Part
 from augengine.io.store import Store
@@ -23,10 +24,23 @@ def ls_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Paths, rows, bytes and sha256 as JSON.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Read every file and compare its sha256 first.")] = False,
+    outcome: Annotated[
+        str | None, typer.Option(help=f"Of an augmented run: ids and reasons of its rows, {', '.join(OUTCOMES)}.")
+    ] = None,
 ) -> None:
-    """Print the absolute path or URI of every file that a finished data set lists; nothing else in it is data."""
+    """Print the files of a finished data set (nothing else in it is data), or by --outcome a run's ids and reasons.
+
+    Example: augengine ls runs/duke_phantom/augmented --outcome rejected
+    """
     with user_errors():
         store = Store(data)
+        if outcome is not None:
+            if folder or check:
+                raise ConfigError(
+                    "--outcome lists rows, --folder and --check are of files", next_step="give one of them",
+                )  # fmt: skip
+            list_rows(store, outcome, as_json)
+            return
         files = listed_files(store)
         kind = folder or next(name for name in (*ROW_FOLDERS, *files) if name in files)
         if kind not in files:

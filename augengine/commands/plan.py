@@ -19,7 +19,7 @@ from augengine.report.console import console, table
 
 
 def plan_command(
-    policy: Annotated[str, typer.Argument(help="Policy or mix file.")],
+    policy: Annotated[str, typer.Argument(help="Policy or mix: a file, or a name of the package's.")],
     data: Annotated[list[str], typer.Argument(help="Ingested data sets or folders of shards; a table for each.")],
     checkpoint: Annotated[str | None, typer.Option(help=f"{CHECKPOINT_HELP}; default: the policy's refs.")] = None,
     site: Annotated[list[str] | None, typer.Option(help="Also count rows of these sites: --site A --site B.")] = None,

@@ -17,7 +17,7 @@ from augengine.train.workers import bounds
 
 
 def train_command(
-    recipe: Annotated[str, typer.Argument(help="Training recipe; jobs/recipes/ holds examples.")],
+    recipe: Annotated[str, typer.Argument(help="Training recipe: a file, or a name of the package's.")],
     data: Annotated[str, typer.Option(help="Ingested data set or folder of shards (path or URI).")],
     out: Annotated[str | None, typer.Option(help="Run folder (path or URI).")] = None,
     workers: Annotated[str, typer.Option(help="Ray Train workers, which share the batch: N, or LEAST-MOST.")] = "1",

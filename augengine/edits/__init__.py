@@ -1,4 +1,4 @@
-"""The edits by the name that policies use; a new one is a file here, a line below and a YAML in policies/."""
+"""The edits by the name that policies use; a new one is a file here, a line below and a YAML in augengine/policies/."""
 
 from augengine.edits.acquisition import AcquisitionEdit
 from augengine.edits.base import Edit

@@ -19,14 +19,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from augengine.errors import DataError, RunError
+from augengine.errors import AugengineError, DataError, RunError
+from augengine.io.changes import told_changes
 from augengine.io.parts import Part
 from augengine.io.sealed import sealed, unsealed
 from augengine.io.store import Store
 from augengine.rng import canonical_json
+from augengine.yaml_config import Document
 
 COMMITS, ROWS, RETRIED, ATTEMPTS = "_commits", "_rows", "_retried", "_attempts"
 RUN = "_run.json"
+_NOTHING: Mapping[str, tuple[str, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -141,17 +144,22 @@ def claim(store: Store, fingerprint: Mapping[str, Any]) -> None:
         return
     key, held = _difference(store, fingerprint)
     if key is not None:
+        there, asked = told_changes(held, fingerprint.get(key))
         raise RunError(
-            f"this output folder holds a run with another {key}", found=str(held), where=store.uri,
-            next_step=f"choose another --out (this run has {fingerprint.get(key)})",
+            f"this output folder holds a run with another {key}", found=there, where=store.uri,
+            next_step=f"choose another --out (this run has {asked})",
         )  # fmt: skip
 
 
-def version(store: Store, fingerprint: Mapping[str, Any], new: bool = False) -> Store:
+def version(
+    store: Store, fingerprint: Mapping[str, Any], new: bool = False, digested: Mapping[str, tuple[str, Any]] = _NOTHING
+) -> Store:
     """The folder in which the rows of `fingerprint` stand: `store` itself or its `v2`, `v3`, …
 
     Args:
         new: where none of them holds this fingerprint, take the next free one.
+        digested: of keys that are digests, the YAML file of the folder in which what was digested stands, and what was
+            digested now; a refusal tells where these differ.
 
     Raises:
         RunError: all that are there hold other runs, and no new one was asked for.
@@ -167,10 +175,24 @@ def version(store: Store, fingerprint: Mapping[str, Any], new: bool = False) -> 
         first = first or (key, held)
     if first is None or new:
         return found
+    key, held = first
+    there, asked = told_changes(held, fingerprint.get(key))
+    if key in digested:
+        there, asked = _told_by_file(store, *digested[key]) or (there, asked)
     raise RunError(
-        f"this output folder holds a run with another {first[0]}", found=str(first[1]), where=store.uri,
-        next_step=f"choose another --out, or keep both with --new-version (this run has {fingerprint.get(first[0])})",
+        f"this output folder holds a run with another {key}", found=there, where=store.uri,
+        next_step=f"choose another --out, or keep both with --new-version (this run has {asked})",
     )  # fmt: skip
+
+
+def _told_by_file(store: Store, name: str, asked: Any) -> tuple[str, str] | None:
+    """Where a YAML file of a folder differs from a value; None where it does not, or cannot be read."""
+    try:
+        held = Document(store.read(name).decode(), name).data
+    except (FileNotFoundError, UnicodeDecodeError, AugengineError):
+        return None
+    found = told_changes(held, asked)
+    return found if any(found) else None
 
 
 def _difference(store: Store, fingerprint: Mapping[str, Any]) -> tuple[str | None, Any]:

@@ -180,7 +180,7 @@ def augment(
     inputs = {
         "data": read.uri, "models": mixture.plain(models), "device": device, "engine_version": __version__
     }  # fmt: skip
-    store = version(Store.at(out), fingerprint, new_version)
+    store = version(Store.at(out), fingerprint, new_version, {"policy_digest": (POLICY, mixture.to_dict())})
     units = make_units(source, mixture, mixture.run_digest(hashes))
     limits = {m.name: (m.policy.output.max_reject_rate, m.policy.output.max_fail_rate) for m in mixture.members}
     watch = Watch(limits, {unit.unit_id: unit.spec["policy"] for unit in units}, store.uri)

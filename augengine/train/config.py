@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from augengine import rng
+from augengine.bundled import recipe_file
 from augengine.diffusion.autoencoding_loss import AutoencodingLossSpec
 from augengine.diffusion.intensity_spec import IntensityRecipe, named
 from augengine.diffusion.schedules import ending_signal, lost_mean
@@ -443,9 +445,13 @@ def starting_level(recipe: Recipe) -> str | None:
     )
 
 
-def read_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a YAML file, after `overrides` (`key.of.it=YAML`); mistakes are `ConfigError`s with `file:line`."""
-    document = Document.read(path)
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, or of a name that ships with augengine, after `overrides` (`key.of.it=YAML`).
+
+    Raises:
+        ConfigError: mistakes, with `file:line`.
+    """
+    document = Document.read(recipe_file(path))
     for assignment in overrides:
         document.override(assignment)
     return document.validate(Recipe)

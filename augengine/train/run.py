@@ -19,6 +19,7 @@ from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import SPEC, damage, read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import AugengineError, ConfigError, DataError, RunError
+from augengine.io.changes import told_changes
 from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files
 from augengine.io.run_lock import RunLock
@@ -300,9 +301,12 @@ def _check_claim(
             ("parts", "parts"),
         ):
             if before.get(key) != wanted[key]:
+                # Of data there are digests alone, which tell nobody anything.
+                there, asked = ("", "") if what == "data" else told_changes(before.get(what), wanted[what])
                 raise RunError(
-                    f"this folder holds a run with another {what}", where=out.uri,
-                    next_step="give another output folder, or delete this one",
+                    f"this folder holds a run with another {what}", found=there or None, where=out.uri,
+                    next_step="give another output folder, or delete this one"
+                    + (f" (this run has {asked})" if asked else ""),
                 )  # fmt: skip
     return wanted
 

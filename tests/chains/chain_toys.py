@@ -84,16 +84,17 @@ EXCEPTIONS = {
     "sbatch": "needs Slurm; jobs/slurm/ray.sh ran once on one node",
     "augengine replay OUTPUT_ID": "a placeholder; tests/pipeline/test_lineage.py",
     "augengine explain OUTPUT_ID": "a placeholder; tests/pipeline/test_lineage.py",
+    ".venv/bin/augengine report runs/duke_phantom": "needs the demo's run; README's chain makes a report",
     "augengine plan": "needs the demo's run; tests/pipeline/test_lineage.py",
     "augengine export TARGET": "a placeholder; tests/export/test_export_command.py",
     "augengine export nnunet": "needs a shell variable; tests/integrations/test_with_nnunet.py",
     "python $nnUNet_raw": "nnU-Net; tests/integrations/test_with_nnunet.py",
     "nnUNet_extTrainer=": "nnU-Net; tests/integrations/test_with_nnunet.py",
     ".venv/bin/python jobs/ingest.py DATA": "a placeholder; the papers' chains ingest",
-    ".venv/bin/python jobs/train.py jobs/recipes/cddgm_small.yaml": "16 minutes; the recorded model of docs/methods.md",
+    ".venv/bin/python jobs/train.py cddgm_small": "16 minutes; the recorded model of docs/methods.md",
     ".venv/bin/python benchmarks/truth.py": "a benchmark; tests/report/test_truth.py",
     "augengine ls": "needs the demo's run, or a bucket; tests/test_user_errors.py",
-    ".venv/bin/python jobs/train.py jobs/recipes/seg_m3_small.yaml --data DATA": "a placeholder; README trains it",
+    ".venv/bin/python jobs/train.py seg_m3_small --data DATA": "a placeholder; README trains it",
     ".venv/bin/python jobs/train.py RECIPE": "a placeholder; the papers' chains train",
 }
 
@@ -104,11 +105,12 @@ def chain(name: str) -> list[Command]:
 
 
 def toy_project(folder: Path) -> None:
-    """`jobs/` and `policies/` as in the project, with recipes and policies in small."""
-    (folder / "jobs/recipes").mkdir(parents=True)
+    """`jobs/` as in the project, and `recipes/` and `policies/` as in the package, in small."""
+    (folder / "jobs").mkdir(parents=True)
+    (folder / "recipes").mkdir()
     for script in (ROOT / "jobs").glob("*.py"):
         (folder / "jobs" / script.name).symlink_to(script)
-    for path in (ROOT / "jobs/recipes").glob("*.yaml"):
+    for path in (ROOT / "augengine/recipes").glob("*.yaml"):
         document = Document.read(path)
         for assignment in (*EVERY_RECIPE, *BODIES[document.data["network"]["body"]]):
             key = assignment.partition("=")[0].split(".")
@@ -116,9 +118,9 @@ def toy_project(folder: Path) -> None:
             if not optional or key[0] in document.data:
                 document.override(assignment)
         document.data.get("network", {}).pop("recompute", None)
-        (folder / "jobs/recipes" / path.name).write_text(yaml.safe_dump(document.data, sort_keys=False))
+        (folder / "recipes" / path.name).write_text(yaml.safe_dump(document.data, sort_keys=False))
     (folder / "policies").mkdir()
-    for path in (ROOT / "policies").glob("*.yaml"):
+    for path in (ROOT / "augengine/policies").glob("*.yaml"):
         data = Document.read(path).data
         for policy in [data, *(m["policy"] for m in data.get("mix", ()) if isinstance(m["policy"], dict))]:
             _shrink(policy)
@@ -167,7 +169,7 @@ def stable_diffusion_vae(folder: Path) -> None:
     """Weights as diffusers writes them, of an autoencoder as small as the recipes of a `toy_project`."""
     from diffusers import AutoencoderKL
 
-    network = Document.read(ROOT / "jobs/recipes/pcf_vae_paper.yaml")
+    network = Document.read(ROOT / "augengine/recipes/pcf_vae_paper.yaml")
     for assignment in BODIES["autoencoder_kl"]:
         if assignment.startswith("network."):
             network.override(assignment)

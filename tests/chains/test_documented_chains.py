@@ -11,6 +11,8 @@ import pytest
 from chain_commands import PAGES, commands
 from chain_toys import CHAINS, EXCEPTIONS, chain, hide_masks, phantom, run_all, stable_diffusion_vae, toy_project
 
+from augengine import bundled
+
 VENDOR_CELLS = ("Both → Both", "GE → GE", "GE → Siemens", "Siemens → Siemens", "Siemens → GE")
 
 
@@ -21,6 +23,8 @@ def disk(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Iterato
     toy_project(folder / "project")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder / "project")
+        patch.setattr(bundled, "RECIPES", folder / "project/recipes")
+        patch.setattr(bundled, "POLICIES", folder / "project/policies")
         yield folder
 
 
@@ -157,3 +161,4 @@ def test_readme_duke(duke: Path) -> None:
     run_all(chain("README Duke"), duke)
     assert (duke / "run/augmented/contact_sheet.png").is_file()
     assert (duke / "steps/augmented/contact_sheet.png").is_file()
+    assert b"Synthetic data" in (duke / "report.html").read_bytes()

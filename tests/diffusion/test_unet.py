@@ -31,7 +31,7 @@ def test_space_to_depth_is_lossless_in_2d_and_3d() -> None:
 
 
 def test_paper_network_has_the_papers_layout_and_size() -> None:
-    spec = read_recipe("jobs/recipes/cddgm.yaml").network
+    spec = read_recipe("cddgm").network
     network = DenoisingUNet(
         spec, 1, vocabulary=Vocabulary.fit([Acquisition("GE", "Signa", 1.5, "FS", 10, 2, 2.4, 5.3)])
     )

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from augengine.diffusion.checkpoint import load_generator
+from augengine.downstream.protocols import Cell, protocol
+from augengine.downstream.study import Study, build
 from augengine.io.dataset import dataset_files, run_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
@@ -20,8 +22,6 @@ from augengine.phantom.protocols import GE, SIEMENS
 from augengine.pipeline.units import INLINE, Progress
 from augengine.prepare import Preparation
 from augengine.records import Sample
-from downstream.protocols import Cell, protocol
-from downstream.study import Study, build
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,14 +40,14 @@ def rows(uri: str, *kinds: str) -> list[Sample]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_true_labels_are_edited_and_never_shown_to_the_generator(tmp_path: Path) -> None:
-    recipe = yaml.safe_load((ROOT / "jobs/recipes/cddgm_small.yaml").read_text())
+    recipe = yaml.safe_load((ROOT / "augengine/recipes/cddgm_small.yaml").read_text())
     recipe |= {"steps": 2, "optimiser": {**recipe["optimiser"], "batch_size": 4}}
     recipe["network"] |= {"channels": [8, 8], "head_channels": 8}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     study = Study(
         Cohort(subjects=12, matrix=64, slices=3, slice_spacing_mm=20, siemens_fraction=0.5),
         Preparation(size=32, drop_end_slices=1), recipe=str(tmp_path / "recipe.yaml"),
-        policy=str(ROOT / "policies/duke_acquisition.yaml"), labeller=str(ROOT / "jobs/recipes/unet_duke_small.yaml"),
+        policy="duke_acquisition", labeller="unet_duke_small",
         labeller_steps=2, fractions=(0.5, 0.25, 0.25),
     )  # fmt: skip
     asked = protocol("phantom_transductive").model_copy(update={"cells": (Cell(train="GE", test="Siemens"),)})

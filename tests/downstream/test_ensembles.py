@@ -12,17 +12,17 @@ import pytest
 from training_cases import NESTED, recipe, samples_of, write_rows
 
 from augengine.diffusion.painting import Sampling
+from augengine.downstream.ensemble_tables import FIGURES, PLOT, TABLE, write_by_size
+from augengine.downstream.ensembles import BySize, by_size, plateau
+from augengine.downstream.experiment import Experiment, run
+from augengine.downstream.protocols import PROTOCOLS, Protocol
+from augengine.downstream.results import PLAN, Row, measure
+from augengine.downstream.segmenters.ldm_seg import LdmSeg
 from augengine.errors import ConfigError, DataError, RunError
 from augengine.io.store import Store
 from augengine.metrics.intervals import Interval
 from augengine.metrics.statistics import seed_means
 from augengine.pipeline.units import INLINE, Progress
-from downstream.ensemble_tables import FIGURES, PLOT, TABLE, write_by_size
-from downstream.ensembles import BySize, by_size, plateau
-from downstream.experiment import Experiment, run
-from downstream.protocols import PROTOCOLS, Protocol
-from downstream.results import PLAN, Row, measure
-from downstream.segmenters.ldm_seg import LdmSeg
 
 PROTOCOL = Protocol.model_validate(PROTOCOLS["phantom_brats"].model_dump() | {"name": "tiny", "classes": NESTED})
 SIZES = [1, 2, 4]

@@ -9,8 +9,8 @@ from builders import slice_sample, write_samples
 from typer import Typer
 from typer.testing import CliRunner, Result
 
+from augengine.commands.evaluate import evaluate
 from augengine.records import Provenance, Sample
-from downstream.command import evaluate
 
 TISSUES = {"fat": 1, "fibroglandular": 2}
 
@@ -63,7 +63,7 @@ def test_flags_that_cannot_be_obeyed(data: str, tmp_path: Path) -> None:
             "--arms",
             "real",
             "--recipe",
-            "unet=jobs/recipes/cddgm.yaml",
+            "unet=cddgm",
         ],
         "recipe pcf-dit is built on autoencoder, which the segmenter pcf does not train": [
             "--data",
@@ -73,7 +73,7 @@ def test_flags_that_cannot_be_obeyed(data: str, tmp_path: Path) -> None:
             "--segmenter",
             "pcf",
             "--recipe",
-            "counterfactual=jobs/recipes/pcf_dit.yaml,prompter=jobs/recipes/unet3d.yaml",
+            "counterfactual=pcf_dit,prompter=unet3d",
         ],
         "give numbers": ["--data", data, "--ratio-curve", "a,b"],
     }

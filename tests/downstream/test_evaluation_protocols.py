@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from augengine.downstream.protocols import PROTOCOLS, Cell, Protocol, Splits, other_domain, protocol
 from augengine.errors import ConfigError
 from augengine.phantom.protocols import GE, SIEMENS
-from downstream.protocols import PROTOCOLS, Cell, Protocol, Splits, other_domain, protocol
 
 DUKE = [name for name in PROTOCOLS if "brats" not in name]
 

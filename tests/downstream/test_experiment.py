@@ -17,6 +17,14 @@ from torch import Tensor
 from training_cases import drawn, recipe, spec_of
 
 from augengine.diffusion.checkpoint import save_generator, subject_hash
+from augengine.downstream.arms import ARMS
+from augengine.downstream.experiment import Done, Experiment, run
+from augengine.downstream.protocols import PROTOCOLS, Protocol
+from augengine.downstream.results import Plan, Row, measure
+from augengine.downstream.segmenters import SEGMENTERS
+from augengine.downstream.segmenters.base import Segmenter, Training
+from augengine.downstream.segmenters.fitting import mark
+from augengine.downstream.tables import write_tables
 from augengine.errors import AugengineError
 from augengine.intensity import normalise
 from augengine.io.commits import committed_files
@@ -28,14 +36,6 @@ from augengine.leakage import LeakageError
 from augengine.pipeline.units import INLINE
 from augengine.records import Acquisition, Provenance, Sample
 from augengine.train.config import Recipe
-from downstream.arms import ARMS
-from downstream.experiment import Done, Experiment, run
-from downstream.protocols import PROTOCOLS, Protocol
-from downstream.results import Plan, Row, measure
-from downstream.segmenters import SEGMENTERS
-from downstream.segmenters.base import Segmenter, Training
-from downstream.segmenters.fitting import mark
-from downstream.tables import write_tables
 
 PROTOCOL = Protocol.model_validate(
     PROTOCOLS["duke_transductive"].model_dump() | {"name": "tiny", "classes": {"fat": ("fat",)}}

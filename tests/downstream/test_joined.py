@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from builders import slice_sample, write_samples
 
+from augengine.downstream.inventory import take_inventory
+from augengine.downstream.joined import join
+from augengine.downstream.protocols import PROTOCOLS, by_site
 from augengine.errors import ConfigError, DataError
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.io.subject_sites import sites_of
 from augengine.pipeline.units import INLINE
-from downstream.inventory import take_inventory
-from downstream.joined import join
-from downstream.protocols import PROTOCOLS, by_site
 
 TISSUES = {"fat": 1, "fibroglandular": 2}
 ASKED = by_site(PROTOCOLS["duke_strict"], ["Bonn", "Turin"])

@@ -16,12 +16,12 @@ from builders import slice_sample, write_samples
 from training_cases import recipe
 
 from augengine.diffusion.checkpoint import read_spec
+from augengine.downstream.experiment import Experiment, run
+from augengine.downstream.protocols import PROTOCOLS, Protocol
 from augengine.io.store import Store
 from augengine.pipeline.units import Actors
 from augengine.train.local_state import LocalState
 from augengine.train.metrics_file import read_metrics
-from downstream.experiment import Experiment, run
-from downstream.protocols import PROTOCOLS, Protocol
 
 PROTOCOL = Protocol.model_validate(
     PROTOCOLS["brats_paper"].model_dump() | {"name": "tiny", "classes": {"fat": ("fat",)}, "metrics": ("dice",)}

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from downstream.measures import _stacks, scores
-from downstream.predictions import bits
-from downstream.protocols import PROTOCOLS
+from augengine.downstream.measures import _stacks, scores
+from augengine.downstream.predictions import bits
+from augengine.downstream.protocols import PROTOCOLS
 
 TISSUES, TUMOUR = PROTOCOLS["phantom_strict"], PROTOCOLS["phantom_brats"]
 SPACING = (1.0, 2.0, 3.0)

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from augengine.downstream.segmenters.pcf import PAPER, Vote, copy_the_prompt, prompt, segment
 from augengine.errors import ConfigError, DataError
 from augengine.metrics.overlap import dice
 from augengine.phantom.brain_cohort import BrainCohort
 from augengine.rng import generator
-from downstream.segmenters.pcf import PAPER, Vote, copy_the_prompt, prompt, segment
 
 LESION = np.zeros((24, 24), bool)
 LESION[8:14, 8:14] = True

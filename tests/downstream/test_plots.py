@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from downstream.plots import curve, forest
+from augengine.downstream.plots import curve, forest
 
 
 def gain(arm: str, cell: str, estimate: float, ratio: float = 0.25) -> dict[str, Any]:

@@ -13,14 +13,7 @@ from training_cases import LESION, NESTED, batch_of, drawn, recipe, samples_of, 
 
 from augengine.diffusion.checkpoint import load_generator, read_spec, save_generator
 from augengine.diffusion.painting import Sampling
-from augengine.errors import CheckpointError, ConfigError, DataError, RunError
-from augengine.intensity import normalise
-from augengine.io.dataset import dataset_files
-from augengine.io.shards import iter_samples
-from augengine.io.store import Store
-from augengine.records import Provenance
-from augengine.rng import canonical_json, generator
-from downstream.segmenters import (
+from augengine.downstream.segmenters import (
     SEGMENTERS,
     Segmenter,
     Training,
@@ -32,11 +25,18 @@ from downstream.segmenters import (
     row_seeds,
     segmenter_identity,
 )
-from downstream.segmenters.dmcie import Dmcie
-from downstream.segmenters.fitting import mark
-from downstream.segmenters.ldm_seg import LdmSeg
-from downstream.segmenters.pcf import Pcf, PcfOptions, Vote
-from downstream.segmenters.unet import UNet
+from augengine.downstream.segmenters.dmcie import Dmcie
+from augengine.downstream.segmenters.fitting import mark
+from augengine.downstream.segmenters.ldm_seg import LdmSeg
+from augengine.downstream.segmenters.pcf import Pcf, PcfOptions, Vote
+from augengine.downstream.segmenters.unet import UNet
+from augengine.errors import CheckpointError, ConfigError, DataError, RunError
+from augengine.intensity import normalise
+from augengine.io.dataset import dataset_files
+from augengine.io.shards import iter_samples
+from augengine.io.store import Store
+from augengine.records import Provenance
+from augengine.rng import canonical_json, generator
 
 QUICK = Sampling(solver="ddim", steps=3)
 # The networks that each is loaded from, by role, and what makes it quick.

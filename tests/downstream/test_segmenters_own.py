@@ -8,14 +8,14 @@ import pytest
 import torch
 from builders import slice_sample, write_samples
 
+from augengine.downstream.segmenters import SEGMENTERS
 from augengine.intensity import normalise
-from downstream.segmenters import SEGMENTERS
 
 DOCS = Path(__file__).parents[2] / "docs" / "downstream.md"
 
 
 def test_the_documented_trainer_learns_and_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("downstream.segmenters.SEGMENTERS", dict(SEGMENTERS))
+    monkeypatch.setattr("augengine.downstream.segmenters.SEGMENTERS", dict(SEGMENTERS))
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL) if "class " in block]
     namespace: dict = {}
     with torch.random.fork_rng():

@@ -9,18 +9,11 @@ from pathlib import Path
 import pytest
 from builders import GE, SIEMENS, slice_sample, write_checkpoint, write_samples
 
+from augengine.commands.evaluate import _recipes, default_recipe
 from augengine.diffusion.checkpoint import load_generator, read_spec
-from augengine.io.dataset import dataset_files
-from augengine.io.shards import iter_samples
-from augengine.io.store import Store
-from augengine.phantom.cohort import Cohort
-from augengine.pipeline.units import INLINE
-from augengine.prepare import Preparation
-from augengine.records import Sample
-from downstream.command import _recipes, default_recipe
-from downstream.inventory import take_inventory
-from downstream.protocols import Protocol, protocol
-from downstream.study import (
+from augengine.downstream.inventory import take_inventory
+from augengine.downstream.protocols import Protocol, protocol
+from augengine.downstream.study import (
     Study,
     _generator_view,
     _some_unlabelled,
@@ -29,7 +22,14 @@ from downstream.study import (
     direction,
     labeller_recipe,
 )
-from downstream.views import View, write_views
+from augengine.downstream.views import View, write_views
+from augengine.io.dataset import dataset_files
+from augengine.io.shards import iter_samples
+from augengine.io.store import Store
+from augengine.phantom.cohort import Cohort
+from augengine.pipeline.units import INLINE
+from augengine.prepare import Preparation
+from augengine.records import Sample
 
 ROOT = Path(__file__).parents[2]
 TISSUES = {"fat": 1, "fibroglandular": 2}
@@ -79,7 +79,7 @@ def test_the_paper_s_generator_sees_subjects_without_labels(data: str, tmp_path:
 
 
 def test_a_direction_s_policy_edits_one_vendor_towards_the_other() -> None:
-    study = Study(Cohort(), Preparation(), policy=str(ROOT / "policies/duke_acquisition.yaml"), ratio=2.5)
+    study = Study(Cohort(), Preparation(), policy="duke_acquisition", ratio=2.5)
     vendors = str(GE.manufacturer), str(SIEMENS.manufacturer)
     judged, control = (direction(study, *vendors, judged=judged) for judged in (True, False))
     row = {"split": "train", "acquisition": GE.to_dict()}
@@ -100,7 +100,7 @@ def test_a_direction_s_policy_edits_one_vendor_towards_the_other() -> None:
 
 
 def test_the_labeller_sees_rows_moved_and_learns_the_protocol_s_classes() -> None:
-    recipe = labeller_recipe(Study(Cohort(), Preparation(), labeller=f"{ROOT}/jobs/recipes/unet_duke_small.yaml"),
+    recipe = labeller_recipe(Study(Cohort(), Preparation(), labeller="unet_duke_small"),
                              protocol("phantom_transductive"))  # fmt: skip
     assert recipe.warp is not None
     assert recipe.warp.flip

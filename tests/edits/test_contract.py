@@ -27,7 +27,7 @@ from augengine.load import load_mixture, load_policy
 from augengine.policy.spec import GateSpec
 from augengine.records import Sample
 
-POLICIES = sorted((Path(__file__).parents[2] / "policies").glob("*.yaml"))
+POLICIES = sorted((Path(__file__).parents[2] / "augengine/policies").glob("*.yaml"))
 # A mix has no rows of its own: its members are here already.
 SINGLE = [path for path in POLICIES if load_mixture(path).mix is None]
 # Parameters that no policy of the project has, on top of those of the policy.

@@ -25,12 +25,12 @@ from fuzz.pool import Silent
 from pydantic import BaseModel
 
 from augengine.commands.flags import checked, parse_assignments
+from augengine.downstream.protocols import PROTOCOLS, Protocol
 from augengine.io import bids_sidecars, tables
 from augengine.io.sources import SourceOptions
 from augengine.load import Mixture, load_mixture
 from augengine.train.config import Recipe, read_recipe
 from augengine.yaml_config import Document
-from downstream.protocols import PROTOCOLS, Protocol
 
 ROOT = Path(__file__).parents[2]
 ENDLESS = 2.0**53
@@ -67,7 +67,7 @@ def texts(kind: str) -> tuple[tuple[str, str], ...]:
 def policy(rng: np.random.Generator, folder: Path) -> None:
     """A policy or mix beside those that it may name."""
     _beside(folder)
-    name, text = mutations.pick(rng, texts("policies"))
+    name, text = mutations.pick(rng, texts("augengine/policies"))
     text = _changed(rng, text)
     (folder / name).write_text(text, errors="surrogatepass")
     loaded = load_mixture(folder / name)
@@ -78,7 +78,7 @@ def policy(rng: np.random.Generator, folder: Path) -> None:
 
 def recipe(rng: np.random.Generator, folder: Path) -> None:
     """A training recipe."""
-    name, text = mutations.pick(rng, texts("jobs/recipes"))
+    name, text = mutations.pick(rng, texts("augengine/recipes"))
     text = _changed(rng, text)
     (folder / name).write_text(text, errors="surrogatepass")
     found = read_recipe(str(folder / name))
@@ -91,7 +91,7 @@ def override(rng: np.random.Generator, folder: Path) -> None:
     """`--set` of a recipe, and of the acquisition of an ingest."""
     if rng.random() < 0.3:
         return _acquisition_flag(rng)
-    name, text = mutations.pick(rng, texts("jobs/recipes"))
+    name, text = mutations.pick(rng, texts("augengine/recipes"))
     (folder / name).write_text(text)
     data = yaml.safe_load(text)
     path = [str(part) for part in mutations.pick(rng, list(mutations.places(data)))]
@@ -220,7 +220,7 @@ def _sheet(rng: np.random.Generator, rows: list[list[str]]) -> bytes:
 
 
 def _beside(folder: Path) -> None:
-    for name, text in texts("policies"):
+    for name, text in texts("augengine/policies"):
         (folder / name).write_text(text)
 
 

@@ -214,5 +214,5 @@ def test_settings_that_cannot_work_are_refused_before_any_row(tmp_path: Path, ch
 def test_another_policy_in_the_same_folder_is_refused(tmp_path: Path, checkpoint: str) -> None:
     data = write_samples(tmp_path / "data", SAMPLES)
     run(tmp_path, checkpoint, policy(tmp_path), data)
-    with pytest.raises(RunError, match="holds a run with another policy_digest"):
+    with pytest.raises(RunError, match=r"another policy_digest; found seed 3; .*\(this run has seed 4\)"):
         run(tmp_path, checkpoint, policy(tmp_path, **{"seed: 3": "seed: 4"}), data)

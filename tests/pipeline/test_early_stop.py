@@ -60,7 +60,7 @@ def test_a_unit_without_judged_rows_says_nothing() -> None:
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("early")
-    values = yaml.safe_load((ROOT / "policies/duke_acquisition.yaml").read_text())
+    values = yaml.safe_load((ROOT / "augengine/policies/duke_acquisition.yaml").read_text())
     values |= {"select": {"split": "train"}}
     values |= {"gates": [{"name": "changed", "max": 0.0}, {"name": "out_of_range", "max": 1.0}]}
     values["output"] |= {"retries": 0, "max_reject_rate": 0.4}

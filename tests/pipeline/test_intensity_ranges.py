@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from augengine import workflow
 from augengine.cli import app
 from augengine.diffusion.checkpoint import read_spec, save_generator
+from augengine.downstream.segmenters.fitting import mark
+from augengine.downstream.segmenters.unet import UNet
 from augengine.errors import CheckpointError, DataError, RunError
 from augengine.gates import Gates
 from augengine.intensity import normalise
@@ -34,8 +36,6 @@ from augengine.pipeline.units import INLINE
 from augengine.policy.spec import GateSpec
 from augengine.prepare import Preparation
 from augengine.records import IntensityRule, Sample
-from downstream.segmenters.fitting import mark
-from downstream.segmenters.unet import UNet
 
 TOPS = {"t1": 30000, "t1ce": 25000, "t2": 250, "flair": 120}
 CHANNELS = ("t1", "t1c", "t2", "flair")
@@ -194,8 +194,8 @@ def test_a_job_ingests_as_its_model_wants(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_job_without_a_model_ingests_as_its_recipe_wants() -> None:
-    recipe = workflow.read_recipe("jobs/recipes/seg_m1_small.yaml", ["intensity={foreground: nonzero}"])
-    ready = workflow.Ready(load_mixture("policies/brats_tumor_removal.yaml"), {"generator": None}, recipe)
+    recipe = workflow.read_recipe("seg_m1_small", ["intensity={foreground: nonzero}"])
+    ready = workflow.Ready(load_mixture("brats_tumor_removal"), {"generator": None}, recipe)
     assert ready.ranges == {"percentiles": (10.0, 99.0), "foreground": "nonzero"}
 
 
@@ -217,7 +217,7 @@ def test_training_does_not_go_on_with_rows_on_another_scale(tmp_path: Path, ray_
     from augengine.train.config import read_recipe
     from augengine.train.run import train
 
-    recipe = read_recipe("jobs/recipes/seg_m1_small.yaml", ["steps=1", "max_minutes=null", "optimiser.batch_size=2",
+    recipe = read_recipe("seg_m1_small", ["steps=1", "max_minutes=null", "optimiser.batch_size=2",
                          "network.channels=[8, 16]", "network.head_channels=8", "network.norm_groups=4"])  # fmt: skip
     together = [lesion_sample(n, intensity_rule=IntensityRule(together=True)) for n in range(3)]
     old = write_samples(tmp_path / "old", together)
@@ -226,7 +226,7 @@ def test_training_does_not_go_on_with_rows_on_another_scale(tmp_path: Path, ray_
     assert read_spec(uri).intensity.rule == IntensityRule(together=True)
     with pytest.raises(RunError, match="this folder holds a run with another data"):
         train(recipe, new, str(tmp_path / "run"), num_workers=0, progress=lambda line: None)
-    asking = recipe.model_copy(update={"intensity": read_recipe(
-        "jobs/recipes/seg_m1_small.yaml", ["intensity={percentiles: [1, 99]}"]).intensity})  # fmt: skip
+    other = read_recipe("seg_m1_small", ["intensity={percentiles: [1, 99]}"])
+    asking = recipe.model_copy(update={"intensity": other.intensity})
     with pytest.raises(DataError, match="takes rows with percentiles 1 and 99"):
         train(asking, new, str(tmp_path / "other"), num_workers=0, progress=lambda line: None)

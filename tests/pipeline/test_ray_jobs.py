@@ -25,7 +25,7 @@ def head() -> Iterator[Head]:
 def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("job")
     data = write_samples(folder / "data", [slice_sample(s, i) for s in range(4) for i in range(2)])
-    policy = yaml.safe_load((ROOT / "policies/duke_acquisition.yaml").read_text())
+    policy = yaml.safe_load((ROOT / "augengine/policies/duke_acquisition.yaml").read_text())
     policy["gates"] = [{"name": "changed", "min": 0.0}]
     (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
     return ["--data", data, "--checkpoint", write_checkpoint(folder / "model"), "--policy", f"{folder}/policy.yaml",

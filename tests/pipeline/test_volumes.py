@@ -79,7 +79,7 @@ def checkpoints(folder: Path, edit: str, like: Sample) -> dict[str, str]:
 
 def loosened(folder: Path, edit: str) -> str:
     """The shipped policy with few steps, whose gates measure and let every finite value pass."""
-    policy = yaml.safe_load((ROOT / f"policies/brats_{edit}.yaml").read_text())
+    policy = yaml.safe_load((ROOT / f"augengine/policies/brats_{edit}.yaml").read_text())
     policy["sampler"]["steps"] = 2
     policy["gates"] = [{"name": gate["name"], "min": -1e9} for gate in policy["gates"]]
     policy["output"]["retries"] = 0
@@ -159,7 +159,7 @@ def test_a_box_around_the_lesion_is_painted_in_volumes(data: str, tmp_path: Path
 
 
 def test_a_step_of_another_edit_follows_on_volumes(data: str, tmp_path: Path) -> None:
-    policy = yaml.safe_load((ROOT / "policies/brats_relocation_acquisition.yaml").read_text())
+    policy = yaml.safe_load((ROOT / "augengine/policies/brats_relocation_acquisition.yaml").read_text())
     for section in (policy, *policy["edits"]):
         section["gates"] = [{"name": gate["name"], "min": -1e9} for gate in section["gates"]]
     for step in policy["edits"]:
@@ -180,7 +180,7 @@ def test_a_step_of_another_edit_follows_on_volumes(data: str, tmp_path: Path) ->
 def test_gates_are_calibrated_on_volumes(edit: str, tmp_path: Path) -> None:
     samples = [lesion_sample(n, at_mm=(-20.0, 2.0 * n, 0.0), size=16, voxel_mm=8.0) for n in range(10)]
     data = write_samples(tmp_path / "data", samples)
-    text = invoke("calibrate", str(ROOT / f"policies/brats_{edit}.yaml"), data, "--rows", "10", "--per-defect", "2")
+    text = invoke("calibrate", f"brats_{edit}", data, "--rows", "10", "--per-defect", "2")
     assert "real rows of held-out subjects" in text
     assert "proposed" in text
 
@@ -189,7 +189,7 @@ def test_a_job_trains_a_model_of_volumes_and_shows_what_it_learns(
     data: str, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workflow, "connect", lambda: None)
-    recipe = yaml.safe_load((ROOT / "jobs/recipes/cddgm_small.yaml").read_text())
+    recipe = yaml.safe_load((ROOT / "augengine/recipes/cddgm_small.yaml").read_text())
     recipe |= {"steps": 4, "pictures_every": 2, "optimiser": {"batch_size": 2, "learning_rate": 1e-3}, "warp": None}
     recipe["network"] |= {"channels": [8, 16], "head_channels": 8, "unshuffle": 2, "token_dim": 16}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))

@@ -21,7 +21,7 @@ from augengine.gates import MEASURES
 from augengine.load import LoadedPolicy, Mixture, load_mixture
 from augengine.policy.spec import EditSpec, GateSpec, Member, Mix, MixOutput, ModelRef, Output
 
-ROOT = Path(__file__).parents[2] / "policies"
+ROOT = Path(__file__).parents[2] / "augengine/policies"
 LESION = {"labels": ["necrosis"]}
 # What no policy of the project says.
 MORE = [

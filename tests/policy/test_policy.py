@@ -97,6 +97,8 @@ def test_a_policy_survives_the_trip_to_a_worker(tmp_path: Path) -> None:
     assert LoadedPolicy.from_dict(loaded.to_dict()) == loaded
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "policies").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "augengine/policies").glob("*.yaml")), ids=lambda p: p.name
+)
 def test_shipped_policies_are_valid(path: Path) -> None:
     assert all(member.policy.gates for member in load_mixture(path).members)

@@ -61,7 +61,7 @@ UNPAIRED = [(subject, subject % 2) for subject in range(8)]
 
 
 def recipe(**changes: Any) -> Recipe:
-    values = read_recipe("jobs/recipes/local_contrast.yaml").model_dump(mode="json", exclude_unset=True)
+    values = read_recipe("local_contrast").model_dump(mode="json", exclude_unset=True)
     values["steps"] = 240
     values["optimiser"] |= {"batch_size": 512}
     values["network"] |= {"members": 2, "width": 32}

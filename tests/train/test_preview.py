@@ -59,7 +59,7 @@ def test_a_fold_counts_its_own_rows(rows: str) -> None:
 
 
 def test_steps_of_voxels_are_told_as_such(rows: str) -> None:
-    planned = read_recipe("jobs/recipes/local_contrast.yaml", ["optimiser.batch_size=512"])
+    planned = read_recipe("local_contrast", ["optimiser.batch_size=512"])
     table = dict(preview(planned, rows, 2, {}))
     assert table["steps"] == str(planned.steps)
     assert table["batch"] == "512 voxels: 2 workers x 1 x 256"

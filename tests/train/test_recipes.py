@@ -6,16 +6,16 @@ from augengine.errors import ConfigError
 from augengine.train.config import read_recipe, starting_level
 from augengine.train.loop import rate_factor
 
-SMALL = Path("jobs/recipes/cddgm_small.yaml")
+SMALL = Path("augengine/recipes/cddgm_small.yaml")
 
 
-@pytest.mark.parametrize("path", sorted(Path("jobs/recipes").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(Path("augengine/recipes").glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_recipes_are_valid(path: Path) -> None:
     assert read_recipe(str(path)).name.replace("-", "_") == path.stem
 
 
 def test_paper_recipe_holds_the_papers_settings() -> None:
-    recipe = read_recipe("jobs/recipes/cddgm.yaml")
+    recipe = read_recipe("cddgm")
     assert (recipe.diffusion.parametrisation, recipe.diffusion.schedule) == ("epsilon", "cosine")
     assert recipe.diffusion.timesteps == 1000
     assert recipe.condition_dropout == 0.15
@@ -42,14 +42,14 @@ def test_mistakes_name_file_and_line(tmp_path: Path, old: str, new: str, message
 
 @pytest.mark.parametrize("name", ["label_ldm", "ldm_seg_controlnet", "dmcie_error"])
 def test_what_samples_from_noise_has_a_schedule_that_ends_in_it(name: str) -> None:
-    path = f"jobs/recipes/{name}.yaml"
+    path = f"augengine/recipes/{name}.yaml"
     assert starting_level(read_recipe(path)) is None
     with pytest.raises(ConfigError, match=r"samples from noise, and its schedule keeps a signal of .* too bright"):
         read_recipe(path, ["diffusion.zero_terminal_snr=false"])
 
 
 def test_what_else_keeps_a_signal_says_what_that_costs() -> None:
-    told = starting_level(read_recipe("jobs/recipes/seg_m3.yaml"))
+    told = starting_level(read_recipe("seg_m3"))
     assert told is not None
     assert "keeps a signal of 0.0064" in told
     assert starting_level(read_recipe(str(SMALL))) is None
@@ -70,7 +70,7 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert rate_factor(recipe, 10 * warm, 1.0) == pytest.approx(0.0)
 
 
-RECIPES = {path.stem: path for path in sorted(Path("jobs/recipes").glob("*.yaml"))}
+RECIPES = {path.stem: path for path in sorted(Path("augengine/recipes").glob("*.yaml"))}
 # Kind, parts and what else makes each model what it is, by the name that its small recipes begin with.
 MODELS = {
     "local_contrast": ("acquisition", set()),

@@ -27,7 +27,7 @@ STEPS = 400
 
 
 def recipe(**changes: object) -> Recipe:
-    values = read_recipe("jobs/recipes/cddgm_small.yaml").model_dump()
+    values = read_recipe("cddgm_small").model_dump()
     values |= {
         "network": TINY,
         "steps": STEPS,

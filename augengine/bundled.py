@@ -1,0 +1,57 @@
+"""A path, or the name of a policy or recipe that ships with augengine, in; the path of its file out."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from augengine.errors import ConfigError
+
+POLICIES, RECIPES = (Path(__file__).parent / kind for kind in ("policies", "recipes"))
+_NEAR = 3
+
+
+def policy_file(text: str | Path) -> Path:
+    """A policy or mix: the file of that path or, where there is none, the one of that name in the package.
+
+    >>> policy_file("duke_acquisition").relative_to(POLICIES)
+    PosixPath('duke_acquisition.yaml')
+
+    Raises:
+        ConfigError: neither is there; names the nearest ones.
+    """
+    return _file(Path(text), [POLICIES])
+
+
+def recipe_file(text: str | Path) -> Path:
+    """As `policy_file`, of a training recipe."""
+    return _file(Path(text), [RECIPES])
+
+
+def configuration_file(text: str | Path) -> Path:
+    """As `policy_file`, of a policy, mix or recipe; no two of the package have one name."""
+    return _file(Path(text), [POLICIES, RECIPES])
+
+
+def names(folder: Path) -> list[str]:
+    """What ships in a folder."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def _file(path: Path, folders: list[Path]) -> Path:
+    if os.path.isfile(path):  # unlike its namesake it takes every text
+        return path
+    for folder in folders:
+        shipped = folder / f"{path.name}.yaml"
+        if path.name == str(path) and shipped.is_file():
+            return shipped
+    if os.path.exists(path):  # a folder: who reads it says so
+        return path
+    valid = [name for folder in folders for name in names(folder)]
+    near = difflib.get_close_matches(path.stem, valid, n=_NEAR, cutoff=0.5)
+    said = f"such as {', '.join(near)}" if near else f"of {' or '.join(map(str, folders))}"
+    raise ConfigError(
+        "no such configuration file", where=str(path), next_step=f"check the path, or give a name that ships with "
+        f"augengine, {said}",
+    )  # fmt: skip

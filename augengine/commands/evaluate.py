@@ -1,0 +1,226 @@
+"""The flags of `augengine evaluate`: real and augmented shards, or a phantom built on the spot, in; tables out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augengine.commands.flags import parse_assignments, parse_numbers
+from augengine.downstream.arms import ARMS, Extra, check_arms, default_arms, find_arms
+from augengine.downstream.experiment import Done, Experiment, run
+from augengine.downstream.joined import join
+from augengine.downstream.plots import write_plots
+from augengine.downstream.protocols import PROTOCOLS, Protocol, by_site, protocol
+from augengine.downstream.results import Plan, measure
+from augengine.downstream.segmenters import SEGMENTERS
+from augengine.downstream.segmenters.fitting import need_roles
+from augengine.downstream.study import Built, Study, build
+from augengine.downstream.tables import TABLES, primary, write_tables
+from augengine.errors import ConfigError
+from augengine.io.store import Store
+from augengine.io.subject_sites import sites_of
+from augengine.phantom.brain_cohort import BrainCohort
+from augengine.phantom.cohort import Cohort
+from augengine.phantom.protocols import GE, SIEMENS
+from augengine.pipeline.cluster import connect, output_uri, user_errors
+from augengine.pipeline.units import Actors
+from augengine.prepare import Preparation
+from augengine.report.console import console, stage, table
+from augengine.train.config import Recipe, read_recipe
+from augengine.yaml_config import unknown_name
+
+# Vendors whose habits differ as much as Duke's protocols would if one of them did without fat saturation: there,
+# all scans are saturated, and a segmenter hardly notices the vendor.
+BREASTS = Study(
+    Cohort(subjects=256, seed=31, matrix=128, slices=8, slice_spacing_mm=6, siemens_fraction=0.5,
+           no_fat_saturation_fraction={GE: 0.0, SIEMENS: 0.8}),
+    Preparation(size=64, drop_end_slices=1),
+    fractions=(0.44, 0.06, 0.5),
+)  # fmt: skip
+BRAINS = Study(BrainCohort(subjects=100, seed=23, matrix=64, slices=24), Preparation())
+ELAPSED = "elapsed.json"
+# On both vendors' true labels, 2000 steps make a segmenter as good as on its own vendor's; 450 do not.
+FULL_SEEDS, FULL_STEPS = 5, 2000
+QUICK_SEEDS, QUICK_STEPS, QUICK_GENERATOR_STEPS, QUICK_SUBJECTS, QUICK_LABELLER_STEPS = 1, 300, 250, 96, 600
+# As many augmented rows as real ones cost Siemens Dice at home; a quarter as many cost it none (docs/evidence.md).
+RATIO = 0.25
+SMALL = {"manufacturer": "unet_duke_small", "none": "unet_small"}
+# On real data the papers' own: paper 004's segmenter and one augmented row per real one.
+FULL = {"manufacturer": "unet_duke", "none": "unet3d"}
+FULL_RATIO = 1.0
+
+DataFlag = Annotated[list[str] | None, typer.Option(help="Ingested real shards, all splits; may be given again.")]
+SiteFlag = Annotated[list[str] | None, typer.Option(help="Domains are these sites: --site A --site B.")]
+ParticipantsFlag = Annotated[Path | None, typer.Option(help="Table of participants that names the subjects' sites.")]
+SiteColumnFlag = Annotated[str, typer.Option(help="Its column that does.")]
+AugmentedFlag = Annotated[list[str] | None, typer.Option(help="Folder of augmented rows; may be given again.")]
+UntrainedFlag = Annotated[list[str] | None, typer.Option(help="The same, of a generator with random weights.")]
+CheckpointFlag = Annotated[list[str] | None, typer.Option(help="Model of a row's provenance that was moved.")]
+PhantomFlag = Annotated[bool, typer.Option("--phantom", help="Build cohort, generators and augmented rows first.")]
+ProtocolFlag = Annotated[str, typer.Option("--protocol", help=f"One of {', '.join(PROTOCOLS)}.")]
+ArmsFlag = Annotated[str | None, typer.Option(help=f"Of {', '.join(ARMS)}; default: those whose rows there are.")]
+SeedsFlag = Annotated[int | None, typer.Option(min=1, help=f"Trainings per arm; default {FULL_SEEDS}.")]
+StepsFlag = Annotated[
+    int | None, typer.Option(min=1, help=f"Optimiser steps; default the recipe's, of phantoms {FULL_STEPS}.")
+]
+RatioFlag = Annotated[
+    float | None,
+    typer.Option(min=0.01, help=f"Added rows per real row; default {FULL_RATIO:g}, of phantoms {RATIO:g}."),
+]
+CurveFlag = Annotated[str | None, typer.Option(help="Further ratios of the arm counterfactual: 0.25,0.5,2,4.")]
+SegmenterFlag = Annotated[str, typer.Option(help=f"One of {', '.join(SEGMENTERS)}.")]
+RecipeFlag = Annotated[list[str] | None, typer.Option(help="ROLE=FILE of each recipe that the segmenter takes.")]
+OutFlag = Annotated[str | None, typer.Option(help="Output folder: a path or any fsspec URI.")]
+QuickFlag = Annotated[bool, typer.Option("--quick", help="One seed, few steps; of a phantom few subjects.")]
+TablesFlag = Annotated[bool, typer.Option("--tables-only", help="Measure stored predictions anew; trains nothing.")]
+ActorsFlag = Annotated[int | None, typer.Option(min=1, help="Trainings at a time; default: as the cluster holds.")]
+CpusFlag = Annotated[float, typer.Option(help="Logical CPUs of an actor; their sum must stay below the cluster's.")]
+GpusFlag = Annotated[float, typer.Option(help="GPUs of an actor.")]
+
+
+def evaluate(
+    data: DataFlag = None,
+    augmented: AugmentedFlag = None,
+    augmented_untrained: UntrainedFlag = None,
+    checkpoint: CheckpointFlag = None,
+    phantom: PhantomFlag = False,
+    protocol_name: ProtocolFlag = "duke_strict",
+    site: SiteFlag = None,
+    participants: ParticipantsFlag = None,
+    site_column: SiteColumnFlag = "site",
+    arms: ArmsFlag = None,
+    seeds: SeedsFlag = None,
+    steps: StepsFlag = None,
+    ratio: RatioFlag = None,
+    ratio_curve: CurveFlag = None,
+    segmenter: SegmenterFlag = "unet",
+    recipe: RecipeFlag = None,
+    out: OutFlag = None,
+    quick: QuickFlag = False,
+    tables_only: TablesFlag = False,
+    actors: ActorsFlag = None,
+    cpus_per_actor: CpusFlag = 0.5,
+    gpus_per_actor: GpusFlag = 0,
+) -> None:
+    """Does augmentation help on the scanner without labels? Arms, domains and seeds, told by patient."""
+    with user_errors():
+        started = time.monotonic()
+        asked, uri = protocol(protocol_name), output_uri(out, f"evaluate-{protocol_name}")
+        if site:
+            asked = by_site(asked, site)
+        spread = Actors(actors, cpus_per_actor, gpus_per_actor)
+        rows: dict[Extra, tuple[str, ...]] = {
+            "augmented": tuple(augmented or ()), "untrained": tuple(augmented_untrained or ())
+        }  # fmt: skip
+        there = (asked.key != "none", asked.key != "none") if phantom else (bool(augmented), bool(augmented_untrained))
+        chosen = find_arms([name.strip() for name in arms.split(",")] if arms else default_arms(*there))
+        curve = parse_numbers(ratio_curve, "--ratio-curve") if ratio_curve else ()
+        if tables_only:
+            connect()
+            _report(uri, spread, anew=True)
+            return
+        check_arms(chosen, asked, ("augmented", "untrained") if phantom else [e for e, given in rows.items() if given])
+        if (not data) == (not phantom):
+            raise ConfigError("give either --data or --phantom", next_step="--data is what jobs/ingest.py wrote")
+        if phantom and (site or participants):
+            raise ConfigError("--site and --participants are for --data", next_step="leave them out with --phantom")
+        small = phantom or asked.name.startswith("phantom")
+        recipes = _recipes(segmenter, recipe or [], default_recipe(asked, small))
+        ratio = ratio or (RATIO if small else FULL_RATIO)
+        full_steps = FULL_STEPS if small else max(found.steps for found in recipes.values())
+        if asked.validates_on_test and any(found.best_checkpoint for found in recipes.values()):
+            console.print(
+                f"protocol {asked.name} validates on its test subjects, whose loss may choose no checkpoint: every "
+                "training takes all steps, without best_checkpoint"
+            )
+        connect()
+        settings = {"seeds": seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
+                    "steps": steps or (QUICK_STEPS if quick else full_steps)}  # fmt: skip
+        if phantom:
+            study = _study(asked, quick, max(ratio, *curve) if curve else ratio)
+            extras = {arm.extra for arm in chosen}
+            built = build(study, asked, f"{uri}/phantom", extras, stage, console.print, actors=spread)
+        else:
+            built = Built(_gathered(data or [], uri, participants, site_column, spread), rows)
+        done = run(
+            Experiment(
+                asked, built.data, uri, recipes, built.rows.get("augmented", ()), built.rows.get("untrained", ()),
+                tuple(arm.name for arm in chosen), ratio=ratio, curve=curve, segmenter=segmenter,
+                checkpoints=(*(checkpoint or ()), *built.labellers), **settings,
+            ),
+            stage, actors=spread,
+        )  # fmt: skip
+        _print_done(done)
+        _report(uri, spread, anew=False)
+        _add_elapsed(Store(uri), time.monotonic() - started)
+
+
+def _gathered(data: list[str], out: str, participants: Path | None, column: str, actors: Actors) -> str:
+    """The one data set, or a copy of several, or of one with the sites of a table."""
+    if len(data) == 1 and participants is None:
+        return data[0]
+    sites = {} if participants is None else sites_of(data, participants, column)
+    with stage("real rows") as progress:
+        return join(data, f"{out}/data", sites, actors=replace(actors, num_gpus=0), progress=progress)
+
+
+def default_recipe(asked: Protocol, small: bool) -> str:
+    """The U-Net's recipe by name: of phantoms a small one."""
+    return (SMALL if small else FULL)["none" if asked.key == "none" else "manufacturer"]
+
+
+def _recipes(segmenter: str, given: list[str], default: str) -> dict[str, Recipe]:
+    """Recipes by role; a U-Net has a default."""
+    if segmenter not in SEGMENTERS:
+        raise unknown_name("segmenter", segmenter, list(SEGMENTERS), "--segmenter")
+    if segmenter == "unet" and not given:
+        given = [f"unet={default}"]
+    found = {role: read_recipe(path) for text in given for role, path in parse_assignments(text, "--recipe").items()}
+    need_roles(SEGMENTERS[segmenter], found)
+    return found
+
+
+def _study(asked: Protocol, quick: bool, ratio: float) -> Study:
+    """The phantom of a protocol."""
+    study = replace(BRAINS if asked.key == "none" else BREASTS, ratio=ratio)
+    if not quick:
+        return study
+    cohort = study.cohort.model_copy(update={"subjects": QUICK_SUBJECTS})
+    return replace(study, cohort=cohort, generator_steps=QUICK_GENERATOR_STEPS, labeller_steps=QUICK_LABELLER_STEPS)
+
+
+def _print_done(done: Done) -> None:
+    for train, lineage in done.lineage.items():
+        console.print(
+            f"{train}: no test subject among {lineage.subjects} subjects, {lineage.donors} donors and the training "
+            f"subjects of {lineage.models} models of {lineage.rows} rows ({lineage.synthetic} synthetic)"
+        )
+    console.print(f"trainings made {done.trainings.made}, finished before {done.trainings.skipped}")
+
+
+def _add_elapsed(store: Store, seconds: float) -> None:
+    """Sum the time of all runs that made what lies in the folder."""
+    before = store.read_json(ELAPSED)["seconds"] if store.exists(ELAPSED) else 0
+    store.write_json(ELAPSED, {"seconds": round(before + seconds)})
+
+
+def _report(uri: str, actors: Actors, *, anew: bool) -> None:
+    """Measure, compare, and write tables and plots."""
+    with stage("measure") as progress:
+        scores = measure(uri, actors=replace(actors, num_gpus=0), progress=progress, anew=anew)
+    with stage("tables"):
+        plan = Plan.read(uri)
+        results = write_tables(plan, scores, uri)
+        pictures = write_plots(plan, scores, results, primary(plan), uri)
+    metric, name = primary(plan)
+    told = [g for g in results["comparisons"] if (g["metric"], g["class"]) == (metric, name)]
+    rows = [
+        [g["cell"], g["arm"], g["against"], *(g["difference"][key] for key in ("estimate", "low", "high")), g["p_holm"]]
+        for g in told
+    ]
+    table(f"gain in {name} {metric}", ["cell", "arm", "against", "gain", "95 % from", "to", "p (Holm)"], rows)
+    console.print("\n".join([f"tables: {Store(uri).path(TABLES)}", *(f"plot: {picture}" for picture in pictures)]))

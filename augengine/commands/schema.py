@@ -1,0 +1,23 @@
+"""`policy` or `recipe` in; the JSON Schema of such files out, for editors."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from augengine.file_schemas import SCHEMAS
+from augengine.pipeline.cluster import user_errors
+from augengine.yaml_config import unknown_name
+
+
+def schema_command(kind: Annotated[str, typer.Argument(help=f"One of {', '.join(SCHEMAS)}.")]) -> None:
+    """Print the JSON Schema of policies or recipes, by which an editor completes and checks them.
+
+    Example: augengine schema policy > policy.schema.json
+    """
+    with user_errors():
+        if kind not in SCHEMAS:
+            raise unknown_name("kind of file", kind, list(SCHEMAS), None)
+        typer.echo(json.dumps(SCHEMAS[kind](), indent=1))

@@ -1,0 +1,397 @@
+"""A protocol, real and augmented shards in; fitted segmenters, stored predictions and measures of every cell out.
+
+Everything is cached by what it follows from: the same call again makes what is missing, and a changed setting makes
+anew only what depends on it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+
+from augengine.diffusion.checkpoint import read_spec
+from augengine.diffusion.spec import ModelSpec
+from augengine.downstream.arms import ARMS, Arm, Extra, arms_of, check_arms, find_arms, views_of
+from augengine.downstream.inventory import Inventory, take_inventory
+from augengine.downstream.lineage import models_of
+from augengine.downstream.predictions import PREDICTIONS, TRUTH, Chunk, PredictionWorker, TruthWorker, test_chunks
+from augengine.downstream.protocols import Protocol
+from augengine.downstream.results import PLAN, prediction_id
+from augengine.downstream.segmenters import SEGMENTERS, Training
+from augengine.downstream.views import View, write_views
+from augengine.errors import DataError
+from augengine.io.dataset import dataset_files
+from augengine.io.labellers import labellers
+from augengine.io.shards import iter_metadata
+from augengine.io.store import Store
+from augengine.leakage import Lineage, check_leakage
+from augengine.pipeline.units import Actors, Progress, Summary, Unit, run_units
+from augengine.rng import digest
+from augengine.train.config import Recipe
+
+FITTED = "fitted"
+CURVE_ARM = "counterfactual"
+Stage = Callable[[str], AbstractContextManager[Progress]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is compared.
+
+    Attributes:
+        data: real shards, all domains and splits.
+        out: absolute path or URI.
+        augmented, untrained: folders of augmented rows of a trained generator, and of one with random weights.
+        arms: names; `real` always is one.
+        seeds: trainings of every arm and training domain.
+        steps: optimiser steps of every training, at most where its recipe's `best_checkpoint` has a patience.
+        ratio: added rows per real row.
+        curve: further ratios, of the arm `counterfactual`.
+        segmenter, recipes: which system is trained, and its recipes by role.
+        checkpoints: further models that the augmented rows' provenance names.
+    """
+
+    protocol: Protocol
+    data: str
+    out: str
+    recipes: Mapping[str, Recipe]
+    augmented: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ("real",)
+    seeds: int = 5
+    steps: int = 1000
+    ratio: float = 1.0
+    curve: tuple[float, ...] = ()
+    segmenter: str = "unet"
+    checkpoints: tuple[str, ...] = ()
+
+    @property
+    def adapted_recipes(self) -> dict[str, Recipe]:
+        """The recipes as all arms share them.
+
+        Their regions are the protocol's classes, since what is trained is what is measured, and nothing changes images
+        at random: that is what sets the arm `classical` apart. Where the protocol validates on its test subjects, their
+        loss chooses no checkpoint (`best_checkpoint`): all steps are trained.
+        """
+        classes = {name: list(labels) for name, labels in self.protocol.classes.items()}
+        changes: dict[str, Any] = {"warp": None, "classical": None, "random_contrast": None, "pictures_every": 0}
+        if self.protocol.validates_on_test:
+            changes["best_checkpoint"] = None
+        adapted = {}
+        for role, recipe in self.recipes.items():
+            values = recipe.model_dump(mode="json") | changes
+            if recipe.data.regions:
+                values["data"]["regions"] = classes
+            adapted[role] = Recipe.model_validate(values)
+        return adapted
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: its place in the tables and the folders of its rows."""
+
+    train: str
+    arm: str
+    ratio: float
+    seed: int
+    shards: tuple[str, ...]
+    trial_id: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, without paths."""
+        return {"train": self.train, "arm": self.arm, "ratio": self.ratio, "seed": self.seed, "trial_id": self.trial_id}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run did: trainings made now and found from before, and what the guard looked at."""
+
+    trainings: Summary
+    lineage: Mapping[str, Lineage]
+    trials: tuple[Trial, ...]
+
+
+def run(experiment: Experiment, stage: Stage, *, actors: Actors = Actors()) -> Done:  # noqa: B008  (frozen)
+    """Run every arm of every training domain; Ray must be initialised, unless the actors are inline.
+
+    Raises:
+        LeakageError: before anything is trained, naming the first test subject in a training row's lineage.
+        AugengineError: data, arms or folders that do not fit the protocol.
+    """
+    protocol, out = experiment.protocol, Store(experiment.out)
+    arms = find_arms(experiment.arms)
+    given: dict[Extra, Sequence[str]] = {"augmented": experiment.augmented, "untrained": experiment.untrained}
+    check_arms(arms, protocol, [extra for extra, folders in given.items() if folders])
+    data = take_inventory(experiment.data, protocol)
+    chunks = test_chunks(data, protocol)
+    check_data(data, chunks, protocol)
+    check_validation(experiment, data)
+    models = models_of([*experiment.augmented, *experiment.untrained], experiment.checkpoints)
+    guard_folders(experiment, data, chunks, models)
+    views = _views(experiment, arms, data)
+    with stage("rows of every arm") as progress:
+        needed = {view.name: view for kinds in views.values() for found in kinds.values() for view in found}
+        uris = write_views(
+            list(needed.values()), f"{out.uri}/training", protocol, actors=_light(actors), progress=progress
+        )
+    folders = {
+        train: {extra: [uris[view.name] for view in found] for extra, found in kinds.items()}
+        for train, kinds in views.items()
+    }
+    lineage = guard(experiment, folders, chunks, models)
+    trials = plan(experiment, arms, folders)
+    check_ratios(experiment, trials)
+    write_plan(experiment, trials, chunks, data)
+    with stage("train segmenters") as progress:
+        trainings = _fit(experiment, trials, actors, progress)
+    with stage("true class maps") as progress:
+        units = [Unit(chunk.digest(data, protocol), chunk.to_dict()) for chunk in chunks]
+        args = {"data": data.uri, "protocol": protocol}
+        run_units(
+            units, TruthWorker, args, Store(f"{out.uri}/{TRUTH}"), {"stage": TRUTH}, actors=_light(actors),
+            progress=progress,
+        )  # fmt: skip
+    with stage("predict") as progress:
+        _predict(experiment, trials, chunks, data, actors, progress)
+    return Done(trainings, lineage, tuple(trials))
+
+
+def _light(actors: Actors) -> Actors:
+    """The same actors without GPUs, for stages that hold no network."""
+    return replace(actors, num_gpus=0)
+
+
+def check_data(data: Inventory, chunks: Sequence[Chunk], protocol: Protocol) -> None:
+    """Refuse data that a cell of the protocol has no labelled rows for.
+
+    Raises:
+        DataError: naming the domain and the splits.
+    """
+    tested = {(chunk.value, chunk.split) for chunk in chunks}
+    for cell in protocol.cells:
+        train = data.scanned(protocol.domains[cell.train], protocol.splits.train) & data.labelled
+        for what, there in (("trained", bool(train)), ("tested", bool(protocol.tests(cell) & tested))):
+            if not there:
+                domain = cell.train if what == "trained" else cell.test
+                wanted = f"{protocol.key} {' or '.join(protocol.domains[domain])}"
+                raise DataError(
+                    f"the cell {cell} of protocol {protocol.name} has no labelled rows to be {what} on, of {wanted}",
+                    found=_labelled(data), where=data.uri,
+                    next_step="check the splits and labels of the data, or choose another protocol",
+                )  # fmt: skip
+
+
+def check_validation(experiment: Experiment, data: Inventory) -> None:
+    """Refuse a recipe whose validation loss chooses the checkpoint where a domain has no rows to validate on.
+
+    Raises:
+        DataError: naming the recipe and the domain.
+    """
+    protocol = experiment.protocol
+    choosing = [recipe.name for recipe in experiment.adapted_recipes.values() if recipe.best_checkpoint is not None]
+    for train in protocol.train_domains if choosing else ():
+        if not data.scanned(protocol.domains[train], protocol.splits.val) & data.labelled:
+            raise DataError(
+                f"best_checkpoint of recipe {choosing[0]} chooses by the validation loss, and the domain {train} has "
+                f"no labelled rows of split {' or '.join(protocol.splits.val)}",
+                found=_labelled(data), where=data.uri,
+                next_step="ingest with other --fractions or --labelled-fractions, or give a --recipe without it",
+            )  # fmt: skip
+
+
+def _labelled(data: Inventory) -> str:
+    """Subjects with and without labels, by domain value and split."""
+    subjects = Counter((value, split) for (_, value), split in data.split.items())
+    labelled = Counter((key[1], data.split[key]) for key in data.labelled)
+    told = (f"{value} {split}: {labelled[value, split]} of {n}" for (value, split), n in sorted(subjects.items()))
+    return "labelled subjects, " + (", ".join(told) or "none at all")
+
+
+def _views(experiment: Experiment, arms: Sequence[Arm], data: Inventory) -> dict[str, dict[Extra, list[View]]]:
+    given: dict[Extra, Sequence[str]] = {"augmented": experiment.augmented, "untrained": experiment.untrained}
+    ratio = max(experiment.ratio, *experiment.curve) if experiment.curve else experiment.ratio
+    return {
+        train: views_of(train, arms, experiment.protocol, data, given, ratio)
+        for train in experiment.protocol.train_domains
+    }
+
+
+Folders = Mapping[str, Mapping[Extra, Sequence[str]]]
+"""Training domain → kind of rows → folders of shards."""
+
+
+def guard_folders(
+    experiment: Experiment, data: Inventory, chunks: Sequence[Chunk], models: Mapping[str, ModelSpec]
+) -> None:
+    """Refuse folders of augmented rows that hold anything of subjects that are only tested on.
+
+    No arm would take such a row, but whoever made it has mixed up the splits.
+    """
+    protocol = experiment.protocol
+    values = {value for train in protocol.train_domains for value in protocol.domains[train]}
+    trained = {subject for subject, _ in data.scanned(values, protocol.splits.train)}
+    tested = {subject for chunk in chunks for subject in chunk.subjects} - trained
+    for folder in dict.fromkeys((*experiment.augmented, *experiment.untrained)):
+        check_leakage(tested, _metadata(folder), models)
+
+
+def guard(
+    experiment: Experiment, folders: Folders, chunks: Sequence[Chunk], models: Mapping[str, ModelSpec]
+) -> dict[str, Lineage]:
+    """Resolve the lineage of everything that any arm is trained on, one training domain after the other."""
+    protocol, parts = experiment.protocol, _parts(experiment)
+    others = {f"labels of the rows, {role}": sha for role, sha in labellers(Store(experiment.data)).items()}
+    others |= {name: spec.sha256 for name, spec in parts.items()}
+    found = {}
+    for train, kinds in folders.items():
+        tests = {pair for cell in protocol.cells if cell.train == train for pair in protocol.tests(cell)}
+        subjects = {s for chunk in chunks if (chunk.value, chunk.split) in tests for s in chunk.subjects}
+        uris = dict.fromkeys(uri for shards in kinds.values() for uri in shards)
+        rows = chain.from_iterable(_metadata(uri) for uri in uris)
+        # Validation rows decide no weight; where the protocol validates on the test subjects, they are those.
+        counted = (row for row in rows if row["split"] == "train" or not protocol.validates_on_test)
+        found[train] = check_leakage(
+            subjects,
+            counted,
+            {**models, **parts},
+            held_out_manufacturers=protocol.held_out_manufacturers(train),
+            others=others,
+        )
+    return found
+
+
+def _parts(experiment: Experiment) -> dict[str, ModelSpec]:
+    """Trained models that the segmenter's recipes are built on."""
+    return {
+        f"part '{name}' of recipe {recipe.name}": read_spec(uri)
+        for recipe in experiment.recipes.values()
+        for name, uri in recipe.parts.items()
+        if uri is not None
+    }
+
+
+def _metadata(uri: str) -> Iterable[dict[str, Any]]:
+    store = Store(uri)
+    return iter_metadata(store, dataset_files(store))
+
+
+def plan(experiment: Experiment, arms: Sequence[Arm], folders: Folders) -> list[Trial]:
+    """Every training: seeds outermost, so that an interrupted run has compared all arms on the first ones."""
+    recipes = {role: recipe.digest for role, recipe in experiment.adapted_recipes.items()}
+    trials = []
+    for seed in range(experiment.seeds):
+        for train, kinds in folders.items():
+            for arm in arms_of(train, arms, experiment.protocol):
+                curve = experiment.curve if arm.name == CURVE_ARM else ()
+                for ratio in dict.fromkeys((experiment.ratio, *curve)):
+                    extra = kinds[arm.extra] if arm.extra != "none" else ()
+                    shards = (*kinds["none"], *extra)
+                    identity = digest(
+                        [uri.rsplit("/", 1)[-1] for uri in shards], experiment.segmenter, recipes, arm.classical,
+                        arm.random_contrast, ratio if extra else 0, seed, experiment.steps, length=16,
+                    )  # fmt: skip
+                    trials.append(Trial(train, arm.name, ratio, seed, shards, identity))
+    return trials
+
+
+def check_ratios(experiment: Experiment, trials: Sequence[Trial]) -> None:
+    """Refuse ratios that the augmented rows do not suffice for, before the first training.
+
+    Raises:
+        DataError: with what there is.
+    """
+    for shards, ratio in dict.fromkeys((t.shards, t.ratio) for t in trials if _per_real(t) is not None):
+        for recipe in experiment.adapted_recipes.values():
+            replace(recipe.data.rows("train"), augmented_per_real=ratio).within([Store(uri) for uri in shards])
+
+
+def _per_real(trial: Trial) -> float | None:
+    """Augmented rows for each real one; None takes all rows."""
+    return trial.ratio if ARMS[trial.arm].extra not in ("none", "repeated") else None
+
+
+def write_plan(experiment: Experiment, trials: Sequence[Trial], chunks: Sequence[Chunk], data: Inventory) -> None:
+    """What the tables need besides predictions and truths."""
+    Store(experiment.out).write_json(
+        PLAN,
+        {
+            "protocol": experiment.protocol.model_dump(mode="json"), "segmenter": experiment.segmenter,
+            "steps": experiment.steps, "ratio": experiment.ratio, "data": data.digest,
+            "trials": [trial.to_dict() for trial in trials],
+            "chunks": [
+                {
+                    "chunk_id": c.digest(data, experiment.protocol), "value": c.value, "split": c.split,
+                    "subjects": list(c.subjects),
+                }
+                for c in chunks
+            ],
+        },
+    )  # fmt: skip
+
+
+class FitWorker:
+    """Trains one segmenter in this process, by the loop that Ray Train runs on workers of its own."""
+
+    def __init__(self, segmenter: str, recipes: Mapping[str, dict[str, Any]], steps: int, out: str) -> None:
+        self.segmenter, self.steps, self.out = SEGMENTERS[segmenter], steps, out
+        self.recipes = {role: Recipe.model_validate(recipe) for role, recipe in recipes.items()}
+
+    def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
+        """One row that names the training."""
+        training = Training(spec["augmented_per_real"], spec["classical"], spec["random_contrast"], num_workers=0,
+                            threads_per_worker=1, progress=lambda line: None)  # fmt: skip
+        self.segmenter.fit(
+            spec["shards"], self.steps, spec["seed"], f"{self.out}/{spec['trial_id']}", recipes=self.recipes,
+            training=training,
+        )  # fmt: skip
+        return {FITTED: pa.table({"trial_id": [spec["trial_id"]], "steps": [self.steps]})}
+
+
+def _fit(experiment: Experiment, trials: Sequence[Trial], actors: Actors, progress: Progress) -> Summary:
+    store = Store(f"{experiment.out}/segmenters")
+    recipes = {role: recipe.model_dump(mode="json") for role, recipe in experiment.adapted_recipes.items()}
+    args = {"segmenter": experiment.segmenter, "recipes": recipes, "steps": experiment.steps, "out": store.uri}
+    units = {
+        trial.trial_id: Unit(
+            trial.trial_id,
+            {
+                "trial_id": trial.trial_id, "shards": list(trial.shards), "seed": trial.seed,
+                "classical": ARMS[trial.arm].classical, "random_contrast": ARMS[trial.arm].random_contrast,
+                "augmented_per_real": _per_real(trial),
+            },
+        )
+        for trial in trials
+    }  # fmt: skip
+    return run_units(
+        list(units.values()), FitWorker, args, store, {"stage": "segmenters"}, actors=actors, progress=progress
+    )
+
+
+def _predict(
+    experiment: Experiment, trials: Sequence[Trial], chunks: Sequence[Chunk], data: Inventory, actors: Actors,
+    progress: Progress,
+) -> None:  # fmt: skip
+    protocol, out = experiment.protocol, Store(experiment.out)
+    units = {}
+    for trial in trials:
+        for chunk in chunks_of(trial.train, chunks, protocol):
+            unit_id = prediction_id(trial.trial_id, chunk.digest(data, protocol))
+            spec = {"segmenter": f"{out.uri}/segmenters/{trial.trial_id}", "chunk": chunk.to_dict()}
+            units[unit_id] = Unit(unit_id, spec)
+    args = {"data": data.uri, "protocol": protocol, "device": "cuda" if actors.num_gpus else "cpu"}
+    run_units(
+        list(units.values()), PredictionWorker, args, Store(f"{out.uri}/{PREDICTIONS}"), {"stage": PREDICTIONS},
+        actors=actors, progress=progress,
+    )  # fmt: skip
+
+
+def chunks_of(train: str, chunks: Iterable[Chunk], protocol: Protocol) -> list[Chunk]:
+    """The chunks that some cell of a training domain is tested on."""
+    tests = {pair for cell in protocol.cells if cell.train == train for pair in protocol.tests(cell)}
+    return [chunk for chunk in chunks if (chunk.value, chunk.split) in tests]

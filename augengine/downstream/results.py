@@ -1,0 +1,299 @@
+"""Stored predictions and truths of an experiment in; patients' scores by cell and arm, compared and tested, out.
+
+Nothing else is read: neither data nor models. The patient is the unit of every mean, interval and test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from augengine.downstream.arms import BASELINE
+from augengine.downstream.measures import SCORES, SURFACES, MeasureWorker
+from augengine.downstream.predictions import MAPS, PREDICTIONS, TRUTH
+from augengine.downstream.protocols import Cell, Protocol
+from augengine.errors import RunError
+from augengine.io.commits import Record, read_records
+from augengine.io.parts import Part
+from augengine.io.store import Store
+from augengine.metrics.intervals import Interval, percentile_interval
+from augengine.metrics.statistics import BySeed, compare, hierarchical_interval, seed_means
+from augengine.pipeline.units import Actors, Progress, Unit, run_units
+from augengine.rng import digest, generator
+
+PLAN, MEASURES = "experiment.json", "measures"
+MEAN = "mean"
+DRAWS = 2000
+Measured = tuple[str, str]
+"""A metric and a class, or the mean of the classes."""
+
+
+@dataclass(frozen=True, order=True)
+class Row:
+    """A row of a table: who was trained on what, and tested on what."""
+
+    cell: str
+    arm: str
+    ratio: float
+
+
+Scores = dict[Row, dict[Measured, dict[int, dict[str, float]]]]
+"""Row → metric and class → seed → patient → value."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `experiment.json` says.
+
+    Attributes:
+        ratio: added rows per real row in all arms but those of the curve.
+        trials: train, arm, ratio, seed and trial_id of each training.
+        chunks: chunk_id, value, split and subjects of each group of test subjects.
+    """
+
+    protocol: Protocol
+    segmenter: str
+    steps: int
+    ratio: float
+    trials: tuple[Mapping[str, Any], ...]
+    chunks: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def read(cls, out: str) -> Plan:
+        """The plan of an output folder; a `RunError` where there is none."""
+        store = Store(out)
+        if not store.exists(PLAN):
+            raise RunError(
+                f"an experiment's folder holds {PLAN}", where=store.uri, next_step="run it without --tables-only"
+            )  # fmt: skip
+        values = store.read_json(PLAN)
+        protocol = Protocol.model_validate(values["protocol"])
+        return cls(protocol, values["segmenter"], values["steps"], values["ratio"], tuple(values["trials"]),
+                   tuple(values["chunks"]))  # fmt: skip
+
+    def tested(self, trial: Mapping[str, Any], cell: Cell) -> list[Mapping[str, Any]]:
+        """The chunks of a cell, if the training is one of it."""
+        tests = self.protocol.tests(cell) if trial["train"] == cell.train else set()
+        return [chunk for chunk in self.chunks if (chunk["value"], chunk["split"]) in tests]
+
+
+def prediction_id(trial_id: str, chunk_id: str) -> str:
+    """The unit, and so the file, of what one training says of one chunk."""
+    return f"{trial_id}-{chunk_id}"
+
+
+def measure(out: str, *, actors: Actors, progress: Progress | None = None, anew: bool = False) -> Scores:
+    """Measure every stored prediction that the plan names, and gather the scores.
+
+    Args:
+        anew: measure even what an earlier call measured.
+    """
+    plan, store = Plan.read(out), Store(out)
+    folder = store.folder(MEASURES)
+    if anew:
+        folder.remove_all()
+    predictions, truths = (stored_maps(store.folder(name)) for name in (PREDICTIONS, TRUTH))
+    units: dict[str, Unit] = {}
+    for trial in plan.trials:
+        for cell in plan.protocol.cells:
+            for chunk in plan.tested(trial, cell):
+                name = prediction_id(trial["trial_id"], chunk["chunk_id"])
+                found = one_of(predictions, name, store), one_of(truths, chunk["chunk_id"], store)
+                spec = {"predictions": f"{PREDICTIONS}/{found[0].name}", "truth": f"{TRUTH}/{found[1].name}"}
+                identity = (plan.protocol.classes, plan.protocol.metrics, SURFACES, *(part.sha256 for part in found))
+                units[name] = Unit(f"{name}-{digest(*identity, length=8)}", spec)
+    done = run_units(
+        list(units.values()), MeasureWorker, {"out": store, "protocol": plan.protocol}, folder, {"stage": MEASURES},
+        actors=actors, progress=progress,
+    )  # fmt: skip
+    scored = {name: scores_of(folder, done.records[unit.unit_id]) for name, unit in units.items()}
+    scores: Scores = {}
+    for trial in plan.trials:
+        for cell in plan.protocol.cells:
+            for chunk in plan.tested(trial, cell):
+                row = scores.setdefault(Row(str(cell), trial["arm"], trial["ratio"]), {})
+                for key, subject, value in scored[prediction_id(trial["trial_id"], chunk["chunk_id"])]:
+                    row.setdefault(key, {}).setdefault(trial["seed"], {})[subject] = value
+    return scores
+
+
+def stored_maps(store: Store) -> dict[str, Part]:
+    """The file of class maps of every unit of a stage that has any."""
+    return {unit_id: part for unit_id, record in read_records(store).items() for part in record.files.get(MAPS, ())}
+
+
+def one_of(parts: Mapping[str, Part], unit_id: str, store: Store) -> Part:
+    """The file of a unit; a `RunError` where it is missing."""
+    if unit_id not in parts:
+        raise RunError(
+            "every prediction and truth that the plan names is stored", found=f"none of {unit_id}", where=store.uri,
+            next_step="run the experiment again, without --tables-only",
+        )  # fmt: skip
+    return parts[unit_id]
+
+
+def scores_of(folder: Store, record: Record) -> list[tuple[Measured, str, float]]:
+    """Scores of one unit of `MeasureWorker`, with the mean over classes of every metric and patient."""
+    rows = [row for part in record.files.get(SCORES, ()) for row in folder.parquet(part.name).read().to_pylist()]
+    found = [((row["metric"], row["class"]), row["subject_id"], row["score"]) for row in rows]
+    by_patient: dict[tuple[str, str], list[float]] = {}
+    for (metric, _), subject, value in found:
+        by_patient.setdefault((metric, subject), []).append(value)
+    means = [((metric, MEAN), subject, float(np.mean(v))) for (metric, subject), v in by_patient.items()]
+    return found + means
+
+
+@dataclass(frozen=True)
+class Gain:
+    """One arm against another on the same test patients.
+
+    Attributes:
+        difference: mean over patients, interval over patients.
+        with_seeds: the same with trainings drawn anew, too; of the main metric alone.
+        p, p_holm: Wilcoxon's signed rank test over patients; corrected for all comparisons of this metric.
+    """
+
+    cell: str
+    arm: str
+    against: str
+    ratio: float
+    difference: Interval
+    with_seeds: Interval | None
+    p: float
+    p_holm: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def gains(scores: Scores, measured: Measured, plan: Plan, *, over_seeds: bool = False) -> list[Gain]:
+    """Every arm against `real` and against its own baseline, if it has one, cell by cell: one family of tests."""
+    family: dict[str, tuple[Row, Row]] = {}
+    for row in scores:
+        for other in dict.fromkeys(("real", BASELINE.get(row.arm, "real"))):
+            against = next((r for r in scores if r.cell == row.cell and r.arm == other), None)
+            if row.arm != other and against is not None and measured in scores[row]:
+                family[f"{row}{other}"] = (row, against)
+    pairs = {name: (scores[a][measured], scores[b][measured]) for name, (a, b) in family.items()}
+    found = compare(pairs, rng=_rng(plan, measured)) if pairs else {}
+    return [
+        Gain(
+            row.cell, row.arm, against.arm, row.ratio, found[name].difference,
+            hierarchical_interval(*pairs[name], rng=_rng(plan, measured), resample_seeds=True) if over_seeds else None,
+            found[name].p, found[name].p_holm,
+        )
+        for name, (row, against) in family.items()
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GapClosed:
+    """What share of the loss on another domain an arm makes good.
+
+    Attributes:
+        drop: `real` trained on the test domain less `real` trained elsewhere, on the same patients.
+        share: gain of the arm over `real`, relative to the drop; None where there is no drop that could be closed.
+    """
+
+    cell: str
+    arm: str
+    ratio: float
+    drop: Interval
+    share: Interval | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def gaps(scores: Scores, measured: Measured, plan: Plan) -> list[GapClosed]:
+    """The gap of every cell that is tested on a domain it was not trained on, and how far each arm closes it."""
+    found = []
+    for cell in filter(plan.protocol.shifted, plan.protocol.cells):
+        trained_here, trained_there = (
+            _real(scores, Cell(train=train, test=cell.test), measured) for train in (cell.test, cell.train)
+        )
+        if trained_here is None or trained_there is None:
+            continue
+        home, away = seed_means(trained_here), seed_means(trained_there)
+        for row in scores:
+            if row.cell != str(cell) or measured not in scores[row]:
+                continue
+            arm = seed_means(scores[row][measured])
+            patients = sorted(home.keys() & away.keys() & arm.keys())
+            drop = np.array([home[p] - away[p] for p in patients])
+            gain = np.array([arm[p] - away[p] for p in patients])
+            picks = _rng(plan, measured).integers(len(patients), size=(DRAWS, len(patients)))
+            drops = drop[picks].mean(axis=1)
+            interval = partial(percentile_interval, subjects=len(patients), level=0.95)
+            whole, share = interval(float(drop.mean()), drops), None
+            if whole.low > 0:
+                share = interval(float(gain.mean() / drop.mean()), gain[picks].mean(axis=1) / drops)
+            found.append(GapClosed(row.cell, row.arm, row.ratio, whole, share))
+    return found
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a domain's own patients gain or lose if other domains' real rows train the segmenter, too, at equal steps.
+
+    An arm that carries rows to another domain asks the same of its segmenter, so its cost at home is read beside this.
+
+    Attributes:
+        train: the reference domain that was trained on, which holds `test`.
+        difference: it less `real` trained on `test` alone, on the patients of `test`; intervals as in `Gain`.
+    """
+
+    train: str
+    test: str
+    difference: Interval
+    with_seeds: Interval
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def shared(scores: Scores, measured: Measured, plan: Plan) -> list[Shared]:
+    """Every reference domain against every domain that it holds and that is trained and tested on its own."""
+    found = []
+    for name in plan.protocol.reference:
+        theirs = _real(scores, Cell(train=name, test=name), measured)
+        for test in plan.protocol.train_domains:
+            own = _real(scores, Cell(train=test, test=test), measured)
+            within = set(plan.protocol.domains[test]) < set(plan.protocol.domains[name])
+            if not within or theirs is None or own is None:
+                continue
+            pair = ({seed: {p: theirs[seed][p] for p in values} for seed, values in own.items()}, own)
+            whole, with_seeds = (
+                hierarchical_interval(*pair, rng=_rng(plan, measured), resample_seeds=seeds) for seeds in (False, True)
+            )
+            found.append(Shared(name, test, whole, with_seeds))
+    return found
+
+
+def _real(scores: Scores, cell: Cell, measured: Measured) -> BySeed | None:
+    rows = [r for r in scores if (r.cell, r.arm) == (str(cell), "real") and measured in scores[r]]
+    return scores[rows[0]][measured] if rows else None
+
+
+def _rng(plan: Plan, measured: Measured) -> np.random.Generator:
+    return generator("results", plan.protocol.name, *measured)
+
+
+def summary(values: BySeed) -> dict[str, float]:
+    """Mean and deviation over patients (of their means over seeds), deviation over seeds, and how many there are."""
+    patients, seeds = list(seed_means(values).values()), [float(np.mean(list(v.values()))) for v in values.values()]
+    return {
+        "mean": float(np.mean(patients)), "sd_patients": _sd(patients), "sd_seeds": _sd(seeds),
+        "patients": len(patients), "seeds": len(seeds),
+    }  # fmt: skip
+
+
+def _sd(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

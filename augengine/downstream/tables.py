@@ -1,0 +1,254 @@
+"""An experiment's scores in; its tables as Markdown, and every figure of them as JSON, out.
+
+The first table has the layout of paper 004's Table 3, the others, one per metric and cell, that of paper 002's Tables
+2 and 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from augengine.downstream.protocols import BACKGROUND, Cell, Protocol
+from augengine.downstream.results import (
+    MEAN,
+    Gain,
+    GapClosed,
+    Measured,
+    Plan,
+    Row,
+    Scores,
+    Shared,
+    gains,
+    gaps,
+    shared,
+    summary,
+)
+from augengine.io.store import Store
+from augengine.metrics.intervals import Interval
+
+TABLES, RESULTS = "tables.md", "results.json"
+ALPHA = 0.05
+PRIMARY: dict[str, Measured] = {"dice": ("dice", MEAN), "lesion_dice": ("lesion_dice", MEAN)}
+SURFACE_RULE = (
+    "HD95 is between surfaces within the scan: slices that lie beside each other are one volume whose surface has no "
+    "lid above and below, and a slice without neighbours has its contours alone."
+)
+_TITLES = {
+    "dice": "Dice", "hd95_mm": "HD95, mm", "accuracy": "Acc., %", "lesion_dice": "Lesion-wise Dice",
+    "lesion_hd95_mm": "Lesion-wise HD95, mm", "false_positive_lesions": "False-positive lesions",
+}  # fmt: skip
+_SCALE = {"accuracy": 100.0}
+_DIGITS = {"accuracy": 1, "hd95_mm": 1, "lesion_hd95_mm": 1, "false_positive_lesions": 2}
+_LOWER_IS_BETTER = {"hd95_mm", "lesion_hd95_mm", "false_positive_lesions"}
+
+
+def primary(plan: Plan) -> Measured:
+    """The metric that gains and gaps are told in: mean lesion-wise Dice where it is measured, else mean Dice."""
+    return main_metric(plan.protocol)
+
+
+def main_metric(protocol: Protocol) -> Measured:
+    """As `primary`, of a protocol."""
+    return PRIMARY["lesion_dice" if "lesion_dice" in protocol.metrics else "dice"]
+
+
+def write_tables(plan: Plan, scores: Scores, out: str) -> dict[str, Any]:
+    """Write `tables.md` and `results.json` into the experiment's folder; returns the latter."""
+    main = {row: found for row, found in scores.items() if row.ratio == plan.ratio}
+    columns = columns_of(plan.protocol)
+    compared = {measured: gains(main, measured, plan, over_seeds=measured == primary(plan)) for measured in columns}
+    told, closed = compared[primary(plan)], gaps(main, primary(plan), plan)
+    curve, mixed = _curve(plan, scores), shared(main, primary(plan), plan)
+    results = {
+        "protocol": plan.protocol.name, "segmenter": plan.segmenter, "steps": plan.steps, "ratio": plan.ratio,
+        "rows": [
+            {**asdict(row), "metric": metric, "class": name, **summary(found)}
+            for row, by_measured in scores.items() for (metric, name), found in by_measured.items()
+        ],
+        "comparisons": [
+            {"metric": metric, "class": name, **gain.to_dict()}
+            for (metric, name), found in compared.items() for gain in found
+        ],
+        "gaps": [gap.to_dict() for gap in closed],
+        "shared": [one.to_dict() for one in mixed],
+        "curve": [gain.to_dict() for gain in curve],
+    }  # fmt: skip
+    text = "\n".join(
+        [
+            f"# {plan.protocol.name}: {plan.segmenter}, {plan.steps} steps per training", "",
+            *_segmentation(plan, main, compared), *_gain_table(told, plan), *_gap_table(closed), *_shared_table(mixed),
+            *_by_metric(plan, main, compared), *_curve_table(curve),
+        ]
+    )  # fmt: skip
+    store = Store(out)
+    store.write_json(RESULTS, results)
+    store.write(TABLES, (text.rstrip() + "\n").encode())
+    return results
+
+
+def columns_of(protocol: Protocol) -> list[Measured]:
+    """Every class of every metric, and the mean of those that a mean makes sense of."""
+    classes = list(protocol.classes)
+    columns: list[Measured] = []
+    for metric in protocol.metrics:
+        background = [BACKGROUND] if metric == "accuracy" and protocol.exclusive else []
+        columns += [(metric, name) for name in [*background, *classes]]
+        columns += [(metric, MEAN)] if metric != "accuracy" else []
+    return columns
+
+
+def _segmentation(plan: Plan, scores: Scores, compared: dict[Measured, list[Gain]]) -> Iterable[str]:
+    """Paper 004's Table 3: one row per cell and arm."""
+    order = {metric: n for n, metric in enumerate(("accuracy", "dice", "lesion_dice"))}
+    columns = sorted(columns_of(plan.protocol), key=lambda c: order.get(c[0], len(order)))
+    yield "## Segmentation by training and test domain"
+    yield ""
+    if any(metric.endswith("hd95_mm") for metric in plan.protocol.metrics):
+        yield SURFACE_RULE
+        yield ""
+    yield line(["Training", "Test", "Arm", *(heading(c) for c in columns)])
+    yield line(["---"] * (3 + len(columns)))
+    for cell in plan.protocol.cells:
+        for row in _rows(scores, cell):
+            stars = {c: _star(row, compared[c], c[0]) for c in columns}
+            values = (_value(scores[row], c) + stars[c] for c in columns)
+            yield line([cell.train, cell.test, row.arm, *values])
+    yield ""
+    yield (
+        "Mean ± deviation over test patients, of each patient's mean over seeds. \\* better, † worse than `real` in "
+        f"the same cell: p < {ALPHA:g} by Wilcoxon's signed rank test over patients, Holm-corrected over all "
+        "comparisons of the column. Accuracy is the share of a class's voxels that were found."
+    )
+    yield ""
+
+
+def _gain_table(found: Sequence[Gain], plan: Plan) -> Iterable[str]:
+    yield f"## Gains in {heading(primary(plan))}"
+    yield ""
+    yield line(
+        ["Cell", "Arm", "against", "gain", "95 % over patients", "95 % over patients and seeds", "p", "p (Holm)"]
+    )
+    yield line(["---"] * 8)
+    for gain in found:
+        yield line([
+            gain.cell, gain.arm, gain.against, f"{gain.difference.estimate:+.4f}", _interval(gain.difference),
+            _interval(gain.with_seeds) if gain.with_seeds else "–", f"{gain.p:.3g}", f"{gain.p_holm:.3g}",
+        ])  # fmt: skip
+    yield ""
+
+
+def _gap_table(found: Sequence[GapClosed]) -> Iterable[str]:
+    if not found:
+        return
+    yield "## How much of the drop on the other domain is closed"
+    yield ""
+    yield line(["Cell", "drop of `real`", "95 %", "Arm", "share closed", "95 %"])
+    yield line(["---"] * 6)
+    for gap in found:
+        share = ["no drop", ""] if gap.share is None else [f"{gap.share.estimate:.2f}", _interval(gap.share, 2)]
+        yield line([gap.cell, f"{gap.drop.estimate:.4f}", _interval(gap.drop), gap.arm, *share])
+    yield ""
+
+
+def _shared_table(found: Sequence[Shared]) -> Iterable[str]:
+    if not found:
+        return
+    yield "## What real rows of the other domain cost at home"
+    yield ""
+    yield "Trained on real rows of both domains less trained on the test domain alone, for as many steps."
+    yield ""
+    yield line(["Training", "Test", "difference", "95 % over patients", "95 % over patients and seeds"])
+    yield line(["---"] * 5)
+    for one in found:
+        yield line([one.train, one.test, f"{one.difference.estimate:+.4f}", _interval(one.difference),
+                     _interval(one.with_seeds)])  # fmt: skip
+    yield ""
+
+
+def _by_metric(plan: Plan, scores: Scores, compared: dict[Measured, list[Gain]]) -> Iterable[str]:
+    """Paper 002's Tables 2 and 3: one row per arm, mean ± deviation (p against `real`)."""
+    names = list(plan.protocol.classes)
+    for metric in plan.protocol.metrics:
+        columns = [column for column in columns_of(plan.protocol) if column[0] == metric]
+        for cell in plan.protocol.cells:
+            rows = _rows(scores, cell)
+            if len(rows) < 2:
+                continue
+            yield f"## {_TITLES[metric]}: {cell}"
+            yield ""
+            yield line(["Arm", *(name for _, name in columns)])
+            yield line(["---"] * (1 + len(columns)))
+            for row in rows:
+                values = []
+                for column in columns:
+                    gain = _against_real(row, compared[column])
+                    p = "" if gain is None else f" ({gain.p_holm:.3f})" if gain.p_holm >= 0.001 else " (<0.001)"
+                    values.append(_value(scores[row], column, with_sd=column[1] in (*names, BACKGROUND)) + p)
+                yield line([row.arm, *values])
+            yield ""
+
+
+def _curve(plan: Plan, scores: Scores) -> list[Gain]:
+    """Gains of the arm whose ratio varies, over all ratios as one family; nothing if there is but one ratio."""
+    varied = {row.arm for row in scores if row.ratio != plan.ratio}
+    chosen = {
+        row: found for row, found in scores.items()
+        if row.arm in varied or (row.arm == "real" and row.ratio == plan.ratio)
+    }  # fmt: skip
+    return sorted(gains(chosen, primary(plan), plan), key=lambda g: (g.cell, g.arm, g.ratio)) if varied else []
+
+
+def _curve_table(found: Sequence[Gain]) -> Iterable[str]:
+    if not found:
+        return
+    yield "## Gain by added rows per real row"
+    yield ""
+    yield line(["Cell", "Arm", "ratio", "gain", "95 % over patients"])
+    yield line(["---"] * 5)
+    for gain in found:
+        yield line([gain.cell, gain.arm, f"{gain.ratio:g}", f"{gain.difference.estimate:+.4f}",
+                     _interval(gain.difference)])  # fmt: skip
+    yield ""
+
+
+def _rows(scores: Scores, cell: Cell) -> list[Row]:
+    """A cell's rows in the order in which the arms were given."""
+    return [row for row in scores if row.cell == str(cell)]
+
+
+def heading(measured: Measured) -> str:
+    """A column's title."""
+    metric, name = measured
+    return f"Mean {_TITLES[metric]}" if name == MEAN else f"{_TITLES[metric]} {name}"
+
+
+def _value(found: Any, measured: Measured, *, with_sd: bool = True) -> str:
+    if measured not in found:
+        return "–"
+    values, scale, digits = summary(found[measured]), _SCALE.get(measured[0], 1.0), _DIGITS.get(measured[0], 3)
+    text = f"{values['mean'] * scale:.{digits}f}"
+    return f"{text} ± {values['sd_patients'] * scale:.{digits}f}" if with_sd else text
+
+
+def _against_real(row: Row, found: Sequence[Gain]) -> Gain | None:
+    return next(
+        (g for g in found if (g.cell, g.arm, g.against, g.ratio) == (row.cell, row.arm, "real", row.ratio)), None
+    )
+
+
+def _star(row: Row, found: Sequence[Gain], metric: str) -> str:
+    gain = _against_real(row, found)
+    if gain is None or gain.p_holm >= ALPHA:
+        return ""
+    return "\\*" if (gain.difference.estimate < 0) == (metric in _LOWER_IS_BETTER) else "†"
+
+
+def _interval(interval: Interval, digits: int = 4) -> str:
+    return f"{interval.low:.{digits}f} … {interval.high:.{digits}f}"
+
+
+def line(cells: Iterable[str]) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
