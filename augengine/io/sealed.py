@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from augengine.errors import DataError
@@ -23,7 +24,7 @@ def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(values: Any, where: str) -> dict[str, Any]:
-    """The values without their checksum, which must be theirs; files of older versions have none.
+    """The values without their checksum, which must be theirs; files of older versions have none, nor a name like it.
 
     Raises:
         DataError: they were changed since they were written, or are no mapping.
@@ -31,7 +32,8 @@ def unsealed(values: Any, where: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise DataError("this file holds a mapping", found=type(values).__name__, where=where)
     content = {name: value for name, value in values.items() if name != SEAL}
-    if SEAL in values and values[SEAL] != _sum(content):
+    damaged_seal = SEAL not in values and get_close_matches(SEAL, map(str, values), n=1, cutoff=0.7)
+    if damaged_seal or (SEAL in values and values[SEAL] != _sum(content)):
         raise DataError(
             "this file must be as it was written", found="another checksum", where=where,
             next_step="restore it, or run the command that wrote it again",
