@@ -41,6 +41,10 @@ COMMANDS = {
         "measure:measure_command",
         "Realism, similarity, removal, labels and predicted acquisition of runs, with 95 % intervals over patients.",
     ),
+    "lesions": (
+        "lesions:lesions_command",
+        "How bright and large the lesions of each site are, before any training; and a bank of them for policies.",
+    ),
     "evaluate": (
         "evaluate:evaluate",
         "Does augmentation help on the scanner without labels? Arms, domains and seeds, told by patient.",

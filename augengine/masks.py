@@ -183,7 +183,7 @@ class Motion:
 
 def place(
     lesion: np.ndarray, origin: Sequence[int], target: Sequence[int], shape: Sequence[int], motion: Motion,
-    spacing_mm: Sequence[float],
+    spacing_mm: Sequence[float], lesion_spacing_mm: Sequence[float] | None = None,
 ) -> tuple[np.ndarray, int]:  # fmt: skip
     """A lesion's label map carried to another place, whole: its parts stay nested.
 
@@ -193,13 +193,45 @@ def place(
         target: voxel that stands for it before `motion.shift_mm`.
         shape: of the image that the lesion is laid into.
         motion: what to do; every new voxel takes the value of the nearest old one.
-        spacing_mm: voxel size of both maps.
+        spacing_mm: voxel size of both maps, or of the image where the lesion's is given.
+        lesion_spacing_mm: voxel size of `lesion`.
 
     Returns:
         uint8 (*shape), and how many voxels the lesion has, those beyond the image's edge included.
     """
-    spacing = np.asarray(spacing_mm)
-    offsets_mm = (np.argwhere(lesion) - np.asarray(origin)) * spacing
+    source, start = _pulled(lesion, origin, target, motion, spacing_mm, lesion_spacing_mm or spacing_mm)
+    column = (-1, *[1] * len(start))
+    index = np.floor(source + 0.5).astype(int) + np.asarray(origin).reshape(column)
+    known = np.all((index >= 0) & (index < np.asarray(lesion.shape).reshape(column)), axis=0)
+    values = np.where(known, lesion[tuple(np.where(known, axis, 0) for axis in index)], np.uint8(0))
+    return _laid(values, start, shape), int(np.count_nonzero(values))
+
+
+def carry(
+    values: np.ndarray, lesion: np.ndarray, origin: Sequence[int], target: Sequence[int], shape: Sequence[int],
+    motion: Motion, spacing_mm: Sequence[float], lesion_spacing_mm: Sequence[float],
+) -> np.ndarray:  # fmt: skip
+    """Planes (C, *) that belong to a lesion's label map (*), carried as `place` carries that, and interpolated.
+
+    Returns:
+        float32 (C, *shape); 0 where `place` does not reach.
+    """
+    source, start = _pulled(lesion, origin, target, motion, spacing_mm, lesion_spacing_mm)
+    source = source + np.asarray(origin).reshape(-1, *[1] * len(start))
+    planes = [ndimage.map_coordinates(plane, source, order=1, mode="nearest") for plane in values]
+    return np.stack([_laid(plane.astype(np.float32), start, shape) for plane in planes])
+
+
+def _pulled(
+    lesion: np.ndarray, origin: Sequence[int], target: Sequence[int], motion: Motion, spacing_mm: Sequence[float],
+    lesion_spacing_mm: Sequence[float],
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Where each voxel of a box about the lesion's new place comes from, float (axes, *box), and the box's first voxel.
+
+    Places are counted in voxels of `lesion`, from `origin`.
+    """
+    spacing, own = np.asarray(spacing_mm), np.asarray(lesion_spacing_mm)
+    offsets_mm = (np.argwhere(lesion) - np.asarray(origin)) * own
     # Elastic displacements rarely exceed three times their root mean square.
     reach_mm = motion.scale * float(np.linalg.norm(offsets_mm, axis=1).max(initial=0)) + 3 * motion.elastic_mm
     half = np.ceil(reach_mm / spacing).astype(int) + 1
@@ -209,16 +241,17 @@ def place(
     column = (-1, *[1] * len(spacing))
     at_mm = (box + (middle - exact).reshape(column)) * spacing.reshape(column)
     at_mm = at_mm - motion.displacement_mm(box.shape[1:], spacing_mm)
-    source = np.tensordot(np.linalg.inv(motion.linear()), at_mm, axes=1) / spacing.reshape(column)
-    index = np.floor(source + 0.5).astype(int) + np.asarray(origin).reshape(column)
-    known = np.all((index >= 0) & (index < np.asarray(lesion.shape).reshape(column)), axis=0)
-    values = np.where(known, lesion[tuple(np.where(known, axis, 0) for axis in index)], np.uint8(0))
-    moved = np.zeros(tuple(shape), np.uint8)
-    start = middle - half
+    source = np.tensordot(np.linalg.inv(motion.linear()), at_mm, axes=1) / own.reshape(column)
+    return source, middle - half
+
+
+def _laid(values: np.ndarray, start: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """A box in an image of zeros (*shape), cut at its edges."""
+    moved = np.zeros(tuple(shape), values.dtype)
     inside, taken = [], []
     for first, length, size in zip(start.tolist(), values.shape, shape, strict=True):
         low, high = max(0, first), max(0, min(size, first + length))
         inside.append(slice(low, high))
         taken.append(slice(low - first, max(low - first, high - first)))
     moved[tuple(inside)] = values[tuple(taken)]
-    return moved, int(np.count_nonzero(values))
+    return moved

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import numpy as np
 import pyarrow as pa
 
-from augengine.diffusion.checkpoint import save_generator, untrained
+from augengine.diffusion.checkpoint import Model, load_model, save_generator, untrained
 from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.local_contrast import LocalContrastSpec
 from augengine.diffusion.spec import DiffusionSpec, Kind, ModelSpec
@@ -13,8 +15,11 @@ from augengine.diffusion.unet import UNetSpec
 from augengine.io.dataset import write_dataset
 from augengine.io.shards import to_row, to_table
 from augengine.io.store import Store
+from augengine.metrics.lesion_survey import SurveyLesions
+from augengine.metrics.partial import Pair
 from augengine.phantom.protocols import duke_protocols
 from augengine.records import Acquisition, Sample
+from augengine.report.lesions import write_bank
 
 SIEMENS = Acquisition("SIEMENS", "Skyra", 3.0, "PFP\\SFS", 10.0, 2.0, 1.44, 3.77)
 GE = Acquisition("GE MEDICAL SYSTEMS", "SIGNA HDx", 1.5, "FAST_GEMS\\FS", 10.0, 2.0, 2.32, 4.94)
@@ -164,6 +169,15 @@ def tiny_spec(kind: Kind, *, channels: tuple[str, ...] = ("t1",), size: int = 32
         image_size=(size,) * axes,
         spacing_mm=(2.0,) * axes,
     )  # fmt: skip
+
+
+def tiny_bank(samples: list[Sample], labels: tuple[str, ...] = ("necrosis", "oedema", "enhancing")) -> Model:
+    """The lesions of samples as a model of kind lesion_bank."""
+    found = SurveyLesions(labels, 8, 24, 0.0)([Pair(sample.replace(split="train")) for sample in samples])
+    assert found is not None
+    with tempfile.TemporaryDirectory() as folder:
+        write_bank(found, labels, 24, Store(folder))
+        return load_model(f"{folder}/bank")
 
 
 def contrast_spec(channels: tuple[str, ...] = ("t1",), size: int = 32) -> ModelSpec:

@@ -27,7 +27,7 @@ FLOORS = [
         "label_regrid",
         "machine",
     },
-    {"io", "intensity", "masks", "prepare", "splits", "phantom", "diffusion", "policy"},
+    {"io", "intensity", "lesion_scene", "masks", "prepare", "splits", "phantom", "diffusion", "policy"},
     {"edits", "gates", "leakage", "metrics"},
     {"load", "selection"},
     {"pipeline", "train", "report", "torch"},
@@ -39,7 +39,8 @@ FLOORS = [
 ]
 # The report looks at committed runs and phantoms, and training is driven by the cluster's connection.
 SAME_FLOOR = {("report", "pipeline"), ("io", "prepare"), ("phantom", "io"), ("phantom", "prepare"), ("prepare", "io"),
-              ("diffusion", "io"), ("diffusion", "phantom"), ("train", "report"), ("gates", "metrics")}  # fmt: skip
+              ("diffusion", "io"), ("diffusion", "phantom"), ("train", "report"), ("gates", "metrics"),
+              ("lesion_scene", "masks")}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

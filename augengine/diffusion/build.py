@@ -12,6 +12,7 @@ from augengine.diffusion.control import ControlSpec
 from augengine.diffusion.denoisers import ControlDenoiser, DiTDenoiser, GenerativeNetwork
 from augengine.diffusion.discriminative import Predictor, PredictorSpec, Segmenter, SegmenterSpec
 from augengine.diffusion.dit import DiTSpec
+from augengine.diffusion.lesion_bank import LesionBank, LesionBankSpec
 from augengine.diffusion.local_contrast import LocalContrast, LocalContrastSpec
 from augengine.diffusion.spec import ModelSpec
 from augengine.diffusion.unet import DenoisingUNet
@@ -41,6 +42,8 @@ def _build(spec: ModelSpec, parts: Mapping[str, nn.Module] | None = None) -> nn.
     if isinstance(network, LocalContrastSpec):
         assert spec.vocabulary is not None  # every acquisition model has one
         return LocalContrast(network, len(spec.channels), spec.vocabulary)
+    if isinstance(network, LesionBankSpec):
+        return LesionBank(network, len(spec.channels), dims)
     parts = parts or {role: _build(part) for role, part in spec.parts.items()}
     if isinstance(network, ControlSpec):
         prior = parts["prior"]

@@ -12,6 +12,7 @@ from augengine.diffusion.control import ControlSpec
 from augengine.diffusion.discriminative import PredictorSpec, SegmenterSpec
 from augengine.diffusion.dit import DiTSpec
 from augengine.diffusion.intensity_spec import IntensitySpec
+from augengine.diffusion.lesion_bank import LesionBankSpec
 from augengine.diffusion.local_contrast import LocalContrastSpec
 from augengine.diffusion.unet import UNetSpec
 from augengine.yaml_config import Strict
@@ -28,9 +29,17 @@ Kind = Literal[
     "autoencoder",
     "segmenter",
     "acquisition_predictor",
+    "lesion_bank",  # lesions of training scans
 ]
 NetworkSpec = Annotated[
-    UNetSpec | DiTSpec | ControlSpec | AutoencoderSpec | SegmenterSpec | PredictorSpec | LocalContrastSpec,
+    UNetSpec
+    | DiTSpec
+    | ControlSpec
+    | AutoencoderSpec
+    | SegmenterSpec
+    | PredictorSpec
+    | LocalContrastSpec
+    | LesionBankSpec,
     Field(discriminator="body"),
 ]
 Parametrisation = Literal["x0", "epsilon", "v", "flow"]

@@ -2,6 +2,7 @@
 
 from augengine.edits.acquisition import AcquisitionEdit
 from augengine.edits.base import Edit
+from augengine.edits.lesion_insertion import LesionInsertionEdit
 from augengine.edits.reconstruction import ReconstructionEdit
 from augengine.edits.synthetic_labels import SyntheticLabelsEdit
 from augengine.edits.tumor_relocation import TumorRelocationEdit
@@ -11,5 +12,6 @@ EDITS: dict[str, Edit] = {
     edit.name: edit
     for edit in (
         AcquisitionEdit(), TumorRemovalEdit(), TumorRelocationEdit(), SyntheticLabelsEdit(), ReconstructionEdit(),
+        LesionInsertionEdit(),
     )
 }  # fmt: skip

@@ -54,6 +54,10 @@ class Skip:
     reason: str
 
 
+class SkipRow(Exception):
+    """Raised by `Edit.apply` for a row that, as only its pixels show, the edit cannot serve: skipped, as by `Skip`."""
+
+
 @dataclass(frozen=True)
 class Donor:
     """A subject of the training split, how it was scanned, and whether it has a label map."""

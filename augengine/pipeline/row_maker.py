@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from augengine import __version__
-from augengine.edits.base import Donor, Plan, Skip
+from augengine.edits.base import Donor, Plan, Skip, SkipRow
 from augengine.edits.chain import Step, joined, parted, union
 from augengine.errors import DataError
 from augengine.gates import GateResult, Gates, Tools
@@ -152,7 +152,8 @@ class RowMaker:
             elif len(batch) > 1:
                 parts = _chunks(batch, 1)
             else:
-                _lose(batch[0], "apply", error, rows)
+                why = Skip(str(error)) if isinstance(error, SkipRow) else error
+                _lose(batch[0], "apply", why, rows)
                 return
         else:
             for draft, after in zip(batch, made, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -177,6 +178,9 @@ class DataRecipe(Strict):
         fold: `[k, n]` leaves out the subjects of fold k (from 0) of n, for out-of-fold predictions.
         augmented_per_real: augmented rows, those with provenance, for every real row (see `train.data.Rows`); none
             takes every row. The validation loss then is of real rows alone.
+        balance: labels whose share of the rows stays as it is in the real ones: every augmented row takes the place of
+            a real one that, like it, shows one of them, or none (see `train.data.Rows`). For augmented rows with new
+            lesions: without it a segmenter learns that lesions are more common than they are.
         validation_rows: at most so many rows of split `val` make the validation loss.
         window_groups: row groups whose rows are shuffled together.
         cache_mb: MiB of decoded row groups that a worker keeps in memory; where one window needs more, that is used,
@@ -193,6 +197,7 @@ class DataRecipe(Strict):
     showing: tuple[str, ...] = ()
     fold: tuple[int, int] | None = None
     augmented_per_real: float | None = Field(default=None, ge=0, exclude_if=unset)
+    balance: tuple[str, ...] = Field(default=(), exclude_if=operator.not_)
     validation_rows: int = Field(default=32, ge=0)
     window_groups: int = Field(default=8, ge=1, le=2**20)
     cache_mb: int = Field(default=1024, ge=16)
@@ -206,7 +211,7 @@ class DataRecipe(Strict):
         """
         labelled, ratio = True if self.regions else self.labelled, self.augmented_per_real
         if use == "train":
-            return Rows(self.split, self.fold, self.showing, labelled, ratio, self.where)
+            return Rows(self.split, self.fold, self.showing, labelled, ratio, self.where, self.balance)
         return Rows("val", None, self.showing, labelled, None if ratio is None else 0, self.where)
 
     @model_validator(mode="after")

@@ -121,6 +121,10 @@ class Rows:
     (true) or without (false), None both; `where` those that state these acquisition parameters. `augmented_per_real`
     takes so many augmented rows (those with provenance) for every real one, in order of a rank that follows from their
     ids: those of a smaller ratio are among those of a larger. None takes all of them.
+
+    `balance` names labels whose share of the rows stays as it is among the real ones. There are two kinds of rows, those
+    that show one of the labels and those that show none. The ratio then counts within each kind that augmented rows
+    have, and every augmented row takes the place of a real one of its kind: in each epoch others are left out.
     """
 
     split: str
@@ -129,12 +133,14 @@ class Rows:
     labelled: bool | None = None
     augmented_per_real: float | None = None
     where: Where = field(default_factory=dict)
-    rank_below: int | None = None  # what the ratio comes to in a data set: see `within`
+    balance: tuple[str, ...] = ()
+    rank_below: tuple[int, int] | None = None  # what the ratio comes to in a data set, by kind: see `within`
 
     @property
     def columns(self) -> list[str]:
         """What `holds` asks of a row."""
-        of_label = ["label", "label_names", "label_codes"] if self.showing or self.labelled is not None else []
+        asked = self.showing or self.balance or self.labelled is not None
+        of_label = ["label", "label_names", "label_codes"] if asked else []
         return ["split", "subject_id", "sample_id", "synthetic", *of_label, *(["acquisition"] if self.where else [])]
 
     def holds(self, row: Mapping[str, Any]) -> bool:
@@ -147,19 +153,41 @@ class Rows:
             return False
         if self.where and not matches(self.where, Acquisition(**row["acquisition"])):
             return False
-        return self.rank_below is None or not row["synthetic"] or rank(row["sample_id"]) < self.rank_below
+        if self.rank_below is None or not row["synthetic"]:
+            return True
+        return rank(row["sample_id"]) < self.rank_below[self.kind(row)]
+
+    def kind(self, row: Mapping[str, Any]) -> int:
+        """1 of a row that shows a label of `balance`, else 0."""
+        return int(bool(self.balance) and _shows(row, self.balance))
 
     def within(self, stores: Sequence[Store]) -> Rows:
         """The same with the ratio settled by what the folders hold; `DataError` if that is too little."""
-        if self.augmented_per_real is None or self.rank_below is not None:
+        if self.rank_below is not None or (self.augmented_per_real is None and not self.balance):
             return self
-        ranks, real = [], 0
+        ranks: tuple[list[int], list[int]] = ([], [])
+        real = [0, 0]
         for _, rows in _row_groups(stores, self.columns):
-            held = [row for row in rows if self.holds(row)]
-            ranks += [rank(row["sample_id"]) for row in held if row["synthetic"]]
-            real += sum(not row["synthetic"] for row in held)
+            for row in filter(self.holds, rows):
+                kind = self.kind(row)
+                if row["synthetic"]:
+                    ranks[kind].append(rank(row["sample_id"]))
+                else:
+                    real[kind] += 1
         where = ", ".join(store.uri for store in stores)
-        return replace(self, rank_below=rank_limit(ranks, real, self.augmented_per_real, self.split, where))
+        limits = [
+            self._limit(ranks[kind], real[kind], where) if ranks[kind] or not self.balance else 0 for kind in (0, 1)
+        ]
+        return replace(self, rank_below=(limits[0], limits[1]))
+
+    def _limit(self, ranks: Sequence[int], real: int, where: str) -> int:
+        ratio = self.augmented_per_real
+        if ratio is None or (self.balance and ratio > 1):
+            raise DataError(
+                "where augmented rows take the place of real ones (data.balance), data.augmented_per_real says which "
+                "share of them, 0 to 1", found=ratio, where=where, next_step="set data.augmented_per_real, say to 0.5",
+            )  # fmt: skip
+        return rank_limit(ranks, real, ratio, self.split, where)
 
 
 def _shows(row: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -296,14 +324,17 @@ class BatchReader:
         self.labels, self.context = tuple(labels), tuple(context)
         self.window_groups, self.cache_bytes = window_groups, cache_mb * 2**20
         self.groups: list[tuple[tuple[int, str, int], int]] = []  # row group, wanted rows in it
+        kinds: list[np.ndarray] = []  # of each row, see `_epoch`
         largest = 0
         for place, found in _row_groups(self.stores, [*self.wanted.columns, "image_shape"]):
-            held = [row["image_shape"] for row in found if self.wanted.holds(row)]
+            held = [row for row in found if self.wanted.holds(row)]
             if held:
                 self.groups.append((place, len(held)))
-                largest = max(largest, *(row_bytes(shape, len(self.context)) for shape in held))
+                largest = max(largest, *(row_bytes(row["image_shape"], len(self.context)) for row in held))
+                kinds.append(np.array([2 * row["synthetic"] + self.wanted.kind(row) for row in held], np.uint8))
         counts = [count for _, count in self.groups]
-        self.rows = sum(counts)
+        self._kinds = np.concatenate(kinds) if self.wanted.balance and kinds else None
+        self.rows = sum(counts) - len(self._left_out(0))
         self.cache_bytes = max(self.cache_bytes, window_bytes(counts, largest, window_groups))
         self._order: tuple[int, np.ndarray] = (-1, np.empty((0, 2), np.int64))
         self._cache: OrderedDict[int, Batch] = OrderedDict()
@@ -357,13 +388,27 @@ class BatchReader:
         if self._order[0] != epoch:
             random = rng.generator("batches", self.seed, epoch)
             shuffled = random.permutation(len(self.groups))
+            kept = np.ones(sum(count for _, count in self.groups), bool)
+            kept[self._left_out(epoch)] = False
+            ends = np.cumsum([count for _, count in self.groups])
             windows = []
             for start in range(0, len(shuffled), self.window_groups):
                 chosen = shuffled[start : start + self.window_groups]
-                window = np.concatenate([_references(int(g), self.groups[g][1]) for g in chosen])
+                window = np.concatenate([_references(int(g), kept[ends[g] - self.groups[g][1] : ends[g]]) for g in chosen])
                 windows.append(random.permutation(window, axis=0))
             self._order = (epoch, np.concatenate(windows))
         return self._order[1]
+
+    def _left_out(self, epoch: int) -> np.ndarray:
+        """Numbers of the real rows that augmented ones of their kind stand for in an epoch."""
+        if self._kinds is None:
+            return np.empty(0, np.int64)
+        random = rng.generator("left out", self.seed, epoch)
+        found = [
+            random.permutation(np.flatnonzero(self._kinds == kind))[: np.count_nonzero(self._kinds == 2 + kind)]
+            for kind in (0, 1)
+        ]
+        return np.concatenate(found)
 
     def _group(self, index: int) -> Batch:
         if index in self._cache:
@@ -406,5 +451,6 @@ class BatchReader:
         return sample
 
 
-def _references(group: int, rows: int) -> np.ndarray:
-    return np.stack([np.full(rows, group), np.arange(rows)], axis=1)
+def _references(group: int, kept: np.ndarray) -> np.ndarray:
+    places = np.flatnonzero(kept)
+    return np.stack([np.full(len(places), group), places], axis=1)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import GE, SIEMENS, contrast_spec, lesion_sample, tiny_spec
+from builders import GE, SIEMENS, contrast_spec, lesion_sample, tiny_bank, tiny_spec
 
 from augengine.diffusion.checkpoint import Model, untrained_model
 from augengine.diffusion.spec import Kind
@@ -43,7 +43,10 @@ MORE = {
     ],
 }  # fmt: skip
 # What costs time and decides no property, by edit.
-LESS = {"synthetic_labels": {"candidates": 3, "places": 3, "prior": {"solver": "ddim", "steps": 2}}}
+LESS = {
+    "synthetic_labels": {"candidates": 3, "places": 3, "prior": {"solver": "ddim", "steps": 2}},
+    "lesion_insertion": {"recipients": "any", "ball": None},  # a ball goes with one label, and the samples have three
+}
 # All of one vendor, as policies select them; donors of both, so that every target has a candidate.
 SAMPLES = [lesion_sample(n, at_mm=(-20.0, 4.0 * n), acquisition=GE) for n in range(3)]
 DONORS = (Donor("D1", SIEMENS), Donor("D2", GE), Donor("D3", GE.replace(echo_time_ms=2.6)))
@@ -97,6 +100,11 @@ def method(step: Step) -> str | None:
     return found
 
 
+def decided_by_plan(step: Step) -> bool:
+    """True if what the edit makes follows from the plan's parameters alone."""
+    return method(step) in ("inversion", "local_contrast") or getattr(step.params, "texture", None) == "donor"
+
+
 def cases() -> list[Any]:
     found = []
     for path in SINGLE:
@@ -113,11 +121,13 @@ def case(request: pytest.FixtureRequest) -> Case:
     loaded = load_policy(path)
     roles: dict[str, Kind] = dict(zip(loaded.roles, kinds, strict=True))
     changes_contrast = any(method(step) == "local_contrast" for step in loaded.steps)
-    specs = {
-        role: contrast_spec(CHANNELS) if changes_contrast else tiny_spec(kind, channels=CHANNELS)
-        for role, kind in roles.items()
-    }
-    models = {role: untrained_model(spec, seed=1) for role, spec in specs.items()}
+    models: dict[str, Model] = {}
+    for role, kind in roles.items():
+        if kind == "lesion_bank":  # it holds lesions and no weights, so that there is none without them
+            models[role] = tiny_bank(SAMPLES)
+            continue
+        spec = contrast_spec(CHANNELS) if changes_contrast else tiny_spec(kind, channels=CHANNELS)
+        models[role] = untrained_model(spec, seed=1)
     steps = []
     for step in loaded.steps:
         changes = {**LESS.get(step.edit.name, {}), **more}
@@ -189,12 +199,14 @@ def test_another_seed_gives_another_row_unless_deterministic(case: Case) -> None
     steps = [{**values, "seed": 2} for values in plan.params.get("steps", [])]
     other = replace(plan, seed=2, params={"steps": steps} if steps else plan.params)
     a, b = (case.apply([SAMPLES[0]], [p])[0].image for p in (plan, other))
-    assert np.array_equal(a, b) == all(method(step) in ("inversion", "local_contrast") for step in case.steps)
+    assert np.array_equal(a, b) == all(decided_by_plan(step) for step in case.steps)
 
 
 def test_an_untrained_model_fails_a_gate(case: Case) -> None:
     if {step.edit.name for step in case.steps} == {"reconstruction"}:
         pytest.skip("its rows are measured, not trained on: none may be chosen before")
+    if {step.edit.name for step in case.steps} == {"lesion_insertion"}:
+        pytest.skip("a bank holds lesions and no weights: there is no untrained one")
     if any(method(step) == "local_contrast" for step in case.steps):
         pytest.skip(
             "even an untrained network leaves anatomy where it is, and no shipped gate knows the right contrast"

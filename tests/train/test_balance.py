@@ -1,0 +1,89 @@
+"""Augmented rows that take the place of real ones of their kind: the share of lesions is that of the real rows."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_cases import samples_of, write_rows
+
+from augengine.errors import DataError
+from augengine.records import Provenance, Sample
+from augengine.train.config import DataRecipe
+from augengine.train.data import BatchReader, Rows, survey
+
+ILL, HEALTHY, MADE = 10, 20, 30
+
+
+def row(number: int, *, ill: bool, augmented: bool = False) -> Sample:
+    """A flat slice whose normalised value is its number."""
+    sample = samples_of()[0]
+    made = Provenance(f"made-{number}", f"S{number}", "policy", "0", "edit", {}) if augmented else None
+    label = np.full((16, 16), sample.labels["core"] if ill else 0, np.uint8)
+    return sample.replace(
+        image=np.full((1, 16, 16), number, np.float32), subject_id=f"S{number}", volume_id=f"S{number}", slice_index=0,
+        split="train", provenance=made, label=label,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    real = [row(n, ill=n < ILL) for n in range(ILL + HEALTHY)]
+    made = [row(100 + n, ill=True, augmented=True) for n in range(MADE)]
+    return [write_rows(tmp_path / "real", real), write_rows(tmp_path / "made", made)]
+
+
+def balanced(ratio: float | None) -> Rows:
+    return Rows("train", balance=("core",), augmented_per_real=ratio)
+
+
+def epoch(folders: list[str], rows: Rows, number: int = 0, window: int = 8) -> list[int]:
+    reader = BatchReader(folders, rows, 0, 1, window_groups=window)
+    steps = range(number * reader.rows, (number + 1) * reader.rows)
+    return [round(float(reader.batch(step).images[0, 0, 0, 0])) for step in steps]
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("window", [1, 8])
+def test_the_share_of_lesions_stays_that_of_the_real_rows(folders: list[str], ratio: float, window: int) -> None:
+    for number in range(3):
+        seen = epoch(folders, balanced(ratio), number, window)
+        kinds = Counter("made" if n >= 100 else "ill" if n < ILL else "healthy" for n in seen)
+        made = round(ratio * ILL)
+        assert +kinds == +Counter({"made": made, "ill": ILL - made, "healthy": HEALTHY})
+        assert len(set(seen)) == len(seen)
+
+
+def test_other_real_rows_are_left_out_in_each_epoch_and_the_same_by_any_reader(folders: list[str]) -> None:
+    left_out = [set(range(ILL)) - set(epoch(folders, balanced(0.5), number)) for number in range(4)]
+    assert [len(found) for found in left_out] == [5] * 4
+    assert len(set(map(frozenset, left_out))) > 1
+    assert set.union(*left_out) == set(range(ILL))
+    assert epoch(folders, balanced(0.5), 1) == epoch(folders, balanced(0.5), 1)
+
+
+def test_without_balance_lesions_become_more_common(folders: list[str]) -> None:
+    seen = epoch(folders, Rows("train", augmented_per_real=0.5))
+    assert len(seen) == 45
+    assert sum(n < ILL or n >= 100 for n in seen) == 25  # of 45, against 10 of 30
+
+
+def test_healthy_augmented_rows_stand_for_healthy_ones(folders: list[str], tmp_path: Path) -> None:
+    removed = write_rows(tmp_path / "removed", [row(200 + n, ill=False, augmented=True) for n in range(40)])
+    seen = epoch([*folders, removed], balanced(0.5))
+    assert len(seen) == ILL + HEALTHY
+    assert Counter(n // 100 for n in seen) == {0: 15, 1: 5, 2: 10}
+
+
+def test_a_ratio_is_needed_and_cannot_exceed_one(folders: list[str]) -> None:
+    for ratio in (None, 1.5):
+        with pytest.raises(DataError, match="says which share of them, 0 to 1"):
+            survey(folders, balanced(ratio))
+    assert survey(folders[:1], balanced(None)).rows == ILL + HEALTHY
+
+
+def test_a_recipe_says_it() -> None:
+    data = DataRecipe(lesion=("core",), balance=("core",), augmented_per_real=0.5)
+    assert data.rows("train").balance == ("core",)
+    assert data.rows("val").balance == ()
+    assert "balance" not in DataRecipe().model_dump(mode="json")
