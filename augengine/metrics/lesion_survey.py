@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
@@ -19,7 +19,7 @@ from augengine.errors import DataError
 from augengine.lesion_scene import Scene
 from augengine.metrics.lesion_contrast import ring_around
 from augengine.metrics.partial import Pair
-from augengine.records import Sample
+from augengine.records import IntensityRule, Sample
 
 RECIPIENTS = 4096
 """Rows with lesions, at most, that say what such rows are like."""
@@ -79,8 +79,9 @@ class LesionSurvey:
         lesions: the sample, those with the least ranks, rising; of the training split.
         recipients: (rank, body size, brightness, roughness) of rows with lesions, of the training split.
         too_large: lesions of the training split that fit no box.
-        channels, labels: of the rows; they must be the same in all.
-        spacing_mm: of a row that has a lesion.
+        channels, shape, rule: of the rows; they must be the same in all.
+        spacing_mm: the least of any row.
+        kept: size of the sample.
     """
 
     patients: dict[str, Patient]
@@ -89,12 +90,13 @@ class LesionSurvey:
     too_large: int
     channels: tuple[str, ...]
     shape: tuple[int, ...]
+    rule: IntensityRule
     spacing_mm: tuple[float, ...]
-    kept: int = field(default=0)
+    kept: int
 
     def merge(self, other: LesionSurvey) -> LesionSurvey:
         """Both."""
-        for name in ("channels", "shape"):
+        for name in ("channels", "shape", "rule"):
             if (here := getattr(self, name)) != (there := getattr(other, name)):
                 raise DataError(f"rows must share their {name}; some have {here}", found=str(there),
                                 next_step="ingest with --size, or survey one data set at a time")  # fmt: skip
@@ -104,7 +106,7 @@ class LesionSurvey:
         return LesionSurvey(
             patients, heapq.nsmallest(self.kept, [*self.lesions, *other.lesions]),
             heapq.nsmallest(RECIPIENTS, [*self.recipients, *other.recipients]), self.too_large + other.too_large,
-            self.channels, self.shape, min(self.spacing_mm, other.spacing_mm), self.kept,
+            self.channels, self.shape, self.rule, min(self.spacing_mm, other.spacing_mm), self.kept,
         )  # fmt: skip
 
 
@@ -134,10 +136,9 @@ class SurveyLesions:
         lesion, spacing = np.isin(sample.label, codes), sample.spacing_mm[: sample.image.ndim - 1]
         voxel_ml = float(np.prod(sample.spacing_mm)) / 1000
         silent = Patient(sample.site or "", sample.split or "", 1, 0, 0.0, (0.0,) * len(sample.channels), 0.0)
-        shape = sample.image.shape[1:]
+        common = (sample.channels, sample.image.shape[1:], sample.intensity_rule, spacing, self.kept)
         if not lesion.any():
-            about = {sample.subject_id: silent}
-            return LesionSurvey(about, [], [], 0, sample.channels, shape, spacing, self.kept)
+            return LesionSurvey({sample.subject_id: silent}, [], [], 0, *common)
         scene = Scene.of(sample.image, lesion, spacing)
         ratio = _log_ratio(scene, lesion)
         weight = float(lesion.sum()) if ratio is not None else 0.0
@@ -160,8 +161,7 @@ class SurveyLesions:
                     lesions.append(Found(rng.derive("lesion", sample.sample_id, n), sample.subject_id,
                                          sample.acquisition.manufacturer, crop))  # fmt: skip
         return LesionSurvey(
-            {sample.subject_id: patient}, heapq.nsmallest(self.kept, lesions), recipients, too_large, sample.channels,
-            shape, spacing, self.kept,
+            {sample.subject_id: patient}, heapq.nsmallest(self.kept, lesions), recipients, too_large, *common
         )  # fmt: skip
 
     def _crop(self, sample: Sample, scene: Scene, lesion: np.ndarray, part: np.ndarray) -> Crop | None:

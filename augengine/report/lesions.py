@@ -13,6 +13,7 @@ from matplotlib.figure import Figure as Canvas
 
 from augengine.acquisition_terms import manufacturer
 from augengine.diffusion.checkpoint import save_generator, subject_hash
+from augengine.diffusion.intensity_spec import IntensitySpec
 from augengine.diffusion.lesion_bank import LesionBankSpec, bank_weights
 from augengine.diffusion.spec import ModelSpec
 from augengine.edits.lesion_insertion import LEAST_BODY, LEAST_BRIGHTNESS, MOST_ROUGHNESS
@@ -82,6 +83,7 @@ def write_bank(survey: LesionSurvey, labels: tuple[str, ...], size: int, store: 
     spec = ModelSpec(
         kind="lesion_bank", network=LesionBankSpec(lesions=len(survey.lesions), size=size), channels=survey.channels,
         labels=labels, lesion=labels, image_size=survey.shape, spacing_mm=survey.spacing_mm,
+        intensity=IntensitySpec.model_validate(asdict(survey.rule)),
         subject_hashes=tuple(sorted({subject_hash(found.subject_id) for found in survey.lesions})),
         manufacturers=tuple(sorted({manufacturer(m) for m in makers if m})) if all(makers) else None,
         metrics={LEAST_BODY: float(np.percentile(bodies, _LEAST)),

@@ -178,9 +178,10 @@ class DataRecipe(Strict):
         fold: `[k, n]` leaves out the subjects of fold k (from 0) of n, for out-of-fold predictions.
         augmented_per_real: augmented rows, those with provenance, for every real row (see `train.data.Rows`); none
             takes every row. The validation loss then is of real rows alone.
-        balance: labels whose share of the rows stays as it is in the real ones: every augmented row takes the place of
-            a real one that, like it, shows one of them, or none (see `train.data.Rows`). For augmented rows with new
-            lesions: without it a segmenter learns that lesions are more common than they are.
+        balance: labels whose share of the rows stays as it is in the real ones: `augmented_per_real`, 0 to 1, then is
+            the share of real rows whose place is taken by augmented ones that, like them, show one of the labels, or
+            none (see `train.data.Rows`). For rows with new lesions: without it a segmenter learns that lesions are more
+            common than they are.
         validation_rows: at most so many rows of split `val` make the validation loss.
         window_groups: row groups whose rows are shuffled together.
         cache_mb: MiB of decoded row groups that a worker keeps in memory; where one window needs more, that is used,

@@ -33,6 +33,7 @@ from augengine.selection.folds import fold_of
 from augengine.selection.ratio import rank, rank_limit
 
 Uris = Place | Sequence[Place]
+EVERY_RANK = 2**63
 
 _SURVEY_COLUMNS = [
     "sample_id", "subject_id", "split", "channels", "image_shape", "label_names", "spacing_mm", "acquisition",
@@ -123,8 +124,9 @@ class Rows:
     ids: those of a smaller ratio are among those of a larger. None takes all of them.
 
     `balance` names labels whose share of the rows stays as it is among the real ones. There are two kinds of rows, those
-    that show one of the labels and those that show none. The ratio then counts within each kind that augmented rows
-    have, and every augmented row takes the place of a real one of its kind: in each epoch others are left out.
+    that show one of the labels and those that show none. The ratio then is the share of the real rows of each kind, of
+    those that augmented rows have, whose place is taken by augmented ones of that kind: in each epoch by others, and
+    other real ones are left out.
     """
 
     split: str
@@ -175,10 +177,12 @@ class Rows:
                 else:
                     real[kind] += 1
         where = ", ".join(store.uri for store in stores)
-        limits = [
-            self._limit(ranks[kind], real[kind], where) if ranks[kind] or not self.balance else 0 for kind in (0, 1)
-        ]
-        return replace(self, rank_below=(limits[0], limits[1]))
+        if not self.balance:
+            return replace(self, rank_below=(self._limit(ranks[0], real[0], where),) * 2)
+        for kind in (0, 1):
+            if ranks[kind]:  # all of them may be drawn in some epoch
+                self._limit(ranks[kind], real[kind], where)
+        return replace(self, rank_below=(EVERY_RANK, EVERY_RANK))
 
     def _limit(self, ranks: Sequence[int], real: int, where: str) -> int:
         ratio = self.augmented_per_real
@@ -400,14 +404,14 @@ class BatchReader:
         return self._order[1]
 
     def _left_out(self, epoch: int) -> np.ndarray:
-        """Numbers of the real rows that augmented ones of their kind stand for in an epoch."""
+        """Numbers of the rows that an epoch leaves out: real ones whose place is taken, and augmented ones not drawn."""
         if self._kinds is None:
             return np.empty(0, np.int64)
-        random = rng.generator("left out", self.seed, epoch)
-        found = [
-            random.permutation(np.flatnonzero(self._kinds == kind))[: np.count_nonzero(self._kinds == 2 + kind)]
-            for kind in (0, 1)
-        ]
+        random, found = rng.generator("left out", self.seed, epoch), []
+        for kind in (0, 1):
+            real, made = (random.permutation(np.flatnonzero(self._kinds == n)) for n in (kind, 2 + kind))
+            taken = round((self.wanted.augmented_per_real or 0) * len(real)) if len(made) else 0
+            found += [real[:taken], made[taken:]]
         return np.concatenate(found)
 
     def _group(self, index: int) -> Batch:

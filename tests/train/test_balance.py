@@ -62,6 +62,12 @@ def test_other_real_rows_are_left_out_in_each_epoch_and_the_same_by_any_reader(f
     assert epoch(folders, balanced(0.5), 1) == epoch(folders, balanced(0.5), 1)
 
 
+def test_other_augmented_rows_are_drawn_in_each_epoch(folders: list[str]) -> None:
+    drawn = [{n for n in epoch(folders, balanced(0.5), number) if n >= 100} for number in range(20)]
+    assert {len(found) for found in drawn} == {5}
+    assert len(set.union(*drawn)) > MADE * 3 / 4
+
+
 def test_without_balance_lesions_become_more_common(folders: list[str]) -> None:
     seen = epoch(folders, Rows("train", augmented_per_real=0.5))
     assert len(seen) == 45

@@ -1,0 +1,222 @@
+"""New lesions for another hospital: does laying lesions into scans beat nnU-Net's transforms on the next site?
+
+    python benchmarks/lesion_sites.py SHARDS --runs FOLDER [--draws 20] [--patients 10] [--train HT --test DU]
+
+SHARDS are labelled FLAIR slices of several sites with one label `lesion`, for example (the masks are CC BY-NC-SA; only
+figures leave the machine):
+
+    augengine ingest LGG_NIFTI --out SHARDS --channels 'flair=*_flair.nii.gz' --mask '*_seg.nii.gz' --labels lesion=1 \
+        --size 96 --subject '(TCGA_[A-Z]+_[A-Z0-9]+)/' --site-pattern '/?(DU|HT)/' --foreground nonzero
+
+A draw takes so many patients of the training site afresh. All that is made follows from them alone: the bank of their
+lesions, the augmented rows, the nets. Every arm trains the same nets (steps, seeds, transforms) on real rows, half of
+those with lesions replaced in each epoch where it has augmented ones. The probabilities of `--nets` nets are averaged.
+Tested: all patients of the other site, and the training site's others (home). The same command goes on where it stopped;
+with `--part K/N` it makes every N-th draw alone, and without it the record is written of all draws that there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _record import record
+from scipy import stats
+
+from augengine import rng
+from augengine.bundled import policy_file
+from augengine.diffusion.checkpoint import load_model
+from augengine.diffusion.segmentation import probabilities
+from augengine.intensity import normalise
+from augengine.io.dataset import dataset_files, write_dataset
+from augengine.io.shards import from_row, read_group, to_table
+from augengine.io.store import Store
+from augengine.load import load_mixture
+from augengine.metrics.lesion_survey import Patient, SurveyLesions
+from augengine.metrics.partial import Pair
+from augengine.pipeline.augment import augment
+from augengine.pipeline.measure import measure
+from augengine.pipeline.units import INLINE
+from augengine.records import Sample
+from augengine.report.lesions import write_bank
+from augengine.train.config import Recipe
+from augengine.train.run import train
+
+LESION = ("lesion",)
+# Replicates make the pool large: an epoch draws a small part of it, so that a net meets few rows twice.
+POLICIES = {"donor": "brats_lesion_insertion", "drawn": "lesion_insertion_drawn"}
+SETTINGS = ("select.split=train", "params.host.edge_mm=16", "output.per_input=4")  # the skull is in the images
+BALANCE = 0.5
+RECIPE: dict[str, Any] = {
+    "version": 1, "name": "lesion-sites", "kind": "segmenter",
+    "network": {"body": "residual_unet", "channels": [16, 32, 64, 128], "res_units": 1},
+    "classical": {},
+    "data": {"regions": {"lesion": ["lesion"]}, "validation_rows": 0, "window_groups": 64},
+    "intensity": {"foreground": "nonzero"},
+    "optimiser": {"batch_size": 12, "learning_rate": 4.0e-3, "weight_decay": 1.0e-3, "warmup_steps": 30,
+                  "ema_decay": 0.99},
+    "validate_every": 100_000, "checkpoint_minutes": 60,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Make the missing draws, or record those that there are."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shards")
+    parser.add_argument("--runs", required=True, help="folder that draws are kept in")
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--patients", type=int, default=10)
+    parser.add_argument("--train", default="HT")
+    parser.add_argument("--test", default="DU")
+    parser.add_argument("--nets", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--arms", default="classical,donor,drawn")
+    parser.add_argument("--part", help="K/N: make every N-th draw from K on, and record nothing")
+    parser.add_argument("--name", default="lesion_sites", help="of the results")
+    given = parser.parse_args()
+    part, parts = map(int, (given.part or "0/1").split("/"))
+    runs = Path(given.runs).resolve() / f"{given.train}-{given.test}-{given.patients}-{given.steps}-{given.nets}"
+    rows = read_rows(given.shards)
+    for draw in range(part, given.draws, parts):
+        for arm in given.arms.split(","):
+            if not (runs / f"{draw:03d}" / f"{arm}.json").exists():
+                make(rows, runs / f"{draw:03d}", draw, arm, given)
+    if given.part is None:
+        print(record(given.name, summary(runs, rows, given)))
+
+
+def read_rows(uri: str) -> dict[str, list[Sample]]:
+    """All rows by subject, in the order of their slices."""
+    store, found = Store.at(uri), dict[str, list[Sample]]()
+    for name in dataset_files(store):
+        file = store.parquet(name)
+        for group in range(file.num_row_groups):
+            for row in read_group(file, group).to_pylist():
+                found.setdefault(row["subject_id"], []).append(from_row(row))
+    return {subject: sorted(samples, key=lambda s: s.slice_index or 0) for subject, samples in sorted(found.items())}
+
+
+def drawn_patients(rows: dict[str, list[Sample]], site: str, draw: int, count: int) -> list[str]:
+    """The training patients of a draw; those of fewer patients are among those of more."""
+    there = [subject for subject, samples in rows.items() if samples[0].site == site]
+    return sorted(sorted(there, key=lambda subject: rng.derive("draw", draw, subject))[:count])
+
+
+def make(rows: dict[str, list[Sample]], folder: Path, draw: int, arm: str, given: argparse.Namespace) -> None:
+    """Rows, nets and scores of one arm of one draw."""
+    chosen = drawn_patients(rows, given.train, draw, given.patients)
+    data = str(folder / "real")
+    if not (folder / "real/manifest.json").exists():
+        write_dataset(data, [to_table([s.replace(split="train") for s in rows[subject]]) for subject in chosen])
+    folders, own = [data], {}
+    if arm != "classical":
+        if not (folder / "bank/model.json").exists():
+            asked = {"labels": LESION, "kept": 512, "size": 64, "least_ml": 0.05}
+            write_bank(measure(data, SurveyLesions, asked, actors=INLINE), LESION, 64, Store(str(folder)))
+        loaded = load_mixture(policy_file(POLICIES[arm]), SETTINGS)
+        made = augment(loaded, data, str(folder / arm), {"bank": str(folder / "bank")}, actors=INLINE)
+        print(f"draw {draw} {arm}: {dict(made.counts)}", flush=True)
+        folders.append(str(folder / arm))
+        own = {"balance": list(LESION), "augmented_per_real": BALANCE}
+    nets = []
+    for net in range(given.nets):
+        recipe = Recipe.model_validate(
+            RECIPE | {"steps": given.steps, "seed": rng.derive(draw, net) % 2**31, "data": RECIPE["data"] | own}
+        )
+        uri = train(recipe, folders, str(folder / f"{arm}-{net}"), num_workers=0, threads_per_worker=1,
+                    progress=lambda line: None)  # fmt: skip
+        nets.append(load_model(uri))
+    scored = {
+        subject: score(nets, samples)
+        for subject, samples in rows.items()
+        if samples[0].site in (given.train, given.test) and subject not in chosen
+    }
+    (folder / f"{arm}.json").write_text(json.dumps({"train": chosen, "scores": scored}, indent=1))
+    abroad = [v["dice"] for s, v in scored.items() if rows[s][0].site == given.test]
+    print(f"draw {draw} {arm}: Dice {np.mean(abroad):.3f} abroad", flush=True)
+
+
+def score(nets: list[Any], samples: list[Sample]) -> dict[str, float]:
+    """Dice of a patient's volume, and the share of its healthy slices that show a lesion."""
+    x = torch.from_numpy(np.stack([normalise(s) for s in samples]))
+    with torch.no_grad():
+        found = torch.stack([probabilities(net.spec, net.network(x).float()) for net in nets]).mean(0)[:, 0] > 0.5
+    truth = torch.from_numpy(np.stack([s.label == s.labels["lesion"] for s in samples]))
+    healthy = ~truth.flatten(1).any(1)
+    both = float((found & truth).sum())
+    dice = 2 * both / max(1.0, float(found.sum() + truth.sum()))
+    false = float(found[healthy].flatten(1).any(1).float().mean()) if healthy.any() else float("nan")
+    return {"dice": round(dice, 5), "false_positive": round(false, 5)}
+
+
+def summary(runs: Path, rows: dict[str, list[Sample]], given: argparse.Namespace) -> dict[str, Any]:
+    """Means, paired differences to `classical` with intervals over draws and patients, and thirds of contrast."""
+    arms = given.arms.split(",")
+    found = {
+        folder.name: {arm: json.loads((folder / f"{arm}.json").read_text())["scores"] for arm in arms}
+        for folder in sorted(runs.iterdir())
+        if all((folder / f"{arm}.json").exists() for arm in arms)
+    }
+    if len(found) < 2:
+        raise SystemExit(f"a summary needs two draws with all arms; found {len(found)} in {runs}")
+    ratios = {subject: patient.ratios()[0] for subject, patient in surveyed(rows).items()}
+    abroad = [s for s, samples in rows.items() if samples[0].site == given.test and not np.isnan(ratios[s])]
+    edges = np.quantile([ratios[s] for s in abroad], (1 / 3, 2 / 3))
+    thirds = {name: [s for s in abroad if np.searchsorted(edges, ratios[s]) == n]
+              for n, name in enumerate(("faint", "middle", "bright"))}  # fmt: skip
+    cells = {"abroad": abroad, "home": [s for s, v in rows.items() if v[0].site == given.train], **thirds}
+    table: dict[str, Any] = {}
+    for arm in arms:
+        table[arm] = {
+            cell: {
+                "dice": float(np.mean([mean(scores[arm], own, "dice") for scores in found.values()])),
+                "false_positive": float(np.mean([mean(scores[arm], own, "false_positive") for scores in found.values()])),
+                **({} if arm == "classical" else {"difference": difference(found, arm, own)}),
+            }
+            for cell, own in cells.items()
+        }
+        print(arm, json.dumps(table[arm]["abroad"]), json.dumps(table[arm]["home"]))
+    return {"draws": len(found), **{k: getattr(given, k) for k in ("train", "test", "patients", "steps", "nets")},
+            "contrast_thirds": edges.round(3).tolist(), "arms": table}  # fmt: skip
+
+
+def surveyed(rows: dict[str, list[Sample]]) -> dict[str, Patient]:
+    """Contrast of every patient's lesions."""
+    survey = SurveyLesions(LESION, 1, 64, 0.05)
+    return {s: survey([Pair(v.replace(split="test")) for v in samples]).patients[s] for s, samples in rows.items()}
+
+
+def mean(scores: dict[str, dict[str, float]], subjects: list[str], name: str) -> float:
+    """Over those of the subjects that were tested in a draw."""
+    return float(np.nanmean([scores[s][name] for s in subjects if s in scores]))
+
+
+def difference(found: dict[str, Any], arm: str, own: list[str]) -> dict[str, float]:
+    """Paired difference of Dice to `classical`: mean, 95 % interval over draws (t) and over draws and patients
+    (bootstrap of both), standard deviation between draws, and the draws that a half-width of .02 would need."""
+    paired = [
+        {s: scores[arm][s]["dice"] - scores["classical"][s]["dice"] for s in own if s in scores[arm]}
+        for scores in found.values()
+    ]
+    means = np.array([np.mean(list(of.values())) for of in paired])
+    spread, count = float(means.std(ddof=1)), len(means)
+    half = float(stats.t.ppf(0.975, count - 1)) * spread / count**0.5
+    random, drawn = rng.generator("lesion sites", arm), []
+    for _ in range(2000):
+        picked = [paired[n] for n in random.integers(count, size=count)]
+        weights = dict(zip(*np.unique(random.choice(own, len(own)), return_counts=True), strict=True))
+        sums = [(sum(weights.get(s, 0) * v for s, v in of.items()), sum(weights.get(s, 0) for s in of)) for of in picked]
+        drawn.append(np.mean([total / n for total, n in sums if n]))
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return {
+        "mean": float(means.mean()), "low_draws": float(means.mean()) - half, "high_draws": float(means.mean()) + half,
+        "low": float(low), "high": float(high), "sd_draws": spread, "draws_for_0.02": int(np.ceil((1.96 * spread / 0.02) ** 2)),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
