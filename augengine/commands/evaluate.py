@@ -9,12 +9,22 @@ from typing import Annotated
 
 import typer
 
+from augengine.bundled import PROTOCOLS, names
 from augengine.commands.flags import parse_assignments, parse_numbers
-from augengine.downstream.arms import ARMS, Extra, check_arms, default_arms, find_arms
+from augengine.downstream.arms import (
+    ADDITIONS,
+    CHANGES,
+    KINDS,
+    Extra,
+    check_arms,
+    declared_rows,
+    default_arms,
+    find_arms,
+)
 from augengine.downstream.experiment import Done, Experiment, run
 from augengine.downstream.joined import join
 from augengine.downstream.plots import write_plots
-from augengine.downstream.protocols import PROTOCOLS, Protocol, by_site, protocol
+from augengine.downstream.protocols import Protocol, by_site, protocol
 from augengine.downstream.results import Plan, measure
 from augengine.downstream.segmenters import SEGMENTERS
 from augengine.downstream.segmenters.fitting import need_roles
@@ -57,12 +67,21 @@ DataFlag = Annotated[list[str] | None, typer.Option(help="Ingested real shards, 
 SiteFlag = Annotated[list[str] | None, typer.Option(help="Domains are these sites: --site A --site B.")]
 ParticipantsFlag = Annotated[Path | None, typer.Option(help="Table of participants that names the subjects' sites.")]
 SiteColumnFlag = Annotated[str, typer.Option(help="Its column that does.")]
-AugmentedFlag = Annotated[list[str] | None, typer.Option(help="Folder of augmented rows; may be given again.")]
+AugmentedFlag = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=FOLDER of augmented rows, an arm of that name (bare: counterfactual); may be given again."),
+]
 UntrainedFlag = Annotated[list[str] | None, typer.Option(help="The same, of a generator with random weights.")]
 CheckpointFlag = Annotated[list[str] | None, typer.Option(help="Model of a row's provenance that was moved.")]
 PhantomFlag = Annotated[bool, typer.Option("--phantom", help="Build cohort, generators and augmented rows first.")]
-ProtocolFlag = Annotated[str, typer.Option("--protocol", help=f"One of {', '.join(PROTOCOLS)}.")]
-ArmsFlag = Annotated[str | None, typer.Option(help=f"Of {', '.join(ARMS)}; default: those whose rows there are.")]
+ProtocolFlag = Annotated[str, typer.Option("--protocol", help=f"A YAML file, or one of {', '.join(names(PROTOCOLS))}.")]
+ArmsFlag = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Of real, real_repeated, {', '.join((*CHANGES, *ADDITIONS))}, the names of --augmented, and CHANGE+ROWS "
+        "such as classical+counterfactual; default: the protocol's, or those whose rows there are."
+    ),
+]
 SeedsFlag = Annotated[int | None, typer.Option(min=1, help=f"Trainings per arm; default {FULL_SEEDS}.")]
 StepsFlag = Annotated[
     int | None, typer.Option(min=1, help=f"Optimiser steps; default the recipe's, of phantoms {FULL_STEPS}.")
@@ -71,7 +90,7 @@ RatioFlag = Annotated[
     float | None,
     typer.Option(min=0.01, help=f"Added rows per real row; default {FULL_RATIO:g}, of phantoms {RATIO:g}."),
 ]
-CurveFlag = Annotated[str | None, typer.Option(help="Further ratios of the arm counterfactual: 0.25,0.5,2,4.")]
+CurveFlag = Annotated[str | None, typer.Option(help="Further ratios of arms that add rows of folders: 0.25,0.5,2,4.")]
 SegmenterFlag = Annotated[str, typer.Option(help=f"One of {', '.join(SEGMENTERS)}.")]
 RecipeFlag = Annotated[list[str] | None, typer.Option(help="ROLE=FILE of each recipe that the segmenter takes.")]
 OutFlag = Annotated[str | None, typer.Option(help="Output folder: a path or any fsspec URI.")]
@@ -109,21 +128,22 @@ def evaluate(
     """Does augmentation help on the scanner without labels? Arms, domains and seeds, told by patient."""
     with user_errors():
         started = time.monotonic()
-        asked, uri = protocol(protocol_name), output_uri(out, f"evaluate-{protocol_name}")
-        if site:
-            asked = by_site(asked, site)
+        asked = by_site(protocol(protocol_name), site) if site else protocol(protocol_name)
+        uri = output_uri(out, f"evaluate-{asked.name}")
         spread = Actors(actors, cpus_per_actor, gpus_per_actor)
-        rows: dict[Extra, tuple[str, ...]] = {
-            "augmented": tuple(augmented or ()), "untrained": tuple(augmented_untrained or ())
-        }  # fmt: skip
-        there = (asked.key != "none", asked.key != "none") if phantom else (bool(augmented), bool(augmented_untrained))
-        chosen = find_arms([name.strip() for name in arms.split(",")] if arms else default_arms(*there))
+        rows: dict[Extra, tuple[str, ...]] = declared_rows(augmented or ())
+        if augmented_untrained:
+            rows["untrained"] = (*rows.get("untrained", ()), *augmented_untrained)
+        declared = {name: folders for name, folders in rows.items() if name not in KINDS}
+        there = list(rows) if not phantom else ["augmented", "untrained"] if asked.key != "none" else []
+        wanted = [name.strip() for name in arms.split(",")] if arms else list(asked.arms) or default_arms(there)
+        chosen = find_arms(wanted, declared)
         curve = parse_numbers(ratio_curve, "--ratio-curve") if ratio_curve else ()
         if tables_only:
             connect()
             _report(uri, spread, anew=True)
             return
-        check_arms(chosen, asked, ("augmented", "untrained") if phantom else [e for e, given in rows.items() if given])
+        check_arms(chosen, asked, ("augmented", "untrained") if phantom else list(rows))
         if (not data) == (not phantom):
             raise ConfigError("give either --data or --phantom", next_step="--data is what jobs/ingest.py wrote")
         if phantom and (site or participants):
@@ -150,7 +170,7 @@ def evaluate(
             Experiment(
                 asked, built.data, uri, recipes, built.rows.get("augmented", ()), built.rows.get("untrained", ()),
                 tuple(arm.name for arm in chosen), ratio=ratio, curve=curve, segmenter=segmenter,
-                checkpoints=(*(checkpoint or ()), *built.labellers), **settings,
+                checkpoints=(*(checkpoint or ()), *built.labellers), declared=declared, **settings,
             ),
             stage, actors=spread,
         )  # fmt: skip

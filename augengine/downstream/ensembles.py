@@ -62,7 +62,7 @@ class EnsembleWorker:
         found: dict[int, list[dict[str, Any]]] = {n: [] for n in self.sizes}
         for batch, images in images_of(Chunk.from_dict(spec["chunk"]), self.data, self.protocol, segmenter):
             for n, mean in segmenter.predict_by_size(images, self.sizes).items():
-                found[n] += map_rows(batch, mean, self.protocol)
+                found[n] += map_rows(batch, mean, segmenter.regions, self.protocol)
         return {maps_of(n): pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA) for n, rows in found.items()}
 
 

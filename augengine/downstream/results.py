@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from augengine.downstream.arms import BASELINE
+from augengine.downstream.arms import baselines
 from augengine.downstream.measures import SCORES, SURFACES, MeasureWorker
 from augengine.downstream.predictions import MAPS, PREDICTIONS, TRUTH
 from augengine.downstream.protocols import Cell, Protocol
@@ -103,6 +103,8 @@ def measure(out: str, *, actors: Actors, progress: Progress | None = None, anew:
             for chunk in plan.tested(trial, cell):
                 name = prediction_id(trial["trial_id"], chunk["chunk_id"])
                 found = one_of(predictions, name, store), one_of(truths, chunk["chunk_id"], store)
+                if not units:
+                    check_order(plan, found[0], store)
                 spec = {"predictions": f"{PREDICTIONS}/{found[0].name}", "truth": f"{TRUTH}/{found[1].name}"}
                 identity = (plan.protocol.classes, plan.protocol.metrics, SURFACES, *(part.sha256 for part in found))
                 units[name] = Unit(f"{name}-{digest(*identity, length=8)}", spec)
@@ -119,6 +121,32 @@ def measure(out: str, *, actors: Actors, progress: Progress | None = None, anew:
                 for key, subject, value in scored[prediction_id(trial["trial_id"], chunk["chunk_id"])]:
                     row.setdefault(key, {}).setdefault(trial["seed"], {})[subject] = value
     return scores
+
+
+def unpredicted(plan: Plan, out: str) -> tuple[str, ...]:
+    """Classes that the segmenter does not predict, by what its stored predictions say."""
+    store = Store(out)
+    for part in stored_maps(store.folder(PREDICTIONS)).values():
+        file = store.parquet(f"{PREDICTIONS}/{part.name}")
+        told = file.read(columns=["classes"]).to_pylist() if "classes" in file.schema_arrow.names else []
+        if told:
+            return tuple(name for name in plan.protocol.classes if name not in told[0]["classes"])
+    return ()
+
+
+def check_order(plan: Plan, part: Part, store: Store) -> None:
+    """Refuse predictions from before regions were matched by name, of segmenters whose regions stood in another order.
+
+    Raises:
+        RunError: they would be scored as other classes.
+    """
+    names = store.parquet(f"{PREDICTIONS}/{part.name}").schema_arrow.names
+    if "classes" not in names and plan.segmenter in ("ldm_seg", "pcf"):
+        raise RunError(
+            f"predictions of {plan.segmenter} say which classes they hold", found="older ones, which do not",
+            where=store.path(f"{PREDICTIONS}/{part.name}"),
+            next_step=f"delete the folder {PREDICTIONS} and run the same command again",
+        )  # fmt: skip
 
 
 def stored_maps(store: Store) -> dict[str, Part]:
@@ -175,7 +203,7 @@ def gains(scores: Scores, measured: Measured, plan: Plan, *, over_seeds: bool = 
     """Every arm against `real` and against its own baseline, if it has one, cell by cell: one family of tests."""
     family: dict[str, tuple[Row, Row]] = {}
     for row in scores:
-        for other in dict.fromkeys(("real", BASELINE.get(row.arm, "real"))):
+        for other in baselines(row.arm):
             against = next((r for r in scores if r.cell == row.cell and r.arm == other), None)
             if row.arm != other and against is not None and measured in scores[row]:
                 family[f"{row}{other}"] = (row, against)
@@ -266,7 +294,7 @@ def shared(scores: Scores, measured: Measured, plan: Plan) -> list[Shared]:
         theirs = _real(scores, Cell(train=name, test=name), measured)
         for test in plan.protocol.train_domains:
             own = _real(scores, Cell(train=test, test=test), measured)
-            within = set(plan.protocol.domains[test]) < set(plan.protocol.domains[name])
+            within = set(plan.protocol.values(test)) < set(plan.protocol.values(name))
             if not within or theirs is None or own is None:
                 continue
             pair = ({seed: {p: theirs[seed][p] for p in values} for seed, values in own.items()}, own)

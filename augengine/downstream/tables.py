@@ -24,6 +24,7 @@ from augengine.downstream.results import (
     gaps,
     shared,
     summary,
+    unpredicted,
 )
 from augengine.io.store import Store
 from augengine.metrics.intervals import Interval
@@ -61,8 +62,10 @@ def write_tables(plan: Plan, scores: Scores, out: str) -> dict[str, Any]:
     compared = {measured: gains(main, measured, plan, over_seeds=measured == primary(plan)) for measured in columns}
     told, closed = compared[primary(plan)], gaps(main, primary(plan), plan)
     curve, mixed = _curve(plan, scores), shared(main, primary(plan), plan)
+    absent = unpredicted(plan, out)
     results = {
         "protocol": plan.protocol.name, "segmenter": plan.segmenter, "steps": plan.steps, "ratio": plan.ratio,
+        "not_predicted": list(absent),
         "rows": [
             {**asdict(row), "metric": metric, "class": name, **summary(found)}
             for row, by_measured in scores.items() for (metric, name), found in by_measured.items()
@@ -78,6 +81,7 @@ def write_tables(plan: Plan, scores: Scores, out: str) -> dict[str, Any]:
     text = "\n".join(
         [
             f"# {plan.protocol.name}: {plan.segmenter}, {plan.steps} steps per training", "",
+            *_absent(plan, absent),
             *_segmentation(plan, main, compared), *_gain_table(told, plan), *_gap_table(closed), *_shared_table(mixed),
             *_by_metric(plan, main, compared), *_curve_table(curve),
         ]
@@ -97,6 +101,12 @@ def columns_of(protocol: Protocol) -> list[Measured]:
         columns += [(metric, name) for name in [*background, *classes]]
         columns += [(metric, MEAN)] if metric != "accuracy" else []
     return columns
+
+
+def _absent(plan: Plan, absent: Sequence[str]) -> Iterable[str]:
+    if absent:
+        yield f"The segmenter {plan.segmenter} does not predict {', '.join(absent)}: not scored, and in no mean."
+        yield ""
 
 
 def _segmentation(plan: Plan, scores: Scores, compared: dict[Measured, list[Gain]]) -> Iterable[str]:
