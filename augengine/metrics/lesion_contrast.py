@@ -37,7 +37,7 @@ def ring_around(lesion: np.ndarray, foreground: np.ndarray, width: tuple[int, in
     if not lesion.any():
         return np.zeros_like(lesion)
     near, far = (binary_dilation(lesion, iterations=steps) for steps in width)
-    return far & ~near & foreground
+    return np.asarray(far & ~near & foreground)
 
 
 def lesion_to_ring_ratio(
