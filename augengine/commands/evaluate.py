@@ -21,6 +21,7 @@ from augengine.downstream.arms import (
     default_arms,
     find_arms,
 )
+from augengine.downstream.drawn_subjects import EVERYONE
 from augengine.downstream.experiment import Done, Experiment, run
 from augengine.downstream.joined import join
 from augengine.downstream.plots import write_plots
@@ -28,6 +29,7 @@ from augengine.downstream.protocols import Protocol, by_site, protocol
 from augengine.downstream.results import Plan, measure
 from augengine.downstream.segmenters import SEGMENTERS
 from augengine.downstream.segmenters.fitting import need_roles
+from augengine.downstream.sequential import run_until
 from augengine.downstream.study import Built, Study, build
 from augengine.downstream.tables import TABLES, primary, write_tables
 from augengine.errors import ConfigError
@@ -91,6 +93,17 @@ RatioFlag = Annotated[
     typer.Option(min=0.01, help=f"Added rows per real row; default {FULL_RATIO:g}, of phantoms {RATIO:g}."),
 ]
 CurveFlag = Annotated[str | None, typer.Option(help="Further ratios of arms that add rows of folders: 0.25,0.5,2,4.")]
+SubjectsFlag = Annotated[
+    str | None, typer.Option(help="Numbers of training patients to compare: 5,10,20,all; default all.")
+]
+DrawsFlag = Annotated[
+    int | None, typer.Option(min=1, help="Fresh draws of training patients, instead of --seeds on the same ones.")
+]
+NetsFlag = Annotated[int, typer.Option(min=1, help="Networks per training whose probabilities are averaged.")]
+HalfWidthFlag = Annotated[
+    float | None,
+    typer.Option(min=0.0001, help="Stop when gains are known to plus or minus this; --draws or --seeds at the most."),
+]
 SegmenterFlag = Annotated[str, typer.Option(help=f"One of {', '.join(SEGMENTERS)}.")]
 RecipeFlag = Annotated[list[str] | None, typer.Option(help="ROLE=FILE of each recipe that the segmenter takes.")]
 OutFlag = Annotated[str | None, typer.Option(help="Output folder: a path or any fsspec URI.")]
@@ -116,6 +129,10 @@ def evaluate(
     steps: StepsFlag = None,
     ratio: RatioFlag = None,
     ratio_curve: CurveFlag = None,
+    train_subjects: SubjectsFlag = None,
+    draws: DrawsFlag = None,
+    nets: NetsFlag = 1,
+    until_half_width: HalfWidthFlag = None,
     segmenter: SegmenterFlag = "unet",
     recipe: RecipeFlag = None,
     out: OutFlag = None,
@@ -139,6 +156,7 @@ def evaluate(
         wanted = [name.strip() for name in arms.split(",")] if arms else list(asked.arms) or default_arms(there)
         chosen = find_arms(wanted, declared)
         curve = parse_numbers(ratio_curve, "--ratio-curve") if ratio_curve else ()
+        sizes = parse_subjects(train_subjects, draws)
         if tables_only:
             connect()
             _report(uri, spread, anew=True)
@@ -158,7 +176,7 @@ def evaluate(
                 "training takes all steps, without best_checkpoint"
             )
         connect()
-        settings = {"seeds": seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
+        settings = {"seeds": draws or seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
                     "steps": steps or (QUICK_STEPS if quick else full_steps)}  # fmt: skip
         if phantom:
             study = _study(asked, quick, max(ratio, *curve) if curve else ratio)
@@ -166,17 +184,39 @@ def evaluate(
             built = build(study, asked, f"{uri}/phantom", extras, stage, console.print, actors=spread)
         else:
             built = Built(_gathered(data or [], uri, participants, site_column, spread), rows)
-        done = run(
-            Experiment(
+        experiment = Experiment(
                 asked, built.data, uri, recipes, built.rows.get("augmented", ()), built.rows.get("untrained", ()),
                 tuple(arm.name for arm in chosen), ratio=ratio, curve=curve, segmenter=segmenter,
-                checkpoints=(*(checkpoint or ()), *built.labellers), declared=declared, **settings,
-            ),
-            stage, actors=spread,
+                checkpoints=(*(checkpoint or ()), *built.labellers), declared=declared,
+                train_subjects=sizes, fresh_draws=draws is not None, nets=nets, **settings,
         )  # fmt: skip
+        if until_half_width is None:
+            done = run(experiment, stage, actors=spread)
+        else:
+            done = run_until(experiment, until_half_width, stage, console.print, actors=spread)
         _print_done(done)
         _report(uri, spread, anew=False)
         _add_elapsed(Store(uri), time.monotonic() - started)
+
+
+def parse_subjects(text: str | None, draws: int | None) -> tuple[int, ...]:
+    """Numbers of training patients, `all` as `EVERYONE`.
+
+    >>> parse_subjects("5,10,all", None)
+    (5, 10, 0)
+
+    Raises:
+        ConfigError: what is no number of patients, or draws of all patients, which are always the same.
+    """
+    parts = [part.strip() for part in (text or "all").split(",")]
+    if not all(part == "all" or (part.isdecimal() and int(part) > 0) for part in parts):
+        raise ConfigError("give numbers of patients, or all", found=text, where="--train-subjects",
+                          next_step="for example 5,10,20,all")  # fmt: skip
+    sizes = tuple(EVERYONE if part == "all" else int(part) for part in parts)
+    if draws is not None and set(sizes) == {EVERYONE}:
+        raise ConfigError("a fresh draw takes some of the training patients, not all of them", where="--draws",
+                          next_step="give --train-subjects, for example 10, or --seeds instead")  # fmt: skip
+    return sizes
 
 
 def _gathered(data: list[str], out: str, participants: Path | None, column: str, actors: Actors) -> str:

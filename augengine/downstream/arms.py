@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from augengine.downstream.drawn_subjects import TrainingSet, drawn
 from augengine.downstream.inventory import Inventory, Scanned
 from augengine.downstream.protocols import Protocol, other_domain
 from augengine.downstream.views import View, augmented_views, count_sources, made_view, matched_view, view_of
@@ -59,11 +60,15 @@ def known_arms(declared: Iterable[str] = ()) -> dict[str, Arm]:
     """Every arm by name, those of declared rows included; changes come with every addition, as `CHANGE+ADDITION`."""
     additions = {**ADDITIONS, **{name: name for name in declared}}
     found = [Arm("real"), Arm("real_repeated", "repeated")]
-    found += [Arm(change, **{change: True}) for change in CHANGES]
+    found += [_changed(change, change, "none") for change in CHANGES]
     found += [Arm(name, extra) for name, extra in additions.items()]
     pairs = product(CHANGES, additions.items())
-    found += [Arm(f"{change}+{name}", extra, **{change: True}) for change, (name, extra) in pairs]
+    found += [_changed(f"{change}+{name}", change, extra) for change, (name, extra) in pairs]
     return {arm.name: arm for arm in found}
+
+
+def _changed(name: str, change: str, extra: Extra) -> Arm:
+    return Arm(name, extra, *(change == one for one in CHANGES))
 
 
 ARMS = known_arms()
@@ -129,12 +134,14 @@ def arms_of(train: str, arms: Sequence[Arm], protocol: Protocol) -> list[Arm]:
 
 
 def views_of(
-    train: str, arms: Sequence[Arm], protocol: Protocol, data: Inventory, folders: Mapping[Extra, Sequence[str]],
-    ratio: float,
+    chosen: TrainingSet, arms: Sequence[Arm], protocol: Protocol, data: Inventory,
+    folders: Mapping[Extra, Sequence[str]], ratio: float,
 ) -> dict[Extra, list[View]]:  # fmt: skip
-    """What a domain's arms are trained on: the real rows under `none`, and the additions by kind.
+    """What the arms of a domain, or of a draw of its subjects, are trained on: the real rows under `none`, and the
+    additions by kind.
 
     Args:
+        chosen: whose rows; validation rows are always the whole domain's.
         folders: augmented rows by kind: of the trained and of the untrained generator, and declared ones.
         ratio: the largest number of added rows per real row that is asked for.
 
@@ -142,21 +149,22 @@ def views_of(
         ConfigError: no other domain, or more than one, lends its histograms; lesions to paste, of a protocol without.
         DataError: a domain without augmented rows.
     """
-    rows = data.scanned(protocol.values(train), protocol.splits.train) & data.labelled
+    train, name = chosen.train, chosen.name
+    rows = drawn(data.scanned(protocol.values(train), protocol.splits.train) & data.labelled, chosen)
     held_back = data.scanned(protocol.values(train), protocol.splits.val) & data.labelled
     splits = dict.fromkeys(protocol.splits.train, "train") | dict.fromkeys(protocol.splits.val, "val")
-    found: dict[Extra, list[View]] = {"none": [view_of(f"{train}-real", data, rows | held_back, splits=splits)]}
+    found: dict[Extra, list[View]] = {"none": [view_of(f"{name}-real", data, rows | held_back, splits=splits)]}
     for extra in {arm.extra for arm in arms_of(train, arms, protocol)} - {"none"}:
         if extra == "repeated":
             found[extra] = found["none"] * math.ceil(ratio)
         elif extra == "matched":
             donors = _donors(train, protocol, data)
-            found[extra] = [matched_view(f"{train}-matched", data, rows, donors, math.ceil(ratio))]
+            found[extra] = [matched_view(f"{name}-matched", data, rows, donors, math.ceil(ratio))]
         elif extra in ("pasted", "gmm"):
             lesion = protocol.lesion if extra == "pasted" else ()
-            found[extra] = [made_view(f"{train}-{extra}", data, rows, extra, math.ceil(ratio), lesion)]
+            found[extra] = [made_view(f"{name}-{extra}", data, rows, extra, math.ceil(ratio), lesion)]
         else:
-            found[extra] = augmented_views(f"{train}-{extra}", folders[extra], rows, data)
+            found[extra] = augmented_views(f"{name}-{extra}", folders[extra], rows, data)
             if not found[extra]:
                 raise _no_rows(train, extra, arms, protocol, folders[extra], data)
     return found

@@ -6,6 +6,7 @@ anew only what depends on it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +20,7 @@ from augengine.diffusion.checkpoint import read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.downstream.arms import Arm, Extra, arms_of, check_arms, find_arms, known_arms, views_of
 from augengine.downstream.classes import outermost_first, regions_of_classes
+from augengine.downstream.drawn_subjects import EVERYONE, TrainingSet, available, check_sizes
 from augengine.downstream.inventory import Inventory, take_inventory
 from augengine.downstream.lineage import models_of
 from augengine.downstream.predictions import PREDICTIONS, TRUTH, Chunk, PredictionWorker, TruthWorker, test_chunks
@@ -38,6 +40,8 @@ from augengine.train.config import Recipe
 
 FITTED = "fitted"
 CURVE_ARM = "counterfactual"
+NET_STRIDE = 1000
+"""Between the seeds of the networks of one draw, so that more networks leave the first ones as they are."""
 Stage = Callable[[str], AbstractContextManager[Progress]]
 
 
@@ -51,7 +55,10 @@ class Experiment:
         augmented, untrained: folders of augmented rows of a trained generator, and of one with random weights.
         declared: further folders of augmented rows, by the name of the arm that adds them.
         arms: names; `real` always is one.
-        seeds: trainings of every arm and training domain.
+        seeds: trainings of every arm and training domain, numbered from 0.
+        train_subjects: numbers of training subjects to compare (`EVERYONE`: all); none compares all alone.
+        fresh_draws: every seed draws subjects of its own; otherwise all seeds train on the same.
+        nets: networks of every seed whose probabilities are averaged.
         steps: optimiser steps of every training, at most where its recipe's `best_checkpoint` has a patience.
         ratio: added rows per real row.
         curve: further ratios, of the arms that add rows of folders and change nothing at random.
@@ -73,6 +80,23 @@ class Experiment:
     segmenter: str = "unet"
     checkpoints: tuple[str, ...] = ()
     declared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    train_subjects: tuple[int, ...] = ()
+    fresh_draws: bool = False
+    nets: int = 1
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of training subjects, from the main one on: everyone, or else the largest."""
+        asked = set(self.train_subjects) or {EVERYONE}
+        return tuple(sorted(asked, key=lambda n: math.inf if n == EVERYONE else n, reverse=True))
+
+    def training_sets(self, seed: int) -> list[TrainingSet]:
+        """Whose rows the trainings of a seed see."""
+        return [
+            TrainingSet(train, n, seed if self.fresh_draws and n != EVERYONE else 0)
+            for train in self.protocol.train_domains
+            for n in self.sizes
+        ]
 
     @property
     def folders(self) -> dict[Extra, tuple[str, ...]]:
@@ -109,7 +133,11 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: its place in the tables and the folders of its rows."""
+    """One segmenter of one network or several: its place in the tables and the folders of its rows.
+
+    Attributes:
+        nets: id and seed of each network; `trial_id` is that of the only one.
+    """
 
     train: str
     arm: str
@@ -117,10 +145,13 @@ class Trial:
     seed: int
     shards: tuple[str, ...]
     trial_id: str
+    subjects: int
+    nets: tuple[tuple[str, int], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, without paths."""
-        return {"train": self.train, "arm": self.arm, "ratio": self.ratio, "seed": self.seed, "trial_id": self.trial_id}
+        return {"train": self.train, "arm": self.arm, "ratio": self.ratio, "seed": self.seed,
+                "trial_id": self.trial_id, "subjects": self.subjects}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -146,6 +177,7 @@ def run(experiment: Experiment, stage: Stage, *, actors: Actors = Actors()) -> D
     data = take_inventory(experiment.data, protocol)
     chunks = test_chunks(data, protocol)
     check_data(data, chunks, protocol)
+    check_sizes(experiment.sizes, data, protocol)
     check_validation(experiment, data)
     models = models_of(_added(experiment), experiment.checkpoints)
     guard_folders(experiment, data, chunks, models)
@@ -156,8 +188,8 @@ def run(experiment: Experiment, stage: Stage, *, actors: Actors = Actors()) -> D
             list(needed.values()), f"{out.uri}/training", protocol, actors=_light(actors), progress=progress
         )
     folders = {
-        train: {extra: [uris[view.name] for view in found] for extra, found in kinds.items()}
-        for train, kinds in views.items()
+        chosen: {extra: [uris[view.name] for view in found] for extra, found in kinds.items()}
+        for chosen, kinds in views.items()
     }
     lineage = guard(experiment, folders, chunks, models)
     trials = plan(experiment, arms, folders)
@@ -235,11 +267,14 @@ def _labelled(data: Inventory) -> str:
     return "labelled subjects, " + (", ".join(told) or "none at all")
 
 
-def _views(experiment: Experiment, arms: Sequence[Arm], data: Inventory) -> dict[str, dict[Extra, list[View]]]:
+Views = dict[TrainingSet, dict[Extra, list[View]]]
+
+
+def _views(experiment: Experiment, arms: Sequence[Arm], data: Inventory) -> Views:
     ratio = max(experiment.ratio, *experiment.curve) if experiment.curve else experiment.ratio
     return {
-        train: views_of(train, arms, experiment.protocol, data, experiment.folders, ratio)
-        for train in experiment.protocol.train_domains
+        chosen: views_of(chosen, arms, experiment.protocol, data, experiment.folders, ratio)
+        for chosen in dict.fromkeys(one for seed in range(experiment.seeds) for one in experiment.training_sets(seed))
     }
 
 
@@ -248,8 +283,8 @@ def _added(experiment: Experiment) -> list[str]:
     return list(dict.fromkeys(folder for folders in experiment.folders.values() for folder in folders))
 
 
-Folders = Mapping[str, Mapping[Extra, Sequence[str]]]
-"""Training domain → kind of rows → folders of shards."""
+Folders = Mapping[TrainingSet, Mapping[Extra, Sequence[str]]]
+"""Whose rows → kind of rows → folders of shards."""
 
 
 def guard_folders(
@@ -275,10 +310,11 @@ def guard(
     others = {f"labels of the rows, {role}": sha for role, sha in labellers(Store(experiment.data)).items()}
     others |= {name: spec.sha256 for name, spec in parts.items()}
     found = {}
-    for train, kinds in folders.items():
+    for train in protocol.train_domains:
         tests = {pair for cell in protocol.cells if cell.train == train for pair in protocol.tests(cell)}
         subjects = {s for chunk in chunks if (chunk.value, chunk.split) in tests for s in chunk.subjects}
-        uris = dict.fromkeys(uri for shards in kinds.values() for uri in shards)
+        own = [kinds for chosen, kinds in folders.items() if chosen.train == train]
+        uris = dict.fromkeys(uri for kinds in own for shards in kinds.values() for uri in shards)
         rows = chain.from_iterable(_metadata(uri) for uri in uris)
         # Validation rows decide no weight; where the protocol validates on the test subjects, they are those.
         counted = (row for row in rows if row["split"] == "train" or not protocol.validates_on_test)
@@ -309,22 +345,37 @@ def _metadata(uri: str) -> Iterable[dict[str, Any]]:
 
 def plan(experiment: Experiment, arms: Sequence[Arm], folders: Folders) -> list[Trial]:
     """Every training: seeds outermost, so that an interrupted run has compared all arms on the first ones."""
+    return [
+        _trial(experiment, chosen, arm, ratio, seed, folders[chosen])
+        for seed in range(experiment.seeds)
+        for chosen in experiment.training_sets(seed)
+        for arm in arms_of(chosen.train, arms, experiment.protocol)
+        for ratio in dict.fromkeys((experiment.ratio, *(_curve(experiment, chosen) if varied(arm) else ())))
+    ]
+
+
+def _curve(experiment: Experiment, chosen: TrainingSet) -> tuple[float, ...]:
+    """Ratios are compared on the main number of subjects alone."""
+    return experiment.curve if chosen.subjects == experiment.sizes[0] else ()
+
+
+def _trial(
+    experiment: Experiment, chosen: TrainingSet, arm: Arm, ratio: float, seed: int, kinds: Mapping[Extra, Sequence[str]]
+) -> Trial:
+    extra = kinds[arm.extra] if arm.extra != "none" else ()
+    shards = (*kinds["none"], *extra)
     recipes = {role: recipe.digest for role, recipe in experiment.adapted_recipes.items()}
-    trials = []
-    for seed in range(experiment.seeds):
-        for train, kinds in folders.items():
-            for arm in arms_of(train, arms, experiment.protocol):
-                curve = experiment.curve if varied(arm) else ()
-                for ratio in dict.fromkeys((experiment.ratio, *curve)):
-                    extra = kinds[arm.extra] if arm.extra != "none" else ()
-                    shards = (*kinds["none"], *extra)
-                    identity = digest(
-                        [uri.rsplit("/", 1)[-1] for uri in shards], experiment.segmenter, recipes, arm.classical,
-                        arm.random_contrast, ratio if extra else 0, seed, experiment.steps,
-                        *(["batchgeneratorsv2"] if arm.batchgeneratorsv2 else []), length=16,
-                    )  # fmt: skip
-                    trials.append(Trial(train, arm.name, ratio, seed, shards, identity))
-    return trials
+    more = ["batchgeneratorsv2"] if arm.batchgeneratorsv2 else []
+
+    def identity(of_net: int) -> str:
+        return digest(
+            [uri.rsplit("/", 1)[-1] for uri in shards], experiment.segmenter, recipes, arm.classical,
+            arm.random_contrast, ratio if extra else 0, of_net, experiment.steps, *more, length=16,
+        )  # fmt: skip
+
+    nets = tuple((identity(of_net), of_net) for of_net in (seed + NET_STRIDE * k for k in range(experiment.nets)))
+    trial_id = nets[0][0] if len(nets) == 1 else digest([net for net, _ in nets], length=16)
+    return Trial(chosen.train, arm.name, ratio, seed, shards, trial_id, chosen.subjects, nets)
 
 
 def varied(arm: Arm) -> bool:
@@ -356,6 +407,10 @@ def write_plan(experiment: Experiment, trials: Sequence[Trial], chunks: Sequence
         {
             "protocol": experiment.protocol.model_dump(mode="json"), "segmenter": experiment.segmenter,
             "steps": experiment.steps, "ratio": experiment.ratio, "data": data.digest,
+            "sizes": list(experiment.sizes), "fresh_draws": experiment.fresh_draws, "nets": experiment.nets,
+            "patients": {
+                train: available(data, experiment.protocol, train) for train in experiment.protocol.train_domains
+            },
             "trials": [trial.to_dict() for trial in trials],
             "chunks": [
                 {
@@ -393,15 +448,16 @@ def _fit(experiment: Experiment, trials: Sequence[Trial], actors: Actors, progre
     args = {"segmenter": experiment.segmenter, "recipes": recipes, "steps": experiment.steps, "out": store.uri}
     arms = experiment.known_arms
     units = {
-        trial.trial_id: Unit(
-            trial.trial_id,
+        net: Unit(
+            net,
             {
-                "trial_id": trial.trial_id, "shards": list(trial.shards), "seed": trial.seed,
+                "trial_id": net, "shards": list(trial.shards), "seed": seed,
                 "classical": arms[trial.arm].classical, "random_contrast": arms[trial.arm].random_contrast,
                 "batchgeneratorsv2": arms[trial.arm].batchgeneratorsv2, "augmented_per_real": _per_real(trial, arms),
             },
         )
         for trial in trials
+        for net, seed in trial.nets
     }  # fmt: skip
     return run_units(
         list(units.values()), FitWorker, args, store, {"stage": "segmenters"}, actors=actors, progress=progress
@@ -417,7 +473,8 @@ def _predict(
     for trial in trials:
         for chunk in chunks_of(trial.train, chunks, protocol):
             unit_id = prediction_id(trial.trial_id, chunk.digest(data, protocol))
-            spec = {"segmenter": f"{out.uri}/segmenters/{trial.trial_id}", "chunk": chunk.to_dict()}
+            nets = [f"{out.uri}/segmenters/{net}" for net, _ in trial.nets]
+            spec = {"segmenters": nets, "chunk": chunk.to_dict()}
             units[unit_id] = Unit(unit_id, spec)
     args = {"data": data.uri, "protocol": protocol, "device": "cuda" if actors.num_gpus else "cpu"}
     run_units(

@@ -113,16 +113,17 @@ class PredictionWorker:
     def __init__(self, data: str, protocol: Protocol, device: str) -> None:
         torch.set_num_threads(1)
         self.data, self.protocol, self.device = data, protocol, device
-        self.loaded: tuple[str, Any] = ("", None)
+        self.loaded: tuple[list[str], list[Segmenter]] = ([], [])
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
-        """Rows of `PREDICTION_SCHEMA`."""
-        if self.loaded[0] != spec["segmenter"]:  # units of one segmenter come one after the other
-            self.loaded = (spec["segmenter"], load_segmenter(spec["segmenter"], self.device))
-        segmenter = self.loaded[1]
+        """Rows of `PREDICTION_SCHEMA`, of the mean of the probabilities of all segmenters that the spec names."""
+        if self.loaded[0] != spec["segmenters"]:  # units of one training come one after the other
+            self.loaded = (spec["segmenters"], [load_segmenter(uri, self.device) for uri in spec["segmenters"]])
+        segmenters = self.loaded[1]
         found = []
-        for batch, images in images_of(Chunk.from_dict(spec["chunk"]), self.data, self.protocol, segmenter):
-            found += map_rows(batch, segmenter.predict(images), segmenter.regions, self.protocol)
+        for batch, images in images_of(Chunk.from_dict(spec["chunk"]), self.data, self.protocol, segmenters[0]):
+            mean = np.mean([segmenter.predict(images) for segmenter in segmenters], axis=0)
+            found += map_rows(batch, mean, segmenters[0].regions, self.protocol)
         return {MAPS: pa.Table.from_pylist(found, schema=PREDICTION_SCHEMA)}
 
 

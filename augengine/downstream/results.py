@@ -6,7 +6,7 @@ Nothing else is read: neither data nor models. The patient is the unit of every 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from augengine.errors import RunError
 from augengine.io.commits import Record, read_records
 from augengine.io.parts import Part
 from augengine.io.store import Store
+from augengine.metrics.draws import draws_needed
 from augengine.metrics.intervals import Interval, percentile_interval
 from augengine.metrics.statistics import BySeed, compare, hierarchical_interval, seed_means
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
@@ -34,11 +35,12 @@ Measured = tuple[str, str]
 
 @dataclass(frozen=True, order=True)
 class Row:
-    """A row of a table: who was trained on what, and tested on what."""
+    """A row of a table: who was trained on what, and tested on what; `subjects` trained, 0 for all there are."""
 
     cell: str
     arm: str
     ratio: float
+    subjects: int = 0
 
 
 Scores = dict[Row, dict[Measured, dict[int, dict[str, float]]]]
@@ -51,8 +53,12 @@ class Plan:
 
     Attributes:
         ratio: added rows per real row in all arms but those of the curve.
-        trials: train, arm, ratio, seed and trial_id of each training.
+        trials: train, arm, ratio, seed, subjects and trial_id of each training.
         chunks: chunk_id, value, split and subjects of each group of test subjects.
+        sizes: numbers of training subjects, the main one first; 0 is all.
+        fresh_draws: every seed trained on subjects of its own draw.
+        nets: networks averaged per training.
+        patients: how many labelled training subjects each domain has.
     """
 
     protocol: Protocol
@@ -61,6 +67,19 @@ class Plan:
     ratio: float
     trials: tuple[Mapping[str, Any], ...]
     chunks: tuple[Mapping[str, Any], ...]
+    sizes: tuple[int, ...] = (0,)
+    fresh_draws: bool = False
+    nets: int = 1
+    patients: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def draws(self) -> str:
+        """What trainings of one arm differ in besides their start."""
+        return "draws" if self.fresh_draws else "seeds"
+
+    def main(self, row: Row) -> bool:
+        """True for rows of the main tables: of the main ratio and number of training subjects."""
+        return row.ratio == self.ratio and row.subjects == self.sizes[0]
 
     @classmethod
     def read(cls, out: str) -> Plan:
@@ -73,7 +92,8 @@ class Plan:
         values = store.read_json(PLAN)
         protocol = Protocol.model_validate(values["protocol"])
         return cls(protocol, values["segmenter"], values["steps"], values["ratio"], tuple(values["trials"]),
-                   tuple(values["chunks"]))  # fmt: skip
+                   tuple(values["chunks"]), tuple(values.get("sizes", (0,))), values.get("fresh_draws", False),
+                   values.get("nets", 1), values.get("patients", {}))  # fmt: skip
 
     def tested(self, trial: Mapping[str, Any], cell: Cell) -> list[Mapping[str, Any]]:
         """The chunks of a cell, if the training is one of it."""
@@ -117,7 +137,7 @@ def measure(out: str, *, actors: Actors, progress: Progress | None = None, anew:
     for trial in plan.trials:
         for cell in plan.protocol.cells:
             for chunk in plan.tested(trial, cell):
-                row = scores.setdefault(Row(str(cell), trial["arm"], trial["ratio"]), {})
+                row = scores.setdefault(Row(str(cell), trial["arm"], trial["ratio"], trial.get("subjects", 0)), {})
                 for key, subject, value in scored[prediction_id(trial["trial_id"], chunk["chunk_id"])]:
                     row.setdefault(key, {}).setdefault(trial["seed"], {})[subject] = value
     return scores
@@ -183,6 +203,9 @@ class Gain:
         difference: mean over patients, interval over patients.
         with_seeds: the same with trainings drawn anew, too; of the main metric alone.
         p, p_holm: Wilcoxon's signed rank test over patients; corrected for all comparisons of this metric.
+        subjects: training subjects; 0 is all.
+        draws, draws_needed: trainings of either arm, and how many an interval of ± .02 over these would need; None of a
+            single one, or where `with_seeds` is.
     """
 
     cell: str
@@ -193,6 +216,9 @@ class Gain:
     with_seeds: Interval | None
     p: float
     p_holm: float
+    subjects: int = 0
+    draws: int = 1
+    draws_needed: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -204,7 +230,7 @@ def gains(scores: Scores, measured: Measured, plan: Plan, *, over_seeds: bool = 
     family: dict[str, tuple[Row, Row]] = {}
     for row in scores:
         for other in baselines(row.arm):
-            against = next((r for r in scores if r.cell == row.cell and r.arm == other), None)
+            against = next((r for r in scores if (r.cell, r.arm, r.subjects) == (row.cell, other, row.subjects)), None)
             if row.arm != other and against is not None and measured in scores[row]:
                 family[f"{row}{other}"] = (row, against)
     pairs = {name: (scores[a][measured], scores[b][measured]) for name, (a, b) in family.items()}
@@ -213,7 +239,8 @@ def gains(scores: Scores, measured: Measured, plan: Plan, *, over_seeds: bool = 
         Gain(
             row.cell, row.arm, against.arm, row.ratio, found[name].difference,
             hierarchical_interval(*pairs[name], rng=_rng(plan, measured), resample_seeds=True) if over_seeds else None,
-            found[name].p, found[name].p_holm,
+            found[name].p, found[name].p_holm, row.subjects, len(pairs[name][0]),
+            draws_needed(*pairs[name]) if over_seeds else None,
         )
         for name, (row, against) in family.items()
     ]  # fmt: skip
@@ -281,6 +308,7 @@ class Shared:
     test: str
     difference: Interval
     with_seeds: Interval
+    draws_needed: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -301,7 +329,7 @@ def shared(scores: Scores, measured: Measured, plan: Plan) -> list[Shared]:
             whole, with_seeds = (
                 hierarchical_interval(*pair, rng=_rng(plan, measured), resample_seeds=seeds) for seeds in (False, True)
             )
-            found.append(Shared(name, test, whole, with_seeds))
+            found.append(Shared(name, test, whole, with_seeds, draws_needed(*pair)))
     return found
 
 
