@@ -104,6 +104,9 @@ HalfWidthFlag = Annotated[
     float | None,
     typer.Option(min=0.0001, help="Stop when gains are known to plus or minus this; --draws or --seeds at the most."),
 ]
+LargestFlag = Annotated[
+    bool, typer.Option("--largest-component", help="Of every predicted class, only the largest part counts.")
+]
 SegmenterFlag = Annotated[str, typer.Option(help=f"One of {', '.join(SEGMENTERS)}.")]
 RecipeFlag = Annotated[list[str] | None, typer.Option(help="ROLE=FILE of each recipe that the segmenter takes.")]
 OutFlag = Annotated[str | None, typer.Option(help="Output folder: a path or any fsspec URI.")]
@@ -133,6 +136,7 @@ def evaluate(
     draws: DrawsFlag = None,
     nets: NetsFlag = 1,
     until_half_width: HalfWidthFlag = None,
+    largest_component: LargestFlag = False,
     segmenter: SegmenterFlag = "unet",
     recipe: RecipeFlag = None,
     out: OutFlag = None,
@@ -146,6 +150,8 @@ def evaluate(
     with user_errors():
         started = time.monotonic()
         asked = by_site(protocol(protocol_name), site) if site else protocol(protocol_name)
+        if largest_component:
+            asked = asked.model_copy(update={"largest_component": True})
         uri = output_uri(out, f"evaluate-{asked.name}")
         spread = Actors(actors, cpus_per_actor, gpus_per_actor)
         rows: dict[Extra, tuple[str, ...]] = declared_rows(augmented or ())
@@ -157,6 +163,9 @@ def evaluate(
         chosen = find_arms(wanted, declared)
         curve = parse_numbers(ratio_curve, "--ratio-curve") if ratio_curve else ()
         sizes = parse_subjects(train_subjects, draws)
+        if tables_only and largest_component:
+            raise ConfigError("--tables-only keeps the rules of the experiment", found="--largest-component",
+                              next_step="leave --tables-only out: trainings are found again")  # fmt: skip
         if tables_only:
             connect()
             _report(uri, spread, anew=True)

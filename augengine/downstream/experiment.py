@@ -20,6 +20,7 @@ from augengine.diffusion.checkpoint import read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.downstream.arms import Arm, Extra, arms_of, check_arms, find_arms, known_arms, views_of
 from augengine.downstream.classes import outermost_first, regions_of_classes
+from augengine.downstream.contrast import CONTRAST, ContrastWorker, contrast_id
 from augengine.downstream.drawn_subjects import EVERYONE, TrainingSet, available, check_sizes
 from augengine.downstream.inventory import Inventory, take_inventory
 from augengine.downstream.lineage import models_of
@@ -204,6 +205,13 @@ def run(experiment: Experiment, stage: Stage, *, actors: Actors = Actors()) -> D
             units, TruthWorker, args, Store(f"{out.uri}/{TRUTH}"), {"stage": TRUTH}, actors=_light(actors),
             progress=progress,
         )  # fmt: skip
+    if protocol.contrast_channel is not None:
+        with stage("lesion contrast of test patients") as progress:
+            units = [Unit(contrast_id(c.digest(data, protocol), protocol), c.to_dict()) for c in chunks]
+            run_units(
+                units, ContrastWorker, args, Store(f"{out.uri}/{CONTRAST}"), {"stage": CONTRAST},
+                actors=_light(actors), progress=progress,
+            )  # fmt: skip
     with stage("predict") as progress:
         _predict(experiment, trials, chunks, data, actors, progress)
     return Done(trainings, lineage, tuple(trials))

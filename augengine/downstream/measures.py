@@ -12,6 +12,7 @@ import pyarrow as pa
 from augengine.downstream.protocols import BACKGROUND, Protocol
 from augengine.errors import DataError
 from augengine.io.store import Place, Store
+from augengine.masks import components
 from augengine.metrics.lesionwise import RULES, lesion_wise, together
 from augengine.metrics.overlap import dice
 from augengine.metrics.surface import hd95_of_stacks_mm
@@ -37,7 +38,8 @@ class MeasureWorker:
         by_id = {row["sample_id"]: row for row in found}
         classes = found[0].get("classes") if found else None  # older predictions are of all classes
         patients: dict[str, list[dict[tuple[str, str], float]]] = {}
-        for subject, prediction, true, spacing_mm, stacks in _volumes(by_id, truth):
+        for subject, predicted, true, spacing_mm, stacks in _volumes(by_id, truth):
+            prediction = largest_parts(predicted, stacks) if self.protocol.largest_component else predicted
             patients.setdefault(subject, []).append(
                 scores(prediction, true, spacing_mm, self.protocol, stacks, classes)
             )
@@ -65,6 +67,20 @@ def _volumes(
         pair = (np.stack([_map(r) for r in some], -1) for some in ([found[r["sample_id"]] for r in rows], rows))
         prediction, true = (volume[..., 0] if volume.ndim == 4 else volume for volume in pair)
         yield subject, prediction, true, tuple(rows[0]["spacing_mm"]), _stacks([row["slice_index"] for row in rows])
+
+
+def largest_parts(prediction: np.ndarray, stacks: Sequence[slice] = (slice(None),)) -> np.ndarray:
+    """A class map (I, J, K) of uint8 bits with the largest connected part of each class alone, diagonals included.
+
+    Parts of two `stacks`, runs of K whose slices lie beside each other, are not connected; of equal ones the first
+    counts.
+    """
+    out = np.zeros_like(prediction)
+    for n in range(8):
+        parts = [(stack, components(prediction[..., stack] >> n & 1 == 1) == 1) for stack in stacks]
+        stack, largest = max(parts, key=lambda part: np.count_nonzero(part[1]))
+        out[..., stack] |= largest.astype(np.uint8) << n
+    return out
 
 
 def _stacks(indices: Sequence[int | None]) -> tuple[slice, ...]:

@@ -126,7 +126,9 @@ def measure(out: str, *, actors: Actors, progress: Progress | None = None, anew:
                 if not units:
                     check_order(plan, found[0], store)
                 spec = {"predictions": f"{PREDICTIONS}/{found[0].name}", "truth": f"{TRUTH}/{found[1].name}"}
-                identity = (plan.protocol.classes, plan.protocol.metrics, SURFACES, *(part.sha256 for part in found))
+                tidied = ["largest component"] if plan.protocol.largest_component else []
+                shas = [part.sha256 for part in found]
+                identity = (plan.protocol.classes, plan.protocol.metrics, SURFACES, *tidied, *shas)
                 units[name] = Unit(f"{name}-{digest(*identity, length=8)}", spec)
     done = run_units(
         list(units.values()), MeasureWorker, {"out": store, "protocol": plan.protocol}, folder, {"stage": MEASURES},

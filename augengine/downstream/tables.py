@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from augengine.downstream.contrast_tables import by_thirds, ratios_of, thirds_table
 from augengine.downstream.protocols import BACKGROUND, Cell, Protocol
 from augengine.downstream.results import (
     MEAN,
@@ -64,6 +65,7 @@ def write_tables(plan: Plan, scores: Scores, out: str) -> dict[str, Any]:
     told, closed = compared[primary(plan)], gaps(main, primary(plan), plan)
     few = few_labels(plan, scores)
     curve, mixed = _curve(plan, scores), shared(main, primary(plan), plan)
+    faint = by_thirds(plan, scores, ratios_of(plan, out), primary(plan))
     absent = unpredicted(plan, out)
     results = {
         "protocol": plan.protocol.name, "segmenter": plan.segmenter, "steps": plan.steps, "ratio": plan.ratio,
@@ -80,6 +82,7 @@ def write_tables(plan: Plan, scores: Scores, out: str) -> dict[str, Any]:
         "gaps": [gap.to_dict() for gap in closed],
         "shared": [one.to_dict() for one in mixed],
         "curve": [gain.to_dict() for gain in curve],
+        "thirds": [one.to_dict() for one in faint],
         "few_labels": [
             {**gain.to_dict(), "patients": gain.subjects or plan.patients.get(train_of(plan, gain), 0)} for gain in few
         ],
@@ -90,7 +93,7 @@ def write_tables(plan: Plan, scores: Scores, out: str) -> dict[str, Any]:
             *_absent(plan, absent),
             *_segmentation(plan, main, compared), *_gain_table(told, plan), *_gap_table(closed),
             *_shared_table(mixed, plan), *_by_metric(plan, main, compared), *_curve_table(curve, plan),
-            *_few_table(few, plan),
+            *_few_table(few, plan), *thirds_table(faint, plan, heading(primary(plan))),
         ]
     )  # fmt: skip
     store = Store(out)
@@ -122,6 +125,9 @@ def _segmentation(plan: Plan, scores: Scores, compared: dict[Measured, list[Gain
     columns = sorted(columns_of(plan.protocol), key=lambda c: order.get(c[0], len(order)))
     yield "## Segmentation by training and test domain"
     yield ""
+    if plan.protocol.largest_component:
+        yield "Of every class and volume, the largest connected part of the prediction counts alone."
+        yield ""
     if any(metric.endswith("hd95_mm") for metric in plan.protocol.metrics):
         yield SURFACE_RULE
         yield ""
