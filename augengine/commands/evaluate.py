@@ -60,9 +60,9 @@ FULL_SEEDS, FULL_STEPS = 5, 2000
 QUICK_SEEDS, QUICK_STEPS, QUICK_GENERATOR_STEPS, QUICK_SUBJECTS, QUICK_LABELLER_STEPS = 1, 300, 250, 96, 600
 # As many augmented rows as real ones cost Siemens Dice at home; a quarter as many cost it none (docs/evidence.md).
 RATIO = 0.25
-SMALL = {"manufacturer": "unet_duke_small", "none": "unet_small"}
+SMALL = {"breast": "unet_duke_small", "brain": "unet_small"}
 # On real data the papers' own: paper 004's segmenter and one augmented row per real one.
-FULL = {"manufacturer": "unet_duke", "none": "unet3d"}
+FULL = {"breast": "unet_duke", "brain": "unet3d"}
 FULL_RATIO = 1.0
 
 DataFlag = Annotated[list[str] | None, typer.Option(help="Ingested real shards, all splits; may be given again.")]
@@ -158,7 +158,7 @@ def evaluate(
         if augmented_untrained:
             rows["untrained"] = (*rows.get("untrained", ()), *augmented_untrained)
         declared = {name: folders for name, folders in rows.items() if name not in KINDS}
-        there = list(rows) if not phantom else ["augmented", "untrained"] if asked.key != "none" else []
+        there = list(rows) if not phantom else [] if _of_lesions(asked) else ["augmented", "untrained"]
         wanted = [name.strip() for name in arms.split(",")] if arms else list(asked.arms) or default_arms(there)
         chosen = find_arms(wanted, declared)
         curve = parse_numbers(ratio_curve, "--ratio-curve") if ratio_curve else ()
@@ -239,7 +239,12 @@ def _gathered(data: list[str], out: str, participants: Path | None, column: str,
 
 def default_recipe(asked: Protocol, small: bool) -> str:
     """The U-Net's recipe by name: of phantoms a small one."""
-    return (SMALL if small else FULL)["none" if asked.key == "none" else "manufacturer"]
+    return (SMALL if small else FULL)["brain" if _of_lesions(asked) else "breast"]
+
+
+def _of_lesions(asked: Protocol) -> bool:
+    """True for protocols of brain lesions, whose phantom and recipes are others than the breast's."""
+    return asked.key == "none" or bool(asked.lesion)
 
 
 def _recipes(segmenter: str, given: list[str], default: str) -> dict[str, Recipe]:
@@ -255,7 +260,7 @@ def _recipes(segmenter: str, given: list[str], default: str) -> dict[str, Recipe
 
 def _study(asked: Protocol, quick: bool, ratio: float) -> Study:
     """The phantom of a protocol."""
-    study = replace(BRAINS if asked.key == "none" else BREASTS, ratio=ratio)
+    study = replace(BRAINS if _of_lesions(asked) else BREASTS, ratio=ratio)
     if not quick:
         return study
     cohort = study.cohort.model_copy(update={"subjects": QUICK_SUBJECTS})
