@@ -71,7 +71,7 @@ def test_mistakes_do_not_fit(name: str, change: Any) -> None:
         lambda d: d.update(domain={}),
         lambda d: d.update(key="manufactuer"),
         lambda d: d["domains"].update(Philips=[]) or d["cells"][0].pop("test"),
-        lambda d: d["domains"].update(weak=[{"from": 1}]),
+        lambda d: d["domains"].update(weak=[{"at_least": 1}]),
         lambda d: d.update(metrics=["dise"]),
         lambda d: d.update(generator_sees="everything"),
         lambda d: d.pop("classes"),

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Annotated, Any
 
 import pyarrow as pa
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Tag, model_validator
 
 from augengine.acquisition_terms import manufacturer
 from augengine.io.shards import LINEAGE, SCHEMA
@@ -29,23 +29,21 @@ KEYS = ("none", *SHORT, *COLUMNS, *_FIELDS)
 class Range(Strict):
     """Numbers from one on (that included) and below another."""
 
-    model_config = ConfigDict(populate_by_name=True)
-
-    start: float = Field(alias="from")
+    at_least: float
     below: float
 
     @model_validator(mode="after")
     def _rises(self) -> Range:
-        if not self.start < self.below:
-            raise ValueError(f"a range rises: from {self.start:g} is not below {self.below:g}")
+        if not self.at_least < self.below:
+            raise ValueError(f"a range rises: {self.at_least:g} is not below {self.below:g}")
         return self
 
     def __str__(self) -> str:
-        return f"{self.start:g} to {self.below:g}"
+        return f"{self.at_least:g} to {self.below:g}"
 
     def holds(self, number: float) -> bool:
         """True for a number in it."""
-        return self.start <= number < self.below
+        return self.at_least <= number < self.below
 
 
 def _kind(value: Any) -> str:
@@ -63,7 +61,7 @@ Value = Annotated[
 def told(value: Value) -> str:
     """A domain value as text: by it rows, chunks of subjects and tables know their domain.
 
-    >>> told(1.5), told(Range(start=1, below=2)), told("Bonn")
+    >>> told(1.5), told(Range(at_least=1, below=2)), told("Bonn")
     ('1.5', '1 to 2', 'Bonn')
     """
     return f"{value:g}" if isinstance(value, int | float) else str(value)
@@ -102,7 +100,7 @@ def check_values(key: str, values: list[Value]) -> None:
     full = SHORT.get(key, key)
     for value in values:
         if isinstance(value, str) == (full in NUMBERS):
-            wanted = "numbers or ranges {from: 1, below: 2}" if full in NUMBERS else "texts, numbers in quotes"
+            wanted = "numbers or ranges {at_least: 1, below: 2}" if full in NUMBERS else "texts, numbers in quotes"
             raise ValueError(f"domains of {key} are named by {wanted}, not by {value!r}")
         if full == SHORT["manufacturer"] and manufacturer(str(value)) != value:
             raise ValueError(
@@ -115,7 +113,7 @@ def check_values(key: str, values: list[Value]) -> None:
 
 def _overlap(a: Value, b: Value) -> bool:
     if isinstance(a, Range) and isinstance(b, Range):
-        return a.start < b.below and b.start < a.below
+        return a.at_least < b.below and b.at_least < a.below
     if isinstance(b, Range):
         a, b = b, a
     return isinstance(a, Range) and isinstance(b, int | float) and a.holds(b)

@@ -16,7 +16,7 @@ from augengine.downstream.protocols import Cell, Protocol, Splits, other_domain,
 from augengine.errors import ConfigError
 from augengine.phantom.protocols import GE, SIEMENS
 
-DUKE = [name for name in names(PROTOCOLS) if "brats" not in name]
+DUKE = [name for name in names(PROTOCOLS) if protocol(name).by_manufacturer]
 
 
 @pytest.mark.parametrize("name", DUKE)
@@ -77,8 +77,8 @@ version: 1
 name: strengths
 key: field_strength
 domains:
-  weak: [{from: 1, below: 2}]
-  strong: [3, {from: 6.5, below: 7.5}]
+  weak: [{at_least: 1, below: 2}]
+  strong: [3, {at_least: 6.5, below: 7.5}]
 cells:
   - {train: weak, test: strong}
 classes: {fat: [fat]}
@@ -109,6 +109,7 @@ def test_a_number_is_of_the_domain_whose_range_holds_it(tmp_path: Path) -> None:
     found = {t: asked.value({"acquisition": {"field_strength_t": t}}) for t in (1.0, 1.494, 2.0, 3.0, 7.0, None)}
     assert found == {1.0: "1 to 2", 1.494: "1 to 2", 2.0: "2", 3.0: "3", 7.0: "6.5 to 7.5", None: "None"}
     assert asked.held_out_manufacturers("weak") == ()
+    assert Protocol.model_validate(asked.model_dump(mode="json")) == asked, "as an experiment's plan keeps it"
     rows = [slice_sample(n).replace(acquisition=slice_sample(n).acquisition.replace(field_strength_t=t))
             for n, t in enumerate((1.5, 3.0, 2.9))]  # fmt: skip
     taken = take_inventory(write_samples(tmp_path / "rows", rows), asked)
@@ -120,7 +121,7 @@ def test_a_number_is_of_the_domain_whose_range_holds_it(tmp_path: Path) -> None:
     [
         ("acquisition.model", ["Prisma"], {"acquisition": {"model": "Prisma"}}, "Prisma"),
         ("acquisition.manufacturer", [GE], {"acquisition": {"manufacturer": "GE"}}, GE),
-        ("acquisition.echo_time_ms", [{"from": 0, "below": 3}], {"acquisition": {"echo_time_ms": 2.4}}, "0 to 3"),
+        ("acquisition.echo_time_ms", [{"at_least": 0, "below": 3}], {"acquisition": {"echo_time_ms": 2.4}}, "0 to 3"),
         ("volume_id", ["S001-a"], {"volume_id": "S001-a"}, "S001-a"),
         ("slice_index", [7], {"slice_index": 7}, "7"),
         ("site", ["12"], {"site": "12"}, "12"),
@@ -145,13 +146,13 @@ def test_a_column_that_no_metadata_held_before_is_read(tmp_path: Path) -> None:
         ("metrics:", "metric:", 11, r"unknown key 'metric'; did you mean 'metrics'\?"),
         ("key: field_strength", "key: feld_strength", 3, "did you mean 'field_strength'"),
         ("test: strong", "test: stronk", 1, "cells name unknown domains: stronk"),
-        ("below: 2}", "below: 1}", 5, "a range rises: from 1 is not below 1"),
+        ("below: 2}", "below: 1}", 5, "a range rises: 1 is not below 1"),
         ("[3, {", "[1.5, {", 1, "no number in common: 1 to 2 and 1.5 do"),
-        ("weak: [{from: 1, below: 2}]", "weak: [low]", 1, "named by numbers or ranges .* not by 'low'"),
+        ("weak: [{at_least: 1, below: 2}]", "weak: [low]", 1, "named by numbers or ranges .* not by 'low'"),
         ("key: field_strength", "key: site", 1, "named by texts, numbers in quotes"),
         ("[dice]", "[dise]", 11, "found 'dise'"),
         ("classes: {fat: [fat]}", "contrast_channel: t1\nclasses: {fat: [fat]}", 1, "needs the labels of the lesion"),
-        ("strong: [3, {from: 6.5, below: 7.5}]", "strong: []", 1, "strong has none"),
+        ("strong: [3, {at_least: 6.5, below: 7.5}]", "strong: []", 1, "strong has none"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_its_place(old: str, new: str, line: int, says: str, tmp_path: Path) -> None:
