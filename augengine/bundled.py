@@ -1,4 +1,4 @@
-"""A path, or the name of a policy or recipe that ships with augengine, in; the path of its file out."""
+"""A path, or the name of a policy, recipe or protocol that ships with augengine, in; the path of its file out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from augengine.errors import ConfigError
 
-POLICIES, RECIPES = (Path(__file__).parent / kind for kind in ("policies", "recipes"))
+POLICIES, RECIPES, PROTOCOLS = (Path(__file__).parent / kind for kind in ("policies", "recipes", "protocols"))
 _NEAR = 3
 
 
@@ -27,6 +27,11 @@ def policy_file(text: str | Path) -> Path:
 def recipe_file(text: str | Path) -> Path:
     """As `policy_file`, of a training recipe."""
     return _file(Path(text), [RECIPES])
+
+
+def protocol_file(text: str | Path) -> Path:
+    """As `policy_file`, of an evaluation protocol; some of these bear a policy's name."""
+    return _file(Path(text), [PROTOCOLS])
 
 
 def configuration_file(text: str | Path) -> Path:

@@ -75,7 +75,7 @@ COMMANDS = {
     ),
     "check": (
         "check:check_command",
-        "Validate policies, recipes and data sets; stops at the first mistake.",
+        "Validate policies, recipes, protocols and data sets; stops at the first mistake.",
     ),
     "doctor": (
         "doctor:doctor_command",
@@ -87,7 +87,7 @@ COMMANDS = {
     ),
     "schema": (
         "schema:schema_command",
-        "Print the JSON Schema of policies or recipes, by which an editor completes and checks them.",
+        "Print the JSON Schema of policies, recipes or protocols, by which an editor completes and checks them.",
     ),
     "pseudo-label": (
         "pseudo_label:pseudo_label_command",

@@ -1,4 +1,4 @@
-"""What policies and recipes may say in; JSON Schemas of their files out, by which editors complete and check."""
+"""What policies, recipes and protocols may say in; JSON Schemas out, by which editors complete and check files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter, create_model
 
+from augengine.downstream.protocols import Protocol
 from augengine.edits import EDITS
 from augengine.gates import MEASURES
 from augengine.policy.spec import Base, Chain, EditSpec, GateSpec, Member, Mix, Policy, StepSpec
@@ -38,7 +39,12 @@ def recipe_schema() -> dict[str, Any]:
     return _document("augengine recipe", Recipe.model_json_schema())
 
 
-SCHEMAS = {"policy": policy_schema, "recipe": recipe_schema}
+def protocol_schema() -> dict[str, Any]:
+    """Of evaluation protocols."""
+    return _document("augengine protocol", Protocol.model_json_schema())
+
+
+SCHEMAS = {"policy": policy_schema, "recipe": recipe_schema, "protocol": protocol_schema}
 
 
 def _gate(name: str) -> type[BaseModel]:

@@ -1,16 +1,17 @@
-"""`augengine schema`: every shipped policy and recipe fits its schema, and what the readers refuse does not."""
+"""`augengine schema`: shipped policies, recipes and protocols fit their schemas, and what readers refuse does not."""
 
 from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 from typer.testing import CliRunner
 
-from augengine.bundled import POLICIES, RECIPES, names
+from augengine.bundled import POLICIES, PROTOCOLS, RECIPES, names
 from augengine.cli import app
 from augengine.edits import EDITS
 from augengine.file_schemas import SCHEMAS
@@ -18,8 +19,8 @@ from augengine.gates import MEASURES
 from augengine.yaml_config import Document
 
 
-def data(name: str) -> dict[str, Any]:
-    folder = POLICIES if name in names(POLICIES) else RECIPES
+def data(name: str, folder: Path | None = None) -> dict[str, Any]:
+    folder = folder or (POLICIES if name in names(POLICIES) else RECIPES)
     return Document.read(folder / f"{name}.yaml").data
 
 
@@ -30,10 +31,10 @@ def fits(kind: str, values: dict[str, Any]) -> bool:
 VALIDATORS = {kind: jsonschema.Draft202012Validator(make()) for kind, make in SCHEMAS.items()}
 
 
-@pytest.mark.parametrize(("kind", "folder"), [("policy", POLICIES), ("recipe", RECIPES)])
+@pytest.mark.parametrize(("kind", "folder"), [("policy", POLICIES), ("recipe", RECIPES), ("protocol", PROTOCOLS)])
 def test_shipped_files_fit(kind: str, folder: Any) -> None:
     jsonschema.Draft202012Validator.check_schema(VALIDATORS[kind].schema)
-    wrong = {name: [e.message for e in VALIDATORS[kind].iter_errors(data(name))][:2] for name in names(folder)}
+    wrong = {name: [e.message for e in VALIDATORS[kind].iter_errors(data(name, folder))][:2] for name in names(folder)}
     assert {name: said for name, said in wrong.items() if said} == {}
 
 
@@ -62,6 +63,25 @@ def test_mistakes_do_not_fit(name: str, change: Any) -> None:
     assert fits(kind, values)
     change(values)
     assert not fits(kind, values)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(domain={}),
+        lambda d: d.update(key="manufactuer"),
+        lambda d: d["domains"].update(Philips=[]) or d["cells"][0].pop("test"),
+        lambda d: d["domains"].update(weak=[{"at_least": 1}]),
+        lambda d: d.update(metrics=["dise"]),
+        lambda d: d.update(generator_sees="everything"),
+        lambda d: d.pop("classes"),
+    ],
+)
+def test_mistakes_of_a_protocol_do_not_fit(change: Any) -> None:
+    values = copy.deepcopy(data("duke_strict", PROTOCOLS))
+    assert fits("protocol", values)
+    change(values)
+    assert not fits("protocol", values)
 
 
 def test_every_edit_and_gate_is_offered_to_an_editor() -> None:

@@ -11,7 +11,7 @@ from builders import slice_sample, write_checkpoint, write_samples
 from typer.testing import CliRunner
 
 from augengine.commands import ensembles, ingest, measure, pseudo_label, sweep, train
-from augengine.downstream.protocols import PROTOCOLS
+from augengine.downstream.protocols import protocol
 from augengine.downstream.results import PLAN
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("files")
     (folder / "empty").mkdir()
     (folder / "of_unet").mkdir()
-    plan = {"protocol": PROTOCOLS["brats_paper"].model_dump(mode="json"), "segmenter": "unet", "steps": 1, "ratio": 1.0,
+    plan = {"protocol": protocol("brats_paper").model_dump(mode="json"), "segmenter": "unet", "steps": 1, "ratio": 1.0,
             "trials": [], "chunks": []}  # fmt: skip
     (folder / "of_unet" / PLAN).write_text(json.dumps(plan))
     return {

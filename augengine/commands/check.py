@@ -1,4 +1,4 @@
-"""Policy, mix and recipe files, or data sets, in; a line each that says they are valid, or what is wrong and where.
+"""Policy, mix, recipe and protocol files, or data sets, in; a line each that says they are valid, or the first mistake.
 
 What files name (referees, reference shards, models) must be there and fit; what flags will name is not known here. Of a
 data set all listed files must be there, and with `--deep` every byte of them is compared with its sha256.
@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from augengine.bundled import configuration_file
+from augengine.downstream.protocols import protocol
 from augengine.errors import DataError
 from augengine.io.commits import read_records
 from augengine.io.dataset import listed_files
@@ -24,25 +25,31 @@ from augengine.train.config import read_recipe, starting_level
 from augengine.yaml_config import Document
 
 POLICY_KEYS = frozenset(("edit", "edits", "mix"))
+PROTOCOL_KEYS = frozenset(("domains", "cells"))
 
 
 def check_command(
     files: Annotated[
         list[str],
-        typer.Argument(help="Policies, mixes, recipes (files or names) or data sets."),
+        typer.Argument(help="Policies, mixes, recipes (files or names), protocols (files) or data sets."),
     ],
     deep: Annotated[
         bool, typer.Option("--deep", help="Of a data set: read every file and compare its sha256.")
     ] = False,
 ) -> None:
-    """Validate policies, recipes and data sets; stops at the first mistake."""
+    """Validate policies, recipes, protocols and data sets; stops at the first mistake."""
     with user_errors():
         for file in files:
             if "://" in file or Path(file).is_dir():
                 typer.echo(_data_set(Store(file), deep))
                 continue
             path = configuration_file(file)
-            if not POLICY_KEYS.isdisjoint(Document.read(path).data):
+            keys = Document.read(path).data.keys()
+            if not PROTOCOL_KEYS.isdisjoint(keys):
+                asked = protocol(path)
+                cells = ", ".join(map(str, asked.cells))
+                typer.echo(f"{path}: protocol {asked.name}, cells {cells}, digest {asked.digest}")
+            elif not POLICY_KEYS.isdisjoint(keys):
                 mixture = load_mixture(path)
                 check_named(mixture)
                 kind, edits = ("policy", "edit") if mixture.mix is None else ("mix", "edits")

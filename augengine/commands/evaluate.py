@@ -9,15 +9,27 @@ from typing import Annotated
 
 import typer
 
+from augengine.bundled import PROTOCOLS, names
 from augengine.commands.flags import parse_assignments, parse_numbers
-from augengine.downstream.arms import ARMS, Extra, check_arms, default_arms, find_arms
+from augengine.downstream.arms import (
+    ADDITIONS,
+    CHANGES,
+    KINDS,
+    Extra,
+    check_arms,
+    declared_rows,
+    default_arms,
+    find_arms,
+)
+from augengine.downstream.drawn_subjects import EVERYONE
 from augengine.downstream.experiment import Done, Experiment, run
 from augengine.downstream.joined import join
 from augengine.downstream.plots import write_plots
-from augengine.downstream.protocols import PROTOCOLS, Protocol, by_site, protocol
+from augengine.downstream.protocols import Protocol, by_site, protocol
 from augengine.downstream.results import Plan, measure
 from augengine.downstream.segmenters import SEGMENTERS
 from augengine.downstream.segmenters.fitting import need_roles
+from augengine.downstream.sequential import run_until
 from augengine.downstream.study import Built, Study, build
 from augengine.downstream.tables import TABLES, primary, write_tables
 from augengine.errors import ConfigError
@@ -48,21 +60,30 @@ FULL_SEEDS, FULL_STEPS = 5, 2000
 QUICK_SEEDS, QUICK_STEPS, QUICK_GENERATOR_STEPS, QUICK_SUBJECTS, QUICK_LABELLER_STEPS = 1, 300, 250, 96, 600
 # As many augmented rows as real ones cost Siemens Dice at home; a quarter as many cost it none (docs/evidence.md).
 RATIO = 0.25
-SMALL = {"manufacturer": "unet_duke_small", "none": "unet_small"}
+SMALL = {"breast": "unet_duke_small", "brain": "unet_small"}
 # On real data the papers' own: paper 004's segmenter and one augmented row per real one.
-FULL = {"manufacturer": "unet_duke", "none": "unet3d"}
+FULL = {"breast": "unet_duke", "brain": "unet3d"}
 FULL_RATIO = 1.0
 
 DataFlag = Annotated[list[str] | None, typer.Option(help="Ingested real shards, all splits; may be given again.")]
 SiteFlag = Annotated[list[str] | None, typer.Option(help="Domains are these sites: --site A --site B.")]
 ParticipantsFlag = Annotated[Path | None, typer.Option(help="Table of participants that names the subjects' sites.")]
 SiteColumnFlag = Annotated[str, typer.Option(help="Its column that does.")]
-AugmentedFlag = Annotated[list[str] | None, typer.Option(help="Folder of augmented rows; may be given again.")]
+AugmentedFlag = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=FOLDER of augmented rows, an arm of that name (bare: counterfactual); may be given again."),
+]
 UntrainedFlag = Annotated[list[str] | None, typer.Option(help="The same, of a generator with random weights.")]
 CheckpointFlag = Annotated[list[str] | None, typer.Option(help="Model of a row's provenance that was moved.")]
 PhantomFlag = Annotated[bool, typer.Option("--phantom", help="Build cohort, generators and augmented rows first.")]
-ProtocolFlag = Annotated[str, typer.Option("--protocol", help=f"One of {', '.join(PROTOCOLS)}.")]
-ArmsFlag = Annotated[str | None, typer.Option(help=f"Of {', '.join(ARMS)}; default: those whose rows there are.")]
+ProtocolFlag = Annotated[str, typer.Option("--protocol", help=f"A YAML file, or one of {', '.join(names(PROTOCOLS))}.")]
+ArmsFlag = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Of real, real_repeated, {', '.join((*CHANGES, *ADDITIONS))}, the names of --augmented, and CHANGE+ROWS "
+        "such as classical+counterfactual; default: the protocol's, or those whose rows there are."
+    ),
+]
 SeedsFlag = Annotated[int | None, typer.Option(min=1, help=f"Trainings per arm; default {FULL_SEEDS}.")]
 StepsFlag = Annotated[
     int | None, typer.Option(min=1, help=f"Optimiser steps; default the recipe's, of phantoms {FULL_STEPS}.")
@@ -71,7 +92,21 @@ RatioFlag = Annotated[
     float | None,
     typer.Option(min=0.01, help=f"Added rows per real row; default {FULL_RATIO:g}, of phantoms {RATIO:g}."),
 ]
-CurveFlag = Annotated[str | None, typer.Option(help="Further ratios of the arm counterfactual: 0.25,0.5,2,4.")]
+CurveFlag = Annotated[str | None, typer.Option(help="Further ratios of arms that add rows of folders: 0.25,0.5,2,4.")]
+SubjectsFlag = Annotated[
+    str | None, typer.Option(help="Numbers of training patients to compare: 5,10,20,all; default all.")
+]
+DrawsFlag = Annotated[
+    int | None, typer.Option(min=1, help="Fresh draws of training patients, instead of --seeds on the same ones.")
+]
+NetsFlag = Annotated[int, typer.Option(min=1, help="Networks per training whose probabilities are averaged.")]
+HalfWidthFlag = Annotated[
+    float | None,
+    typer.Option(min=0.0001, help="Stop when gains are known to plus or minus this; --draws or --seeds at the most."),
+]
+LargestFlag = Annotated[
+    bool, typer.Option("--largest-component", help="Of every predicted class, only the largest part counts.")
+]
 SegmenterFlag = Annotated[str, typer.Option(help=f"One of {', '.join(SEGMENTERS)}.")]
 RecipeFlag = Annotated[list[str] | None, typer.Option(help="ROLE=FILE of each recipe that the segmenter takes.")]
 OutFlag = Annotated[str | None, typer.Option(help="Output folder: a path or any fsspec URI.")]
@@ -97,6 +132,11 @@ def evaluate(
     steps: StepsFlag = None,
     ratio: RatioFlag = None,
     ratio_curve: CurveFlag = None,
+    train_subjects: SubjectsFlag = None,
+    draws: DrawsFlag = None,
+    nets: NetsFlag = 1,
+    until_half_width: HalfWidthFlag = None,
+    largest_component: LargestFlag = False,
     segmenter: SegmenterFlag = "unet",
     recipe: RecipeFlag = None,
     out: OutFlag = None,
@@ -109,21 +149,28 @@ def evaluate(
     """Does augmentation help on the scanner without labels? Arms, domains and seeds, told by patient."""
     with user_errors():
         started = time.monotonic()
-        asked, uri = protocol(protocol_name), output_uri(out, f"evaluate-{protocol_name}")
-        if site:
-            asked = by_site(asked, site)
+        asked = by_site(protocol(protocol_name), site) if site else protocol(protocol_name)
+        if largest_component:
+            asked = asked.model_copy(update={"largest_component": True})
+        uri = output_uri(out, f"evaluate-{asked.name}")
         spread = Actors(actors, cpus_per_actor, gpus_per_actor)
-        rows: dict[Extra, tuple[str, ...]] = {
-            "augmented": tuple(augmented or ()), "untrained": tuple(augmented_untrained or ())
-        }  # fmt: skip
-        there = (asked.key != "none", asked.key != "none") if phantom else (bool(augmented), bool(augmented_untrained))
-        chosen = find_arms([name.strip() for name in arms.split(",")] if arms else default_arms(*there))
+        rows: dict[Extra, tuple[str, ...]] = declared_rows(augmented or ())
+        if augmented_untrained:
+            rows["untrained"] = (*rows.get("untrained", ()), *augmented_untrained)
+        declared = {name: folders for name, folders in rows.items() if name not in KINDS}
+        there = list(rows) if not phantom else [] if _of_lesions(asked) else ["augmented", "untrained"]
+        wanted = [name.strip() for name in arms.split(",")] if arms else list(asked.arms) or default_arms(there)
+        chosen = find_arms(wanted, declared)
         curve = parse_numbers(ratio_curve, "--ratio-curve") if ratio_curve else ()
+        sizes = parse_subjects(train_subjects, draws)
+        if tables_only and largest_component:
+            raise ConfigError("--tables-only keeps the rules of the experiment", found="--largest-component",
+                              next_step="leave --tables-only out: trainings are found again")  # fmt: skip
         if tables_only:
             connect()
             _report(uri, spread, anew=True)
             return
-        check_arms(chosen, asked, ("augmented", "untrained") if phantom else [e for e, given in rows.items() if given])
+        check_arms(chosen, asked, ("augmented", "untrained") if phantom else list(rows))
         if (not data) == (not phantom):
             raise ConfigError("give either --data or --phantom", next_step="--data is what jobs/ingest.py wrote")
         if phantom and (site or participants):
@@ -138,7 +185,7 @@ def evaluate(
                 "training takes all steps, without best_checkpoint"
             )
         connect()
-        settings = {"seeds": seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
+        settings = {"seeds": draws or seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
                     "steps": steps or (QUICK_STEPS if quick else full_steps)}  # fmt: skip
         if phantom:
             study = _study(asked, quick, max(ratio, *curve) if curve else ratio)
@@ -146,17 +193,39 @@ def evaluate(
             built = build(study, asked, f"{uri}/phantom", extras, stage, console.print, actors=spread)
         else:
             built = Built(_gathered(data or [], uri, participants, site_column, spread), rows)
-        done = run(
-            Experiment(
+        experiment = Experiment(
                 asked, built.data, uri, recipes, built.rows.get("augmented", ()), built.rows.get("untrained", ()),
                 tuple(arm.name for arm in chosen), ratio=ratio, curve=curve, segmenter=segmenter,
-                checkpoints=(*(checkpoint or ()), *built.labellers), **settings,
-            ),
-            stage, actors=spread,
+                checkpoints=(*(checkpoint or ()), *built.labellers), declared=declared,
+                train_subjects=sizes, fresh_draws=draws is not None, nets=nets, **settings,
         )  # fmt: skip
+        if until_half_width is None:
+            done = run(experiment, stage, actors=spread)
+        else:
+            done = run_until(experiment, until_half_width, stage, console.print, actors=spread)
         _print_done(done)
         _report(uri, spread, anew=False)
         _add_elapsed(Store(uri), time.monotonic() - started)
+
+
+def parse_subjects(text: str | None, draws: int | None) -> tuple[int, ...]:
+    """Numbers of training patients, `all` as `EVERYONE`.
+
+    >>> parse_subjects("5,10,all", None)
+    (5, 10, 0)
+
+    Raises:
+        ConfigError: what is no number of patients, or draws of all patients, which are always the same.
+    """
+    parts = [part.strip() for part in (text or "all").split(",")]
+    if not all(part == "all" or (part.isdecimal() and int(part) > 0) for part in parts):
+        raise ConfigError("give numbers of patients, or all", found=text, where="--train-subjects",
+                          next_step="for example 5,10,20,all")  # fmt: skip
+    sizes = tuple(EVERYONE if part == "all" else int(part) for part in parts)
+    if draws is not None and set(sizes) == {EVERYONE}:
+        raise ConfigError("a fresh draw takes some of the training patients, not all of them", where="--draws",
+                          next_step="give --train-subjects, for example 10, or --seeds instead")  # fmt: skip
+    return sizes
 
 
 def _gathered(data: list[str], out: str, participants: Path | None, column: str, actors: Actors) -> str:
@@ -170,7 +239,12 @@ def _gathered(data: list[str], out: str, participants: Path | None, column: str,
 
 def default_recipe(asked: Protocol, small: bool) -> str:
     """The U-Net's recipe by name: of phantoms a small one."""
-    return (SMALL if small else FULL)["none" if asked.key == "none" else "manufacturer"]
+    return (SMALL if small else FULL)["brain" if _of_lesions(asked) else "breast"]
+
+
+def _of_lesions(asked: Protocol) -> bool:
+    """True for protocols of brain lesions, whose phantom and recipes are others than the breast's."""
+    return asked.key == "none" or bool(asked.lesion)
 
 
 def _recipes(segmenter: str, given: list[str], default: str) -> dict[str, Recipe]:
@@ -186,7 +260,7 @@ def _recipes(segmenter: str, given: list[str], default: str) -> dict[str, Recipe
 
 def _study(asked: Protocol, quick: bool, ratio: float) -> Study:
     """The phantom of a protocol."""
-    study = replace(BRAINS if asked.key == "none" else BREASTS, ratio=ratio)
+    study = replace(BRAINS if _of_lesions(asked) else BREASTS, ratio=ratio)
     if not quick:
         return study
     cohort = study.cohort.model_copy(update={"subjects": QUICK_SUBJECTS})

@@ -1,4 +1,4 @@
-"""`policy` or `recipe` in; the JSON Schema of such files out, for editors."""
+"""`policy`, `recipe` or `protocol` in; the JSON Schema of such files out, for editors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from augengine.yaml_config import unknown_name
 
 
 def schema_command(kind: Annotated[str, typer.Argument(help=f"One of {', '.join(SCHEMAS)}.")]) -> None:
-    """Print the JSON Schema of policies or recipes, by which an editor completes and checks them.
+    """Print the JSON Schema of policies, recipes or protocols, by which an editor completes and checks them.
 
     Example: augengine schema policy > policy.schema.json
     """

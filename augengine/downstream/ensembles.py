@@ -62,7 +62,7 @@ class EnsembleWorker:
         found: dict[int, list[dict[str, Any]]] = {n: [] for n in self.sizes}
         for batch, images in images_of(Chunk.from_dict(spec["chunk"]), self.data, self.protocol, segmenter):
             for n, mean in segmenter.predict_by_size(images, self.sizes).items():
-                found[n] += map_rows(batch, mean, self.protocol)
+                found[n] += map_rows(batch, mean, segmenter.regions, self.protocol)
         return {maps_of(n): pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA) for n, rows in found.items()}
 
 
@@ -88,7 +88,7 @@ def by_size(
     """
     sizes = check_sizes(sizes)
     plan, store = sampled(out), Store(out)
-    trials = [trial for trial in plan.trials if trial["arm"] == ARM]
+    trials = [t for t in plan.trials if (t["arm"], t.get("subjects", 0)) == (ARM, plan.sizes[0])]
     tested = {
         str(cell): [(trial, chunk["chunk_id"]) for trial in trials for chunk in plan.tested(trial, cell)]
         for cell in plan.protocol.cells
@@ -116,6 +116,9 @@ def sampled(out: str) -> Plan:
     if plan.segmenter != LdmSeg.name:
         raise ConfigError(f"the segmenter {LdmSeg.name} draws samples", found=plan.segmenter, where=out,
                           next_step=f"evaluate with --segmenter {LdmSeg.name} first")  # fmt: skip
+    if plan.nets > 1:
+        raise ConfigError("ensembles by size are of one network per training", found=f"{plan.nets}", where=out,
+                          next_step="evaluate with --nets 1 first")  # fmt: skip
     return plan
 
 

@@ -6,10 +6,11 @@ anew only what depends on it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -17,7 +18,10 @@ import pyarrow as pa
 
 from augengine.diffusion.checkpoint import read_spec
 from augengine.diffusion.spec import ModelSpec
-from augengine.downstream.arms import ARMS, Arm, Extra, arms_of, check_arms, find_arms, views_of
+from augengine.downstream.arms import Arm, Extra, arms_of, check_arms, find_arms, known_arms, views_of
+from augengine.downstream.classes import outermost_first, regions_of_classes
+from augengine.downstream.contrast import CONTRAST, ContrastWorker, contrast_id
+from augengine.downstream.drawn_subjects import EVERYONE, TrainingSet, available, check_sizes
 from augengine.downstream.inventory import Inventory, take_inventory
 from augengine.downstream.lineage import models_of
 from augengine.downstream.predictions import PREDICTIONS, TRUTH, Chunk, PredictionWorker, TruthWorker, test_chunks
@@ -37,6 +41,8 @@ from augengine.train.config import Recipe
 
 FITTED = "fitted"
 CURVE_ARM = "counterfactual"
+NET_STRIDE = 1000
+"""Between the seeds of the networks of one draw, so that more networks leave the first ones as they are."""
 Stage = Callable[[str], AbstractContextManager[Progress]]
 
 
@@ -48,11 +54,15 @@ class Experiment:
         data: real shards, all domains and splits.
         out: absolute path or URI.
         augmented, untrained: folders of augmented rows of a trained generator, and of one with random weights.
+        declared: further folders of augmented rows, by the name of the arm that adds them.
         arms: names; `real` always is one.
-        seeds: trainings of every arm and training domain.
+        seeds: trainings of every arm and training domain, numbered from 0.
+        train_subjects: numbers of training subjects to compare (`EVERYONE`: all); none compares all alone.
+        fresh_draws: every seed draws subjects of its own; otherwise all seeds train on the same.
+        nets: networks of every seed whose probabilities are averaged.
         steps: optimiser steps of every training, at most where its recipe's `best_checkpoint` has a patience.
         ratio: added rows per real row.
-        curve: further ratios, of the arm `counterfactual`.
+        curve: further ratios, of the arms that add rows of folders and change nothing at random.
         segmenter, recipes: which system is trained, and its recipes by role.
         checkpoints: further models that the augmented rows' provenance names.
     """
@@ -70,17 +80,47 @@ class Experiment:
     curve: tuple[float, ...] = ()
     segmenter: str = "unet"
     checkpoints: tuple[str, ...] = ()
+    declared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    train_subjects: tuple[int, ...] = ()
+    fresh_draws: bool = False
+    nets: int = 1
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of training subjects, from the main one on: everyone, or else the largest."""
+        asked = set(self.train_subjects) or {EVERYONE}
+        return tuple(sorted(asked, key=lambda n: math.inf if n == EVERYONE else n, reverse=True))
+
+    def training_sets(self, seed: int) -> list[TrainingSet]:
+        """Whose rows the trainings of a seed see."""
+        return [
+            TrainingSet(train, n, seed if self.fresh_draws and n != EVERYONE else 0)
+            for train in self.protocol.train_domains
+            for n in self.sizes
+        ]
+
+    @property
+    def folders(self) -> dict[Extra, tuple[str, ...]]:
+        """Folders of augmented rows by kind; kinds without any are left out."""
+        found = {"augmented": self.augmented, "untrained": self.untrained, **self.declared}
+        return {kind: folders for kind, folders in found.items() if folders}
+
+    @property
+    def known_arms(self) -> dict[str, Arm]:
+        """Every arm that could be asked for, by name."""
+        return known_arms(self.declared)
 
     @property
     def adapted_recipes(self) -> dict[str, Recipe]:
         """The recipes as all arms share them.
 
-        Their regions are the protocol's classes, since what is trained is what is measured, and nothing changes images
-        at random: that is what sets the arm `classical` apart. Where the protocol validates on its test subjects, their
-        loss chooses no checkpoint (`best_checkpoint`): all steps are trained.
+        Their regions are the protocol's classes, outermost first, since what is trained is what is measured. Nothing
+        changes images at random: that is what sets the arm `classical` apart. Where the protocol validates on its test
+        subjects, their loss chooses no checkpoint (`best_checkpoint`): all steps are trained.
         """
-        classes = {name: list(labels) for name, labels in self.protocol.classes.items()}
-        changes: dict[str, Any] = {"warp": None, "classical": None, "random_contrast": None, "pictures_every": 0}
+        classes = {name: list(labels) for name, labels in outermost_first(self.protocol.classes).items()}
+        changes: dict[str, Any] = {"warp": None, "classical": None, "random_contrast": None,
+                                   "batchgeneratorsv2": None, "pictures_every": 0}  # fmt: skip
         if self.protocol.validates_on_test:
             changes["best_checkpoint"] = None
         adapted = {}
@@ -94,7 +134,11 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: its place in the tables and the folders of its rows."""
+    """One segmenter of one network or several: its place in the tables and the folders of its rows.
+
+    Attributes:
+        nets: id and seed of each network; `trial_id` is that of the only one.
+    """
 
     train: str
     arm: str
@@ -102,10 +146,13 @@ class Trial:
     seed: int
     shards: tuple[str, ...]
     trial_id: str
+    subjects: int
+    nets: tuple[tuple[str, int], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, without paths."""
-        return {"train": self.train, "arm": self.arm, "ratio": self.ratio, "seed": self.seed, "trial_id": self.trial_id}
+        return {"train": self.train, "arm": self.arm, "ratio": self.ratio, "seed": self.seed,
+                "trial_id": self.trial_id, "subjects": self.subjects}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -125,14 +172,15 @@ def run(experiment: Experiment, stage: Stage, *, actors: Actors = Actors()) -> D
         AugengineError: data, arms or folders that do not fit the protocol.
     """
     protocol, out = experiment.protocol, Store(experiment.out)
-    arms = find_arms(experiment.arms)
-    given: dict[Extra, Sequence[str]] = {"augmented": experiment.augmented, "untrained": experiment.untrained}
-    check_arms(arms, protocol, [extra for extra, folders in given.items() if folders])
+    arms = find_arms(experiment.arms, experiment.declared)
+    check_classes(experiment)
+    check_arms(arms, protocol, list(experiment.folders))
     data = take_inventory(experiment.data, protocol)
     chunks = test_chunks(data, protocol)
     check_data(data, chunks, protocol)
+    check_sizes(experiment.sizes, data, protocol)
     check_validation(experiment, data)
-    models = models_of([*experiment.augmented, *experiment.untrained], experiment.checkpoints)
+    models = models_of(_added(experiment), experiment.checkpoints)
     guard_folders(experiment, data, chunks, models)
     views = _views(experiment, arms, data)
     with stage("rows of every arm") as progress:
@@ -141,8 +189,8 @@ def run(experiment: Experiment, stage: Stage, *, actors: Actors = Actors()) -> D
             list(needed.values()), f"{out.uri}/training", protocol, actors=_light(actors), progress=progress
         )
     folders = {
-        train: {extra: [uris[view.name] for view in found] for extra, found in kinds.items()}
-        for train, kinds in views.items()
+        chosen: {extra: [uris[view.name] for view in found] for extra, found in kinds.items()}
+        for chosen, kinds in views.items()
     }
     lineage = guard(experiment, folders, chunks, models)
     trials = plan(experiment, arms, folders)
@@ -157,6 +205,13 @@ def run(experiment: Experiment, stage: Stage, *, actors: Actors = Actors()) -> D
             units, TruthWorker, args, Store(f"{out.uri}/{TRUTH}"), {"stage": TRUTH}, actors=_light(actors),
             progress=progress,
         )  # fmt: skip
+    if protocol.contrast_channel is not None:
+        with stage("lesion contrast of test patients") as progress:
+            units = [Unit(contrast_id(c.digest(data, protocol), protocol), c.to_dict()) for c in chunks]
+            run_units(
+                units, ContrastWorker, args, Store(f"{out.uri}/{CONTRAST}"), {"stage": CONTRAST},
+                actors=_light(actors), progress=progress,
+            )  # fmt: skip
     with stage("predict") as progress:
         _predict(experiment, trials, chunks, data, actors, progress)
     return Done(trainings, lineage, tuple(trials))
@@ -167,6 +222,13 @@ def _light(actors: Actors) -> Actors:
     return replace(actors, num_gpus=0)
 
 
+def check_classes(experiment: Experiment) -> None:
+    """Refuse a segmenter that will predict no class of the protocol, before it is trained; raises a `ConfigError`."""
+    regions = SEGMENTERS[experiment.segmenter].regions_of(experiment.adapted_recipes)
+    if regions:
+        regions_of_classes(regions, experiment.protocol.classes)
+
+
 def check_data(data: Inventory, chunks: Sequence[Chunk], protocol: Protocol) -> None:
     """Refuse data that a cell of the protocol has no labelled rows for.
 
@@ -175,11 +237,11 @@ def check_data(data: Inventory, chunks: Sequence[Chunk], protocol: Protocol) -> 
     """
     tested = {(chunk.value, chunk.split) for chunk in chunks}
     for cell in protocol.cells:
-        train = data.scanned(protocol.domains[cell.train], protocol.splits.train) & data.labelled
+        train = data.scanned(protocol.values(cell.train), protocol.splits.train) & data.labelled
         for what, there in (("trained", bool(train)), ("tested", bool(protocol.tests(cell) & tested))):
             if not there:
                 domain = cell.train if what == "trained" else cell.test
-                wanted = f"{protocol.key} {' or '.join(protocol.domains[domain])}"
+                wanted = f"{protocol.key} {' or '.join(protocol.values(domain))}"
                 raise DataError(
                     f"the cell {cell} of protocol {protocol.name} has no labelled rows to be {what} on, of {wanted}",
                     found=_labelled(data), where=data.uri,
@@ -196,7 +258,7 @@ def check_validation(experiment: Experiment, data: Inventory) -> None:
     protocol = experiment.protocol
     choosing = [recipe.name for recipe in experiment.adapted_recipes.values() if recipe.best_checkpoint is not None]
     for train in protocol.train_domains if choosing else ():
-        if not data.scanned(protocol.domains[train], protocol.splits.val) & data.labelled:
+        if not data.scanned(protocol.values(train), protocol.splits.val) & data.labelled:
             raise DataError(
                 f"best_checkpoint of recipe {choosing[0]} chooses by the validation loss, and the domain {train} has "
                 f"no labelled rows of split {' or '.join(protocol.splits.val)}",
@@ -213,17 +275,24 @@ def _labelled(data: Inventory) -> str:
     return "labelled subjects, " + (", ".join(told) or "none at all")
 
 
-def _views(experiment: Experiment, arms: Sequence[Arm], data: Inventory) -> dict[str, dict[Extra, list[View]]]:
-    given: dict[Extra, Sequence[str]] = {"augmented": experiment.augmented, "untrained": experiment.untrained}
+Views = dict[TrainingSet, dict[Extra, list[View]]]
+
+
+def _views(experiment: Experiment, arms: Sequence[Arm], data: Inventory) -> Views:
     ratio = max(experiment.ratio, *experiment.curve) if experiment.curve else experiment.ratio
     return {
-        train: views_of(train, arms, experiment.protocol, data, given, ratio)
-        for train in experiment.protocol.train_domains
+        chosen: views_of(chosen, arms, experiment.protocol, data, experiment.folders, ratio)
+        for chosen in dict.fromkeys(one for seed in range(experiment.seeds) for one in experiment.training_sets(seed))
     }
 
 
-Folders = Mapping[str, Mapping[Extra, Sequence[str]]]
-"""Training domain → kind of rows → folders of shards."""
+def _added(experiment: Experiment) -> list[str]:
+    """Every folder of augmented rows, once."""
+    return list(dict.fromkeys(folder for folders in experiment.folders.values() for folder in folders))
+
+
+Folders = Mapping[TrainingSet, Mapping[Extra, Sequence[str]]]
+"""Whose rows → kind of rows → folders of shards."""
 
 
 def guard_folders(
@@ -234,10 +303,10 @@ def guard_folders(
     No arm would take such a row, but whoever made it has mixed up the splits.
     """
     protocol = experiment.protocol
-    values = {value for train in protocol.train_domains for value in protocol.domains[train]}
+    values = {value for train in protocol.train_domains for value in protocol.values(train)}
     trained = {subject for subject, _ in data.scanned(values, protocol.splits.train)}
     tested = {subject for chunk in chunks for subject in chunk.subjects} - trained
-    for folder in dict.fromkeys((*experiment.augmented, *experiment.untrained)):
+    for folder in _added(experiment):
         check_leakage(tested, _metadata(folder), models)
 
 
@@ -249,10 +318,11 @@ def guard(
     others = {f"labels of the rows, {role}": sha for role, sha in labellers(Store(experiment.data)).items()}
     others |= {name: spec.sha256 for name, spec in parts.items()}
     found = {}
-    for train, kinds in folders.items():
+    for train in protocol.train_domains:
         tests = {pair for cell in protocol.cells if cell.train == train for pair in protocol.tests(cell)}
         subjects = {s for chunk in chunks if (chunk.value, chunk.split) in tests for s in chunk.subjects}
-        uris = dict.fromkeys(uri for shards in kinds.values() for uri in shards)
+        own = [kinds for chosen, kinds in folders.items() if chosen.train == train]
+        uris = dict.fromkeys(uri for kinds in own for shards in kinds.values() for uri in shards)
         rows = chain.from_iterable(_metadata(uri) for uri in uris)
         # Validation rows decide no weight; where the protocol validates on the test subjects, they are those.
         counted = (row for row in rows if row["split"] == "train" or not protocol.validates_on_test)
@@ -283,21 +353,42 @@ def _metadata(uri: str) -> Iterable[dict[str, Any]]:
 
 def plan(experiment: Experiment, arms: Sequence[Arm], folders: Folders) -> list[Trial]:
     """Every training: seeds outermost, so that an interrupted run has compared all arms on the first ones."""
+    return [
+        _trial(experiment, chosen, arm, ratio, seed, folders[chosen])
+        for seed in range(experiment.seeds)
+        for chosen in experiment.training_sets(seed)
+        for arm in arms_of(chosen.train, arms, experiment.protocol)
+        for ratio in dict.fromkeys((experiment.ratio, *(_curve(experiment, chosen) if varied(arm) else ())))
+    ]
+
+
+def _curve(experiment: Experiment, chosen: TrainingSet) -> tuple[float, ...]:
+    """Ratios are compared on the main number of subjects alone."""
+    return experiment.curve if chosen.subjects == experiment.sizes[0] else ()
+
+
+def _trial(
+    experiment: Experiment, chosen: TrainingSet, arm: Arm, ratio: float, seed: int, kinds: Mapping[Extra, Sequence[str]]
+) -> Trial:
+    extra = kinds[arm.extra] if arm.extra != "none" else ()
+    shards = (*kinds["none"], *extra)
     recipes = {role: recipe.digest for role, recipe in experiment.adapted_recipes.items()}
-    trials = []
-    for seed in range(experiment.seeds):
-        for train, kinds in folders.items():
-            for arm in arms_of(train, arms, experiment.protocol):
-                curve = experiment.curve if arm.name == CURVE_ARM else ()
-                for ratio in dict.fromkeys((experiment.ratio, *curve)):
-                    extra = kinds[arm.extra] if arm.extra != "none" else ()
-                    shards = (*kinds["none"], *extra)
-                    identity = digest(
-                        [uri.rsplit("/", 1)[-1] for uri in shards], experiment.segmenter, recipes, arm.classical,
-                        arm.random_contrast, ratio if extra else 0, seed, experiment.steps, length=16,
-                    )  # fmt: skip
-                    trials.append(Trial(train, arm.name, ratio, seed, shards, identity))
-    return trials
+    more = ["batchgeneratorsv2"] if arm.batchgeneratorsv2 else []
+
+    def identity(of_net: int) -> str:
+        return digest(
+            [uri.rsplit("/", 1)[-1] for uri in shards], experiment.segmenter, recipes, arm.classical,
+            arm.random_contrast, ratio if extra else 0, of_net, experiment.steps, *more, length=16,
+        )  # fmt: skip
+
+    nets = tuple((identity(of_net), of_net) for of_net in (seed + NET_STRIDE * k for k in range(experiment.nets)))
+    trial_id = nets[0][0] if len(nets) == 1 else digest([net for net, _ in nets], length=16)
+    return Trial(chosen.train, arm.name, ratio, seed, shards, trial_id, chosen.subjects, nets)
+
+
+def varied(arm: Arm) -> bool:
+    """True if a curve over ratios is drawn for an arm: it adds rows that were made for it, and nothing else."""
+    return arm.name == arm.extra or arm.name == CURVE_ARM
 
 
 def check_ratios(experiment: Experiment, trials: Sequence[Trial]) -> None:
@@ -306,14 +397,15 @@ def check_ratios(experiment: Experiment, trials: Sequence[Trial]) -> None:
     Raises:
         DataError: with what there is.
     """
-    for shards, ratio in dict.fromkeys((t.shards, t.ratio) for t in trials if _per_real(t) is not None):
+    arms = experiment.known_arms
+    for shards, ratio in dict.fromkeys((t.shards, t.ratio) for t in trials if _per_real(t, arms) is not None):
         for recipe in experiment.adapted_recipes.values():
             replace(recipe.data.rows("train"), augmented_per_real=ratio).within([Store(uri) for uri in shards])
 
 
-def _per_real(trial: Trial) -> float | None:
+def _per_real(trial: Trial, arms: Mapping[str, Arm]) -> float | None:
     """Augmented rows for each real one; None takes all rows."""
-    return trial.ratio if ARMS[trial.arm].extra not in ("none", "repeated") else None
+    return trial.ratio if arms[trial.arm].extra not in ("none", "repeated") else None
 
 
 def write_plan(experiment: Experiment, trials: Sequence[Trial], chunks: Sequence[Chunk], data: Inventory) -> None:
@@ -323,6 +415,10 @@ def write_plan(experiment: Experiment, trials: Sequence[Trial], chunks: Sequence
         {
             "protocol": experiment.protocol.model_dump(mode="json"), "segmenter": experiment.segmenter,
             "steps": experiment.steps, "ratio": experiment.ratio, "data": data.digest,
+            "sizes": list(experiment.sizes), "fresh_draws": experiment.fresh_draws, "nets": experiment.nets,
+            "patients": {
+                train: available(data, experiment.protocol, train) for train in experiment.protocol.train_domains
+            },
             "trials": [trial.to_dict() for trial in trials],
             "chunks": [
                 {
@@ -344,8 +440,9 @@ class FitWorker:
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
         """One row that names the training."""
-        training = Training(spec["augmented_per_real"], spec["classical"], spec["random_contrast"], num_workers=0,
-                            threads_per_worker=1, progress=lambda line: None)  # fmt: skip
+        training = Training(spec["augmented_per_real"], spec["classical"], spec["random_contrast"],
+                            spec["batchgeneratorsv2"], num_workers=0, threads_per_worker=1,
+                            progress=lambda line: None)  # fmt: skip
         self.segmenter.fit(
             spec["shards"], self.steps, spec["seed"], f"{self.out}/{spec['trial_id']}", recipes=self.recipes,
             training=training,
@@ -357,16 +454,18 @@ def _fit(experiment: Experiment, trials: Sequence[Trial], actors: Actors, progre
     store = Store(f"{experiment.out}/segmenters")
     recipes = {role: recipe.model_dump(mode="json") for role, recipe in experiment.adapted_recipes.items()}
     args = {"segmenter": experiment.segmenter, "recipes": recipes, "steps": experiment.steps, "out": store.uri}
+    arms = experiment.known_arms
     units = {
-        trial.trial_id: Unit(
-            trial.trial_id,
+        net: Unit(
+            net,
             {
-                "trial_id": trial.trial_id, "shards": list(trial.shards), "seed": trial.seed,
-                "classical": ARMS[trial.arm].classical, "random_contrast": ARMS[trial.arm].random_contrast,
-                "augmented_per_real": _per_real(trial),
+                "trial_id": net, "shards": list(trial.shards), "seed": seed,
+                "classical": arms[trial.arm].classical, "random_contrast": arms[trial.arm].random_contrast,
+                "batchgeneratorsv2": arms[trial.arm].batchgeneratorsv2, "augmented_per_real": _per_real(trial, arms),
             },
         )
         for trial in trials
+        for net, seed in trial.nets
     }  # fmt: skip
     return run_units(
         list(units.values()), FitWorker, args, store, {"stage": "segmenters"}, actors=actors, progress=progress
@@ -382,7 +481,8 @@ def _predict(
     for trial in trials:
         for chunk in chunks_of(trial.train, chunks, protocol):
             unit_id = prediction_id(trial.trial_id, chunk.digest(data, protocol))
-            spec = {"segmenter": f"{out.uri}/segmenters/{trial.trial_id}", "chunk": chunk.to_dict()}
+            nets = [f"{out.uri}/segmenters/{net}" for net, _ in trial.nets]
+            spec = {"segmenters": nets, "chunk": chunk.to_dict()}
             units[unit_id] = Unit(unit_id, spec)
     args = {"data": data.uri, "protocol": protocol, "device": "cuda" if actors.num_gpus else "cpu"}
     run_units(

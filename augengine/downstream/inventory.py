@@ -72,17 +72,18 @@ def take_inventory(uri: str, protocol: Protocol) -> Inventory:
         DataError: no shards; a subject that stands in two splits; or labelled rows of the protocol's domains that lack
             a label of a class.
     """
-    compared = {value for values in protocol.domains.values() for value in values}
+    compared = {value for domain in protocol.domains for value in protocol.values(domain)}
     store = Store(uri)
     names = dataset_files(store)
     groups: list[Group] = []
     split: dict[Scanned, str] = {}
     labelled: set[Scanned] = set()
+    columns = list(dict.fromkeys((*_COLUMNS, *([protocol.column] if protocol.column else []))))
     for name in names:
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for n in range(file.num_row_groups):
-            table = read_group(file, n, [*_COLUMNS, "label"])
+            table = read_group(file, n, [*columns, "label"])
             labels, found = table["label"], set()
             for place, row in enumerate(table.drop_columns("label").to_pylist()):
                 if row["synthetic"]:  # augmented rows come from folders of their own

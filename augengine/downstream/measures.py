@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from augengine.downstream.protocols import BACKGROUND, Protocol
 from augengine.errors import DataError
 from augengine.io.store import Place, Store
+from augengine.masks import components
 from augengine.metrics.lesionwise import RULES, lesion_wise, together
 from augengine.metrics.overlap import dice
 from augengine.metrics.surface import hd95_of_stacks_mm
@@ -32,12 +33,16 @@ class MeasureWorker:
         self.out, self.protocol = Store.at(out), protocol
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
-        """Rows of `SCORE_SCHEMA`; a class that a patient does not have is not scored."""
+        """Rows of `SCORE_SCHEMA`; a class that a patient does not have, or the segmenter not predict, is not scored."""
         found, truth = (self.out.parquet(spec[name]).read().to_pylist() for name in ("predictions", "truth"))
         by_id = {row["sample_id"]: row for row in found}
+        classes = found[0].get("classes") if found else None  # older predictions are of all classes
         patients: dict[str, list[dict[tuple[str, str], float]]] = {}
-        for subject, prediction, true, spacing_mm, stacks in _volumes(by_id, truth):
-            patients.setdefault(subject, []).append(scores(prediction, true, spacing_mm, self.protocol, stacks))
+        for subject, predicted, true, spacing_mm, stacks in _volumes(by_id, truth):
+            prediction = largest_parts(predicted, stacks) if self.protocol.largest_component else predicted
+            patients.setdefault(subject, []).append(
+                scores(prediction, true, spacing_mm, self.protocol, stacks, classes)
+            )
         rows = [
             {"subject_id": subject, "metric": metric, "class": name, "score": float(np.mean(values))}
             for subject, volumes in patients.items()
@@ -64,6 +69,20 @@ def _volumes(
         yield subject, prediction, true, tuple(rows[0]["spacing_mm"]), _stacks([row["slice_index"] for row in rows])
 
 
+def largest_parts(prediction: np.ndarray, stacks: Sequence[slice] = (slice(None),)) -> np.ndarray:
+    """A class map (I, J, K) of uint8 bits with the largest connected part of each class alone, diagonals included.
+
+    Parts of two `stacks`, runs of K whose slices lie beside each other, are not connected; of equal ones the first
+    counts.
+    """
+    out = np.zeros_like(prediction)
+    for n in range(8):
+        parts = [(stack, components(prediction[..., stack] >> n & 1 == 1) == 1) for stack in stacks]
+        stack, largest = max(parts, key=lambda part: np.count_nonzero(part[1]))
+        out[..., stack] |= largest.astype(np.uint8) << n
+    return out
+
+
 def _stacks(indices: Sequence[int | None]) -> tuple[slice, ...]:
     """The parts of a volume whose slices lie beside each other; untested slices part it.
 
@@ -86,12 +105,15 @@ def scores(
     spacing_mm: tuple[float, ...],
     protocol: Protocol,
     stacks: Sequence[slice] = (slice(None),),
+    predicted: Collection[str] | None = None,
 ) -> dict[tuple[str, str], float]:
     """Every metric of a protocol for every class, of class maps (I, J, K) as uint8 bits.
 
     `accuracy` is the share of a class's voxels that were found, as in paper 004's Table 3, and knows the background.
     Dice, HD95 and accuracy of a class that is not in the truth are NaN whatever was predicted, so that every arm is
     scored on the same patients; HD95 of one that was not found is the diagonal of the field of view.
+
+    So is every metric of a class that is not among `predicted` (None: all are), and of the background with it.
 
     Surfaces and lesions know what lies beside what: `stacks` are the runs of K whose slices do, each with open ends
     (`augengine.metrics.surface`); a run of one slice has contours in its plane, and lesions end where a run does.
@@ -102,7 +124,8 @@ def scores(
     diagonal_mm = float(np.linalg.norm(np.multiply(truth.shape, spacing_mm)))
     for metric in protocol.metrics:
         for name, (a, b) in (with_background if metric == "accuracy" else masks).items():
-            if metric in ("dice", "hd95_mm", "accuracy") and not b.any():
+            known = predicted is None or set(masks if name == BACKGROUND else [name]) <= set(predicted)
+            if not known or (metric in ("dice", "hd95_mm", "accuracy") and not b.any()):
                 out[metric, name] = np.nan
             elif metric == "accuracy":
                 out[metric, name] = float(a[b].mean())

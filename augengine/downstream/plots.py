@@ -15,7 +15,7 @@ from augengine.io.store import Store
 from augengine.metrics.statistics import seed_means
 
 matplotlib.use("Agg")
-FOREST, CURVE, PATIENTS = "gains.png", "ratio_curve.png", "patients.png"
+FOREST, CURVE, PATIENTS, FEW = "gains.png", "ratio_curve.png", "patients.png", "few_labels.png"
 COLOURS = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
 
 
@@ -23,9 +23,10 @@ def write_plots(plan: Plan, scores: Scores, results: Mapping[str, Any], measured
     """Draw what the results hold into the experiment's folder; paths of the pictures."""
     store, title = Store(out), f"{measured[1]} {measured[0]}"
     told = [g for g in results["comparisons"] if (g["metric"], g["class"]) == measured]
-    main = {row: found for row, found in scores.items() if row.ratio == plan.ratio and measured in found}
+    main = {row: found for row, found in scores.items() if plan.main(row) and measured in found}
     figures = {FOREST: forest(told, title) if told else None,
                CURVE: curve(results["curve"], title) if results["curve"] else None,
+               FEW: few_labels(results["few_labels"], title) if results.get("few_labels") else None,
                PATIENTS: patients(main, measured, title) if told else None}  # fmt: skip
     for name, figure in figures.items():
         if figure is not None:
@@ -70,6 +71,28 @@ def curve(gains: Sequence[Mapping[str, Any]], title: str) -> Figure:
     axes.set_xlabel("added rows per real row")
     axes.set_ylabel(f"gain in {title}, 95 % over patients")
     figure.legend(loc="outside right upper", fontsize=8)
+    return figure
+
+
+def few_labels(gains: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Gain by number of training patients, one panel per cell, one line per arm and what it is compared with."""
+    cells = list(dict.fromkeys(g["cell"] for g in gains))
+    figure = Figure(figsize=(1.5 + 3.4 * len(cells), 4.2), layout="constrained")
+    pairs = list(dict.fromkeys((g["arm"], g["against"]) for g in gains))
+    panels = np.ravel(figure.subplots(1, len(cells), sharey=True, squeeze=False))
+    for axes, cell in zip(panels, cells, strict=True):
+        for n, pair in enumerate(pairs):
+            found = sorted((g for g in gains if (g["cell"], g["arm"], g["against"]) == (cell, *pair)),
+                           key=lambda g: g["patients"])  # fmt: skip
+            numbers, values = [g["patients"] for g in found], [g["with_seeds"] or g["difference"] for g in found]
+            colour = COLOURS[n % len(COLOURS)]
+            axes.plot(numbers, [v["estimate"] for v in values], "o-", color=colour, label=f"{pair[0]} − {pair[1]}")
+            axes.fill_between(numbers, [v["low"] for v in values], [v["high"] for v in values], color=colour, alpha=0.1)
+        axes.axhline(0, color="0.5", linewidth=1)
+        axes.set_title(cell, fontsize=10)
+        axes.set_xlabel("training patients")
+    panels[0].set_ylabel(f"gain in {title}, 95 % over patients and trainings")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 

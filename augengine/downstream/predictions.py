@@ -1,7 +1,7 @@
 """Fitted segmenters and test rows in, predicted class maps out, and the true ones in a folder of their own.
 
 What predicts is given images alone; truth and predictions meet only where they are measured. Both store a class map as
-uint8, C order: bit n is set where class n of the protocol is.
+uint8, C order: bit n is set where class n of the protocol is. A prediction says which classes the segmenter predicts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from augengine.downstream.classes import Unions, class_maps, regions_of_classes
 from augengine.downstream.inventory import Inventory, Scanned, class_bits
 from augengine.downstream.protocols import Protocol
 from augengine.downstream.segmenters import Segmenter, load_segmenter
@@ -28,7 +29,7 @@ _MAP = [
     ("sample_id", pa.string()), ("subject_id", pa.string()), ("volume_id", pa.string()), ("slice_index", pa.int32()),
     ("map_shape", pa.list_(pa.int32())), ("map", pa.large_binary()),
 ]  # fmt: skip
-PREDICTION_SCHEMA = pa.schema(_MAP)
+PREDICTION_SCHEMA = pa.schema([*_MAP, ("classes", pa.list_(pa.string()))])
 TRUTH_SCHEMA = pa.schema([*_MAP, ("spacing_mm", pa.list_(pa.float64(), 3))])
 
 
@@ -112,16 +113,17 @@ class PredictionWorker:
     def __init__(self, data: str, protocol: Protocol, device: str) -> None:
         torch.set_num_threads(1)
         self.data, self.protocol, self.device = data, protocol, device
-        self.loaded: tuple[str, Any] = ("", None)
+        self.loaded: tuple[list[str], list[Segmenter]] = ([], [])
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
-        """Rows of `PREDICTION_SCHEMA`."""
-        if self.loaded[0] != spec["segmenter"]:  # units of one segmenter come one after the other
-            self.loaded = (spec["segmenter"], load_segmenter(spec["segmenter"], self.device))
-        segmenter = self.loaded[1]
+        """Rows of `PREDICTION_SCHEMA`, of the mean of the probabilities of all segmenters that the spec names."""
+        if self.loaded[0] != spec["segmenters"]:  # units of one training come one after the other
+            self.loaded = (spec["segmenters"], [load_segmenter(uri, self.device) for uri in spec["segmenters"]])
+        segmenters = self.loaded[1]
         found = []
-        for batch, images in images_of(Chunk.from_dict(spec["chunk"]), self.data, self.protocol, segmenter):
-            found += map_rows(batch, segmenter.predict(images), self.protocol)
+        for batch, images in images_of(Chunk.from_dict(spec["chunk"]), self.data, self.protocol, segmenters[0]):
+            mean = np.mean([segmenter.predict(images) for segmenter in segmenters], axis=0)
+            found += map_rows(batch, mean, segmenters[0].regions, self.protocol)
         return {MAPS: pa.Table.from_pylist(found, schema=PREDICTION_SCHEMA)}
 
 
@@ -134,27 +136,15 @@ def images_of(
         yield batch, segmenter.normalised([from_row({**row, "label": None}) for row in batch])
 
 
-def map_rows(rows: Sequence[Mapping[str, Any]], probabilities: np.ndarray, protocol: Protocol) -> list[dict[str, Any]]:
-    """Rows of `PREDICTION_SCHEMA` of some rows' probabilities (B, R, *)."""
-    maps = bits(probabilities, exclusive=protocol.exclusive)
-    return [_map_row(row, one) for row, one in zip(rows, maps, strict=True)]
-
-
-def bits(probabilities: np.ndarray, *, exclusive: bool) -> np.ndarray:
-    """Class maps (B, *) uint8 of probabilities (B, R, *): the likeliest class, background included, or all above 0.5.
-
-    >>> bits(np.array([[[0.2, 0.4], [0.7, 0.35]]]), exclusive=True).tolist()
-    [[2, 1]]
-    """
-    if not exclusive:
-        planes = probabilities > 0.5
-    else:
-        with_background = np.concatenate([1 - probabilities.sum(1, keepdims=True), probabilities], axis=1)
-        planes = with_background.argmax(1)[:, None] == np.arange(1, with_background.shape[1]).reshape(
-            1, -1, *[1] * (probabilities.ndim - 2)
-        )
-    weights = (1 << np.arange(planes.shape[1])).reshape(1, -1, *[1] * (planes.ndim - 2))
-    return np.asarray((planes * weights).sum(1), np.uint8)
+def map_rows(
+    rows: Sequence[Mapping[str, Any]], probabilities: np.ndarray, regions: Unions, protocol: Protocol
+) -> list[dict[str, Any]]:
+    """Rows of `PREDICTION_SCHEMA` of some rows' probabilities (B, R, *) of a segmenter's regions."""
+    maps, classes = (
+        class_maps(probabilities, regions, protocol.classes),
+        list(regions_of_classes(regions, protocol.classes)),
+    )
+    return [_map_row(row, one) | {"classes": classes} for row, one in zip(rows, maps, strict=True)]
 
 
 def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -1,21 +1,22 @@
-"""Named evaluation protocols: who trains on what, who is tested on what, and what a generator may have seen."""
+"""Evaluation protocols, YAML files: who trains on what, who is tested on what, and what a generator may have seen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from augengine.acquisition_terms import manufacturer
+from augengine.bundled import protocol_file
+from augengine.downstream.classes import exclude_each_other
+from augengine.downstream.domains import KEYS, SHORT, Range, Value, check_values, column_of, domain_value, told
 from augengine.errors import ConfigError
-from augengine.phantom.protocols import GE, SIEMENS
 from augengine.rng import digest
-from augengine.yaml_config import Strict, unknown_name
+from augengine.yaml_config import Document, Strict, unknown_name, unset
 
-DomainKey = Literal["manufacturer", "site", "none"]
 Metric = Literal["dice", "hd95_mm", "accuracy", "lesion_dice", "lesion_hd95_mm", "false_positive_lesions"]
-BACKGROUND, ALL = "background", "all"
+BACKGROUND = "background"
 
 
 class Cell(Strict):
@@ -43,12 +44,19 @@ class Splits(Strict):
         return self
 
 
+def _empty(value: object) -> bool:
+    """For keys that came later: where nobody sets them, digests stay what they were."""
+    return not value
+
+
 class Protocol(Strict):
     """An evaluation protocol.
 
     Attributes:
-        key: what a domain is made of: the acquisition's manufacturer, the site, or nothing (every row is of `all`).
-        domains: short name to the values of `key`; `Both` is their union.
+        key: what a domain is made of: `manufacturer`, `site`, `field_strength`, any other column of a row of texts or
+            whole numbers, `acquisition.FIELD`, or `none` (every row is of `all`).
+        domains: short name to the values of `key`: texts, or numbers and ranges of numbers. A domain may be the union
+            of others.
         cells: pairs of training and test domain, in the order of the tables.
         reference: training domains that are trained on real rows alone, for comparison.
         splits: as they stand in the shards.
@@ -57,32 +65,65 @@ class Protocol(Strict):
             alone (strict: the other manufacturer is held out, images and all); `target_images`: also the images, never
             the labels, of the other domain's training subjects; `unlabelled`: subjects without labels, of any domain.
         metrics: measured per patient.
+        arms: compared where the command line names none; none: those whose rows there are.
+        lesion: labels whose union is the lesion; for arms that paste lesions, and for `contrast_channel`.
+        contrast_channel: the channel in which the lesion's brightness is compared with its surroundings'; test patients
+            are then told by thirds of that ratio, too.
+        largest_component: of each class that was predicted, only the largest connected part counts.
     """
 
-    name: str
-    key: DomainKey
-    domains: dict[str, tuple[str, ...]] = Field(min_length=1)
+    version: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    key: str = Field(json_schema_extra={"enum": list(KEYS)})
+    domains: dict[str, tuple[Value, ...]] = Field(min_length=1)
     cells: tuple[Cell, ...] = Field(min_length=1)
     reference: tuple[str, ...] = ()
     splits: Splits = Splits()
     classes: dict[str, tuple[str, ...]] = Field(min_length=1, max_length=8)
     generator_sees: Literal["train_domain", "target_images", "unlabelled"]
-    metrics: tuple[Metric, ...] = ("dice", "hd95_mm", "accuracy")
+    metrics: tuple[Metric, ...] = Field(default=("dice", "hd95_mm", "accuracy"), min_length=1)
+    arms: tuple[str, ...] = Field(default=(), exclude_if=_empty)
+    lesion: tuple[str, ...] = Field(default=(), exclude_if=_empty)
+    contrast_channel: str | None = Field(default=None, exclude_if=unset)
+    largest_component: bool = Field(default=False, exclude_if=_empty)
+
+    @field_validator("key")
+    @classmethod
+    def _key(cls, value: str) -> str:
+        if value not in KEYS:
+            raise ValueError(str(unknown_name("key of domains", value, KEYS, None)))
+        return value
 
     @model_validator(mode="after")
     def _known(self) -> Protocol:
         named = {name for cell in self.cells for name in (cell.train, cell.test)} | set(self.reference)
         if named - set(self.domains):
             raise ValueError(f"cells name unknown domains: {', '.join(sorted(named - set(self.domains)))}")
-        for value in (v for values in self.domains.values() for v in values if self.key == "manufacturer"):
-            if manufacturer(value) != value:
-                raise ValueError(f"domains name manufacturers by their normal form: {manufacturer(value)}, not {value}")
+        if empty := [name for name, values in (*self.domains.items(), *self.classes.items()) if not values]:
+            raise ValueError(f"a domain has values and a class has labels: {empty[0]} has none")
+        check_values(self.key, [value for values in self.domains.values() for value in values])
+        if self.contrast_channel is not None and not self.lesion:
+            raise ValueError("contrast_channel needs the labels of the lesion: add lesion: [LABEL, …]")
         return self
 
     @property
     def digest(self) -> str:
         """Identity of everything in it."""
         return digest(self.model_dump(mode="json"))
+
+    @property
+    def by_manufacturer(self) -> bool:
+        """True if domains are manufacturers."""
+        return SHORT.get(self.key, self.key) == SHORT["manufacturer"]
+
+    @property
+    def column(self) -> str | None:
+        """The column of a shard that tells a row's domain, if any does."""
+        return column_of(self.key)
+
+    def values(self, domain: str) -> tuple[str, ...]:
+        """What rows of a domain have as `value`."""
+        return tuple(told(value) for value in self.domains[domain])
 
     @property
     def train_domains(self) -> tuple[str, ...]:
@@ -92,8 +133,7 @@ class Protocol(Strict):
     @property
     def exclusive(self) -> bool:
         """True if no label lies in two classes, so that the background is a class, too."""
-        labels = [label for of_class in self.classes.values() for label in of_class]
-        return len(labels) == len(set(labels))
+        return exclude_each_other(self.classes)
 
     @property
     def validates_on_test(self) -> bool:
@@ -102,78 +142,36 @@ class Protocol(Strict):
 
     def tests(self, cell: Cell) -> set[tuple[str, str]]:
         """(domain value, split) of the rows that a cell is tested on."""
-        own = set(self.domains[cell.train])
+        own = set(self.values(cell.train))
         return {
             (value, split)
-            for value in self.domains[cell.test]
+            for value in self.values(cell.test)
             for split in (self.splits.test if value in own else self.splits.elsewhere)
         }
 
     def shifted(self, cell: Cell) -> bool:
         """True if the cell is tested on nothing that it was trained on."""
-        return not set(self.domains[cell.train]) & set(self.domains[cell.test])
+        return not set(self.values(cell.train)) & set(self.values(cell.test))
 
     def held_out_manufacturers(self, train: str) -> tuple[str, ...]:
         """Whose scans no generator of a training domain may have seen; none if the protocol holds nobody out."""
-        others = {v for values in self.domains.values() for v in values} - set(self.domains[train])
-        strict = self.generator_sees == "train_domain" and self.key == "manufacturer"
+        others = {value for domain in self.domains for value in self.values(domain)} - set(self.values(train))
+        strict = self.generator_sees == "train_domain" and self.by_manufacturer
         return tuple(sorted(others)) if strict else ()
 
     def value(self, row: Mapping[str, Any]) -> str:
-        """The domain value of a shard's row; all spellings of a manufacturer are one."""
-        if self.key == "none":
-            return ALL
-        stated = row["site"] if self.key == "site" else row["acquisition"]["manufacturer"]
-        return manufacturer(stated) if self.key == "manufacturer" and stated else str(stated)
+        """The domain value of a shard's row; all spellings of a manufacturer are one, and so are numbers of a range."""
+        ranges = (value for values in self.domains.values() for value in values if isinstance(value, Range))
+        return domain_value(self.key, row, tuple(ranges))
 
 
-def _cells(*pairs: str) -> tuple[Cell, ...]:
-    return tuple(Cell(train=train, test=test) for train, test in (pair.split(">") for pair in pairs))
+def protocol(text: str | Path) -> Protocol:
+    """The protocol in a YAML file, or of a name that ships with augengine.
 
-
-_TISSUES = {"fat": ("fat",), "fibroglandular": ("fibroglandular",)}
-_TUMOUR = {"ET": ("enhancing",), "TC": ("enhancing", "necrosis"), "WT": ("enhancing", "necrosis", "oedema")}
-_VENDORS: dict[str, Any] = {
-    "key": "manufacturer",
-    "domains": {"GE": (GE,), "Siemens": (SIEMENS,), "Both": (GE, SIEMENS)},
-    "cells": _cells("Both>Both", "GE>GE", "GE>Siemens", "Siemens>Siemens", "Siemens>GE"),
-    "reference": ("Both",),
-    "classes": _TISSUES,
-}
-_PAPER_SPLITS = Splits(val=("val", "test"), test=("val", "test"), elsewhere=("train", "val", "test"))
-_BRATS: dict[str, Any] = {
-    "key": "none",
-    "cells": _cells("all>all"),
-    "splits": Splits(val=("val", "test"), test=("val", "test")),
-    "classes": _TUMOUR,
-    "generator_sees": "train_domain",
-    "metrics": ("dice", "hd95_mm", "lesion_dice", "lesion_hd95_mm", "false_positive_lesions"),
-}
-
-
-PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        # Paper 004, 3.1.3: validation subjects are the ID test, all labelled subjects of the other vendor the OOD test,
-        # and the generator was trained on patients without masks.
-        Protocol(name="duke_paper", generator_sees="unlabelled", splits=_PAPER_SPLITS, **_VENDORS),
-        Protocol(name="duke_strict", generator_sees="train_domain", **_VENDORS),
-        Protocol(name="duke_transductive", generator_sees="target_images", **_VENDORS),
-        # Paper 002, 3.2: one data set, no second domain.
-        Protocol(name="brats_paper", domains={ALL: (ALL,)}, **_BRATS),
-        Protocol(name="phantom_paper", generator_sees="unlabelled", splits=_PAPER_SPLITS, **_VENDORS),
-        Protocol(name="phantom_strict", generator_sees="train_domain", **_VENDORS),
-        Protocol(name="phantom_transductive", generator_sees="target_images", **_VENDORS),
-        Protocol(name="phantom_brats", domains={ALL: (ALL,)}, **_BRATS),
-    )
-}
-
-
-def protocol(name: str) -> Protocol:
-    """The protocol of that name; a `ConfigError` names the nearest where there is none."""
-    if name not in PROTOCOLS:
-        raise unknown_name("protocol", name, list(PROTOCOLS), "--protocol")
-    return PROTOCOLS[name]
+    Raises:
+        ConfigError: no such file, or mistakes in it, with `file:line`.
+    """
+    return Document.read(protocol_file(text)).validate(Protocol)
 
 
 def by_site(asked: Protocol, sites: Sequence[str]) -> Protocol:
@@ -198,7 +196,7 @@ def other_domain(asked: Protocol, train: str) -> str:
     Raises:
         ConfigError: there is none, or more than one.
     """
-    others = [name for name in asked.domains if not set(asked.domains[name]) & set(asked.domains[train])]
+    others = [name for name in asked.domains if not set(asked.values(name)) & set(asked.values(train))]
     if len(others) != 1:
         raise ConfigError(
             "a direction needs one other domain", found=f"{train} of {', '.join(asked.domains)}",

@@ -6,13 +6,13 @@ Nothing else is read: neither data nor models. The patient is the unit of every 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from augengine.downstream.arms import BASELINE
+from augengine.downstream.arms import baselines
 from augengine.downstream.measures import SCORES, SURFACES, MeasureWorker
 from augengine.downstream.predictions import MAPS, PREDICTIONS, TRUTH
 from augengine.downstream.protocols import Cell, Protocol
@@ -20,6 +20,7 @@ from augengine.errors import RunError
 from augengine.io.commits import Record, read_records
 from augengine.io.parts import Part
 from augengine.io.store import Store
+from augengine.metrics.draws import draws_needed
 from augengine.metrics.intervals import Interval, percentile_interval
 from augengine.metrics.statistics import BySeed, compare, hierarchical_interval, seed_means
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
@@ -34,11 +35,12 @@ Measured = tuple[str, str]
 
 @dataclass(frozen=True, order=True)
 class Row:
-    """A row of a table: who was trained on what, and tested on what."""
+    """A row of a table: who was trained on what, and tested on what; `subjects` trained, 0 for all there are."""
 
     cell: str
     arm: str
     ratio: float
+    subjects: int = 0
 
 
 Scores = dict[Row, dict[Measured, dict[int, dict[str, float]]]]
@@ -51,8 +53,12 @@ class Plan:
 
     Attributes:
         ratio: added rows per real row in all arms but those of the curve.
-        trials: train, arm, ratio, seed and trial_id of each training.
+        trials: train, arm, ratio, seed, subjects and trial_id of each training.
         chunks: chunk_id, value, split and subjects of each group of test subjects.
+        sizes: numbers of training subjects, the main one first; 0 is all.
+        fresh_draws: every seed trained on subjects of its own draw.
+        nets: networks averaged per training.
+        patients: how many labelled training subjects each domain has.
     """
 
     protocol: Protocol
@@ -61,6 +67,19 @@ class Plan:
     ratio: float
     trials: tuple[Mapping[str, Any], ...]
     chunks: tuple[Mapping[str, Any], ...]
+    sizes: tuple[int, ...] = (0,)
+    fresh_draws: bool = False
+    nets: int = 1
+    patients: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def draws(self) -> str:
+        """What trainings of one arm differ in besides their start."""
+        return "draws" if self.fresh_draws else "seeds"
+
+    def main(self, row: Row) -> bool:
+        """True for rows of the main tables: of the main ratio and number of training subjects."""
+        return row.ratio == self.ratio and row.subjects == self.sizes[0]
 
     @classmethod
     def read(cls, out: str) -> Plan:
@@ -73,7 +92,8 @@ class Plan:
         values = store.read_json(PLAN)
         protocol = Protocol.model_validate(values["protocol"])
         return cls(protocol, values["segmenter"], values["steps"], values["ratio"], tuple(values["trials"]),
-                   tuple(values["chunks"]))  # fmt: skip
+                   tuple(values["chunks"]), tuple(values.get("sizes", (0,))), values.get("fresh_draws", False),
+                   values.get("nets", 1), values.get("patients", {}))  # fmt: skip
 
     def tested(self, trial: Mapping[str, Any], cell: Cell) -> list[Mapping[str, Any]]:
         """The chunks of a cell, if the training is one of it."""
@@ -103,8 +123,12 @@ def measure(out: str, *, actors: Actors, progress: Progress | None = None, anew:
             for chunk in plan.tested(trial, cell):
                 name = prediction_id(trial["trial_id"], chunk["chunk_id"])
                 found = one_of(predictions, name, store), one_of(truths, chunk["chunk_id"], store)
+                if not units:
+                    check_order(plan, found[0], store)
                 spec = {"predictions": f"{PREDICTIONS}/{found[0].name}", "truth": f"{TRUTH}/{found[1].name}"}
-                identity = (plan.protocol.classes, plan.protocol.metrics, SURFACES, *(part.sha256 for part in found))
+                tidied = ["largest component"] if plan.protocol.largest_component else []
+                shas = [part.sha256 for part in found]
+                identity = (plan.protocol.classes, plan.protocol.metrics, SURFACES, *tidied, *shas)
                 units[name] = Unit(f"{name}-{digest(*identity, length=8)}", spec)
     done = run_units(
         list(units.values()), MeasureWorker, {"out": store, "protocol": plan.protocol}, folder, {"stage": MEASURES},
@@ -115,10 +139,36 @@ def measure(out: str, *, actors: Actors, progress: Progress | None = None, anew:
     for trial in plan.trials:
         for cell in plan.protocol.cells:
             for chunk in plan.tested(trial, cell):
-                row = scores.setdefault(Row(str(cell), trial["arm"], trial["ratio"]), {})
+                row = scores.setdefault(Row(str(cell), trial["arm"], trial["ratio"], trial.get("subjects", 0)), {})
                 for key, subject, value in scored[prediction_id(trial["trial_id"], chunk["chunk_id"])]:
                     row.setdefault(key, {}).setdefault(trial["seed"], {})[subject] = value
     return scores
+
+
+def unpredicted(plan: Plan, out: str) -> tuple[str, ...]:
+    """Classes that the segmenter does not predict, by what its stored predictions say."""
+    store = Store(out)
+    for part in stored_maps(store.folder(PREDICTIONS)).values():
+        file = store.parquet(f"{PREDICTIONS}/{part.name}")
+        told = file.read(columns=["classes"]).to_pylist() if "classes" in file.schema_arrow.names else []
+        if told:
+            return tuple(name for name in plan.protocol.classes if name not in told[0]["classes"])
+    return ()
+
+
+def check_order(plan: Plan, part: Part, store: Store) -> None:
+    """Refuse predictions from before regions were matched by name, of segmenters whose regions stood in another order.
+
+    Raises:
+        RunError: they would be scored as other classes.
+    """
+    names = store.parquet(f"{PREDICTIONS}/{part.name}").schema_arrow.names
+    if "classes" not in names and plan.segmenter in ("ldm_seg", "pcf"):
+        raise RunError(
+            f"predictions of {plan.segmenter} say which classes they hold", found="older ones, which do not",
+            where=store.path(f"{PREDICTIONS}/{part.name}"),
+            next_step=f"delete the folder {PREDICTIONS} and run the same command again",
+        )  # fmt: skip
 
 
 def stored_maps(store: Store) -> dict[str, Part]:
@@ -155,6 +205,9 @@ class Gain:
         difference: mean over patients, interval over patients.
         with_seeds: the same with trainings drawn anew, too; of the main metric alone.
         p, p_holm: Wilcoxon's signed rank test over patients; corrected for all comparisons of this metric.
+        subjects: training subjects; 0 is all.
+        draws, draws_needed: trainings of either arm, and how many an interval of ± .02 over these would need; None of a
+            single one, or where `with_seeds` is.
     """
 
     cell: str
@@ -165,6 +218,9 @@ class Gain:
     with_seeds: Interval | None
     p: float
     p_holm: float
+    subjects: int = 0
+    draws: int = 1
+    draws_needed: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -175,8 +231,8 @@ def gains(scores: Scores, measured: Measured, plan: Plan, *, over_seeds: bool = 
     """Every arm against `real` and against its own baseline, if it has one, cell by cell: one family of tests."""
     family: dict[str, tuple[Row, Row]] = {}
     for row in scores:
-        for other in dict.fromkeys(("real", BASELINE.get(row.arm, "real"))):
-            against = next((r for r in scores if r.cell == row.cell and r.arm == other), None)
+        for other in baselines(row.arm):
+            against = next((r for r in scores if (r.cell, r.arm, r.subjects) == (row.cell, other, row.subjects)), None)
             if row.arm != other and against is not None and measured in scores[row]:
                 family[f"{row}{other}"] = (row, against)
     pairs = {name: (scores[a][measured], scores[b][measured]) for name, (a, b) in family.items()}
@@ -185,7 +241,8 @@ def gains(scores: Scores, measured: Measured, plan: Plan, *, over_seeds: bool = 
         Gain(
             row.cell, row.arm, against.arm, row.ratio, found[name].difference,
             hierarchical_interval(*pairs[name], rng=_rng(plan, measured), resample_seeds=True) if over_seeds else None,
-            found[name].p, found[name].p_holm,
+            found[name].p, found[name].p_holm, row.subjects, len(pairs[name][0]),
+            draws_needed(*pairs[name]) if over_seeds else None,
         )
         for name, (row, against) in family.items()
     ]  # fmt: skip
@@ -253,6 +310,7 @@ class Shared:
     test: str
     difference: Interval
     with_seeds: Interval
+    draws_needed: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -266,14 +324,14 @@ def shared(scores: Scores, measured: Measured, plan: Plan) -> list[Shared]:
         theirs = _real(scores, Cell(train=name, test=name), measured)
         for test in plan.protocol.train_domains:
             own = _real(scores, Cell(train=test, test=test), measured)
-            within = set(plan.protocol.domains[test]) < set(plan.protocol.domains[name])
+            within = set(plan.protocol.values(test)) < set(plan.protocol.values(name))
             if not within or theirs is None or own is None:
                 continue
             pair = ({seed: {p: theirs[seed][p] for p in values} for seed, values in own.items()}, own)
             whole, with_seeds = (
                 hierarchical_interval(*pair, rng=_rng(plan, measured), resample_seeds=seeds) for seeds in (False, True)
             )
-            found.append(Shared(name, test, whole, with_seeds))
+            found.append(Shared(name, test, whole, with_seeds, draws_needed(*pair)))
     return found
 
 

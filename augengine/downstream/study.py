@@ -102,7 +102,7 @@ def build(
     rows: dict[Extra, list[str]] = {kind: [] for kind in made}
     labellers: list[str] = []
     for n, source in enumerate(directions):
-        values = protocol.domains[source], protocol.domains[targets[source]]
+        values = protocol.values(source), protocol.values(targets[source])
         seen, name = uris[len(directions) + n], shown[n].folder
         if protocol.generator_sees != "train_domain":
             name = f"{source}-{name}"
@@ -155,7 +155,7 @@ def _known(protocol: Protocol) -> bool:
 
 def _source_view(data: Inventory, protocol: Protocol, source: str, target: str) -> View:
     """What a direction's policy edits: the labelled training rows; and whose acquisitions it may draw from."""
-    own, other = (data.scanned(protocol.domains[name], protocol.splits.train) for name in (source, target))
+    own, other = (data.scanned(protocol.values(name), protocol.splits.train) for name in (source, target))
     return view_of(f"{source}-source", data, own & data.labelled, other if _known(protocol) else ())
 
 
@@ -166,7 +166,7 @@ def _generator_view(data: Inventory, protocol: Protocol, source: str, target: st
     would say whose contrast to paint, and a labelled source would keep its own.
     """
     splits = {"train": "train"} if protocol.validates_on_test else {"train": "train", "val": "val"}
-    own, other = (data.scanned(protocol.domains[name], splits) for name in (source, target))
+    own, other = (data.scanned(protocol.values(name), splits) for name in (source, target))
     if protocol.generator_sees == "unlabelled":
         return view_of("generator", data, (), (own | other) - data.labelled, splits=splits)
     if _known(protocol):

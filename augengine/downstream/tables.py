@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from augengine.downstream.contrast_tables import by_thirds, ratios_of, thirds_table
 from augengine.downstream.protocols import BACKGROUND, Cell, Protocol
 from augengine.downstream.results import (
     MEAN,
@@ -24,8 +25,10 @@ from augengine.downstream.results import (
     gaps,
     shared,
     summary,
+    unpredicted,
 )
 from augengine.io.store import Store
+from augengine.metrics.draws import HALF_WIDTH
 from augengine.metrics.intervals import Interval
 
 TABLES, RESULTS = "tables.md", "results.json"
@@ -56,13 +59,18 @@ def main_metric(protocol: Protocol) -> Measured:
 
 def write_tables(plan: Plan, scores: Scores, out: str) -> dict[str, Any]:
     """Write `tables.md` and `results.json` into the experiment's folder; returns the latter."""
-    main = {row: found for row, found in scores.items() if row.ratio == plan.ratio}
+    main = {row: found for row, found in scores.items() if plan.main(row)}
     columns = columns_of(plan.protocol)
     compared = {measured: gains(main, measured, plan, over_seeds=measured == primary(plan)) for measured in columns}
     told, closed = compared[primary(plan)], gaps(main, primary(plan), plan)
+    few = few_labels(plan, scores)
     curve, mixed = _curve(plan, scores), shared(main, primary(plan), plan)
+    faint = by_thirds(plan, scores, ratios_of(plan, out), primary(plan))
+    absent = unpredicted(plan, out)
     results = {
         "protocol": plan.protocol.name, "segmenter": plan.segmenter, "steps": plan.steps, "ratio": plan.ratio,
+        "sizes": list(plan.sizes), "fresh_draws": plan.fresh_draws, "nets": plan.nets,
+        "not_predicted": list(absent),
         "rows": [
             {**asdict(row), "metric": metric, "class": name, **summary(found)}
             for row, by_measured in scores.items() for (metric, name), found in by_measured.items()
@@ -74,12 +82,18 @@ def write_tables(plan: Plan, scores: Scores, out: str) -> dict[str, Any]:
         "gaps": [gap.to_dict() for gap in closed],
         "shared": [one.to_dict() for one in mixed],
         "curve": [gain.to_dict() for gain in curve],
+        "thirds": [one.to_dict() for one in faint],
+        "few_labels": [
+            {**gain.to_dict(), "patients": gain.subjects or plan.patients.get(train_of(plan, gain), 0)} for gain in few
+        ],
     }  # fmt: skip
     text = "\n".join(
         [
             f"# {plan.protocol.name}: {plan.segmenter}, {plan.steps} steps per training", "",
-            *_segmentation(plan, main, compared), *_gain_table(told, plan), *_gap_table(closed), *_shared_table(mixed),
-            *_by_metric(plan, main, compared), *_curve_table(curve),
+            *_absent(plan, absent),
+            *_segmentation(plan, main, compared), *_gain_table(told, plan), *_gap_table(closed),
+            *_shared_table(mixed, plan), *_by_metric(plan, main, compared), *_curve_table(curve, plan),
+            *_few_table(few, plan), *thirds_table(faint, plan, heading(primary(plan))),
         ]
     )  # fmt: skip
     store = Store(out)
@@ -99,12 +113,21 @@ def columns_of(protocol: Protocol) -> list[Measured]:
     return columns
 
 
+def _absent(plan: Plan, absent: Sequence[str]) -> Iterable[str]:
+    if absent:
+        yield f"The segmenter {plan.segmenter} does not predict {', '.join(absent)}: not scored, and in no mean."
+        yield ""
+
+
 def _segmentation(plan: Plan, scores: Scores, compared: dict[Measured, list[Gain]]) -> Iterable[str]:
     """Paper 004's Table 3: one row per cell and arm."""
     order = {metric: n for n, metric in enumerate(("accuracy", "dice", "lesion_dice"))}
     columns = sorted(columns_of(plan.protocol), key=lambda c: order.get(c[0], len(order)))
     yield "## Segmentation by training and test domain"
     yield ""
+    if plan.protocol.largest_component:
+        yield "Of every class and volume, the largest connected part of the prediction counts alone."
+        yield ""
     if any(metric.endswith("hd95_mm") for metric in plan.protocol.metrics):
         yield SURFACE_RULE
         yield ""
@@ -128,13 +151,15 @@ def _gain_table(found: Sequence[Gain], plan: Plan) -> Iterable[str]:
     yield f"## Gains in {heading(primary(plan))}"
     yield ""
     yield line(
-        ["Cell", "Arm", "against", "gain", "95 % over patients", "95 % over patients and seeds", "p", "p (Holm)"]
-    )
-    yield line(["---"] * 8)
+        ["Cell", "Arm", "against", "gain", "95 % over patients", f"95 % over patients and {plan.draws}", "p",
+         "p (Holm)", _needed_heading(plan)]
+    )  # fmt: skip
+    yield line(["---"] * 9)
     for gain in found:
         yield line([
             gain.cell, gain.arm, gain.against, f"{gain.difference.estimate:+.4f}", _interval(gain.difference),
             _interval(gain.with_seeds) if gain.with_seeds else "–", f"{gain.p:.3g}", f"{gain.p_holm:.3g}",
+            _needed(gain.draws_needed),
         ])  # fmt: skip
     yield ""
 
@@ -152,18 +177,19 @@ def _gap_table(found: Sequence[GapClosed]) -> Iterable[str]:
     yield ""
 
 
-def _shared_table(found: Sequence[Shared]) -> Iterable[str]:
+def _shared_table(found: Sequence[Shared], plan: Plan) -> Iterable[str]:
     if not found:
         return
     yield "## What real rows of the other domain cost at home"
     yield ""
     yield "Trained on real rows of both domains less trained on the test domain alone, for as many steps."
     yield ""
-    yield line(["Training", "Test", "difference", "95 % over patients", "95 % over patients and seeds"])
-    yield line(["---"] * 5)
+    over = f"95 % over patients and {plan.draws}"
+    yield line(["Training", "Test", "difference", "95 % over patients", over, _needed_heading(plan)])
+    yield line(["---"] * 6)
     for one in found:
         yield line([one.train, one.test, f"{one.difference.estimate:+.4f}", _interval(one.difference),
-                     _interval(one.with_seeds)])  # fmt: skip
+                     _interval(one.with_seeds), _needed(one.draws_needed)])  # fmt: skip
     yield ""
 
 
@@ -195,22 +221,71 @@ def _curve(plan: Plan, scores: Scores) -> list[Gain]:
     varied = {row.arm for row in scores if row.ratio != plan.ratio}
     chosen = {
         row: found for row, found in scores.items()
-        if row.arm in varied or (row.arm == "real" and row.ratio == plan.ratio)
+        if row.subjects == plan.sizes[0] and (row.arm in varied or (row.arm == "real" and row.ratio == plan.ratio))
     }  # fmt: skip
-    return sorted(gains(chosen, primary(plan), plan), key=lambda g: (g.cell, g.arm, g.ratio)) if varied else []
+    return (
+        sorted(gains(chosen, primary(plan), plan, over_seeds=True), key=lambda g: (g.cell, g.arm, g.ratio))
+        if varied
+        else []
+    )
 
 
-def _curve_table(found: Sequence[Gain]) -> Iterable[str]:
+def _curve_table(found: Sequence[Gain], plan: Plan) -> Iterable[str]:
     if not found:
         return
     yield "## Gain by added rows per real row"
     yield ""
-    yield line(["Cell", "Arm", "ratio", "gain", "95 % over patients"])
-    yield line(["---"] * 5)
+    yield line(["Cell", "Arm", "ratio", "gain", "95 % over patients", _needed_heading(plan)])
+    yield line(["---"] * 6)
     for gain in found:
         yield line([gain.cell, gain.arm, f"{gain.ratio:g}", f"{gain.difference.estimate:+.4f}",
-                     _interval(gain.difference)])  # fmt: skip
+                     _interval(gain.difference), _needed(gain.draws_needed)])  # fmt: skip
     yield ""
+
+
+def few_labels(plan: Plan, scores: Scores) -> list[Gain]:
+    """Gains by number of training subjects, over all numbers as one family; nothing if there is but one number."""
+    if len(plan.sizes) < 2:
+        return []
+    chosen = {row: found for row, found in scores.items() if row.ratio == plan.ratio}
+    found = gains(chosen, primary(plan), plan, over_seeds=True)
+    return sorted(found, key=lambda g: (g.cell, g.arm, g.against, g.subjects or float("inf")))
+
+
+def train_of(plan: Plan, gain: Gain) -> str:
+    """The training domain of a gain's cell."""
+    return next(cell.train for cell in plan.protocol.cells if str(cell) == gain.cell)
+
+
+def _few_table(found: Sequence[Gain], plan: Plan) -> Iterable[str]:
+    if not found:
+        return
+    yield "## Gain by number of training patients"
+    yield ""
+    yield (
+        "Every draw takes patients of its own, the same for all arms; smaller numbers are among its larger ones."
+        if plan.fresh_draws
+        else "All seeds train on the same patients; smaller numbers are among larger ones."
+    )
+    yield ""
+    yield line(["Cell", "Arm", "against", "patients", "gain", f"95 % over patients and {plan.draws}", "p (Holm)",
+                _needed_heading(plan)])  # fmt: skip
+    yield line(["---"] * 8)
+    for gain in found:
+        patients = gain.subjects or f"all ({plan.patients.get(train_of(plan, gain), '?')})"
+        yield line([gain.cell, gain.arm, gain.against, str(patients), f"{gain.difference.estimate:+.4f}",
+                    _interval(gain.with_seeds or gain.difference), f"{gain.p_holm:.3g}",
+                    _needed(gain.draws_needed)])  # fmt: skip
+    yield ""
+
+
+def _needed_heading(plan: Plan) -> str:
+    """Of the column that says how many draws would decide."""
+    return f"{plan.draws} for ± {HALF_WIDTH:g}"
+
+
+def _needed(draws: int | None) -> str:
+    return "–" if draws is None else str(draws)
 
 
 def _rows(scores: Scores, cell: Cell) -> list[Row]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from skimage.exposure import match_histograms
 
 from augengine import __version__
+from augengine.downstream.gaussian_mixture import mixtures
 from augengine.downstream.inventory import Inventory, Scanned
+from augengine.downstream.pasted import pasted
 from augengine.downstream.protocols import Protocol
 from augengine.gates import body_mask
 from augengine.intensity import denormalise, normalise
@@ -28,6 +30,9 @@ from augengine.records import Provenance, Sample
 from augengine.rng import digest, generator
 
 STAGE = {"stage": "views"}
+How = Literal["copied", "histogram_match", "pasted", "gmm"]
+VERSIONS = {"pasted": 1, "gmm": 1}
+"""Of ways to make rows; another number makes them anew."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,10 @@ class View:
         unlabelled: whose rows are taken without labels, those that have some included.
         splits: split of a row to the one that it is written with; rows of others are left out.
         donors: row groups whose images the rows are matched to, by histogram; none: rows stay as they are.
-        copies: matched rows per row.
+        how: what is made of the rows: a copy (`copied`), one with a donor's histogram (`histogram_match`), one with a
+            pasted lesion (`pasted`), or one of random Gaussian mixtures (`gmm`).
+        copies: made rows per row.
+        lesion: labels of what is pasted.
         synthetic: the data set holds augmented rows, and those made from the subjects of `labelled` are taken: such a
             row's acquisition is the one that it was carried to, so it does not tell the source's domain.
     """
@@ -59,12 +67,15 @@ class View:
     donor_scans: frozenset[Scanned] = frozenset()
     copies: int = 1
     synthetic: bool = False
+    how: How = "copied"
+    lesion: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
         """Name of the folder: other rows, other name."""
         identity = [sorted(self.labelled), sorted(self.unlabelled), dict(self.splits), sorted(self.donor_scans)]
-        return f"{self.name}-{digest(self.source, self.places, *identity, self.copies, length=12)}"
+        made = [] if self.how in ("copied", "histogram_match") else [self.how, self.lesion, VERSIONS[self.how]]
+        return f"{self.name}-{digest(self.source, self.places, *identity, self.copies, *made, length=12)}"
 
 
 def view_of(
@@ -119,7 +130,14 @@ def matched_view(name: str, data: Inventory, rows: Iterable[Scanned], donors: It
     """A view of real rows, each with the intensities of a donor's row; donors' labels stay unread."""
     chosen = frozenset(donors)
     places = tuple(group.place for group in data.holding(chosen))
-    return view_of(name, data, rows, donors=places, donor_scans=chosen, copies=copies)
+    return view_of(name, data, rows, donors=places, donor_scans=chosen, copies=copies, how="histogram_match")
+
+
+def made_view(
+    name: str, data: Inventory, rows: Iterable[Scanned], how: str, copies: int, lesion: Sequence[str] = ()
+) -> View:
+    """A view of what is made of real rows on the spot: `pasted`, of each other's lesions, or `gmm`."""
+    return view_of(name, data, rows, copies=copies, how=how, lesion=tuple(lesion))
 
 
 def write_views(
@@ -152,8 +170,8 @@ class ViewWorker:
         """The rows as a table of the view's folder."""
         view = self.views[spec["folder"]]
         rows = list(self._rows(view, spec["name"], spec["group"]))
-        if view.donors:
-            rows = [to_row(sample) for sample in self._matched(view, rows, (spec["name"], spec["group"]))]
+        if view.how != "copied":
+            rows = [to_row(sample) for sample in self._made(view, rows, (spec["name"], spec["group"]))]
         return {view.folder: pa.Table.from_pylist(rows, schema=SCHEMA)}
 
     def _rows(self, view: View, name: str, group: int) -> Iterable[dict[str, Any]]:
@@ -170,6 +188,14 @@ class ViewWorker:
                 yield {**row, "label": None, "split": split}
             elif key in view.labelled and row["label"] is not None:
                 yield {**row, "split": split}
+
+    def _made(self, view: View, rows: Sequence[dict[str, Any]], place: tuple[str, int]) -> Iterable[Sample]:
+        if view.how == "histogram_match":
+            return self._matched(view, rows, place)
+        samples, random = [from_row(row) for row in rows], generator(view.how, view.folder, *place)
+        if view.how == "pasted":
+            return pasted(samples, view.lesion, view.copies, random)
+        return mixtures(samples, view.copies, random)
 
     def _matched(self, view: View, rows: Sequence[dict[str, Any]], place: tuple[str, int]) -> Iterable[Sample]:
         """Donors come from one row group, drawn for this one, so that a unit reads two groups at the most."""

@@ -6,6 +6,10 @@ Faint lesions are what a segmenter misses first, so the ratio tells before any t
 from __future__ import annotations
 
 import math
+<<<<<<< HEAD
+=======
+from collections.abc import Iterable
+>>>>>>> w26p
 
 import numpy as np
 from scipy.ndimage import binary_dilation
@@ -37,7 +41,11 @@ def ring_around(lesion: np.ndarray, foreground: np.ndarray, width: tuple[int, in
     if not lesion.any():
         return np.zeros_like(lesion)
     near, far = (binary_dilation(lesion, iterations=steps) for steps in width)
+<<<<<<< HEAD
     return far & ~near & foreground
+=======
+    return np.asarray(far & ~near & foreground)
+>>>>>>> w26p
 
 
 def lesion_to_ring_ratio(
@@ -75,3 +83,33 @@ def lesion_to_ring_ratio(
         return math.nan
     around = float(np.median(image[ring]))
     return float(np.median(image[lesion])) / around if around > 0 else math.nan
+<<<<<<< HEAD
+=======
+
+
+def pooled_ratio(
+    planes: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], width: tuple[int, int] = RING_VOXELS
+) -> float:
+    """`lesion_to_ring_ratio` of a scan that comes slice by slice: medians over all slices, rings within each plane.
+
+    Slices are mostly thicker than they are wide, and may have gaps between them, so a ring does not leave its plane.
+
+    Args:
+        planes: image (H, W), lesion bool (H, W) and foreground bool (H, W) of each slice, in any order.
+        width: as in `ring_around`.
+
+    Returns:
+        The ratio; NaN where no slice has both a lesion and a ring.
+    """
+    inside: list[np.ndarray] = []
+    around: list[np.ndarray] = []
+    for image, lesion, foreground in planes:
+        ring = ring_around(lesion, foreground, width)
+        if ring.any():
+            inside.append(image[lesion])
+            around.append(image[ring])
+    if not inside:
+        return math.nan
+    level = float(np.median(np.concatenate(around)))
+    return float(np.median(np.concatenate(inside))) / level if level > 0 else math.nan
+>>>>>>> w26p

@@ -98,6 +98,16 @@ class RandomContrastRecipe(Strict):
     noise_sd: float = Field(default=0.05, ge=0)
 
 
+class Batchgeneratorsv2Recipe(Strict):
+    """The transforms of nnU-Net's trainer, by its own package; see `augengine.train.nnunet_transforms`.
+
+    Attributes:
+        mirror: mirror each axis of half the rows, as nnU-Net does; off, since labels may have a side.
+    """
+
+    mirror: bool = False
+
+
 class MaskRecipe(Strict):
     """What a painter is shown of the label map, and mask-ablated training (paper 001, 4.6), drawn per row.
 
@@ -320,6 +330,7 @@ class Recipe(Strict):
     warp: WarpRecipe | None = None
     classical: ClassicalRecipe | None = Field(default=None, exclude_if=unset)
     random_contrast: RandomContrastRecipe | None = Field(default=None, exclude_if=unset)
+    batchgeneratorsv2: Batchgeneratorsv2Recipe | None = Field(default=None, exclude_if=unset)
     back_translation: BackTranslationRecipe | None = Field(default=None, exclude_if=unset)
     data: DataRecipe = Field(default_factory=DataRecipe)
     intensity: Annotated[IntensityRecipe | None, BeforeValidator(named)] = Field(default=None, exclude_if=unset)
@@ -397,6 +408,7 @@ def check(recipe: Recipe) -> None:
         (structure == (recipe.structure is not None), "network.structure true and the section structure go together"),
         (not structure or kind == "acquisition", "only kind acquisition takes network.structure true"),
         (recipe.classical is None or segments, "only segmenters and correctors take the section classical"),
+        (recipe.batchgeneratorsv2 is None or segments, "only segmenters and correctors take batchgeneratorsv2"),
         (recipe.random_contrast is None or segments, "only segmenters and correctors take the section random_contrast"),
         (recipe.intensity is None or (kind != "label_prior" and data.content == "image"),
          "a model of label maps alone takes no section intensity"),

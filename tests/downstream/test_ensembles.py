@@ -15,7 +15,7 @@ from augengine.diffusion.painting import Sampling
 from augengine.downstream.ensemble_tables import FIGURES, PLOT, TABLE, write_by_size
 from augengine.downstream.ensembles import BySize, by_size, plateau
 from augengine.downstream.experiment import Experiment, run
-from augengine.downstream.protocols import PROTOCOLS, Protocol
+from augengine.downstream.protocols import Protocol, protocol
 from augengine.downstream.results import PLAN, Row, measure
 from augengine.downstream.segmenters.ldm_seg import LdmSeg
 from augengine.errors import ConfigError, DataError, RunError
@@ -24,7 +24,7 @@ from augengine.metrics.intervals import Interval
 from augengine.metrics.statistics import seed_means
 from augengine.pipeline.units import INLINE, Progress
 
-PROTOCOL = Protocol.model_validate(PROTOCOLS["phantom_brats"].model_dump() | {"name": "tiny", "classes": NESTED})
+PROTOCOL = Protocol.model_validate(protocol("phantom_brats").model_dump() | {"name": "tiny", "classes": NESTED})
 SIZES = [1, 2, 4]
 SLOW = {"batch_size": 4, "learning_rate": 1e-3}
 

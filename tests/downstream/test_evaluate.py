@@ -47,7 +47,7 @@ def test_an_injected_test_subject_ends_the_command_and_is_named(data: str, tmp_p
 def test_flags_that_cannot_be_obeyed(data: str, tmp_path: Path) -> None:
     cases = {
         "either --data or --phantom": ["--out", str(tmp_path)],
-        "did you mean 'duke_paper'": ["--data", data, "--protocol", "dukepaper"],
+        "such as duke_paper": ["--data", data, "--protocol", "dukepaper"],
         "did you mean 'counterfactual'": ["--data", data, "--arms", "counterfactuals"],
         "takes recipes for unet (segmenter), error (error_corrector)": [
             "--data",

@@ -19,7 +19,7 @@ from training_cases import drawn, recipe, spec_of
 from augengine.diffusion.checkpoint import save_generator, subject_hash
 from augengine.downstream.arms import ARMS
 from augengine.downstream.experiment import Done, Experiment, run
-from augengine.downstream.protocols import PROTOCOLS, Protocol
+from augengine.downstream.protocols import Protocol, protocol
 from augengine.downstream.results import Plan, Row, measure
 from augengine.downstream.segmenters import SEGMENTERS
 from augengine.downstream.segmenters.base import Segmenter, Training
@@ -38,7 +38,7 @@ from augengine.records import Acquisition, Provenance, Sample
 from augengine.train.config import Recipe
 
 PROTOCOL = Protocol.model_validate(
-    PROTOCOLS["duke_transductive"].model_dump() | {"name": "tiny", "classes": {"fat": ("fat",)}}
+    protocol("duke_transductive").model_dump() | {"name": "tiny", "classes": {"fat": ("fat",)}}
 )
 SPLITS = {"train": range(1, 7), "val": range(7, 9), "test": range(9, 15)}
 FITS: list[dict[str, Any]] = []
@@ -151,7 +151,7 @@ def choosing(protocol: Protocol = PROTOCOL) -> dict[str, Any]:
 
 def test_test_subjects_choose_no_checkpoint(tmp_path: Path) -> None:
     """Early stopping is the recipe's, but for protocols whose validation subjects are the test subjects."""
-    on_test = Protocol.model_validate(PROTOCOLS["duke_paper"].model_dump() | {"classes": {"fat": ("fat",)}})
+    on_test = Protocol.model_validate(protocol("duke_paper").model_dump() | {"classes": {"fat": ("fat",)}})
     found = {p.name: made(tmp_path / p.name, **choosing(p)).adapted_recipes["unet"] for p in (PROTOCOL, on_test)}
     assert found["tiny"].best_checkpoint is not None
     assert found["tiny"].best_checkpoint.patience == 2

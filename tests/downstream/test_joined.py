@@ -9,7 +9,7 @@ from builders import slice_sample, write_samples
 
 from augengine.downstream.inventory import take_inventory
 from augengine.downstream.joined import join
-from augengine.downstream.protocols import PROTOCOLS, by_site
+from augengine.downstream.protocols import by_site, protocol
 from augengine.errors import ConfigError, DataError
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_samples
@@ -18,7 +18,7 @@ from augengine.io.subject_sites import sites_of
 from augengine.pipeline.units import INLINE
 
 TISSUES = {"fat": 1, "fibroglandular": 2}
-ASKED = by_site(PROTOCOLS["duke_strict"], ["Bonn", "Turin"])
+ASKED = by_site(protocol("duke_strict"), ["Bonn", "Turin"])
 
 
 def test_two_data_sets_are_one_and_every_row_has_its_site(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_sites_come_from_the_table_of_participants(tmp_path: Path) -> None:
 
 def test_sites_as_domains() -> None:
     assert [str(cell) for cell in ASKED.cells] == ["Bonn → Bonn", "Bonn → Turin", "Turin → Bonn", "Turin → Turin"]
-    assert (ASKED.key, ASKED.classes) == ("site", PROTOCOLS["duke_strict"].classes)
+    assert (ASKED.key, ASKED.classes) == ("site", protocol("duke_strict").classes)
     for sites in (["Bonn"], ["Bonn", "Bonn"]):
         with pytest.raises(ConfigError, match="two different ones"):
-            by_site(PROTOCOLS["duke_strict"], sites)
+            by_site(protocol("duke_strict"), sites)

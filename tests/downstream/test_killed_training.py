@@ -17,14 +17,14 @@ from training_cases import recipe
 
 from augengine.diffusion.checkpoint import read_spec
 from augengine.downstream.experiment import Experiment, run
-from augengine.downstream.protocols import PROTOCOLS, Protocol
+from augengine.downstream.protocols import Protocol, protocol
 from augengine.io.store import Store
 from augengine.pipeline.units import Actors
 from augengine.train.local_state import LocalState
 from augengine.train.metrics_file import read_metrics
 
 PROTOCOL = Protocol.model_validate(
-    PROTOCOLS["brats_paper"].model_dump() | {"name": "tiny", "classes": {"fat": ("fat",)}, "metrics": ("dice",)}
+    protocol("brats_paper").model_dump() | {"name": "tiny", "classes": {"fat": ("fat",)}, "metrics": ("dice",)}
 )
 STEPS = 600
 

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
+from augengine.downstream.classes import class_maps
 from augengine.downstream.measures import _stacks, scores
-from augengine.downstream.predictions import bits
-from augengine.downstream.protocols import PROTOCOLS
+from augengine.downstream.protocols import protocol
 
-TISSUES, TUMOUR = PROTOCOLS["phantom_strict"], PROTOCOLS["phantom_brats"]
+TISSUES, TUMOUR = protocol("phantom_strict"), protocol("phantom_brats")
 SPACING = (1.0, 2.0, 3.0)
 
 
@@ -76,5 +76,7 @@ def test_a_class_of_one_slice_has_the_distance_of_its_contours() -> None:
 
 def test_bits_of_exclusive_and_nested_classes() -> None:
     p = np.array([[[0.2, 0.4, 0.1, 0.6], [0.7, 0.35, 0.1, 0.6]]])
-    assert bits(p[..., :3], exclusive=True).tolist() == [[2, 1, 0]]  # 0.4 beats 0.35 and a background of 0.25
-    assert bits(p, exclusive=False).tolist() == [[2, 0, 0, 3]]
+    tissues, nested = {"a": ["x"], "b": ["y"]}, {"a": ["x"], "b": ["x", "y"]}
+    assert class_maps(p[..., :3], tissues, tissues).tolist() == [[2, 1, 0]]  # 0.4 beats 0.35 and a background of 0.25
+    assert class_maps(p, nested, nested).tolist() == [[2, 0, 0, 3]]
+    assert class_maps(p, nested, dict(reversed(nested.items()))).tolist() == [[1, 0, 0, 3]]

@@ -24,8 +24,10 @@ from fuzz import mutations
 from fuzz.pool import Silent
 from pydantic import BaseModel
 
+from augengine.bundled import PROTOCOLS, names
 from augengine.commands.flags import checked, parse_assignments
-from augengine.downstream.protocols import PROTOCOLS, Protocol
+from augengine.downstream.protocols import Protocol
+from augengine.downstream.protocols import protocol as shipped
 from augengine.io import bids_sidecars, tables
 from augengine.io.sources import SourceOptions
 from augengine.load import Mixture, load_mixture
@@ -128,7 +130,7 @@ def _acquisition_flag(rng: np.random.Generator) -> None:
 
 def protocol(rng: np.random.Generator, folder: Path) -> None:
     """An evaluation protocol, written out as YAML."""
-    known = mutations.pick(rng, list(PROTOCOLS.values()))
+    known = shipped(mutations.pick(rng, names(PROTOCOLS)))
     text = _changed(rng, yaml.safe_dump(known.model_dump(mode="json")))
     found = Document(text, "protocol.yaml").validate(Protocol)
     _says(text, found.model_dump(mode="json"))

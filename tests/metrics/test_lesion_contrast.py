@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from augengine.errors import DataError
-from augengine.metrics.lesion_contrast import lesion_to_ring_ratio, ring_around
+from augengine.metrics.lesion_contrast import lesion_to_ring_ratio, pooled_ratio, ring_around
 
 
 def block(shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:
@@ -57,3 +57,18 @@ def test_codes_and_shapes_that_do_not_fit_are_refused() -> None:
         lesion_to_ring_ratio(np.ones((8, 8)), mask.astype(np.uint8), mask)
     with pytest.raises(DataError, match="one shape"):
         lesion_to_ring_ratio(np.ones((2, 8, 8)), mask, mask)
+
+
+def test_slices_are_pooled_and_rings_stay_in_their_planes() -> None:
+    """The next slice is bright where the lesion is not, which a ring of the volume would see."""
+    everywhere, lesion = np.ones((24, 24), bool), block((24, 24), 10, 14)
+    first, second = np.full((24, 24), 100.0), np.full((24, 24), 900.0)
+    first[lesion] = 140
+    none = np.zeros((24, 24), bool)
+    planes = [(first, lesion, everywhere), (second, none, everywhere)]
+    assert pooled_ratio(planes) == pytest.approx(1.4)
+    other = np.full((24, 24), 100.0)
+    large = block((24, 24), 6, 18)
+    other[large] = 180
+    assert pooled_ratio([*planes, (other, large, everywhere)]) == pytest.approx(1.8), "larger slices weigh more"
+    assert math.isnan(pooled_ratio([(second, none, everywhere)]))

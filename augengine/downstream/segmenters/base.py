@@ -34,6 +34,7 @@ class Training:
         classical: random rotation, scaling, noise, blur, brightness, contrast, low resolution and gamma
             (`augengine.train.classical`).
         random_contrast: tissues of random brightness (`augengine.train.random_contrast`).
+        batchgeneratorsv2: nnU-Net's own transforms (`augengine.train.nnunet_transforms`).
         num_workers, use_gpu, threads_per_worker: as for `augengine.train.run.train`.
         progress: receives one plain line at a time.
     """
@@ -41,6 +42,7 @@ class Training:
     augmented_per_real: float | None = None
     classical: bool = False
     random_contrast: bool = False
+    batchgeneratorsv2: bool = False
     num_workers: int = 1
     use_gpu: bool | None = None
     threads_per_worker: int | None = None
@@ -49,7 +51,7 @@ class Training:
     @property
     def natural(self) -> Training:
         """The same on images as they are, for networks that would learn to draw what was done to them."""
-        return replace(self, classical=False, random_contrast=False)
+        return replace(self, classical=False, random_contrast=False, batchgeneratorsv2=False)
 
 
 PLAIN = Training()
@@ -96,6 +98,11 @@ class Segmenter(ABC):
         Returns:
             `out`, which `load` takes.
         """
+
+    @classmethod
+    def regions_of(cls, recipes: Mapping[str, Recipe]) -> dict[str, tuple[str, ...]]:
+        """The `regions` of what `fit` makes of these recipes, in order; empty where only the fitted segmenter knows."""
+        return {}
 
     @classmethod
     def settings(cls) -> dict[str, Any]:

@@ -62,6 +62,11 @@ class Dmcie(Segmenter):
         return mark(cls, out)
 
     @classmethod
+    def regions_of(cls, recipes: Mapping[str, Recipe]) -> dict[str, tuple[str, ...]]:
+        """Those of the corrector."""
+        return dict(recipes["error"].data.regions)
+
+    @classmethod
     def settings(cls) -> dict[str, Any]:
         """Size of the ensemble and its sampling."""
         return {"samples": SAMPLES, "sampling": asdict(SAMPLING)}

@@ -27,6 +27,8 @@ def adapted(recipe: Recipe, steps: int, seed: int, training: Training, **data: A
         values.setdefault("classical", {})
     if training.random_contrast:
         values.setdefault("random_contrast", {})
+    if training.batchgeneratorsv2:
+        values.setdefault("batchgeneratorsv2", {})
     return Recipe.model_validate(values)
 
 

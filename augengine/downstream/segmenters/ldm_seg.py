@@ -64,6 +64,11 @@ class LdmSeg(Segmenter):
         return mark(cls, out)
 
     @classmethod
+    def regions_of(cls, recipes: Mapping[str, Recipe]) -> dict[str, tuple[str, ...]]:
+        """Those of the ControlNet."""
+        return dict(recipes["control"].data.regions)
+
+    @classmethod
     def settings(cls) -> dict[str, Any]:
         """Size of the ensemble and its sampling."""
         return {"samples": SAMPLES, "sampling": asdict(SAMPLING)}

@@ -229,6 +229,11 @@ class Pcf(Segmenter):
         return mark(cls, out)
 
     @classmethod
+    def regions_of(cls, recipes: Mapping[str, Recipe]) -> dict[str, tuple[str, ...]]:
+        """The lesion as one."""
+        return {"lesion": recipes["counterfactual"].data.lesion}
+
+    @classmethod
     def settings(cls) -> dict[str, Any]:
         """Prompt, vote and sampling."""
         return asdict(PcfOptions())

@@ -42,6 +42,11 @@ class UNet(Segmenter):
         return mark(cls, out)
 
     @classmethod
+    def regions_of(cls, recipes: Mapping[str, Recipe]) -> dict[str, tuple[str, ...]]:
+        """Those of the recipe."""
+        return dict(recipes["unet"].data.regions)
+
+    @classmethod
     def load(cls, folder: str, *, device: str = "cpu") -> Self:
         """The fitted network."""
         return cls(load_model(checkpoint(cls, folder, "unet"), device))

@@ -87,6 +87,10 @@ class Objective(nn.Module):
                 from augengine.train.classical import classical  # late: importing MONAI takes seconds
 
                 images, tissue = classical(images, tissue, self.recipe.classical, generator)
+            if self.recipe.batchgeneratorsv2 is not None:
+                from augengine.train.nnunet_transforms import nnunet_transforms  # late: an optional package
+
+                images, tissue = nnunet_transforms(images, tissue, self.recipe.batchgeneratorsv2, generator)
             if self.recipe.random_contrast is not None:
                 labels = len(self.spec.labels)
                 images = random_contrast(images, tissue, labels, self.recipe.random_contrast, generator)
