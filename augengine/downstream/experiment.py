@@ -115,8 +115,9 @@ class Experiment:
         """The recipes as all arms share them.
 
         Their regions are the protocol's classes, outermost first, since what is trained is what is measured. Nothing
-        changes images at random: that is what sets the arm `classical` apart. Where the protocol validates on its test
-        subjects, their loss chooses no checkpoint (`best_checkpoint`): all steps are trained.
+        changes images at random: that is what sets the arm `classical` apart. Where the protocol names lesions, their
+        share of the rows is that of the real ones in every arm (`data.balance`). Where the protocol validates on its
+        test subjects, their loss chooses no checkpoint (`best_checkpoint`): all steps are trained.
         """
         classes = {name: list(labels) for name, labels in outermost_first(self.protocol.classes).items()}
         changes: dict[str, Any] = {"warp": None, "classical": None, "random_contrast": None,
@@ -128,6 +129,8 @@ class Experiment:
             values = recipe.model_dump(mode="json") | changes
             if recipe.data.regions:
                 values["data"]["regions"] = classes
+                if self.protocol.lesion:
+                    values["data"]["balance"] = list(self.protocol.lesion)
             adapted[role] = Recipe.model_validate(values)
         return adapted
 

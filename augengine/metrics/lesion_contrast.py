@@ -6,10 +6,7 @@ Faint lesions are what a segmenter misses first, so the ratio tells before any t
 from __future__ import annotations
 
 import math
-<<<<<<< HEAD
-=======
 from collections.abc import Iterable
->>>>>>> w26p
 
 import numpy as np
 from scipy.ndimage import binary_dilation
@@ -41,11 +38,7 @@ def ring_around(lesion: np.ndarray, foreground: np.ndarray, width: tuple[int, in
     if not lesion.any():
         return np.zeros_like(lesion)
     near, far = (binary_dilation(lesion, iterations=steps) for steps in width)
-<<<<<<< HEAD
-    return far & ~near & foreground
-=======
     return np.asarray(far & ~near & foreground)
->>>>>>> w26p
 
 
 def lesion_to_ring_ratio(
@@ -83,8 +76,6 @@ def lesion_to_ring_ratio(
         return math.nan
     around = float(np.median(image[ring]))
     return float(np.median(image[lesion])) / around if around > 0 else math.nan
-<<<<<<< HEAD
-=======
 
 
 def pooled_ratio(
@@ -112,4 +103,3 @@ def pooled_ratio(
         return math.nan
     level = float(np.median(np.concatenate(around)))
     return float(np.median(np.concatenate(inside))) / level if level > 0 else math.nan
->>>>>>> w26p
