@@ -11,8 +11,8 @@ figures leave the machine):
 A draw takes so many patients of the training site afresh. All that is made follows from them alone: the bank of their
 lesions, the augmented rows, the nets. Every arm trains the same nets (steps, seeds, transforms) on real rows, half of
 those with lesions replaced in each epoch where it has augmented ones. The probabilities of `--nets` nets are averaged.
-Tested: all patients of the other site, and the training site's others (home). The same command goes on where it stopped;
-with `--part K/N` it makes every N-th draw alone, and without it the record is written of all draws that there are.
+Tested: all patients of the other site, and the training site's others (home). The same command goes on where it
+stopped; with `--part K/N` it makes every N-th draw alone, and without it records all draws that there are.
 """
 
 from __future__ import annotations
@@ -174,7 +174,9 @@ def summary(runs: Path, rows: dict[str, list[Sample]], given: argparse.Namespace
         table[arm] = {
             cell: {
                 "dice": float(np.mean([mean(scores[arm], own, "dice") for scores in found.values()])),
-                "false_positive": float(np.mean([mean(scores[arm], own, "false_positive") for scores in found.values()])),
+                "false_positive": float(
+                    np.mean([mean(scores[arm], own, "false_positive") for scores in found.values()])
+                ),
                 **({} if arm == "classical" else {"difference": difference(found, arm, own)}),
             }
             for cell, own in cells.items()
@@ -209,12 +211,15 @@ def difference(found: dict[str, Any], arm: str, own: list[str]) -> dict[str, flo
     for _ in range(2000):
         picked = [paired[n] for n in random.integers(count, size=count)]
         weights = dict(zip(*np.unique(random.choice(own, len(own)), return_counts=True), strict=True))
-        sums = [(sum(weights.get(s, 0) * v for s, v in of.items()), sum(weights.get(s, 0) for s in of)) for of in picked]
+        sums = [
+            (sum(weights.get(s, 0) * v for s, v in of.items()), sum(weights.get(s, 0) for s in of)) for of in picked
+        ]
         drawn.append(np.mean([total / n for total, n in sums if n]))
     low, high = np.quantile(drawn, (0.025, 0.975))
     return {
         "mean": float(means.mean()), "low_draws": float(means.mean()) - half, "high_draws": float(means.mean()) + half,
-        "low": float(low), "high": float(high), "sd_draws": spread, "draws_for_0.02": int(np.ceil((1.96 * spread / 0.02) ** 2)),
+        "low": float(low), "high": float(high), "sd_draws": spread,
+        "draws_for_0.02": int(np.ceil((1.96 * spread / 0.02) ** 2)),
     }  # fmt: skip
 
 

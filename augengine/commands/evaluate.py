@@ -64,6 +64,8 @@ SMALL = {"breast": "unet_duke_small", "brain": "unet_small"}
 # On real data the papers' own: paper 004's segmenter and one augmented row per real one.
 FULL = {"breast": "unet_duke", "brain": "unet3d"}
 FULL_RATIO = 1.0
+# Where a protocol names lesions, augmented rows take the place of so many real ones of their kind.
+BALANCED_RATIO = 0.5
 
 DataFlag = Annotated[list[str] | None, typer.Option(help="Ingested real shards, all splits; may be given again.")]
 SiteFlag = Annotated[list[str] | None, typer.Option(help="Domains are these sites: --site A --site B.")]
@@ -90,7 +92,11 @@ StepsFlag = Annotated[
 ]
 RatioFlag = Annotated[
     float | None,
-    typer.Option(min=0.01, help=f"Added rows per real row; default {FULL_RATIO:g}, of phantoms {RATIO:g}."),
+    typer.Option(
+        min=0.01,
+        help=f"Added rows per real row; default {FULL_RATIO:g}, of phantoms {RATIO:g}. Where the protocol names "
+        f"lesions, the share of real rows that are replaced; default {BALANCED_RATIO:g}.",
+    ),
 ]
 CurveFlag = Annotated[str | None, typer.Option(help="Further ratios of arms that add rows of folders: 0.25,0.5,2,4.")]
 SubjectsFlag = Annotated[
@@ -177,7 +183,12 @@ def evaluate(
             raise ConfigError("--site and --participants are for --data", next_step="leave them out with --phantom")
         small = phantom or asked.name.startswith("phantom")
         recipes = _recipes(segmenter, recipe or [], default_recipe(asked, small))
-        ratio = ratio or (RATIO if small else FULL_RATIO)
+        ratio = ratio or (RATIO if small else BALANCED_RATIO if asked.lesion else FULL_RATIO)
+        if asked.lesion and (largest := max(ratio, *curve, 0)) > 1:
+            raise ConfigError(
+                f"protocol {asked.name} names lesions, so augmented rows take the place of real ones: a share of them",
+                found=f"{largest:g}", where="--ratio", next_step="give 1 at most",
+            )  # fmt: skip
         full_steps = FULL_STEPS if small else max(found.steps for found in recipes.values())
         if asked.validates_on_test and any(found.best_checkpoint for found in recipes.values()):
             console.print(

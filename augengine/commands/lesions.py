@@ -1,4 +1,4 @@
-"""The flags of `augengine lesions`: labelled shards in; contrast and volume of lesions by site, and a bank of them, out."""
+"""The flags of `augengine lesions`: labelled shards in; contrast of lesions by site, and a bank of them, out."""
 
 from __future__ import annotations
 

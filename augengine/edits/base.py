@@ -54,7 +54,7 @@ class Skip:
     reason: str
 
 
-class SkipRow(Exception):
+class SkippedError(Exception):
     """Raised by `Edit.apply` for a row that, as only its pixels show, the edit cannot serve: skipped, as by `Skip`."""
 
 

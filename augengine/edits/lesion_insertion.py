@@ -1,7 +1,7 @@
 """Lesion insertion: another training patient's lesion, or a drawn one, in a place where the scan has none.
 
 No network paints: the lesion multiplies the scan's own pixels (`augengine.edits.lesion_rendering`), so that it is as
-bright beside its new surroundings as it was beside its own. The lesions are those of a bank (`augengine lesions`), which
+bright beside its new surroundings as it was beside its own. The lesions are those of a bank (`augengine lesions`). It
 also knows which slices bear lesions at all. The scan's own lesions stay.
 """
 
@@ -16,9 +16,9 @@ from pydantic import Field, model_validator
 
 from augengine import masks, rng
 from augengine.diffusion.checkpoint import Model
-from augengine.diffusion.lesion_bank import Crop, LesionBank
+from augengine.diffusion.lesion_bank import Crop, LesionBank, LesionBankSpec
 from augengine.diffusion.spec import ModelSpec
-from augengine.edits.base import Context, Drawing, Plan, Skip, SkipRow
+from augengine.edits.base import Context, Drawing, Plan, Skip, SkippedError
 from augengine.edits.lesion_rendering import BORDER_MM, donor_texture, drawn_texture, laid_into, reach
 from augengine.edits.lesions import Names, named, voxel_mm
 from augengine.edits.tumor_relocation import Host, Range
@@ -152,7 +152,8 @@ class LesionInsertionEdit:
         if missing := [n for n in (*params.host.labels, *params.host.exclude) if n not in sample.labels]:
             return Skip(f"the label map does not name {', '.join(missing)}, which params.host does")
         spec = context.specs.get("bank")
-        lesions, count = (spec.lesion, spec.network.lesions) if spec is not None else ((), 1)
+        lesions = spec.lesion if spec is not None else ()
+        count = spec.network.lesions if spec is not None and isinstance(spec.network, LesionBankSpec) else 1
         if spec is not None and spec.spatial_dims != sample.image.ndim - 1:
             return Skip(f"the bank's lesions have {spec.spatial_dims} axes, the row has {sample.image.ndim - 1}")
         if sample.intensity_range is None:
@@ -183,7 +184,7 @@ class LesionInsertionEdit:
 
         Raises:
             CheckpointError: the bank was cut from other channels.
-            SkipRow: no lesion of a plan finds room.
+            SkippedError: no lesion of a plan finds room.
         """
         bank = models["bank"]
         for channels in {s.channels for s in samples}:
@@ -258,7 +259,7 @@ def _inserted(sample: Sample, plan: Insertion, seed: int, bank: Model) -> Sample
         return sample.replace(
             image=np.where(inside, made, sample.image).astype(np.float32), label=label, labels=labels
         )  # fmt: skip
-    raise SkipRow(f"no room for a lesion in {len(plan.tries)} tries: at most {best:.0%} of one on free tissue")
+    raise SkippedError(f"no room for a lesion in {len(plan.tries)} tries: at most {best:.0%} of one on free tissue")
 
 
 def _labelled(sample: Sample, moved: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, dict[str, int]]:

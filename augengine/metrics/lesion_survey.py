@@ -1,7 +1,7 @@
 """Labelled rows in; how bright and how large their lesions are by patient, and a sample of the lesions themselves, out.
 
-What is kept grows by patients and by the size of the sample, not by rows. The sample is the lesions with the least ranks,
-which follow from their rows' ids: the same for any number of readers.
+What is kept grows by patients and by the size of the sample, not by rows. The sample is the lesions with the least
+ranks, which follow from their rows' ids: the same for any number of readers.
 """
 
 from __future__ import annotations
@@ -132,6 +132,7 @@ class SurveyLesions:
         return merged
 
     def _of(self, sample: Sample) -> LesionSurvey:
+        assert sample.label is not None  # only such rows come here
         codes = [sample.labels[name] for name in self.labels if name in sample.labels]
         lesion, spacing = np.isin(sample.label, codes), sample.spacing_mm[: sample.image.ndim - 1]
         voxel_ml = float(np.prod(sample.spacing_mm)) / 1000
@@ -165,7 +166,7 @@ class SurveyLesions:
         )  # fmt: skip
 
     def _crop(self, sample: Sample, scene: Scene, lesion: np.ndarray, part: np.ndarray) -> Crop | None:
-        assert sample.label is not None  # only such rows come here
+        assert sample.label is not None
         ring = ring_around(part, scene.body & ~lesion)
         around = [float(np.median(channel[ring])) if ring.any() else 0.0 for channel in scene.signal]
         if min(around) <= 0:
@@ -179,7 +180,9 @@ class SurveyLesions:
         for c, channel in enumerate(scene.signal):
             ratios[c] = np.log(np.clip(channel / around[c], 0.05, 20.0))[tuple(nearest)]
         middle, half = masks.centre(part), self.size // 2
-        return Crop(_box(ratios, middle, half, self.size), _box(label[None], middle, half, self.size)[0], scene.spacing_mm)
+        return Crop(
+            _box(ratios, middle, half, self.size), _box(label[None], middle, half, self.size)[0], scene.spacing_mm
+        )
 
 
 def weight_ml(mask: np.ndarray, voxel_ml: float) -> float:
@@ -202,4 +205,6 @@ def _box(planes: np.ndarray, middle: Iterable[int], half: int, size: int) -> np.
         np.clip(np.arange(m - half, m - half + size), 0, length - 1)
         for m, length in zip(middle, planes.shape[1:], strict=True)
     ]
-    return np.ascontiguousarray(planes[(slice(None), *np.ix_(*index))])
+    for axis, wanted in enumerate(index, 1):
+        planes = planes.take(wanted, axis)
+    return np.ascontiguousarray(planes)

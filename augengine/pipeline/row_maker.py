@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from augengine import __version__
-from augengine.edits.base import Donor, Plan, Skip, SkipRow
+from augengine.edits.base import Donor, Plan, Skip, SkippedError
 from augengine.edits.chain import Step, joined, parted, union
 from augengine.errors import DataError
 from augengine.gates import GateResult, Gates, Tools
@@ -152,7 +152,7 @@ class RowMaker:
             elif len(batch) > 1:
                 parts = _chunks(batch, 1)
             else:
-                why = Skip(str(error)) if isinstance(error, SkipRow) else error
+                why = Skip(str(error)) if isinstance(error, SkippedError) else error
                 _lose(batch[0], "apply", why, rows)
                 return
         else:

@@ -58,7 +58,9 @@ def write_survey(survey: LesionSurvey, about: Mapping[str, Any], store: Store) -
     patients = {
         name: {
             **{k: v for k, v in asdict(p).items() if k not in ("log_ratio", "weight")},
-            "ratio": {c: None if math.isnan(r) else round(r, 4) for c, r in zip(survey.channels, p.ratios(), strict=True)},
+            "ratio": {
+                c: None if math.isnan(r) else round(r, 4) for c, r in zip(survey.channels, p.ratios(), strict=True)
+            },
         }
         for name, p in sorted(survey.patients.items())
     }
@@ -75,7 +77,8 @@ def write_bank(survey: LesionSurvey, labels: tuple[str, ...], size: int, store: 
     """
     if not survey.lesions:
         raise DataError(
-            "a bank needs lesions of training subjects", found=f"none that fits {size} voxels, {survey.too_large} larger",
+            "a bank needs lesions of training subjects",
+            found=f"none that fits {size} voxels, {survey.too_large} larger",
             next_step="raise --box, lower --least-ml, or check the splits of the data",
         )  # fmt: skip
     bodies, brightness, roughness = (np.array([r[n] for r in survey.recipients]) for n in (1, 2, 3))

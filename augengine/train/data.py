@@ -123,10 +123,10 @@ class Rows:
     takes so many augmented rows (those with provenance) for every real one, in order of a rank that follows from their
     ids: those of a smaller ratio are among those of a larger. None takes all of them.
 
-    `balance` names labels whose share of the rows stays as it is among the real ones. There are two kinds of rows, those
-    that show one of the labels and those that show none. The ratio then is the share of the real rows of each kind, of
-    those that augmented rows have, whose place is taken by augmented ones of that kind: in each epoch by others, and
-    other real ones are left out.
+    `balance` names labels whose share of the rows stays as it is among the real ones. There are two kinds of rows,
+    those that show one of the labels and those that show none. The ratio then is a share of the real rows of each kind
+    that there are augmented rows of: so many augmented ones take their place, in each epoch others in the place of
+    others.
     """
 
     split: str
@@ -398,13 +398,15 @@ class BatchReader:
             windows = []
             for start in range(0, len(shuffled), self.window_groups):
                 chosen = shuffled[start : start + self.window_groups]
-                window = np.concatenate([_references(int(g), kept[ends[g] - self.groups[g][1] : ends[g]]) for g in chosen])
+                window = np.concatenate(
+                    [_references(int(g), kept[ends[g] - self.groups[g][1] : ends[g]]) for g in chosen]
+                )
                 windows.append(random.permutation(window, axis=0))
             self._order = (epoch, np.concatenate(windows))
         return self._order[1]
 
     def _left_out(self, epoch: int) -> np.ndarray:
-        """Numbers of the rows that an epoch leaves out: real ones whose place is taken, and augmented ones not drawn."""
+        """Numbers of the rows that an epoch leaves out: real ones that are replaced, and augmented ones not drawn."""
         if self._kinds is None:
             return np.empty(0, np.int64)
         random, found = rng.generator("left out", self.seed, epoch), []

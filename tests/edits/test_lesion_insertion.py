@@ -10,7 +10,7 @@ from builders import LESION_CODES, lesion_sample, tiny_bank
 
 from augengine import rng
 from augengine.diffusion.checkpoint import Model
-from augengine.edits.base import Context, Drawing, Plan, Skip, SkipRow
+from augengine.edits.base import Context, Drawing, Plan, Skip, SkippedError
 from augengine.edits.lesion_insertion import InsertionParams, LesionInsertionEdit
 from augengine.errors import CheckpointError, ConfigError
 from augengine.metrics.lesion_contrast import lesion_to_ring_ratio
@@ -135,7 +135,7 @@ def test_volumes_take_lesions_of_volumes() -> None:
 
 
 def test_a_scan_without_room_is_left_out_with_the_reason(bank: Model) -> None:
-    with pytest.raises(SkipRow, match="no room for a lesion in 3 tries: at most"):
+    with pytest.raises(SkippedError, match="no room for a lesion in 3 tries: at most"):
         insert(healthy(), bank, scale=[3, 3], tries=3, host={"inside": 1.0})
 
 
@@ -145,11 +145,11 @@ def test_rows_unlike_those_with_lesions_are_left_out(bank: Model) -> None:
     small = healthy()
     tiny = small.image.copy()
     tiny[:, :12] = tiny[:, 20:] = 0
+    noise = np.random.default_rng(0).choice([0.3, 1.0, 1.9], (2, 32, 32)).astype(np.float32)
     for sample, reason in (
         (small.replace(image=tiny), "the body has"),
         (small.replace(image=small.image * np.float32(0.05)), "its brightness is"),
-        (small.replace(image=small.image * np.random.default_rng(0).choice([0.3, 1.0, 1.9], (2, 32, 32)).astype(np.float32)),
-         "its roughness is"),
+        (small.replace(image=small.image * noise), "its roughness is"),
     ):  # fmt: skip
         drawn = EDIT.plan(sample, params, rng.generator("test", 0), context)
         assert isinstance(drawn, Skip)
