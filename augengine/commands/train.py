@@ -24,6 +24,9 @@ def train_command(
     gpu: Annotated[bool | None, typer.Option("--gpu/--cpu", help="Default: GPUs if the cluster has them.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a worker; default: cores / workers.")] = None,
     part: Annotated[list[str] | None, typer.Option(help="ROLE=FOLDER of a trained model that this one needs.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Fine-tune: start from the weights of this checkpoint folder.")
+    ] = None,
     override: Annotated[list[str] | None, typer.Option("--set", help="key.of.recipe=value, e.g. steps=100.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Size, memory and steps; trains nothing.")] = False,
 ) -> None:
@@ -37,11 +40,11 @@ def train_command(
             table(f"{asked.name}, dry run", ["", ""], preview(asked, data, bounds(count)[0], parts))
             return
         uri = output_uri(out, asked.name)
-        check_files(asked, count, parts)
+        check_files(asked, count, parts, init)
         connect()
         with stage("train"):
             checkpoint = train(
-                asked, data, uri, parts=parts, num_workers=count, use_gpu=gpu, threads_per_worker=threads,
+                asked, data, uri, parts=parts, init=init, num_workers=count, use_gpu=gpu, threads_per_worker=threads,
                 progress=console.print,
             )  # fmt: skip
         console.print(f"checkpoint: {checkpoint}")

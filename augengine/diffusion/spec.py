@@ -15,7 +15,7 @@ from augengine.diffusion.intensity_spec import IntensitySpec
 from augengine.diffusion.lesion_bank import LesionBankSpec
 from augengine.diffusion.local_contrast import LocalContrastSpec
 from augengine.diffusion.unet import UNetSpec
-from augengine.yaml_config import Strict
+from augengine.yaml_config import Strict, unset
 
 FORMAT_VERSION = 1
 GENERATORS = ("acquisition", "counterfactual", "painter", "label_prior", "label_segmenter", "error_corrector")
@@ -100,6 +100,8 @@ class ModelSpec(Strict):
         selection_hashes: subjects whose validation loss chose the weights among those of several steps.
         donor_hashes: subjects that augmented training rows borrowed from.
         teachers: sha256 of the models that made, judged or labelled training rows; those of older models are unknown.
+        initialised_from: sha256 of the model whose weights training began from (`train --init`); what that was trained
+            on stands among this one's own.
         pretrained: sha256 of weights that training began from and others made; whom those saw, nothing here knows.
         manufacturers: whose scans trained it or its parts, in the normal form; None if some row did not say.
         untrained_seed: nobody trained it: the weights, those of the parts too, were drawn at random from this seed
@@ -129,6 +131,7 @@ class ModelSpec(Strict):
     selection_hashes: tuple[str, ...] = ()
     donor_hashes: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ()
+    initialised_from: str | None = Field(default=None, exclude_if=unset)
     pretrained: str | None = None
     manufacturers: tuple[str, ...] | None = None
     untrained_seed: int | None = None

@@ -58,6 +58,8 @@ def train_worker(config: dict[str, Any]) -> None:
 
     parts = {role: load_model(uri).network for role, uri in config["parts"].items()}
     network = build(spec, recipe.seed, parts or None)
+    if config["init"] is not None:
+        network.load_state_dict(load_model(config["init"]).network.state_dict())
     if config["pretrained"] is not None:
         assert isinstance(network, Autoencoder)  # `Recipe` sees to it
         network.start_from(config["pretrained"])

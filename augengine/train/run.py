@@ -28,6 +28,7 @@ from augengine.machine import usable_cpus
 from augengine.rng import digest
 from augengine.train.config import Recipe
 from augengine.train.data import Survey, Uris, places_of, survey
+from augengine.train.fine_tune import fine_tuned
 from augengine.train.loop import DAMAGED, train_worker
 from augengine.train.metrics_file import MetricsTail
 from augengine.train.model import model_spec, resolve_parts, validation_rows
@@ -53,6 +54,7 @@ def train(
     out_uri: Place,
     *,
     parts: Mapping[str, str] | None = None,
+    init: str | None = None,
     num_workers: NumWorkers = 1,
     use_gpu: bool | None = None,
     threads_per_worker: int | None = None,
@@ -65,6 +67,7 @@ def train(
         data_uris: an ingested data set, an augmented one, or several of them.
         out_uri: folder of the run: `checkpoint/` (the result), `state/` (for resuming), `metrics.jsonl`, `pictures/`.
         parts: folder of the checkpoint of each part, where the recipe does not say or another is wanted.
+        init: folder of a checkpoint whose weights training starts from; see `augengine.train.fine_tune`.
         num_workers: Ray Train workers; the batch is shared among them. (least, most) takes as many as the cluster holds
             and goes on with fewer or more where machines go or come; noise and the order of sums follow from their
             number, and so the last bits of the weights. 0 trains in this process (Ray Train's local
@@ -85,14 +88,14 @@ def train(
     out = Store.at(out_uri)
     check_settings(recipe, num_workers)
     with RunLock(out) as lock:
-        uri = _train(recipe, data_uris, out, parts, num_workers, use_gpu, threads_per_worker, progress)
+        uri = _train(recipe, data_uris, out, parts, init, num_workers, use_gpu, threads_per_worker, progress)
         lock.check()
         return uri
 
 
 def _train(
-    recipe: Recipe, data_uris: Uris, out: Store, parts: Mapping[str, str] | None, num_workers: NumWorkers,
-    use_gpu: bool | None, threads_per_worker: int | None, progress: Progress,
+    recipe: Recipe, data_uris: Uris, out: Store, parts: Mapping[str, str] | None, init: str | None,
+    num_workers: NumWorkers, use_gpu: bool | None, threads_per_worker: int | None, progress: Progress,
 ) -> str:  # fmt: skip
     """As `train`, while nobody else writes to `out`."""
     checkpoint_uri = f"{out.uri}/checkpoint"
@@ -101,6 +104,9 @@ def _train(
     part_uris = resolve_parts(recipe, parts or {})
     chosen_by = validation_rows(recipe, data)
     spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in part_uris.items()}, chosen_by)
+    init = None if init is None else Store(init).uri
+    if init is not None:
+        spec = fine_tuned(spec, read_spec(init), init)
     pretrained = None if recipe.pretrained is None else str(Path(recipe.pretrained).expanduser().resolve())
     if pretrained is not None:
         spec = spec.model_copy(update={"pretrained": stable_diffusion_vae.sha256(pretrained)})
@@ -132,6 +138,7 @@ def _train(
         train_loop_config={
             "recipe": recipe.model_dump(mode="json"), "spec": spec.model_dump(mode="json"),
             "data": data, "out": out, "threads": threads, "parts": part_uris, "pretrained": pretrained,
+            "init": init,
             "local": num_workers == 0,
         },
         scaling_config=ScalingConfig(
@@ -218,14 +225,16 @@ def _tell_end(recipe: Recipe, metrics: Mapping[str, float], progress: Progress) 
                  f"{recipe.steps} steps; another machine would reach other weights")  # fmt: skip
 
 
-def check_files(recipe: Recipe, num_workers: NumWorkers, parts: Mapping[str, str]) -> None:
+def check_files(
+    recipe: Recipe, num_workers: NumWorkers, parts: Mapping[str, str], init: str | None = None
+) -> None:  # fmt: skip
     """As `train` refuses a recipe and its parts whatever the data are; needs no Ray.
 
     Raises:
         ConfigError, CheckpointError: with the setting or the part's folder.
     """
     check_settings(recipe, num_workers)
-    for uri in resolve_parts(recipe, parts).values():
+    for uri in (*resolve_parts(recipe, parts).values(), *([init] if init is not None else [])):
         read_spec(uri)
 
 
@@ -286,7 +295,8 @@ def _check_claim(
         ),
         "content": [content_digest(store, dataset_files(store)) for store in map(Store.at, data)],
         "parts": {role: part.sha256 for role, part in spec.parts.items()}
-        | ({} if spec.pretrained is None else {"pretrained": spec.pretrained}),
+        | ({} if spec.pretrained is None else {"pretrained": spec.pretrained})
+        | ({} if spec.initialised_from is None else {"init": spec.initialised_from}),
     }  # fmt: skip
     if out.exists("run.json"):
         before = out.read_json("run.json")
