@@ -10,6 +10,7 @@ from training_cases import NESTED, recipe, samples_of, spec_of, survey_of, write
 
 from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import load_model, read_spec, save_generator, subject_hash
+from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import CheckpointError, RunError
 from augengine.io.store import Store
@@ -78,7 +79,7 @@ def test_models_that_do_not_fit_are_refused(changes: dict[str, Any], rule: str) 
 @pytest.mark.parametrize(
     ("acquisition", "found"),
     [
-        (Acquisition("PHILIPS", "Signa", 1.5, "FS", 10.0, 2.0, 2.4, 5.3), "manufacturer PHILIPS"),
+        (Acquisition("PHILIPS", "Signa", 1.5, "FS", 10.0, 2.0, 2.4, 5.3), "manufacturer Philips Medical Systems"),
         (
             Acquisition("GE", "Signa", 1.5, "FS", 90.0, 2.0, 2.4, 5.3),
             "flip_angle_deg from 90 to 90, not within 10 to 12",
@@ -86,8 +87,6 @@ def test_models_that_do_not_fit_are_refused(changes: dict[str, Any], rule: str) 
     ],
 )
 def test_acquisitions_that_the_network_has_no_input_for_are_refused(acquisition: Acquisition, found: str) -> None:
-    from augengine.diffusion.conditions import Vocabulary
-
     new = model_spec(recipe("acquisition"), survey_of(vocabulary=Vocabulary.fit([acquisition])), {})
     with pytest.raises(CheckpointError, match=found):
         fine_tuned(new, started("acquisition"), "start")
