@@ -16,6 +16,7 @@ from scipy.ndimage import (
 # Widths of the means that are compared with the air, in voxels, and how much of the border the wider one smears.
 WINDOWS = {3: 0, 5: 2}
 BINS, AIR_BELOW, VALLEY = 256, 0.35, 0.15
+ROUNDING = 1e-9
 # Skin that noise breaks up is closed over gaps of so many voxels on either side; smaller pieces than this are ghosts.
 CLOSED, LEAST_PIECE = 2, 0.05
 
@@ -43,8 +44,9 @@ def body_mask(image: np.ndarray) -> np.ndarray:
 def _air_below(smooth: np.ndarray, signal: np.ndarray) -> float:
     """The value that tells air from body in local means of a signal, both (*)."""
     top = float(np.percentile(smooth, 99.5))
-    if not top:
-        return 0.0
+    rounding = ROUNDING * float(signal.max())
+    if top <= rounding:  # an almost empty image, whose local means are the rounding of running sums
+        return rounding
     bins = (smooth[smooth > 0] * (BINS / top)).astype(np.int64)
     counts = gaussian_filter1d(np.bincount(bins[bins < BINS], minlength=BINS).astype(float), 2)
     peak = int(counts[: int(AIR_BELOW * BINS)].argmax())

@@ -47,6 +47,16 @@ def test_cavities_and_gaps_in_the_skin_are_closed_and_ghosts_left_out() -> None:
     assert np.array_equal(body_mask(volume)[..., 1], found) or body_mask(volume)[10:30, 10:30].all()
 
 
+def test_a_slice_of_a_few_bright_pixels_is_read() -> None:
+    """As above a head: local means of running sums are 1e-17 elsewhere, no signal."""
+    image = np.zeros((1, 96, 96), np.float32)
+    image[0, 40:43, 50:53] = np.linspace(0.3, 1.376, 9, dtype=np.float32).reshape(3, 3)
+    found = body_mask(image)
+    assert found[40:43, 50:53].all()
+    found[34:49, 44:59] = False
+    assert not found.any()
+
+
 def test_an_image_without_air_is_all_body() -> None:
     dark = 100 + np.random.default_rng(0).normal(0, 4, (1, 48, 48)).astype(np.float32)
     dark[0, 30:40, 10:20] = 400

@@ -64,6 +64,7 @@ class ContrastWorker:
                 where=row.sample_id, next_step=f"channels: {', '.join(row.channels)}",
             )  # fmt: skip
         codes = [row.labels[name] for name in self.protocol.lesion if name in row.labels]
+        assert row.label is not None  # rows without one are left out
         return row.image[row.channels.index(channel)], np.isin(row.label, codes), body_mask(row.image)
 
 

@@ -54,7 +54,8 @@ def ratios_of(plan: Plan, out: str) -> dict[str, float]:
     """
     if plan.protocol.contrast_channel is None:
         return {}
-    folder, found = Store(out).folder(CONTRAST), {}
+    folder = Store(out).folder(CONTRAST)
+    found: dict[str, float] = {}
     records = read_records(folder)
     for chunk in plan.chunks:
         unit = contrast_id(chunk["chunk_id"], plan.protocol)

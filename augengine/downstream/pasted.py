@@ -22,6 +22,10 @@ from augengine.rng import digest
 TRIES = 60
 MARGIN_VOXELS = 2
 LEAST_IN_BODY = 0.95
+NEAR_ROWS = 8
+"""Recipients are drawn from so many rows of the most similar slice index."""
+JITTER = 0.15
+"""Largest way from the lesion's own place, relative to the body's extent; later tries go anywhere."""
 
 
 def pasted(rows: Sequence[Sample], lesion: Sequence[str], copies: int, rng: np.random.Generator) -> Iterator[Sample]:
@@ -38,7 +42,8 @@ def pasted(rows: Sequence[Sample], lesion: Sequence[str], copies: int, rng: np.r
             recipient, where = row, None
             if lesion_of(row, lesion).any():
                 alike = [r for r in healthy if _alike(r, row)] or [r for r in rows if r is not row and _alike(r, row)]
-                recipient = alike[int(rng.integers(len(alike)))] if alike else row
+                alike.sort(key=lambda r: abs((r.slice_index or 0) - (row.slice_index or 0)))
+                recipient = alike[int(rng.integers(min(NEAR_ROWS, len(alike))))] if alike else row
                 where = place(row, recipient, lesion, rng)
             made = recipient if where is None else paste_lesion(row, recipient, lesion, where)
             plan = {"params": {"lesion_of": row.sample_id, "shift_voxels": where}, "donors": [row.subject_id],
@@ -57,14 +62,25 @@ def lesion_of(row: Sample, lesion: Sequence[str]) -> np.ndarray:
 
 
 def place(donor: Sample, recipient: Sample, lesion: Sequence[str], rng: np.random.Generator) -> list[int] | None:
-    """A shift in voxels that brings the donor's lesion into the recipient's body, beside its lesion; None: nowhere."""
+    """A shift in voxels that brings the donor's lesion into the recipient's body, beside its lesion; None: nowhere.
+
+    Bodies are laid upon each other by their centres, and the lesion is moved a little from there: anywhere in the frame
+    would mostly be outside the organ. Only if it fits nowhere near is it tried anywhere.
+    """
     mask = lesion_of(donor, lesion)
     body, taken = body_mask(recipient.image), lesion_of(recipient, lesion)
     box = bounding_box(mask, [0] * mask.ndim)
     shape, piece = np.array(mask.shape), mask[box]
-    starts = np.array([part.start for part in box])
-    for _ in range(TRIES):
-        corner = rng.integers(0, shape - np.array(piece.shape) + 1)
+    starts, most = np.array([part.start for part in box]), shape - np.array(piece.shape)
+    if not body.any():
+        return None
+    centre, extent = _middle(body)
+    home = starts + centre - _middle(body_mask(donor.image))[0]
+    for attempt in range(TRIES):
+        if attempt < TRIES // 2:
+            corner = np.rint(home + rng.uniform(-JITTER, JITTER, len(home)) * extent).astype(int).clip(0, most)
+        else:
+            corner = rng.integers(0, most + 1)
         there = tuple(slice(c, c + side) for c, side in zip(corner, piece.shape, strict=True))
         if body[there][piece].mean() >= LEAST_IN_BODY and not taken[there][piece].any():
             return [int(step) for step in corner - starts]
@@ -93,6 +109,17 @@ def paste_lesion(donor: Sample, recipient: Sample, lesion: Sequence[str], shift_
 
 def _alike(a: Sample, b: Sample) -> bool:
     return (a.image.shape, a.channels) == (b.image.shape, b.channels)
+
+
+def _middle(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and extent in voxels of the box around a mask."""
+    if not mask.any():
+        return np.array(mask.shape) / 2, np.array(mask.shape)
+    box = bounding_box(mask, [0] * mask.ndim)
+    return (
+        np.array([(part.start + part.stop) / 2 for part in box]),
+        np.array([part.stop - part.start for part in box]),
+    )
 
 
 def _moved(array: np.ndarray, shift: Sequence[int]) -> np.ndarray:

@@ -24,7 +24,7 @@ from augengine.downstream.arms import (
 )
 from augengine.downstream.experiment import Experiment, run
 from augengine.downstream.gaussian_mixture import mixture, mixtures, tissues
-from augengine.downstream.pasted import lesion_of, paste_lesion, pasted
+from augengine.downstream.pasted import lesion_of, paste_lesion, pasted, place
 from augengine.downstream.protocols import Protocol, protocol
 from augengine.downstream.results import Plan, measure
 from augengine.downstream.segmenters import SEGMENTERS
@@ -146,6 +146,20 @@ def test_lesions_are_pasted_into_rows_without_one_and_their_share_stays() -> Non
         untouched[max(i[0] - 3, 0) : j[0] + 4, max(i[1] - 3, 0) : j[1] + 4] = False
         np.testing.assert_allclose(sample.image[0][untouched], source.image[0][untouched], atol=1e-3)
         assert (sample.label[~mask] == source.label[~mask]).all()  # type: ignore[index]
+
+
+def test_lesions_stay_near_their_own_place_where_they_fit() -> None:
+    donor, recipient = row(1, lesion=True), row(2)
+    shifts = np.array([place(donor, recipient, ["tumour"], np.random.default_rng(n)) for n in range(40)])
+    assert np.abs(shifts).max() <= 0.15 * 26 + 2
+    assert len({tuple(s) for s in shifts}) > 10
+    ill = recipient.label.copy()  # type: ignore[union-attr]
+    ill[8:24, 8:24] = 2
+    for n in range(20):
+        shift = place(donor, recipient.replace(label=ill), ["tumour"], np.random.default_rng(n))
+        if shift is not None:
+            moved = np.roll(lesion_of(donor, ["tumour"]), shift, (0, 1))
+            assert not (moved & (ill == 2)).any(), "beside the recipient's own lesion"
 
 
 def test_blending_keeps_the_lesion_s_contrast_and_takes_the_recipient_s_level() -> None:

@@ -9,6 +9,7 @@ from builders import slice_sample, write_samples
 from typer import Typer
 from typer.testing import CliRunner, Result
 
+from augengine.bundled import PROTOCOLS
 from augengine.commands.evaluate import evaluate
 from augengine.records import Provenance, Sample
 
@@ -45,7 +46,23 @@ def test_an_injected_test_subject_ends_the_command_and_is_named(data: str, tmp_p
 
 
 def test_flags_that_cannot_be_obeyed(data: str, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text((PROTOCOLS / "duke_strict.yaml").read_text().replace("cells:", "cels:"))
+    line = 1 + own.read_text().splitlines().index("cels:")
     cases = {
+        f"own.yaml:{line}: unknown key 'cels'; did you mean 'cells'?": ["--data", data, "--protocol", str(own)],
+        "rows of a folder get a name of their own": ["--data", data, "--augmented", "classical=x"],
+        "unknown arm 'removl'; did you mean 'removal'?": [
+            "--data",
+            data,
+            "--augmented",
+            "removal=x",
+            "--arms",
+            "removl",
+        ],
+        "some of the training patients, not all": ["--data", data, "--draws", "3"],
+        "give numbers of patients, or all": ["--data", data, "--train-subjects", "5,few"],
+        "keeps the rules of the experiment": ["--tables-only", "--largest-component", "--out", str(tmp_path)],
         "either --data or --phantom": ["--out", str(tmp_path)],
         "such as duke_paper": ["--data", data, "--protocol", "dukepaper"],
         "did you mean 'counterfactual'": ["--data", data, "--arms", "counterfactuals"],
