@@ -31,9 +31,10 @@ FLOORS = [
     {"edits", "gates", "leakage", "metrics"},
     {"load", "selection"},
     {"pipeline", "train", "report", "torch"},
-    {"preflight", "file_schemas"},
+    {"preflight"},
     {"workflow", "export"},
     {"downstream"},
+    {"file_schemas"},
     {"commands"},
     {"cli"},
 ]
