@@ -25,7 +25,7 @@ Measure = Callable[[list[ModelSpec], Runtime, int], int]
 
 def settled(
     mixture: Mixture, specs: Mapping[str, Mapping[str, ModelSpec]], device: str, folder: Store, policy_file: str,
-    measure: Measure = measured_batch,
+    measure: Measure | None = None,
 ) -> Mixture:  # fmt: skip
     """The same policies under runtimes that this machine can obey.
 
@@ -34,7 +34,7 @@ def settled(
         device: `cpu` or `cuda`, of the actors.
         folder: of the run; what an earlier run of the same policies chose there is taken again.
         policy_file: where a run keeps its policies.
-        measure: chooses `network_batch: auto` on a CPU, of at most so many rows.
+        measure: chooses `network_batch: auto` on a CPU, of at most so many rows; default `measured_batch`.
 
     Raises:
         ConfigError: a runtime that cannot be obeyed here, or one for models that evaluate no network step by step.
@@ -44,7 +44,7 @@ def settled(
         return mixture
     if not all(runtime.settled for runtime in values.values()):
         values = _recorded(mixture, folder, policy_file) or {
-            m.name: _chosen(m, specs[m.name], device, measure) for m in mixture.members
+            m.name: _chosen(m, specs[m.name], device, measure or measured_batch) for m in mixture.members
         }
     for member in mixture.members:
         runtime = values[member.name]
