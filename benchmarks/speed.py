@@ -29,10 +29,10 @@ from augengine.diffusion.checkpoint import Generator, untrained
 from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.spec import ModelSpec
 from augengine.phantom.protocols import duke_protocols
+from augengine.policy.runtime import Runtime
 from augengine.runtime.calibrate import example
 from augengine.runtime.capabilities import openvino_precisions
 from augengine.runtime.network import under
-from augengine.runtime.spec import Runtime
 from augengine.train.config import read_recipe
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ looks at one of each kind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,14 +52,27 @@ def kinds(table: pa.Table, labelled: np.ndarray) -> list[Kind]:
     for name in KIND_COLUMNS:
         if name not in ("sample_id", "affine"):
             codes += _codes(table[name].chunk(0))
-    _, first, kind = np.unique(np.stack(codes, axis=1), axis=0, return_index=True, return_inverse=True)
+    _, first, kind = np.unique(_joined(codes), return_index=True, return_inverse=True)
     rows = table.take(pa.array(first)).to_pylist()
-    order = np.argsort(kind.ravel(), kind="stable")
-    places = np.split(order, np.cumsum(np.bincount(kind.ravel()))[:-1])
+    order = np.argsort(kind, kind="stable")
+    places = np.split(order, np.cumsum(np.bincount(kind))[:-1])
     found = [
         Kind({**row, "labelled": bool(labelled[n])}, of) for row, n, of in zip(rows, first, places, strict=True)
     ]  # fmt: skip
     return sorted(found, key=lambda one: int(one.places[-1]))
+
+
+def _joined(codes: Sequence[np.ndarray]) -> np.ndarray:
+    """(N,) integers that are equal where all the codes are."""
+    joined = np.zeros(len(codes[0]), np.int64)
+    for code in codes:
+        low, high = int(code.min()), int(code.max())
+        if low == high:
+            continue
+        if (int(joined.max()) + 1) * (high - low + 1) >= 2**62:
+            joined = np.unique(joined, return_inverse=True)[1].astype(np.int64)
+        joined = joined * (high - low + 1) + (code - low)
+    return joined
 
 
 def _suspect(table: pa.Table) -> np.ndarray:

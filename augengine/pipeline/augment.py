@@ -22,10 +22,10 @@ from augengine.pipeline.augment_worker import AugmentWorker
 from augengine.pipeline.choices import check_choices
 from augengine.pipeline.early_stop import Watch, top_reasons
 from augengine.pipeline.models import gate_files, resolve_models
+from augengine.pipeline.runtime import settled
 from augengine.pipeline.survey import Source, survey
 from augengine.pipeline.units import Actors, Progress, Summary, Unit, run_units
 from augengine.rng import digest
-from augengine.runtime.resolve import settled
 
 OUTCOMES = ("accepted", "rejected", "failed", "skipped")
 POLICY, INPUTS, THROUGHPUT = "policy.yaml", "inputs.json", "throughput.json"

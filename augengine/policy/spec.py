@@ -9,9 +9,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from augengine.acquisition_terms import nearest, same
+from augengine.policy.runtime import Runtime
 from augengine.records import ACQUISITION_NUMERIC, Acquisition
 from augengine.rng import digest
-from augengine.runtime.spec import Runtime
 from augengine.yaml_config import Strict, unset
 
 Scalar = str | float | int

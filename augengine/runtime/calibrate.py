@@ -20,11 +20,11 @@ import torch
 from augengine.diffusion.checkpoint import Generator, untrained
 from augengine.diffusion.conditioning import Conditioning
 from augengine.diffusion.spec import ModelSpec
+from augengine.policy.runtime import Runtime
 from augengine.records import Acquisition
 from augengine.rng import digest
 from augengine.runtime.cache import cache_folder
 from augengine.runtime.network import evaluation
-from augengine.runtime.spec import Runtime
 
 BUDGET_S = 60.0
 """CPU-seconds after which no further number of rows is tried."""

@@ -6,7 +6,7 @@ import shutil
 from importlib.util import find_spec
 
 from augengine.errors import ConfigError
-from augengine.runtime.spec import Runtime
+from augengine.policy.runtime import Runtime
 
 _OPENVINO = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
 
@@ -33,7 +33,7 @@ def check(runtime: Runtime, device: str) -> None:
     if not runtime.settled:
         raise ConfigError(
             "runtime 'auto' is chosen when a run is planned", found=runtime.model_dump(),
-            next_step="call augengine.runtime.resolve.settled first",
+            next_step="call augengine.pipeline.runtime.settled first",
         )  # fmt: skip
     if runtime.backend == "openvino":
         able = openvino_precisions()

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from augengine.diffusion.checkpoint import Generator, Model
 from augengine.diffusion.conditioning import Conditioning
 from augengine.diffusion.denoisers import GenerativeNetwork
+from augengine.policy.runtime import Precision, Runtime
 from augengine.runtime.capabilities import check
-from augengine.runtime.spec import Precision, Runtime
 
 N = TypeVar("N", bound=nn.Module)
 Evaluate = Callable[[Tensor, Tensor, Conditioning], Tensor]

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from augengine.diffusion.conditioning import Conditioning
 from augengine.diffusion.denoisers import GenerativeNetwork
+from augengine.policy.runtime import Precision
 from augengine.rng import digest
 from augengine.runtime.cache import cache_folder
 from augengine.runtime.flat import Flat, given
-from augengine.runtime.spec import Precision
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 TYPES = {torch.float32: np.float32, torch.int64: np.int64}

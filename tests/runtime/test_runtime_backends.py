@@ -16,10 +16,10 @@ from augengine.diffusion.counterfactual import sdedit
 from augengine.diffusion.guidance import Guidance
 from augengine.diffusion.spec import DiffusionSpec, ModelSpec
 from augengine.diffusion.unet import UNetSpec
+from augengine.policy.runtime import Runtime
 from augengine.records import Acquisition
 from augengine.runtime.calibrate import example
 from augengine.runtime.network import channels_last, under
-from augengine.runtime.spec import Runtime
 
 GE = Acquisition("GE", "Signa", 1.5, "SAT_GEMS\\FS", 10.0, 2.0, 2.4, 5.3)
 SIEMENS = Acquisition("SIEMENS", "TrioTim", 3.0, "PFP\\SFS", 12.0, 1.1, 1.3, 4.0)

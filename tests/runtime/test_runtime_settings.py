@@ -15,13 +15,14 @@ from augengine.io.commits import committed_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy, Mixture, load_mixture, load_policy
+from augengine.pipeline import runtime as resolve
 from augengine.pipeline.augment import POLICY, augment
 from augengine.pipeline.lineage import Run
+from augengine.pipeline.runtime import settled
 from augengine.pipeline.units import INLINE
-from augengine.runtime import capabilities, resolve
+from augengine.policy.runtime import Runtime
+from augengine.runtime import capabilities
 from augengine.runtime.calibrate import BUDGET_S, measure
-from augengine.runtime.resolve import settled
-from augengine.runtime.spec import Runtime
 
 TEXT = """\
 version: 1

@@ -15,9 +15,9 @@ from augengine.diffusion.spec import ModelSpec
 from augengine.errors import AugengineError, ConfigError
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy, Mixture
+from augengine.policy.runtime import Runtime
 from augengine.runtime.calibrate import measured_batch
 from augengine.runtime.capabilities import check, openvino_precisions
-from augengine.runtime.spec import Runtime
 from augengine.yaml_config import Document
 
 Measure = Callable[[list[ModelSpec], Runtime, int], int]

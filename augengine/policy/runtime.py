@@ -16,7 +16,7 @@ class Runtime(Strict):
 
     Attributes:
         backend: `eager` is PyTorch as it stands, `compile` is `torch.compile`, `openvino` is OpenVINO (the package's
-            extra of that name; CPU only). `auto` is chosen when a run is planned (`augengine.runtime.resolve`) and is
+            extra of that name; CPU only). `auto` is chosen when a run is planned (`augengine.pipeline.runtime`) and is
             written to the run's policy as what was chosen.
         precision: of the arithmetic; weights are kept in float32, and the sampler always computes in float32.
         channels_last: keep images with their channels innermost; for `eager` and `compile`.
