@@ -209,12 +209,14 @@ def _write(folder: str, rows: int) -> None:
 
 def page(figures: dict[str, Any]) -> str:
     """The tables of docs/performance.md."""
-    lines = ["| way | recipe, size | evaluations per row | CPU-s per row | times faster |", "|---|---|---|---|---|"]
+    lines = []
+    if "networks" in figures:
+        lines += ["| way | recipe, size | evaluations per row | CPU-s per row | times faster |", "|---|---|---|---|---|"]
     for name, f in figures.get("networks", {}).items():
         faster = "(compared with)" if f["times_faster"] is None else f"{f['times_faster']:g}×"
         cost = f"{f['evaluations']} | {f['cpu_s_per_row']:g}"
         lines.append(f"| {name} | {f['recipe']}, {f['size']}² | {cost} | {faster} |")
-    lines += ["", "| command | CPU-s |", "|---|---|"]
+    lines += [*([""] if lines else []), "| command | CPU-s |", "|---|---|"]
     lines += [f"| `{name}` | {seconds:g} |" for name, seconds in figures.get("startup", {}).items()]
     for f in figures.get("plan", []):
         of = f"{f['of_which_imports_s']:g} of them imports, {f['peak_mib']:.0f} MiB at most"
