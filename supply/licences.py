@@ -25,7 +25,8 @@ What the rows do not say:
 - Wheels hold compiled libraries of others, named in the wheel's own licence files. NumPy and SciPy bring libgfortran
   (GPL-3.0 with the GCC runtime exception).
 - PyTorch built for CUDA brings NVIDIA's libraries under NVIDIA's own terms; the CPU build, which stands here, does not.
-- Optional extras (`nnunet`, `torchio`, `webdataset`, `dicom-seg`, `bids`, `docs`) are not installed by `make`.
+- Optional extras (`nnunet`, `torchio`, `webdataset`, `dicom-seg`, `bids`, `openvino`, `docs`) are not installed by
+  `make`.
 
 One file is under other terms than the code: `augengine/phantom/duke_protocols.csv`, aggregate counts of scanner
 settings (52 rows of settings, no patient rows) taken from the tables of Duke-Breast-Cancer-MRI, which is CC BY-NC 4.0

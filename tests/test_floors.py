@@ -28,7 +28,7 @@ FLOORS = [
         "machine",
     },
     {"io", "intensity", "lesion_scene", "masks", "prepare", "splits", "phantom", "diffusion", "policy"},
-    {"edits", "gates", "leakage", "metrics"},
+    {"edits", "gates", "leakage", "metrics", "runtime"},
     {"load", "selection"},
     {"pipeline", "train", "report", "torch"},
     {"preflight"},

@@ -50,7 +50,12 @@ class Model:
 
 
 class Generator(Model):
-    """A diffusion model, trained or (for control arms) untrained, ready for sampling; `schedule` has its levels."""
+    """A diffusion model, trained or (for control arms) untrained, ready for sampling; `schedule` has its levels.
+
+    Attributes:
+        evaluate: `(x_t, t_B, conditioning) -> raw output`: the network, or a faster form of it (`augengine.runtime`).
+        prepare: `(conditioning, rows) -> conditioning` with all that no step of a chain changes, computed once.
+    """
 
     network: GenerativeNetwork
 
@@ -58,11 +63,18 @@ class Generator(Model):
         super().__init__(spec, network, device)
         assert spec.diffusion is not None  # `load_generator` and the recipe see to it
         self.schedule = Schedule(spec.diffusion)
+        self.evaluate: Callable[[Tensor, Tensor, Conditioning], Tensor] = self.network
+        self.prepare: Callable[[Conditioning, int], Conditioning] = self.network.prepared
+
+    @torch.no_grad()
+    def prepared(self, conditioning: Conditioning, rows: int) -> Conditioning:
+        """What `prepare` makes, without gradients."""
+        return self.prepare(conditioning, rows)
 
     @torch.no_grad()
     def denoise(self, x: Tensor, t_B: Tensor, conditioning: Conditioning) -> Tensor:
         """x0 estimate for `x` (B, C, *), or latents, at timesteps `t_B`; unclamped."""
-        output = self.network(x, t_B.to(x.device), conditioning).float()
+        output = self.evaluate(x, t_B.to(x.device), conditioning).float()
         return clean_estimate(self.schedule.spec.parametrisation, self.schedule, output, x, t_B)
 
 

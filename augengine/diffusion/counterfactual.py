@@ -138,10 +138,14 @@ def acquired(generator: Generator, acquisitions: Sequence[Acquisition], planes: 
 def denoiser(generator: Generator, wanted: Conditioning, guidance: Guidance = Guidance()) -> Denoiser:  # noqa: B008
     """`denoise(x_t, t_B) -> x0` under `wanted`, guided (paper 004, algorithm 1) and clamped to the range of images."""
     low, high = generator.schedule.spec.x0_range
-    both = wanted.unconditional().cat(wanted)
+    known: dict[tuple[bool, int], Conditioning] = {}
 
     def estimate(x_t: Tensor, t_B: Tensor, doubled: bool) -> Tensor:
-        return generator.denoise(x_t, t_B, both if doubled else wanted)
+        key = (doubled, len(x_t))
+        if key not in known:
+            asked = wanted.unconditional().cat(wanted) if doubled else wanted
+            known[key] = generator.prepared(asked, len(x_t))
+        return generator.denoise(x_t, t_B, known[key])
 
     free = guided(estimate, guidance, generator.schedule)
     return lambda x_t, t_B: free(x_t, t_B).clamp(low, high)

@@ -48,6 +48,10 @@ class GenerativeNetwork(nn.Module):
         out: Tensor = self.body(x_t, t_B, conditioning)
         return out
 
+    def prepared(self, conditioning: Conditioning, rows: int) -> Conditioning:
+        """`conditioning` of so many rows with all that is the same at every step of a chain."""
+        return self.body.prepared(conditioning, rows) if isinstance(self.body, DenoisingUNet) else conditioning
+
     def train(self, mode: bool = True) -> GenerativeNetwork:
         """Frozen parts stay in evaluation mode."""
         super().train(mode)

@@ -8,6 +8,7 @@ Legend: B rows, C content channels, P planes, D token width. `*` stands for any 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -126,7 +127,13 @@ class DenoisingUNet(nn.Module):
             image = image + self._curved(out[:, : self.curves].float(), inputs, x.shape[1])
         return crop(image, size)
 
+    def prepared(self, conditioning: Conditioning, rows: int) -> Conditioning:
+        """`conditioning` of so many rows with its tokens, which no step of a chain changes."""
+        return replace(conditioning, tokens=self._tokens(conditioning, rows))
+
     def _tokens(self, conditioning: Conditioning, rows: int) -> Tensor | None:
+        if conditioning.tokens is not None:
+            return conditioning.tokens
         tokens = []
         if self.tokens is not None:
             tokens.append(self.tokens(conditioning.acquisition or self.tokens.nothing(rows)))

@@ -108,6 +108,11 @@ class SeenIds:
     def __init__(self) -> None:
         self._hashes = array("Q")
 
+    @property
+    def count(self) -> int:
+        """Rows whose id was taken note of."""
+        return len(self._hashes)
+
     def add(self, sample_id: str) -> None:
         """Take note of one."""
         self._hashes.append(int.from_bytes(hashlib.blake2b(str(sample_id).encode(), digest_size=8).digest(), "big"))

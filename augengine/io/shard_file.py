@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,6 +51,11 @@ class ShardFile(pq.ParquetFile):  # type: ignore[misc]
         """As pyarrow's."""
         with _named(self.where):
             return super().read_row_group(i, *args, **options)
+
+    def read_row_groups(self, row_groups: Sequence[int], *args: Any, **options: Any) -> pa.Table:
+        """As pyarrow's."""
+        with _named(self.where):
+            return super().read_row_groups(row_groups, *args, **options)
 
     def read(self, *args: Any, **options: Any) -> pa.Table:
         """As pyarrow's."""

@@ -254,7 +254,12 @@ def _version(file: pq.ParquetFile) -> str | None:
 
 
 def read_group(file: pq.ParquetFile, group: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """A row group of a shard in the present schema, whichever version or other tool wrote it.
+    """As `read_groups`, of one row group."""
+    return read_groups(file, [group], columns)
+
+
+def read_groups(file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
+    """Row groups of a shard in the present schema, whichever version or other tool wrote it.
 
     Args:
         columns: names of the present schema, in the order in which they are wanted; those that an older file lacks
@@ -273,7 +278,7 @@ def read_group(file: pq.ParquetFile, group: int, columns: Sequence[str] | None =
     wanted = list(columns if columns is not None else [*stored, *(["intensity_rule"] if old else []), *untold])
     ranges, lineage = old and not _RANGES.isdisjoint(wanted), not set(untold).isdisjoint(wanted)
     needed = {*wanted, *(_V1 if ranges else ()), *(["provenance"] if lineage else ())}
-    table = file.read_row_group(group, columns=[name for name in needed if name in stored])
+    table = file.read_row_groups(groups, columns=[name for name in needed if name in stored])
     if ranges:
         table = _per_channel(table)
     if lineage:

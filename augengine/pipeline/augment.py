@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from augengine import __version__
+from augengine.diffusion.checkpoint import read_spec
 from augengine.errors import DataError
 from augengine.io.commits import version
 from augengine.io.dataset import finish, licence_of
@@ -21,6 +22,7 @@ from augengine.pipeline.augment_worker import AugmentWorker
 from augengine.pipeline.choices import check_choices
 from augengine.pipeline.early_stop import Watch, top_reasons
 from augengine.pipeline.models import gate_files, resolve_models
+from augengine.pipeline.runtime import settled
 from augengine.pipeline.survey import Source, survey
 from augengine.pipeline.units import Actors, Progress, Summary, Unit, run_units
 from augengine.rng import digest
@@ -154,6 +156,7 @@ def augment(
 
     Raises:
         AugengineError: bad policy, data, checkpoint or output folder.
+        ConfigError: a runtime that this machine cannot obey.
         EarlyStopError: the run cannot succeed (`augengine.pipeline.early_stop`).
     """
     mixture = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded
@@ -162,6 +165,8 @@ def augment(
     licence = licence_of(read)
     hashes = {member.name: {**weights[member.name], **gate_files(member)} for member in mixture.members}
     device = "cuda" if actors.num_gpus else "cpu"
+    described = {name: {role: read_spec(place) for role, place in roles.items()} for name, roles in uris.items()}
+    mixture = settled(mixture, described, device, Store.at(out), POLICY)
     args = {
         "policy": mixture.to_dict(), "data": read, "hashes": hashes,
         "models": {name: {role: Store.at(place) for role, place in roles.items()} for name, roles in uris.items()},

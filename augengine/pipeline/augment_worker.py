@@ -18,6 +18,7 @@ from augengine.load import Mixture
 from augengine.pipeline.outcomes import Rows, count_reasons
 from augengine.pipeline.row_maker import RowMaker
 from augengine.records import Acquisition, Sample
+from augengine.runtime.network import under
 
 ID_COLUMNS = ["sample_id", "subject_id", "split", "acquisition"]
 
@@ -50,7 +51,12 @@ class AugmentWorker:
         loaded = {place: load_model(place, device=device) for place in sorted(places, key=str)}
         found = [Donor(d["subject_id"], Acquisition(**d["acquisition"]), d["labelled"]) for d in donors]
         tools = Tools(device)
-        own = {name: {r: loaded[Store.at(place)] for r, place in roles.items()} for name, roles in models.items()}
+        own = {
+            name: {
+                r: under(loaded[Store.at(place)], self.mixture.member(name).policy.runtime) for r, place in of.items()
+            }
+            for name, of in models.items()
+        }
         self.makers = {
             m.name: RowMaker(m, own[m.name], hashes[m.name], found, tools, licence) for m in self.mixture.members
         }

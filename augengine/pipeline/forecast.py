@@ -11,7 +11,7 @@ from augengine.diffusion.checkpoint import read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.edits.base import Skip
 from augengine.errors import AugengineError, RunError
-from augengine.io.shards import from_row, read_group
+from augengine.io.shards import from_row, has_labels, read_group
 from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.augment import THROUGHPUT
@@ -124,10 +124,12 @@ def _some(store: Store, source: Source, mixture: Mixture, count: int) -> Iterato
         if not any((seen + n) % stride == 0 for n in range(group.selected)):
             seen += group.selected
             continue
-        for row in read_group(store.parquet(group.name), group.group).to_pylist():
-            if mixture.takes(row):
+        file = store.parquet(group.name)
+        rows, labelled = read_group(file, group.group), has_labels(file, group.group)
+        for n, row in enumerate(rows.select(["split", "acquisition"]).to_pylist()):
+            if row["acquisition"] is not None and mixture.takes({**row, "labelled": labelled[n]}):
                 if seen % stride == 0:
-                    yield row
+                    yield rows.slice(n, 1).to_pylist()[0]
                 seen += 1
 
 

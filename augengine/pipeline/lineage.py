@@ -20,6 +20,7 @@ from augengine.pipeline.augment import INPUTS, OUTCOMES, POLICY
 from augengine.pipeline.models import checkpoint_of
 from augengine.pipeline.row_maker import remake
 from augengine.records import Provenance, Sample
+from augengine.runtime.network import under
 from augengine.yaml_config import Document
 
 WITH_PIXELS = ("accepted", "rejected")
@@ -124,7 +125,7 @@ class Run:
         policy = self.policy(provenance)
         for role, ref in self.checkpoints(policy).items():
             place = Store.at(checkpoint_of(checkpoints, self.mixture.named(policy, role)) or self.store.like(ref))
-            models[role] = load_model(place, device=device)
+            models[role] = under(load_model(place, device=device), policy.policy.runtime)
             if models[role].sha256 != provenance.models[role]:
                 raise CheckpointError(
                     f"the row was made by weights {provenance.models[role]}",

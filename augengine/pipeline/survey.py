@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
 
 from augengine.edits.base import Donor
 from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files
+from augengine.io.row_kinds import KIND_COLUMNS, Kind, kinds
 from augengine.io.row_problems import SeenIds, row_problem
-from augengine.io.shards import check_schema, read_metadata
+from augengine.io.shards import check_schema, has_labels, read_groups
 from augengine.io.store import Store
 from augengine.load import Mixture
 from augengine.records import Acquisition, IntensityRule
+
+GROUPS_READ = 64
+"""Row groups whose metadata are read at once."""
 
 
 class Scale(NamedTuple):
@@ -65,54 +72,96 @@ class Source:
 
 def survey(store: Store, mixture: Mixture) -> Source:
     """Stream the metadata once; memory grows with subjects and row groups, not with rows."""
-    groups: list[Group] = []
-    donors: dict[str, Donor] = {}
-    scales: dict[str, set[Scale]] = {m.name: set() for m in mixture.members}
-    taken: dict[str, set[Donor]] = {m.name: set() for m in mixture.members}
-    names, rows, left_out = dataset_files(store), 0, Counter[str]()
-    splits = {m.policy.select.split for m in mixture.members}
-    seen = SeenIds()
+    found = _Findings(mixture)
+    names = dataset_files(store)
     for shard in names:
         file = store.parquet(shard)
         check_schema(file, store.path(shard))
-        for group in range(file.num_row_groups):
-            selected, requested = 0, Counter[tuple[str, int]]()
-            for row in read_metadata(file, group):
-                rows += 1
-                seen.add(row["sample_id"])
-                problem = row_problem(row)
-                if row["acquisition"] is None:
-                    left_out[f"damaged row ({problem})"] += 1
-                    continue
-                if mixture.takes(row):
-                    selected += 1
-                    for replicate in range(mixture.per_input):
-                        member = mixture.drawn(row, replicate)
-                        assert member is not None  # one of those that take it
-                        requested[member.name, replicate] += 1
-                        if problem is not None:
-                            continue  # its worker says so in failed/
-                        rule = IntensityRule.from_dict(row["intensity_rule"])
-                        scales[member.name].add(Scale(tuple(row["channels"]), rule, len(row["image_shape"]) - 1))
-                        taken[member.name].add(Donor(row["subject_id"], Acquisition(**row["acquisition"])))
-                else:
-                    other = None not in splits and row["split"] not in splits
-                    left_out[f"split is {row['split']}" if other else _why(row, mixture)] += 1
-                if row["split"] == "train" and not row["synthetic"] and problem is None:
-                    name = row["subject_id"]
-                    labelled = row["labelled"] or (name in donors and donors[name].labelled)
-                    donors[name] = Donor(name, Acquisition(**row["acquisition"]), labelled)
-            groups.append(Group(shard, group, selected, dict(requested)))
-    seen.check(store.uri)
+        for start in range(0, file.num_row_groups, GROUPS_READ):
+            found.add(shard, file, range(start, min(start + GROUPS_READ, file.num_row_groups)))
+    found.seen.check(store.uri)
     return Source(
-        tuple(groups),
-        tuple(donor for _, donor in sorted(donors.items())),
-        {member: tuple(sorted(found, key=str)) for member, found in scales.items()},
+        tuple(found.groups),
+        tuple(donor for _, donor in sorted(found.donors.items())),
+        {member: tuple(sorted(scales, key=str)) for member, scales in found.scales.items()},
         content_digest(store, names),
-        rows,
-        left_out,
-        {member: frozenset(found) for member, found in taken.items()},
+        found.seen.count,
+        found.left_out,
+        {member: frozenset(taken) for member, taken in found.taken.items()},
     )
+
+
+class _Findings:
+    """What the rows looked at so far tell; rows that are alike are looked at once per portion."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self.mixture = mixture
+        self.groups: list[Group] = []
+        self.donors: dict[str, Donor] = {}
+        self.scales: dict[str, set[Scale]] = {m.name: set() for m in mixture.members}
+        self.taken: dict[str, set[Donor]] = {m.name: set() for m in mixture.members}
+        self.left_out = Counter[str]()
+        self.splits = {m.policy.select.split for m in mixture.members}
+        self.seen = SeenIds()
+
+    def add(self, shard: str, file: pq.ParquetFile, groups: Sequence[int]) -> None:
+        """Look at the rows of some row groups of a file."""
+        labels = [has_labels(file, group) for group in groups]
+        group_of = np.repeat(np.arange(len(groups)), [len(there) for there in labels])
+        table = read_groups(file, groups, KIND_COLUMNS)
+        ids = table["sample_id"].to_pylist()
+        for sample_id in ids:
+            self.seen.add(sample_id)
+        selected = np.zeros(len(groups), int)
+        requested = [Counter[tuple[str, int]]() for _ in groups]
+        for kind in kinds(table, np.concatenate([np.array(there, bool) for there in labels])):
+            row, problem = kind.row, row_problem(kind.row)
+            if row["acquisition"] is None:
+                self.left_out[f"damaged row ({problem})"] += len(kind.places)
+                continue
+            if self.mixture.takes(row):
+                within = np.bincount(group_of[kind.places], minlength=len(groups))
+                selected += within
+                makers = self._count(kind, within, group_of, ids, requested)
+                if problem is None:  # else its worker says so in failed/
+                    self._take(row, makers)
+            else:
+                other = None not in self.splits and row["split"] not in self.splits
+                why = f"split is {row['split']}" if other else _why(row, self.mixture)
+                self.left_out[why] += len(kind.places)
+            if row["split"] == "train" and not row["synthetic"] and problem is None:
+                name = row["subject_id"]
+                labelled = row["labelled"] or (name in self.donors and self.donors[name].labelled)
+                self.donors[name] = Donor(name, Acquisition(**row["acquisition"]), labelled)
+        for group, n, of in zip(groups, selected, requested, strict=True):
+            self.groups.append(Group(shard, group, int(n), dict(of)))
+
+    def _count(
+        self, kind: Kind, within: np.ndarray, group_of: np.ndarray, ids: Sequence[str],
+        requested: Sequence[Counter[tuple[str, int]]],
+    ) -> set[str]:  # fmt: skip
+        """Count what is to be made of the rows of a kind, by row group; returns the policies that make it."""
+        if self.mixture.mix is None:  # its only policy makes every row
+            for group in np.flatnonzero(within):
+                for replicate in range(self.mixture.per_input):
+                    requested[group][self.mixture.name, replicate] += int(within[group])
+            return {self.mixture.name}
+        makers = set()
+        for place in kind.places:
+            for replicate in range(self.mixture.per_input):
+                member = self.mixture.drawn({**kind.row, "sample_id": ids[place]}, replicate)
+                assert member is not None  # one of those that take it
+                requested[group_of[place]][member.name, replicate] += 1
+                makers.add(member.name)
+        return makers
+
+    def _take(self, row: Mapping[str, Any], makers: Iterable[str]) -> None:
+        rule = IntensityRule.from_dict(row["intensity_rule"])
+        scale = Scale(tuple(row["channels"]), rule, len(row["image_shape"]) - 1)
+        donor = Donor(row["subject_id"], Acquisition(**row["acquisition"]))
+        for maker in makers:
+            self.scales[maker].add(scale)
+            self.taken[maker].add(donor)
 
 
 def _why(row: Mapping[str, Any], mixture: Mixture) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from augengine.acquisition_terms import nearest, same
+from augengine.policy.runtime import Runtime
 from augengine.records import ACQUISITION_NUMERIC, Acquisition
 from augengine.rng import digest
 from augengine.yaml_config import Strict, unset
@@ -175,6 +176,7 @@ class Base(Strict):
     select: Select = Field(default_factory=Select)
     gates: list[GateSpec] = Field(min_length=1)
     output: Output = Field(default_factory=Output)
+    runtime: Runtime = Field(default_factory=Runtime)
     _once = field_validator("gates")(_gates_once)
 
 
@@ -222,7 +224,8 @@ class Mix(Strict):
 def policy_digest(policy: Policy | Chain) -> str:
     """Digest of everything that decides the rows; paths of models, comments and layout of the file do not.
 
-    The padded micro-batch decides the last bits of a row on a given machine (batched kernels), so it counts.
+    The padded micro-batch decides the last bits of a row on a given machine (batched kernels), so it counts; so does
+    the runtime, which is left out where it is that of policies from before there was one.
     """
     models: Any = {"__all__": {"ref"}}
     gates: Any = {"__all__": {"options": {"model": {"ref"}, "reference": {"ref"}}}}
@@ -230,4 +233,6 @@ def policy_digest(policy: Policy | Chain) -> str:
         "models": models, "gates": gates, "edits": {"__all__": {"models": models, "gates": gates}},
         "output": {"max_reject_rate", "max_fail_rate"},
     }  # fmt: skip
+    if policy.runtime.plain:
+        not_behaviour["runtime"] = True
     return digest(policy.model_dump(mode="json", exclude=not_behaviour))

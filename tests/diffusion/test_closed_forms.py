@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from augengine.diffusion.samplers import Denoiser, ddim, ddim_inverse, row_generators, row_noise, sample
+from augengine.diffusion.samplers import Denoiser, ddim, ddim_inverse, row_generators, row_noise, sample, spacing_of
 from augengine.diffusion.schedules import Schedule, clean_estimate, noise_estimate, posterior, target
 from augengine.diffusion.spec import DiffusionSpec
 
@@ -232,3 +232,24 @@ def test_two_tissues_are_both_drawn(solver: str, steps: int) -> None:
     assert float(fat.float().mean()) == pytest.approx(0.5, abs=0.025)
     assert float(end[fat].mean()) == pytest.approx(0.9, abs=0.01)
     assert float(end[~fat].std()) == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize("strength", [0.05, 0.5])
+@pytest.mark.parametrize(("solver", "steps", "most"), [("dpmpp_2m", 10, 0.03), ("unipc", 10, 0.03), ("ddim", 10, None)])
+def test_ten_steps_of_a_second_order_solver_make_the_edit_of_fifty(
+    solver: str, steps: int, most: float | None, strength: float
+) -> None:
+    """Differences are relative to the edit; ddim's of ten steps exceed the bound, or it would test nothing."""
+    s = SCHEDULES["cosine"]
+    noise = torch.Generator().manual_seed(0)
+    source = 0.25 + 0.5 * (torch.rand(1, 4096, generator=noise, dtype=torch.float64) > 0.5)
+    drawn = torch.randn(1, 4096, generator=noise, dtype=torch.float64)
+
+    def made(name: str, n: int) -> Tensor:
+        timesteps = s.timesteps(strength, n, spacing_of(name))
+        x_t = s.noised(source, drawn, torch.tensor([timesteps[0]]))
+        return sample(two_tissues(s), x_t, timesteps, s, name, [])
+
+    wanted = made("dpmpp_2m", 50)
+    difference = float((made(solver, steps) - wanted).square().mean().sqrt() / (wanted - source).square().mean().sqrt())
+    assert difference <= most if most else difference > 0.03

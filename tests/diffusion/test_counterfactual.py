@@ -33,6 +33,9 @@ class Identity:
         self.seen.append((x, int(t_B[0])))
         return x
 
+    def prepared(self, conditioning: Conditioning, rows: int) -> Conditioning:
+        return conditioning
+
 
 def test_unit_guidance_is_the_conditional_estimate(generator: Generator, acquisitions: Pair) -> None:
     x, t_B = torch.randn(1, 1, 16, 16), torch.tensor([400])

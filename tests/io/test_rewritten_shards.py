@@ -214,15 +214,20 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
         next(iter_samples(store, ["x.parquet"]))
 
 
+def _noting(original: Any, read: list[str]) -> Any:
+    def noted(self: Any, groups: Any, columns: list[str], **options: Any) -> Any:
+        read.extend(columns)
+        return original(self, groups, columns=columns, **options)
+
+    return noted
+
+
 def test_has_labels_is_told_by_the_footer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opening a data set reads no label maps where all rows have one."""
     store = Store(write_samples(tmp_path, real_rows()))
     read = []
-    original = pq.ParquetFile.read_row_group
-    monkeypatch.setattr(
-        pq.ParquetFile, "read_row_group",
-        lambda self, n, columns=None, **options: read.extend(columns) or original(self, n, columns=columns, **options),
-    )  # fmt: skip
+    for name in ("read_row_group", "read_row_groups"):
+        monkeypatch.setattr(pq.ParquetFile, name, _noting(getattr(pq.ParquetFile, name), read))
     assert len(ShardDataset(store)) > 0
     assert read
     assert "label" not in read
