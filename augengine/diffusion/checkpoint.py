@@ -203,8 +203,7 @@ def _nobody_s(spec: ModelSpec, seed: int, sha256: str) -> ModelSpec:
     """The description of weights that were drawn from a seed, in the whole model and so in its parts."""
     parts = {role: _nobody_s(part, seed, "") for role, part in spec.parts.items()}
     hashes = dict.fromkeys(("subject_hashes", "selection_hashes", "donor_hashes"), ())
-    nothing: dict[str, Any] = {"metrics": {}, **hashes, "teachers": (), "pretrained": None,
-                               "initialised_from": None}
+    nothing: dict[str, Any] = {"metrics": {}, **hashes, "teachers": (), "pretrained": None, "initialised_from": None}
     changes = {**nothing, "manufacturers": (), "untrained_seed": seed, "sha256": sha256, "parts": parts}
     return spec.model_copy(update=changes)
 

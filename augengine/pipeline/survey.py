@@ -142,7 +142,7 @@ class _Findings:
     ) -> set[str]:  # fmt: skip
         """Count what is to be made of the rows of a kind, by row group; returns the policies that make it."""
         if self.mixture.mix is None:  # its only policy makes every row
-            for group in np.flatnonzero(within):
+            for group in np.flatnonzero(within).tolist():
                 for replicate in range(self.mixture.per_input):
                     requested[group][self.mixture.name, replicate] += int(within[group])
             return {self.mixture.name}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -28,6 +28,6 @@ class Flat(nn.Module):
 
     def forward(self, x: Tensor, t_B: Tensor, *parts: Tensor) -> Tensor:
         """Raw output in the shape of `x`."""
-        asked: Mapping[str, Tensor] = dict(zip(self.names, parts, strict=True))
+        asked: dict[str, Any] = dict(zip(self.names, parts, strict=True))
         out: Tensor = self.network(x, t_B, Conditioning(**asked))
         return out
