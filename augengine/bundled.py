@@ -35,8 +35,8 @@ def protocol_file(text: str | Path) -> Path:
 
 
 def configuration_file(text: str | Path) -> Path:
-    """As `policy_file`, of a policy, mix or recipe; no two of the package have one name."""
-    return _file(Path(text), [POLICIES, RECIPES])
+    """As `policy_file`, of a policy, mix or recipe, or of a protocol whose name none of these bears."""
+    return _file(Path(text), [POLICIES, RECIPES, PROTOCOLS])
 
 
 def names(folder: Path) -> list[str]:

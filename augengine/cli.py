@@ -43,7 +43,7 @@ COMMANDS = {
     ),
     "lesions": (
         "lesions:lesions_command",
-        "How bright and large the lesions of each site are, before any training; and a bank of them for policies.",
+        "How bright and large the lesions of each site are, before any training; and a bank of the training lesions.",
     ),
     "evaluate": (
         "evaluate:evaluate",

@@ -116,7 +116,7 @@ def make(rows: dict[str, list[Sample]], folder: Path, draw: int, arm: str, given
     if arm != "classical":
         if not (folder / "bank/model.json").exists():
             asked = {"labels": LESION, "kept": 512, "size": 64, "least_ml": 0.05}
-            write_bank(measure(data, SurveyLesions, asked, actors=INLINE), LESION, 64, Store(str(folder)))
+            write_bank(measure(data, SurveyLesions, asked, actors=INLINE), LESION, LESION, 64, Store(str(folder)))
         loaded = load_mixture(policy_file(POLICIES[arm]), SETTINGS)
         made = augment(loaded, data, str(folder / arm), {"bank": str(folder / "bank")}, actors=INLINE)
         print(f"draw {draw} {arm}: {dict(made.counts)}", flush=True)

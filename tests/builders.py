@@ -176,7 +176,7 @@ def tiny_bank(samples: list[Sample], labels: tuple[str, ...] = ("necrosis", "oed
     found = SurveyLesions(labels, 8, 24, 0.0)([Pair(sample.replace(split="train")) for sample in samples])
     assert found is not None
     with tempfile.TemporaryDirectory() as folder:
-        write_bank(found, labels, 24, Store(folder))
+        write_bank(found, labels, labels, 24, Store(folder))
         return load_model(f"{folder}/bank")
 
 

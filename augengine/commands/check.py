@@ -31,7 +31,7 @@ PROTOCOL_KEYS = frozenset(("domains", "cells"))
 def check_command(
     files: Annotated[
         list[str],
-        typer.Argument(help="Policies, mixes, recipes (files or names), protocols (files) or data sets."),
+        typer.Argument(help="Policies, mixes, recipes, protocols (files or names; a policy comes first) or data sets."),
     ],
     deep: Annotated[
         bool, typer.Option("--deep", help="Of a data set: read every file and compare its sha256.")

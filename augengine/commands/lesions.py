@@ -15,12 +15,15 @@ from augengine.pipeline.measure import measure
 from augengine.pipeline.units import Actors
 from augengine.report.console import console, stage, table
 from augengine.report.lesions import FAINT, site_rows, write_bank, write_survey
+from augengine.yaml_config import unknown_name
 
 
 def lesions_command(
     data: Annotated[str, typer.Argument(help="Labelled rows that ingest wrote.")],
     out: Annotated[str | None, typer.Option(help="Folder for figures, plot and bank/.")] = None,
-    lesion: Annotated[str, typer.Option(help="Labels that make a lesion.")] = ",".join(LESION),
+    lesion: Annotated[
+        str | None, typer.Option(help=f"Labels that make a lesion; default those that there are of {','.join(LESION)}.")
+    ] = None,
     keep: Annotated[int, typer.Option(min=1, max=100_000, help="Lesions that the bank holds, at most.")] = 512,
     box: Annotated[int, typer.Option(min=4, max=512, help="Voxels along each axis that a lesion must fit in.")] = 64,
     least_ml: Annotated[float, typer.Option(min=0, help="Smaller lesions are not kept.")] = 0.05,
@@ -35,7 +38,7 @@ def lesions_command(
     Example: augengine lesions runs/data --lesion enhancing,oedema,necrosis --out runs/lesions
     """
     with user_errors():
-        uri, names = output_uri(out, "lesions"), lesion_names(lesion)
+        uri, names = output_uri(out, "lesions"), lesion_names(lesion or ",".join(LESION))
         if not inline:
             connect()
         with stage("lesions") as report:
@@ -43,12 +46,15 @@ def lesions_command(
                 data, SurveyLesions, {"labels": names, "kept": keep, "size": box, "least_ml": least_ml},
                 actors=Actors(actors, inline=inline), progress=report,
             )  # fmt: skip
+        there = tuple(name for name in names if name in found.names)
+        if missing := [name for name in names if name not in there and (lesion or not there)]:
+            raise unknown_name("label", missing[0], sorted(found.names), "--lesion")
         head, rows = site_rows(found)
         table(f"lesions of {data}: median and quartiles over patients", head, rows)
         console.print(f"faint: lesion / ring between {FAINT[0]:g} and {FAINT[1]:g} in every channel", markup=False)
-        about = {"data": data, "lesion": list(names), "keep": keep, "box": box, "least_ml": least_ml}
+        about = {"data": data, "lesion": list(there), "keep": keep, "box": box, "least_ml": least_ml}
         paths = write_survey(found, about, Store(uri))
-        spec = write_bank(found, names, box, Store(uri))
+        spec = write_bank(found, names, there, box, Store(uri))
         console.print("\n".join(paths), markup=False)
         larger = f"; {found.too_large} larger than {box} voxels are not in it" if found.too_large else ""
         console.print(

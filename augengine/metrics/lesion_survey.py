@@ -79,6 +79,7 @@ class LesionSurvey:
         lesions: the sample, those with the least ranks, rising; of the training split.
         recipients: (rank, body size, brightness, roughness) of rows with lesions, of the training split.
         too_large: lesions of the training split that fit no box.
+        names: label names that rows know.
         channels, shape, rule: of the rows; they must be the same in all.
         spacing_mm: the least of any row.
         kept: size of the sample.
@@ -88,6 +89,7 @@ class LesionSurvey:
     lesions: list[Found]
     recipients: list[tuple[int, float, float, float]]
     too_large: int
+    names: frozenset[str]
     channels: tuple[str, ...]
     shape: tuple[int, ...]
     rule: IntensityRule
@@ -106,6 +108,7 @@ class LesionSurvey:
         return LesionSurvey(
             patients, heapq.nsmallest(self.kept, [*self.lesions, *other.lesions]),
             heapq.nsmallest(RECIPIENTS, [*self.recipients, *other.recipients]), self.too_large + other.too_large,
+            self.names | other.names,
             self.channels, self.shape, self.rule, min(self.spacing_mm, other.spacing_mm), self.kept,
         )  # fmt: skip
 
@@ -137,7 +140,14 @@ class SurveyLesions:
         lesion, spacing = np.isin(sample.label, codes), sample.spacing_mm[: sample.image.ndim - 1]
         voxel_ml = float(np.prod(sample.spacing_mm)) / 1000
         silent = Patient(sample.site or "", sample.split or "", 1, 0, 0.0, (0.0,) * len(sample.channels), 0.0)
-        common = (sample.channels, sample.image.shape[1:], sample.intensity_rule, spacing, self.kept)
+        common = (
+            frozenset(sample.labels),
+            sample.channels,
+            sample.image.shape[1:],
+            sample.intensity_rule,
+            spacing,
+            self.kept,
+        )
         if not lesion.any():
             return LesionSurvey({sample.subject_id: silent}, [], [], 0, *common)
         scene = Scene.of(sample.image, lesion, spacing)

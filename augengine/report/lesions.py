@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -69,8 +69,14 @@ def write_survey(survey: LesionSurvey, about: Mapping[str, Any], store: Store) -
     return [store.path(JSON), store.path(PLOT)]
 
 
-def write_bank(survey: LesionSurvey, labels: tuple[str, ...], size: int, store: Store) -> ModelSpec:
+def write_bank(
+    survey: LesionSurvey, asked: Sequence[str], labels: Sequence[str], size: int, store: Store
+) -> ModelSpec:  # fmt: skip
     """Write the sample of training lesions as a checkpoint of kind lesion_bank into the folder `bank`.
+
+    Args:
+        survey: made with the labels `asked` and boxes of `size` voxels.
+        labels: those of `asked` that rows know, in its order.
 
     Raises:
         DataError: no lesion was kept.
@@ -81,11 +87,13 @@ def write_bank(survey: LesionSurvey, labels: tuple[str, ...], size: int, store: 
             found=f"none that fits {size} voxels, {survey.too_large} larger",
             next_step="raise --box, lower --least-ml, or check the splits of the data",
         )  # fmt: skip
+    table = np.array([0, *(labels.index(name) + 1 if name in labels else 0 for name in asked)], np.uint8)
+    crops = [replace(found.crop, label=table[found.crop.label]) for found in survey.lesions]
     bodies, brightness, roughness = (np.array([r[n] for r in survey.recipients]) for n in (1, 2, 3))
     makers = [found.manufacturer for found in survey.lesions]
     spec = ModelSpec(
         kind="lesion_bank", network=LesionBankSpec(lesions=len(survey.lesions), size=size), channels=survey.channels,
-        labels=labels, lesion=labels, image_size=survey.shape, spacing_mm=survey.spacing_mm,
+        labels=tuple(labels), lesion=tuple(labels), image_size=survey.shape, spacing_mm=survey.spacing_mm,
         intensity=IntensitySpec.model_validate(asdict(survey.rule)),
         subject_hashes=tuple(sorted({subject_hash(found.subject_id) for found in survey.lesions})),
         manufacturers=tuple(sorted({manufacturer(m) for m in makers if m})) if all(makers) else None,
@@ -94,7 +102,7 @@ def write_bank(survey: LesionSurvey, labels: tuple[str, ...], size: int, store: 
                  MOST_ROUGHNESS: float(np.percentile(roughness, _MOST))},
         recipe="lesion_bank",
     )  # fmt: skip
-    return save_generator(store.folder(BANK), spec, bank_weights([found.crop for found in survey.lesions]))
+    return save_generator(store.folder(BANK), spec, bank_weights(crops))
 
 
 def _quartiles(values: list[float]) -> str:

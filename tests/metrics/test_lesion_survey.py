@@ -71,7 +71,7 @@ def test_the_crop_holds_the_lesion_and_nothing_of_its_surroundings() -> None:
 
 def test_a_bank_knows_whose_lesions_it_holds(tmp_path: Path) -> None:
     found = surveyed(*(lesion_sample(n) for n in range(3)))
-    write_bank(found, LABELS, 24, Store(str(tmp_path)))
+    write_bank(found, LABELS, LABELS, 24, Store(str(tmp_path)))
     bank = load_model(str(tmp_path / "bank"))
     assert isinstance(bank.network, LesionBank)
     assert len(bank.network) == 3
@@ -86,12 +86,21 @@ def test_a_box_that_is_too_small_is_said() -> None:
     found = surveyed(lesion_sample(1), box=5)
     assert (found.lesions, found.too_large) == ([], 1)
     with pytest.raises(DataError, match="none that fits 5 voxels, 1 larger"):
-        write_bank(found, LABELS, 5, Store("memory://bank"))
+        write_bank(found, LABELS, LABELS, 5, Store("memory://bank"))
 
 
 def test_rows_of_several_shapes_are_refused() -> None:
     with pytest.raises(DataError, match="rows must share their shape"):
         surveyed(lesion_sample(1), lesion_sample(2, size=40))
+
+
+def test_a_label_that_no_row_knows_is_refused(tmp_path: Path) -> None:
+    data = write_samples(tmp_path / "data", [lesion_sample(1)])
+    flags = ["--out", str(tmp_path / "out"), "--inline", "--lesion", "oedema,tumour"]
+    done = CliRunner().invoke(app, ["lesions", data, *flags])
+    assert done.exit_code == 2
+    assert "--lesion: unknown label 'tumour'" in " ".join(done.output.split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_tells_each_site_and_writes_all(tmp_path: Path) -> None:
@@ -105,5 +114,8 @@ def test_the_command_tells_each_site_and_writes_all(tmp_path: Path) -> None:
     assert len(figures["patients"]) == 6
     assert {p["site"] for p in figures["patients"].values()} == {"A", "B"}
     assert (out / "lesions.png").read_bytes().startswith(b"\x89PNG")
+    bank = load_model(str(out / "bank"))
+    assert set(bank.spec.lesion) == set(LABELS)  # of the default labels, those that there are
+    assert np.unique(bank.network.crop(0).label).tolist() == [0, 1, 2, 3]
     _, rows = site_rows(surveyed(*samples))
     assert [row[:4] for row in rows] == [["A", "3", "3", "100%"], ["B", "3", "3", "100%"]]
