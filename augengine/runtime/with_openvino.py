@@ -1,7 +1,8 @@
 """A network in; the same converted to OpenVINO and compiled for each shape that it meets out. CPU only.
 
 A conversion takes up to a minute for a network of 37 million weights, so it is kept in the user's cache folder, under
-the digest of the weights, the shapes and the versions; compiling it takes seconds.
+the digest of the weights, the shapes and the versions; compiling it takes seconds. OpenVINO is an extra of the package
+and is imported where it is used.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +36,8 @@ class OpenVino:
     """
 
     def __init__(self, network: GenerativeNetwork, precision: Precision) -> None:
+        import openvino
+
         self.network, self.core = network, openvino.Core()
         self.options = {
             "INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False,
@@ -56,6 +58,8 @@ class OpenVino:
         return torch.from_numpy(np.array(found[0], np.float32))
 
     def _compiled(self, names: tuple[str, ...], tensors: tuple[Tensor, ...]) -> Any:
+        import openvino
+
         shapes = [[list(tensor.shape), str(tensor.dtype)] for tensor in tensors]
         key = digest(self.weights, names, shapes, openvino.__version__, torch.__version__, type(self.network).__name__)
         path = cache_folder("openvino") / f"{key}.xml"
@@ -63,6 +67,8 @@ class OpenVino:
         return self.core.compile_model(model, "CPU", self.options).create_infer_request()
 
     def _converted(self, names: tuple[str, ...], tensors: tuple[Tensor, ...], path: Path) -> Any:
+        import openvino
+
         flat = Flat(self.network, names).eval()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tracing: shapes are fixed on purpose
@@ -76,7 +82,7 @@ def _weights_digest(network: nn.Module) -> str:
     found = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
+        found.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
@@ -87,6 +93,8 @@ def _whole(path: Path) -> bool:
 
 def _keep(model: Any, path: Path) -> None:
     """Both files, under their names only when they are whole: several processes may do so at once."""
+    import openvino
+
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / "model.xml"
         openvino.save_model(model, made, compress_to_fp16=False)

@@ -178,3 +178,14 @@ def test_openvino_takes_the_threads_of_pytorch_and_pins_none(generator: Generato
     compiled = request.get_compiled_model()
     assert compiled.get_property("ENABLE_CPU_PINNING") is False
     assert compiled.get_property("INFERENCE_NUM_THREADS") == torch.get_num_threads()
+
+
+def test_weights_of_one_number_count_in_the_name_of_a_kept_conversion() -> None:
+    from augengine.runtime.with_openvino import _weights_digest
+
+    module = torch.nn.Module()
+    module.scale = torch.nn.Parameter(torch.tensor(2.0))
+    before = _weights_digest(module)
+    with torch.no_grad():
+        module.scale.fill_(3.0)
+    assert _weights_digest(module) != before
