@@ -36,6 +36,7 @@ EVERY_POLICY: dict[str, Any] = {"gates": [{"name": "changed", "min": 0.0}], "max
 # Flags that are added to what the pages say, by the first words of a command; those who can, work in this process.
 ADDED = {
     ("ingest",): ["--inline"],
+    ("lesions",): ["--inline"],
     ("measure",): ["--inline"],
     ("sweep",): ["--inline"],
     ("pseudo-label",): ["--inline"],
@@ -65,6 +66,7 @@ CHAINS: dict[str, tuple[str, str, int]] = {
     "000": ("papers.md", "000", 0),
     "002": ("papers.md", "002", 0),
     "003": ("papers.md", "003", 0),
+    "lesion insertion": ("policies.md", "edit: lesion_insertion", 0),
     "README brains": ("README.md", "Generators", 0),
     "README Duke": ("README.md", "Your data", 0),
 }
@@ -76,6 +78,7 @@ EXCEPTIONS = {
     "ray get-auth-token": "tests/pipeline/test_ray_jobs.py has a token of its own",
     "export RAY_AUTH_MODE": "tests/pipeline/test_ray_jobs.py sets it",
     "RAY_ADDRESS=auto augengine doctor": "tests/pipeline/test_ray_jobs.py asks a head of its own",
+    ".venv/bin/python jobs/evaluate.py --data /data/lgg": "tests/downstream/test_few_labels.py draws patients",
     ".venv/bin/python jobs/evaluate.py --data /data/bonn": "tests/downstream/test_joined.py joins sites",
     "ray start --head": "tests/pipeline/test_ray_jobs.py starts a head of its own",
     "ray job submit": "tests/pipeline/test_ray_jobs.py submits it",

@@ -151,6 +151,16 @@ def test_dmcie(disk: Path) -> None:
 
 
 @pytest.mark.slow
+def test_lesion_insertion(brats: Path) -> None:
+    run_all(chain("lesion insertion"), brats)
+    survey = read(brats / "lesions/lesions.json")
+    assert survey["about"]["lesion"] == ["necrosis", "enhancing", "oedema"]
+    counts = read(brats / "inserted/augmented/manifest.json")["counts"]
+    assert counts["accepted"] > 0
+    assert counts["failed"] == 0
+
+
+@pytest.mark.slow
 def test_readme_brains(disk: Path) -> None:
     run_all(chain("README brains"), disk)
     assert Path("runs/healed/augmented/contact_sheet.png").is_file()
