@@ -60,7 +60,8 @@ class Protocol(Strict):
         cells: pairs of training and test domain, in the order of the tables.
         reference: training domains that are trained on real rows alone, for comparison.
         splits: as they stand in the shards.
-        classes: what is segmented and measured: name to the labels whose union it is.
+        classes: what is segmented and measured: name to the labels whose union it is. They stand in the order of their
+            names, whatever the file's, since stored class maps and plans (JSON) know them by their place.
         generator_sees: what may have trained a generator whose rows augment a domain. `train_domain`: that domain
             alone (strict: the other manufacturer is held out, images and all); `target_images`: also the images, never
             the labels, of the other domain's training subjects; `unlabelled`: subjects without labels, of any domain.
@@ -93,6 +94,11 @@ class Protocol(Strict):
         if value not in KEYS:
             raise ValueError(str(unknown_name("key of domains", value, KEYS, None)))
         return value
+
+    @field_validator("classes")
+    @classmethod
+    def _ordered(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return dict(sorted(value.items()))
 
     @model_validator(mode="after")
     def _known(self) -> Protocol:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,12 @@ def test_plans_of_older_experiments_are_read() -> None:
     assert stored["domains"]["GE"] == [GE]
     del stored["version"]
     assert Protocol.model_validate(stored) == protocol("duke_strict")
+
+
+def test_classes_have_one_order_whatever_the_file_s() -> None:
+    """A plan is JSON with sorted keys; a map whose bits followed the file would be read under other names."""
+    values = protocol("phantom_brats").model_dump(mode="json")
+    turned = {**values, "classes": dict(reversed(values["classes"].items()))}
+    assert list(Protocol.model_validate(turned).classes) == ["ET", "TC", "WT"]
+    again = json.loads(json.dumps(values, sort_keys=True))
+    assert list(Protocol.model_validate(again).classes) == list(Protocol.model_validate(turned).classes)
