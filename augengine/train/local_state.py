@@ -53,10 +53,9 @@ class LocalState:
         return False, wrong
 
     def remove(self) -> None:
-        """Forget them: the run has its result."""
-        names = self._named()
+        """Forget them: the run has its result. So go states that a killed process left unnamed, half written."""
         self.out.remove(LAST)
-        for name in names:
+        for name in self._there():
             self.out.folder(name).remove_all()
 
     def _named(self) -> list[str]:
@@ -70,4 +69,7 @@ class LocalState:
                 return [str(name) for name in found]
         except (DataError, KeyError, TypeError, AttributeError):
             pass
+        return self._there()
+
+    def _there(self) -> list[str]:
         return [name for name in self.out.folders(STATE) if _FOLDER.fullmatch(name)]

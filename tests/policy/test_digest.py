@@ -30,6 +30,7 @@ MORE = [
         "diameter_mm": [10, 20], "parts": [{"label": "necrosis", "share": 1}]}}},
     {"edit": "acquisition", "params": {"target": {"explicit": [{"echo_time_ms": 2.0}]}}},
     {"edit": "acquisition", "params": {"target": {"protocols": {"avanto": {"echo_time_ms": 2.0}}}}},
+    {"edit": "lesion_insertion", "params": {"texture": "drawn"}},
     {"edit": "tumor_removal", "params": LESION, "models": {"generator": {"sha256": "abc"}}, "gates": [
         {"name": name, "min": 0.1, "options": {o: {"ref": "somewhere"} for o in ("model", "reference")
                                                if o in gate.model_fields}}
@@ -42,7 +43,7 @@ POOL: list[Any] = [
     [12.0, 14.0], ["oedema"], ["core", "rim"], {"flair": [0.1, 0.2]}, {"manufacturer": "GE"},
     {"generator": {"sha256": "abc"}}, [{"name": "duplicate", "max": 0.5}], [{"label": "oedema", "share": 1.0}],
     [{"echo_time_ms": 5.0}], {"trio": {"echo_time_ms": 5.0}}, *EDITS, *MEASURES, {"from": "samples"},
-    {"diameter_mm": [1, 2], "parts": [{"label": "oedema", "share": 1.0}]},
+    {"diameter_mm": [20.0, 30.0]}, {"diameter_mm": [1, 2], "parts": [{"label": "oedema", "share": 1.0}]},
 ]  # fmt: skip
 Place = tuple[str | int, ...]
 

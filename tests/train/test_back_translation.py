@@ -62,7 +62,7 @@ UNPAIRED = [(subject, subject % 2) for subject in range(8)]
 
 def recipe(**changes: Any) -> Recipe:
     values = read_recipe("local_contrast").model_dump(mode="json", exclude_unset=True)
-    values["steps"] = 240
+    values["steps"] = 300
     values["optimiser"] |= {"batch_size": 512}
     values["network"] |= {"members": 2, "width": 32}
     values["back_translation"] |= {"rounds": 2, "voxels_per_scan": 600, **changes.pop("back_translation", {})}
@@ -96,7 +96,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("back")
     samples = [scan(*who) for who in UNPAIRED] + [scan(20, 0, split="val")]
     data = write_dataset(str(folder / "data"), [to_table(samples)]).uri
-    return train(recipe(pictures_every=120), data, str(folder / "run"), num_workers=0, progress=lambda _: None)
+    return train(recipe(pictures_every=150), data, str(folder / "run"), num_workers=0, progress=lambda _: None)
 
 
 @pytest.mark.parametrize("setting", [0, 1])
@@ -117,8 +117,8 @@ def test_without_any_pair_another_subject_is_shown_as_the_other_setting_would(ch
 
 def test_pictures_show_the_validation_rows(checkpoint: str) -> None:
     assert sorted(p.name for p in Path(checkpoint).parent.glob("pictures/*")) == [
-        "step-0000120.png",
-        "step-0000240.png",
+        "step-0000150.png",
+        "step-0000300.png",
     ]
 
 

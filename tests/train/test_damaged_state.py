@@ -79,3 +79,14 @@ def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
 
     with RunLock(Store(tmp_path)), pytest.raises(RunError, match="another job is writing"):
         train(recipe(), str(tmp_path / "data"), str(tmp_path))
+
+
+def test_a_state_that_a_killed_process_left_half_written_goes_with_the_others(tmp_path: Path) -> None:
+    out = Store(str(tmp_path / "run"))
+    local = LocalState(out)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/file").write_bytes(b"1")
+    local.save(tmp_path / "new", 5)
+    out.write("state/local-0000009/ema.safetensors", b"half")  # named by nobody
+    local.remove()
+    assert not out.sizes("state")
