@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,11 +22,12 @@ from augengine.downstream.arms import (
     find_arms,
 )
 from augengine.downstream.drawn_subjects import EVERYONE
-from augengine.downstream.experiment import Done, Experiment, run
+from augengine.downstream.experiment import Experiment
 from augengine.downstream.joined import join
 from augengine.downstream.plots import write_plots
 from augengine.downstream.protocols import Protocol, by_site, protocol
 from augengine.downstream.results import Plan, measure
+from augengine.downstream.run import Done, run
 from augengine.downstream.segmenters import SEGMENTERS
 from augengine.downstream.segmenters.fitting import need_roles
 from augengine.downstream.sequential import run_until
@@ -196,7 +197,7 @@ def evaluate(
                 "training takes all steps, without best_checkpoint"
             )
         connect()
-        settings = {"seeds": draws or seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
+        settings: dict[str, Any] = {"seeds": draws or seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
                     "steps": steps or (QUICK_STEPS if quick else full_steps)}  # fmt: skip
         if phantom:
             study = _study(asked, quick, max(ratio, *curve) if curve else ratio)

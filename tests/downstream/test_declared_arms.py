@@ -22,11 +22,12 @@ from augengine.downstream.arms import (
     find_arms,
     known_arms,
 )
-from augengine.downstream.experiment import Experiment, run
+from augengine.downstream.experiment import Experiment
 from augengine.downstream.gaussian_mixture import mixture, mixtures, tissues
 from augengine.downstream.pasted import lesion_of, paste_lesion, pasted, place
 from augengine.downstream.protocols import Protocol, protocol
 from augengine.downstream.results import Plan, measure
+from augengine.downstream.run import run
 from augengine.downstream.segmenters import SEGMENTERS
 from augengine.downstream.segmenters.base import Training
 from augengine.downstream.segmenters.fitting import adapted
