@@ -49,6 +49,10 @@ COMMANDS = {
         "evaluate:evaluate",
         "Does augmentation help on the scanner without labels? Arms, domains and seeds, told by patient.",
     ),
+    "advise": (
+        "advise:advise_command",
+        "Are augmented rows worth it on these data, and how many? Short trainings, told by validation patients.",
+    ),
     "ensembles": (
         "ensembles:ensembles",
         "How many samples of ldm_seg are enough: quality of ensembles of several sizes, and the plateau.",

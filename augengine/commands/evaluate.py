@@ -183,7 +183,7 @@ def evaluate(
         if phantom and (site or participants):
             raise ConfigError("--site and --participants are for --data", next_step="leave them out with --phantom")
         small = phantom or asked.name.startswith("phantom")
-        recipes = _recipes(segmenter, recipe or [], default_recipe(asked, small))
+        recipes = recipes_of(segmenter, recipe or [], default_recipe(asked, small))
         ratio = ratio or (RATIO if small else BALANCED_RATIO if asked.lesion else FULL_RATIO)
         if asked.lesion and (largest := max(ratio, *curve, 0)) > 1:
             raise ConfigError(
@@ -259,7 +259,7 @@ def _of_lesions(asked: Protocol) -> bool:
     return asked.key == "none" or bool(asked.lesion)
 
 
-def _recipes(segmenter: str, given: list[str], default: str) -> dict[str, Recipe]:
+def recipes_of(segmenter: str, given: list[str], default: str) -> dict[str, Recipe]:
     """Recipes by role; a U-Net has a default."""
     if segmenter not in SEGMENTERS:
         raise unknown_name("segmenter", segmenter, list(SEGMENTERS), "--segmenter")
