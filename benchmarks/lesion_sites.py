@@ -163,7 +163,7 @@ def summary(runs: Path, rows: dict[str, list[Sample]], given: argparse.Namespace
     }
     if len(found) < 2:
         raise SystemExit(f"a summary needs two draws with all arms; found {len(found)} in {runs}")
-    ratios = {subject: patient.ratios()[0] for subject, patient in surveyed(rows).items()}
+    ratios = {subject: patient.contrast.ratios[0] for subject, patient in surveyed(rows).items()}
     abroad = [s for s, samples in rows.items() if samples[0].site == given.test and not np.isnan(ratios[s])]
     edges = np.quantile([ratios[s] for s in abroad], (1 / 3, 2 / 3))
     thirds = {name: [s for s in abroad if np.searchsorted(edges, ratios[s]) == n]
