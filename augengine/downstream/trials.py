@@ -100,7 +100,7 @@ def sufficing(experiment: Experiment, trials: Sequence[Trial]) -> list[Trial]:
 
 def per_real(trial: Trial, arms: Mapping[str, Arm]) -> float | None:
     """Augmented rows for each real one; None takes all rows."""
-    return trial.ratio if arms[trial.arm].extra not in ("none", "repeated") else None
+    return trial.ratio if arms[trial.arm].extra not in ("none", "repeated", "oversampled") else None
 
 
 def write_plan(experiment: Experiment, trials: Sequence[Trial], chunks: Sequence[Chunk], data: Inventory) -> None:
