@@ -26,6 +26,7 @@ FLOORS = [
         "label_loss",
         "label_regrid",
         "machine",
+        "told",
     },
     {"io", "intensity", "lesion_scene", "masks", "prepare", "splits", "phantom", "diffusion", "policy"},
     {"edits", "gates", "leakage", "metrics", "runtime"},

@@ -27,6 +27,7 @@ from augengine.io.store import Store
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.units import Actors
 from augengine.report.console import console, stage
+from augengine.told import tell
 
 RATIOS, SEEDS, STEPS, LEAST = "0.25,0.5,1", 5, 400, 0.01
 ARM = "classical+counterfactual"
@@ -90,5 +91,6 @@ def advise_command(
         found = pilot(experiment, least_gain, stage, console.print, actors=spread)
         if left_out := [ratio for ratio in sorted(shares) if ratio not in {option.ratio for option in found.options}]:
             console.print(f"ratios {', '.join(f'{r:g}' for r in left_out)} were left out: there are too few rows")
+        tell(**found.to_dict(), files=[Store(uri).path(name) for name in (RESULT, PLOT)])
         console.print(str(found), markup=False)
         console.print("\n".join(Store(uri).path(name) for name in (RESULT, PLOT)), markup=False)

@@ -32,7 +32,7 @@ from augengine.downstream.segmenters import SEGMENTERS
 from augengine.downstream.segmenters.fitting import need_roles
 from augengine.downstream.sequential import run_until
 from augengine.downstream.study import Built, Study, build
-from augengine.downstream.tables import TABLES, primary, write_tables
+from augengine.downstream.tables import RESULTS, TABLES, primary, write_tables
 from augengine.errors import ConfigError
 from augengine.io.store import Store
 from augengine.io.subject_sites import sites_of
@@ -43,6 +43,7 @@ from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.units import Actors
 from augengine.prepare import Preparation
 from augengine.report.console import console, stage, table
+from augengine.told import tell
 from augengine.train.config import Recipe, read_recipe
 from augengine.yaml_config import unknown_name
 
@@ -302,6 +303,7 @@ def _report(uri: str, actors: Actors, *, anew: bool) -> None:
         plan = Plan.read(uri)
         results = write_tables(plan, scores, uri)
         pictures = write_plots(plan, scores, results, primary(plan), uri)
+    tell(results=Store(uri).path(RESULTS), tables=Store(uri).path(TABLES), pictures=pictures)
     metric, name = primary(plan)
     told = [g for g in results["comparisons"] if (g["metric"], g["class"]) == (metric, name)]
     rows = [
