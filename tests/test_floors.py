@@ -26,6 +26,7 @@ FLOORS = [
         "label_loss",
         "label_regrid",
         "machine",
+        "plugins",
     },
     {"io", "intensity", "lesion_scene", "masks", "prepare", "splits", "phantom", "diffusion", "policy"},
     {"edits", "gates", "leakage", "metrics", "runtime"},
@@ -34,7 +35,7 @@ FLOORS = [
     {"preflight"},
     {"workflow", "export"},
     {"downstream"},
-    {"file_schemas"},
+    {"file_schemas", "contracts"},
     {"commands"},
     {"cli"},
 ]
