@@ -69,7 +69,8 @@ class Plugin:
         """
         folder, _, stem = self.value.partition(":")
         try:
-            path = Path(str(importlib.resources.files(folder.strip()))) / f"{stem.strip() or self.name}.yaml"
+            found = importlib.resources.files(folder.strip()).joinpath(f"{stem.strip() or self.name}.yaml")
+            path = Path(str(found))
         except Exception as error:  # as in `load`
             raise self.unusable("cannot be imported", f"{type(error).__name__}: {error}") from error
         if not path.is_file():

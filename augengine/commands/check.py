@@ -1,7 +1,8 @@
-"""Policy, mix, recipe and protocol files, or data sets, in; a line each that says they are valid, or the first mistake.
+"""Policies, recipes, protocols, data sets or a plug-in in; a line each that says they are valid, or the first mistake.
 
 What files name (referees, reference shards, models) must be there and fit; what flags will name is not known here. Of a
-data set all listed files must be there, and with `--deep` every byte of them is compared with its sha256.
+data set all listed files must be there, and with `--deep` every byte of them is compared with its sha256. Of a plug-in
+every edit, gate and so on is put through the checks of its kind (`augengine.contracts`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Annotated
 import typer
 
 from augengine.bundled import configuration_file
+from augengine.contracts.samples import SAMPLES, own_rows
 from augengine.downstream.protocols import protocol
-from augengine.errors import DataError
+from augengine.errors import ConfigError, DataError
 from augengine.io.commits import read_records
 from augengine.io.dataset import listed_files
 from augengine.io.store import Store
@@ -30,16 +32,29 @@ PROTOCOL_KEYS = frozenset(("domains", "cells"))
 
 def check_command(
     files: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(help="Policies, mixes, recipes, protocols (files or names; a policy comes first) or data sets."),
-    ],
+    ] = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Of a data set: read every file and compare its sha256.")
     ] = False,
+    plugin: Annotated[
+        str | None, typer.Option("--plugin", help="Installed package: check everything that it plugs in.")
+    ] = None,
+    rows: Annotated[str | None, typer.Option(help="Of a plug-in: data set whose first rows it is checked on.")] = None,
 ) -> None:
-    """Validate policies, recipes, protocols and data sets; stops at the first mistake."""
+    """Validate policies, recipes, protocols, data sets and plug-ins; stops at the first mistake."""
     with user_errors():
-        for file in files:
+        if not files and plugin is None:
+            raise ConfigError("there is nothing to check", next_step="give files, names, data sets or --plugin PACKAGE")
+        if rows is not None and plugin is None:
+            raise ConfigError("--rows are what a plug-in is checked on", next_step="give --plugin PACKAGE, too")
+        if plugin is not None:
+            from augengine.contracts.package import check_package  # late: segmenters are made of MONAI's networks
+
+            for line in check_package(plugin, SAMPLES if rows is None else own_rows(rows)):
+                typer.echo(line)
+        for file in files or ():
             if "://" in file or Path(file).is_dir():
                 typer.echo(_data_set(Store(file), deep))
                 continue
