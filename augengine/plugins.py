@@ -59,7 +59,7 @@ class Plugin:
         except AugengineError:
             raise
         except Exception as error:  # of code that is not ours: it may be anything
-            raise self.unusable("cannot be imported", f"{type(error).__name__}: {error}") from error
+            raise self.unusable("cannot be imported", _told(error)) from error
 
     def file(self) -> Path:
         """The YAML file that `package.folder:stem` names.
@@ -72,7 +72,7 @@ class Plugin:
             found = importlib.resources.files(folder.strip()).joinpath(f"{stem.strip() or self.name}.yaml")
             path = Path(str(found))
         except Exception as error:  # as in `load`
-            raise self.unusable("cannot be imported", f"{type(error).__name__}: {error}") from error
+            raise self.unusable("cannot be imported", _told(error)) from error
         if not path.is_file():
             raise self.unusable("names no file", str(path))
         return path
@@ -129,19 +129,16 @@ class Registry(MutableMapping[str, T]):
 
     def __init__(self, kind: str, own: Mapping[str, T], accept: Callable[[str, Any], T]) -> None:
         self.kind, self.own, self._accept = kind, dict(own), accept
-        self._loaded: dict[Plugin, T] = {}
 
     def __getitem__(self, name: str) -> T:
         found = plugin(self.kind, name, name in self.own)
         if found is None:
             return self.own[name]
-        if found not in self._loaded:
-            thing = found.load()
-            try:
-                self._loaded[found] = self._accept(name, thing)
-            except Exception as error:  # of code that is not ours: it may be anything
-                raise found.unusable(f"is no {self.kind}", f"{error}") from error
-        return self._loaded[found]
+        thing = found.load()
+        try:
+            return self._accept(name, thing)
+        except Exception as error:  # of code that is not ours: it may be anything
+            raise found.unusable(f"is no {self.kind}", str(error)) from error
 
     def find(self, name: str, where: str | None = None) -> T:
         """As `[name]`; a name that there is not is a `ConfigError` with the nearest valid one."""
@@ -227,6 +224,10 @@ def is_installed(package: str) -> bool:
         return bool(metadata.version(package))
     except metadata.PackageNotFoundError:
         return False
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _plain(name: str) -> str:

@@ -119,8 +119,7 @@ def edit_case(
 
 def replays(case: EditCase) -> None:
     """A plan that went through JSON makes the same bytes, and nothing is drawn that it does not hold."""
-    with own_code("JSON of a plan"):
-        texts = [json.dumps(p.to_dict(), sort_keys=True, allow_nan=False) for p in case.plans]
+    texts = _texts(case.plans)
     again = [Plan.from_dict(json.loads(text)) for text in texts]
     with without_global_randomness():
         replayed = case.apply(case.samples, again)
@@ -163,8 +162,11 @@ def keeps_geometry(case: EditCase) -> None:
         same_grid = after.image.shape == sample.image.shape and after.affine.tobytes() == sample.affine.tobytes()
         must(same_grid, "a row lies on the grid of its source", found=after.image.shape,
              mend="keep the image's shape and the affine")  # fmt: skip
-        must(after.image.dtype == np.float32 and bool(np.isfinite(after.image).all()), "an image is finite float32",
-             found=str(after.image.dtype), mend="convert, and mend what makes values that are no numbers")  # fmt: skip
+        must(
+            bool(np.isfinite(after.image).all()),
+            "an image is finite",
+            mend="mend what makes values that are no numbers",
+        )
 
 
 def stays_in_region(case: EditCase) -> None:
@@ -197,18 +199,23 @@ def stays_in_region(case: EditCase) -> None:
 def plans_without_global_randomness(case: EditCase) -> None:
     """Planning draws from the generator that it is given: the same seed gives the same plan."""
     with without_global_randomness():
-        twice = [[p.to_dict() for p in (case.plan(s, 7) for s in case.samples)] for _ in range(2)]
+        twice = [_texts([case.plan(s, 7) for s in case.samples]) for _ in range(2)]
     must(twice[0] == twice[1], "the same seed gives the same plan", mend="draw from the rng that plan is given")
 
 
 CHECKS: Checks[EditCase] = {
     "the same seed gives the same plan": plans_without_global_randomness,
+    "sources stay as they are, and rows lie on their grid": keeps_geometry,
     "a plan that went through JSON makes the same bytes": replays,
     "neighbours and order change no bit": ignores_neighbours,
     "a batch makes what its rows make alone": agrees_alone,
-    "sources stay as they are, and rows lie on their grid": keeps_geometry,
     "nothing changes outside the declared region, nor a label without its pixels": stays_in_region,
 }
+
+
+def _texts(plans: Sequence[Plan]) -> list[str]:
+    with own_code("JSON of a plan"):
+        return [json.dumps(p.to_dict(), sort_keys=True, allow_nan=False) for p in plans]
 
 
 def _bytes(sample: Sample) -> tuple[bytes, bytes | None]:

@@ -26,14 +26,16 @@ class GateCase:
 
     @cached_property
     def pairs(self) -> dict[str, Case]:
-        """Each row as its own edit, brighter, with its lesion healed away or moved, and with every known defect."""
+        """Each row as its own edit, brighter, with its lesion healed, moved or in the air, and with every defect."""
         found: dict[str, Case] = {}
         for n, sample in enumerate(self.samples):
             rng = np.random.Generator(np.random.Philox(n))
             region = _box(sample.label) if sample.label is not None and sample.label.any() else None
             same = {f"{n} itself": Case(sample, sample), f"{n} itself, in a region": Case(sample, sample, region)}
             found |= same
-            found[f"{n} brighter"] = Case(sample, sample.replace(image=sample.image * np.float32(1.2)))
+            for times in (1.2, 9):
+                brighter = sample.replace(image=sample.image * np.float32(times))
+                found |= {f"{n} {times} times brighter, {r is None}": Case(sample, brighter, r) for r in (None, region)}
             for name, defect in DEFECTS.items():
                 for case in same.values():
                     if (planted := defect(case, rng)) is not None:
@@ -90,22 +92,23 @@ def leaves_rows(case: GateCase) -> None:
 
 
 CHECKS: Checks[GateCase] = {
+    "it leaves the rows as they are": leaves_rows,
     "it measures some of the rows": measures,
     "the same row has the same value": repeats,
-    "it leaves the rows as they are": leaves_rows,
     "some defect moves its value": can_fail,
 }
 
 
 def _box(label: np.ndarray) -> np.ndarray:
-    """bool (*): the smallest box around all that is labelled."""
-    box = np.zeros(label.shape, bool)
-    box[tuple(slice(places.min(), places.max() + 1) for places in np.nonzero(label))] = True
+    """bool (*): the first half of the smallest box around all that is labelled."""
+    box, (first, *others) = np.zeros(label.shape, bool), np.nonzero(label)
+    half = slice(first.min(), (first.min() + first.max()) // 2 + 1)
+    box[(half, *(slice(places.min(), places.max() + 1) for places in others))] = True
     return box
 
 
 def _lesions(sample: Sample) -> dict[str, Case]:
-    """The lesion painted over by its surroundings' commonest value, and moved, in image and label together."""
+    """The lesion painted over by its host's median, or moved, in image and label; or its label sent into the air."""
     if sample.label is None or not (old := label_mask(sample, ("necrosis", "enhancing", "oedema", "lesion"))).any():
         return {}
     host = sample.labels.get("white_matter", 0)
@@ -118,7 +121,13 @@ def _lesions(sample: Sample) -> dict[str, Case]:
     moved_image[:, new] = np.flip(sample.image, 1)[:, new]
     moved_label[new] = np.flip(sample.label, 0)[new]
     moved = sample.replace(image=moved_image, label=moved_label)
-    return {"healed": Case(sample, healed, old), "moved": Case(sample, moved, old | new)}
+    away = np.roll(np.where(old, sample.label, 0), np.array(old.shape) // 2, tuple(range(old.ndim)))
+    in_air = healed.replace(label=np.where(away > 0, away, label).astype(np.uint8))
+    return {
+        "healed": Case(sample, healed, old),
+        "moved": Case(sample, moved, old | new),
+        "in air": Case(sample, in_air),
+    }
 
 
 def _arrays(case: Case) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, TypeVar
 
 from augengine import bundled
@@ -46,7 +47,7 @@ def check_package(package: str, samples: Sequence[Sample] = SAMPLES) -> Lines:
         plugin(one.kind, one.name, own=one.name in OWN[one.kind])  # refuses a name that is taken
         where = f"{one.kind} '{one.name}'"
         try:
-            for line in KINDS[one.kind](one, found, samples):
+            for line in KINDS[one.kind](one, found, deepcopy(list(samples))):
                 yield f"{where}: {line}"
         except ContractError as error:
             raise ContractError(
