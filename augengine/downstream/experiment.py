@@ -376,7 +376,8 @@ def _trial(
     extra = kinds[arm.extra] if arm.extra != "none" else ()
     shards = (*kinds["none"], *extra)
     recipes = {role: recipe.digest for role, recipe in experiment.adapted_recipes.items()}
-    more = ["batchgeneratorsv2"] if arm.batchgeneratorsv2 else []
+    more: list[Any] = ["batchgeneratorsv2"] if arm.batchgeneratorsv2 else []
+    more += filter(None, [SEGMENTERS.made_by(experiment.segmenter)])
 
     def identity(of_net: int) -> str:
         return digest(

@@ -43,11 +43,12 @@ class Packages:
         version: str = "1.0",
     ) -> None:  # fmt: skip
         """Install a package, or another version of it: entry points (group → name → value) and files."""
-        for old in self.folder.glob(f"{package}-*.dist-info"):
+        base = package.replace("-", "_")  # as pip writes it
+        for old in self.folder.glob(f"{base}-*.dist-info"):
             for file in old.iterdir():
                 file.unlink()
             old.rmdir()
-        about = self.folder / f"{package}-{version}.dist-info"
+        about = self.folder / f"{base}-{version}.dist-info"
         about.mkdir(parents=True)
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
         groups = [f"[{group}]\n" + "".join(f"{n} = {v}\n" for n, v in of.items()) for group, of in points.items()]

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from augengine.bundled import policy_file, protocol_file, recipe_file
 from augengine.cli import app
+from augengine.commands.augment import augment_brats
 from augengine.downstream.protocols import protocol
 from augengine.downstream.segmenters import SEGMENTERS
 from augengine.edits import EDITS
@@ -220,3 +221,12 @@ def test_a_list_of_edits_says_which_one_cannot_be_imported(packages: Any) -> Non
     packages.add("broken", {"augengine.edits": {"Broken": "broken:Broken"}}, {"broken.py": "1 / 0"})
     with pytest.raises(AugengineError, match=r"of broken 1\.0"):
         dict(EDITS)
+    with pytest.raises(SystemExit) as end:
+        augment_brats()
+    assert end.value.code == 2
+
+
+def test_a_list_of_edits_holds_those_of_plug_ins(packages: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    packages.add_edit("adder", "Adds")
+    augment_brats()
+    assert "Adds: It says nothing of itself. Models: none." in capsys.readouterr().out
