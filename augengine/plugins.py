@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from augengine.errors import AugengineError, ConfigError, RunError
+from augengine.errors import ConfigError, RunError
 from augengine.yaml_config import unknown_name
 
 T = TypeVar("T")
@@ -33,6 +33,7 @@ GROUPS = {
 }  # fmt: skip
 """Kind of thing to the group of its entry points."""
 RESERVED = ("auto", "all", "none")
+"""Names that mean something else wherever they may stand."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,7 @@ class Plugin:
         """
         try:
             return metadata.EntryPoint(self.name, self.value, GROUPS[self.kind]).load()
-        except AugengineError:
-            raise
-        except Exception as error:  # of code that is not ours: it may be anything
+        except (Exception, SystemExit) as error:  # of code that is not ours: it may be anything
             raise self.unusable("cannot be imported", _told(error)) from error
 
     def file(self) -> Path:
@@ -71,7 +70,7 @@ class Plugin:
         try:
             found = importlib.resources.files(folder.strip()).joinpath(f"{stem.strip() or self.name}.yaml")
             path = Path(str(found))
-        except Exception as error:  # as in `load`
+        except (Exception, SystemExit) as error:  # as in `load`
             raise self.unusable("cannot be imported", _told(error)) from error
         if not path.is_file():
             raise self.unusable("names no file", str(path))
@@ -107,8 +106,9 @@ def plugin(kind: str, name: str, own: bool) -> Plugin | None:
         ConfigError: two packages claim the name, or a package claims one of augengine's own.
     """
     claims = installed()[kind].get(name, ())
-    owners = ["augengine", *(f"{p.package} {p.version}" for p in claims)][0 if own else 1 :]
-    if len(owners) > 1 or (claims and name in RESERVED):
+    owners = ["augengine"] if own or name in RESERVED else []
+    owners += [f"{p.package} {p.version}" for p in claims]
+    if claims and len(owners) > 1:
         raise ConfigError(
             f"a {kind} has a name of its own", found=f"'{name}' of {' and of '.join(owners)}",
             next_step=f"uninstall {claims[0].package}, or have it renamed there",
@@ -226,7 +226,7 @@ def is_installed(package: str) -> bool:
         return False
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 

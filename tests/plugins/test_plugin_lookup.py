@@ -146,6 +146,8 @@ def test_the_list_of_commands_looks_for_no_plug_in(packages: Any) -> None:
     ("source", "said"),
     [
         ("import nothing_of_the_kind", r"cannot be imported; found ModuleNotFoundError: No module named 'nothing_of"),
+        ("raise SystemExit(3)", "cannot be imported; found SystemExit: 3"),
+        ("from augengine.errors import DataError\nraise DataError('no weights')", "found DataError: no weights"),
         ("1 / 0", "cannot be imported; found ZeroDivisionError"),
         ("x = 1", "cannot be imported; found AttributeError"),
         (
@@ -178,7 +180,7 @@ def test_a_name_belongs_to_one(packages: Any, tmp_path: Path) -> None:
         policy_file("duke_strict")
     assert protocol_file("duke_strict").is_file(), "a protocol may bear a policy's name"
     packages.add("fourth", {"augengine.layouts": {"auto": "fourth:X"}})
-    with pytest.raises(ConfigError, match=r"'auto' of fourth 1\.0"):
+    with pytest.raises(ConfigError, match=r"'auto' of augengine and of fourth 1\.0"):
         _ = READERS["auto"]
 
 
