@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from builders import slice_sample, write_samples
-from conftest import EDIT  # type: ignore[attr-defined]
+from installed_packages import EDIT, Packages
 from typer.testing import CliRunner
 
 from augengine.cli import app
@@ -113,7 +112,7 @@ BROKEN = [
 ]  # fmt: skip
 
 
-def checked(packages: Any, kind: str, source: str, *flags: str) -> tuple[int, str]:
+def checked(packages: Packages, kind: str, source: str, *flags: str) -> tuple[int, str]:
     group, name, thing, _ = KINDS[kind]
     packages.add("mine", {group: {name: f"mine:{thing}"}}, {"mine.py": source})
     result = CliRunner().invoke(app, ["check", "--plugin", "mine", *flags])
@@ -121,7 +120,7 @@ def checked(packages: Any, kind: str, source: str, *flags: str) -> tuple[int, st
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_keeps_its_promises_is_told_so(packages: Any, kind: str) -> None:
+def test_what_keeps_its_promises_is_told_so(packages: Packages, kind: str) -> None:
     code, told = checked(packages, kind, KINDS[kind][3])
     assert code == 0, told
     lines = told.splitlines()
@@ -130,7 +129,7 @@ def test_what_keeps_its_promises_is_told_so(packages: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "right", "wrong", "said"), BROKEN)
-def test_what_breaks_one_is_one_line(packages: Any, kind: str, right: str, wrong: str, said: str) -> None:
+def test_what_breaks_one_is_one_line(packages: Packages, kind: str, right: str, wrong: str, said: str) -> None:
     source = KINDS[kind][3]
     assert source.count(right) >= 1
     code, told = checked(packages, kind, source.replace(right, wrong))
@@ -141,7 +140,7 @@ def test_what_breaks_one_is_one_line(packages: Any, kind: str, right: str, wrong
     assert "Traceback" not in told
 
 
-def test_rows_of_one_s_own_are_checked_on(packages: Any, tmp_path: Path) -> None:
+def test_rows_of_one_s_own_are_checked_on(packages: Packages, tmp_path: Path) -> None:
     source = GOOD.replace("return Drawing(", "assert sample.channels == ('t1',); return Drawing(")
     code, told = checked(packages, "edit", source)
     assert (code, "AssertionError" in told) == (2, True)
@@ -152,7 +151,7 @@ def test_rows_of_one_s_own_are_checked_on(packages: Any, tmp_path: Path) -> None
     assert (code, "two or more rows of one shape" in told) == (2, True)
 
 
-def test_packages_that_cannot_be_checked(packages: Any) -> None:
+def test_packages_that_cannot_be_checked(packages: Packages) -> None:
     def told(*words: str) -> str:
         result = CliRunner().invoke(app, ["check", *words])
         assert result.exit_code == 2

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from builders import slice_sample, write_samples
+from installed_packages import Packages
 from typer.testing import CliRunner
 
 from augengine.cli import app
@@ -49,7 +50,7 @@ def data(tmp_path: Path) -> str:
     return write_samples(tmp_path / "data", [slice_sample(n) for n in range(3)])
 
 
-def test_a_row_names_the_package_and_its_version(packages: Any, data: str, tmp_path: Path) -> None:
+def test_a_row_names_the_package_and_its_version(packages: Packages, data: str, tmp_path: Path) -> None:
     packages.add_edit("adder", "Adds", "1.4")
     packages.add("judge", {"augengine.gates": {"brightness": "judge:Brightness"}}, {"judge.py": GATE}, "0.2")
     out = tmp_path / "out"
@@ -74,7 +75,7 @@ def test_rows_of_our_own_edits_do_not_speak_of_plug_ins() -> None:
     assert loaded.plugins == {}
 
 
-def test_another_version_makes_other_rows_of_the_same_draws(packages: Any, data: str, tmp_path: Path) -> None:
+def test_another_version_makes_other_rows_of_the_same_draws(packages: Packages, data: str, tmp_path: Path) -> None:
     def made(version: str) -> tuple[Any, list[Sample]]:
         packages.add_edit("adder", "Adds", version)
         loaded = load_mixture(policy(tmp_path))
@@ -89,7 +90,7 @@ def test_another_version_makes_other_rows_of_the_same_draws(packages: Any, data:
         augment(new, data, tmp_path / "1.0", {}, actors=INLINE)
 
 
-def test_replay_takes_no_other_version_for_the_same(packages: Any, data: str, tmp_path: Path) -> None:
+def test_replay_takes_no_other_version_for_the_same(packages: Packages, data: str, tmp_path: Path) -> None:
     packages.add_edit("adder", "Adds", "1.0")
     out = tmp_path / "out"
     augment(load_policy(policy(tmp_path)), data, out, {}, actors=INLINE)
@@ -105,7 +106,7 @@ def test_replay_takes_no_other_version_for_the_same(packages: Any, data: str, tm
         Run(out)
 
 
-def test_a_worker_with_another_version_refuses(packages: Any, data: str, tmp_path: Path) -> None:
+def test_a_worker_with_another_version_refuses(packages: Packages, data: str, tmp_path: Path) -> None:
     packages.add_edit("adder", "Adds", "1.0")
     mixture = load_mixture(policy(tmp_path))
     args: dict[str, Any] = {

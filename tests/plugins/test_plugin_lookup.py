@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from installed_packages import Packages
 from typer.testing import CliRunner
 
 from augengine.bundled import policy_file, protocol_file, recipe_file
@@ -83,7 +84,7 @@ def policy(path: Path, **values: Any) -> Path:
     return path
 
 
-def test_each_kind_of_thing_is_found_by_its_name(packages: Any, tmp_path: Path) -> None:
+def test_each_kind_of_thing_is_found_by_its_name(packages: Packages, tmp_path: Path) -> None:
     recipe = yaml.safe_load((SHIPPED / "recipes/cddgm_small.yaml").read_text()) | {"trackers": ["log"]}
     files = {
         "more/__init__.py": OTHERS,
@@ -120,7 +121,7 @@ def test_each_kind_of_thing_is_found_by_its_name(packages: Any, tmp_path: Path) 
     assert protocol_file("ours_protocol").name == "strict.yaml"
 
 
-def test_only_what_is_asked_for_is_imported(packages: Any, tmp_path: Path) -> None:
+def test_only_what_is_asked_for_is_imported(packages: Packages, tmp_path: Path) -> None:
     packages.add_edit("adder", "Adds")
     packages.add_edit("other", "Others")
     packages.add("broken", {"augengine.edits": {"Broken": "broken:Broken"}}, {"broken.py": "1 / 0"})
@@ -131,7 +132,7 @@ def test_only_what_is_asked_for_is_imported(packages: Any, tmp_path: Path) -> No
     assert packages.imported == {"adder"}
 
 
-def test_the_list_of_commands_looks_for_no_plug_in(packages: Any) -> None:
+def test_the_list_of_commands_looks_for_no_plug_in(packages: Packages) -> None:
     packages.add("broken", {"augengine.edits": {"Broken": "broken:Broken"}}, {"broken.py": "raise SystemExit(9)"})
     code = (
         "import sys; sys.argv = ['augengine', '--help']\nfrom augengine.cli import main\n"
@@ -158,7 +159,7 @@ def test_the_list_of_commands_looks_for_no_plug_in(packages: Any) -> None:
         ("Broken = 1", "is no edit"),
     ],
 )
-def test_a_broken_plug_in_is_one_line(packages: Any, tmp_path: Path, source: str, said: str) -> None:
+def test_a_broken_plug_in_is_one_line(packages: Packages, tmp_path: Path, source: str, said: str) -> None:
     packages.add("broken", {"augengine.edits": {"Broken": "broken:Broken"}}, {"broken.py": source}, "0.3")
     with pytest.raises(ConfigError, match=said) as error:
         load_policy(policy(tmp_path / "p.yaml", edit="Broken"))
@@ -167,7 +168,7 @@ def test_a_broken_plug_in_is_one_line(packages: Any, tmp_path: Path, source: str
     assert "\n" not in str(error.value)
 
 
-def test_a_name_belongs_to_one(packages: Any, tmp_path: Path) -> None:
+def test_a_name_belongs_to_one(packages: Packages, tmp_path: Path) -> None:
     packages.add_edit("first", "Adds")
     packages.add_edit("second", "Adds", "3.0")
     with pytest.raises(ConfigError, match=r"found 'Adds' of first 1.0 and of second 3.0; uninstall first, or have it"):
@@ -184,7 +185,7 @@ def test_a_name_belongs_to_one(packages: Any, tmp_path: Path) -> None:
         _ = READERS["auto"]
 
 
-def test_an_unknown_name_is_told_the_nearest_plug_in(packages: Any, tmp_path: Path) -> None:
+def test_an_unknown_name_is_told_the_nearest_plug_in(packages: Packages, tmp_path: Path) -> None:
     packages.add_edit("adder", "Adds")
     packages.add("more", {"augengine.policies": {"ours_policy": "more:ours"}, "augengine.gates": {"haze": "more:Haze"}})
     with pytest.raises(ConfigError, match=r"p.yaml:1: unknown edit 'Addz'; did you mean 'Adds'\?"):
@@ -198,7 +199,7 @@ def test_an_unknown_name_is_told_the_nearest_plug_in(packages: Any, tmp_path: Pa
         policy_file("ours_policy")
 
 
-def test_editors_are_offered_the_names_and_parameters_of_plug_ins(packages: Any, tmp_path: Path) -> None:
+def test_editors_are_offered_the_names_and_parameters_of_plug_ins(packages: Packages, tmp_path: Path) -> None:
     values = yaml.safe_load(policy(tmp_path / "p.yaml").read_text())
     assert not jsonschema.Draft202012Validator(policy_schema()).is_valid(values)
     packages.add_edit("adder", "Adds")
@@ -212,14 +213,14 @@ def test_editors_are_offered_the_names_and_parameters_of_plug_ins(packages: Any,
     assert not schema.is_valid(values | {"gates": [gate | {"options": {"scales": 2}}]})
 
 
-def test_help_and_errors_of_commands_name_them(packages: Any) -> None:
+def test_help_and_errors_of_commands_name_them(packages: Packages) -> None:
     packages.add("more", {"augengine.targets": {"lists": "more:Lists"}}, {"more.py": OTHERS})
     result = CliRunner().invoke(app, ["export", "list", "DATA", "--out", "x"])
     assert (result.exit_code, "did you mean 'lists'?" in result.output) == (2, True)
     assert packages.imported == set()
 
 
-def test_a_list_of_edits_says_which_one_cannot_be_imported(packages: Any) -> None:
+def test_a_list_of_edits_says_which_one_cannot_be_imported(packages: Packages) -> None:
     packages.add("broken", {"augengine.edits": {"Broken": "broken:Broken"}}, {"broken.py": "1 / 0"})
     with pytest.raises(AugengineError, match=r"of broken 1\.0"):
         dict(EDITS)
@@ -228,7 +229,7 @@ def test_a_list_of_edits_says_which_one_cannot_be_imported(packages: Any) -> Non
     assert end.value.code == 2
 
 
-def test_a_list_of_edits_holds_those_of_plug_ins(packages: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_list_of_edits_holds_those_of_plug_ins(packages: Packages, capsys: pytest.CaptureFixture[str]) -> None:
     packages.add_edit("adder", "Adds")
     augment_brats()
     assert "Adds: It says nothing of itself. Models: none." in capsys.readouterr().out

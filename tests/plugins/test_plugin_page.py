@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from builders import lesion_sample, write_samples
+from installed_packages import Packages
 from typer.testing import CliRunner
 
 from augengine.cli import app
@@ -19,7 +19,7 @@ from augengine.plugins import GROUPS
 PAGE = (Path(__file__).parents[2] / "docs/plugins.md").read_text()
 
 
-def test_the_documented_package_works(packages: Any, tmp_path: Path) -> None:
+def test_the_documented_package_works(packages: Packages, tmp_path: Path) -> None:
     files = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
     assert len(files) == 4
     (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)

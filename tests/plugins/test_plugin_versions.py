@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from installed_packages import Packages
 
 from augengine.contracts.samples import SAMPLES
 from augengine.contracts.target import TargetCase
@@ -44,7 +45,7 @@ POINTS = {
 INLINE = Actors(inline=True)
 
 
-def test_of_a_layout_in_the_manifest_of_an_ingest(packages: Any, tmp_path: Path) -> None:
+def test_of_a_layout_in_the_manifest_of_an_ingest(packages: Packages, tmp_path: Path) -> None:
     packages.add("mine", POINTS, {"mine.py": SOURCE}, "1.2")
     root = tmp_path / "images"
     for name in ("a", "b", "c"):
@@ -57,7 +58,7 @@ def test_of_a_layout_in_the_manifest_of_an_ingest(packages: Any, tmp_path: Path)
     assert json.loads((tmp_path / "out/manifest.json").read_text())["plugins"] == {"mine": "1.2"}
 
 
-def test_of_a_target_in_the_fingerprint_of_an_export(packages: Any) -> None:
+def test_of_a_target_in_the_fingerprint_of_an_export(packages: Packages) -> None:
     packages.add("mine", POINTS, {"mine.py": SOURCE}, "1.2")
     record = json.loads(TargetCase(TARGETS["ours"](), SAMPLES).files["export.json"])  # type: ignore[arg-type]
     assert record["fingerprint"]["plugins"] == {"mine": "1.2"}
@@ -65,7 +66,7 @@ def test_of_a_target_in_the_fingerprint_of_an_export(packages: Any) -> None:
     assert "plugins" not in record["fingerprint"]
 
 
-def test_of_a_segmenter_in_its_identity_and_in_those_of_its_trainings(packages: Any, tmp_path: Path) -> None:
+def test_of_a_segmenter_in_its_identity_and_in_those_of_its_trainings(packages: Packages, tmp_path: Path) -> None:
     def identities(version: str, name: str = "ours") -> tuple[dict[str, Any], str]:
         packages.add("mine", POINTS, {"mine.py": SOURCE}, version)
         asked: Any = SimpleNamespace(adapted_recipes={}, segmenter=name, steps=1, nets=1)
