@@ -14,9 +14,9 @@ from installed_packages import Packages
 from augengine.contracts.samples import SAMPLES
 from augengine.contracts.target import TargetCase
 from augengine.downstream.arms import Arm
-from augengine.downstream.experiment import _trial
 from augengine.downstream.segmenters import SEGMENTERS, segmenter_identity
 from augengine.downstream.segmenters.fitting import mark
+from augengine.downstream.trials import _trial
 from augengine.export import TARGETS
 from augengine.io.sources import SourceOptions
 from augengine.pipeline.ingest import ingest
