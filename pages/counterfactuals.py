@@ -34,7 +34,7 @@ def page() -> Page:
         [
             Section(
                 "One volunteer on several scanners",
-                "Each scanner is left out in turn, and no pair is used in training. RMSE in units of the highest "
+                "Each scanner is left out in turn, and no pair is used in training. RMSE in units of the 99th "
                 "percentile within the body, with intervals over scanners; texture is the fine detail in units of the "
                 "truth's. The same scanners served to find the method's settings, so these are figures of development.",
                 [real],

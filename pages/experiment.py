@@ -39,7 +39,7 @@ def page() -> Page:
                 "(../../benchmarks/results/experiment_random_contrast.md), [without]"
                 "(../../benchmarks/results/experiment.md).",
                 [full, first],
-                [mean_dice(full), _gains_picture("experiment_random_contrast")],
+                [_settings(full), mean_dice(full), _gains_picture("experiment_random_contrast")],
             ),
             Section(
                 "Gains",
@@ -80,7 +80,7 @@ def page() -> Page:
                 "The quick experiment",
                 "A first look with short trainings and one seed (`--quick`).",
                 [quick],
-                [mean_dice(quick)],
+                [_settings(quick), mean_dice(quick)],
             ),
             Section(
                 "Two faults of an earlier measure, old beside new",
@@ -136,6 +136,16 @@ def mean_dice(found: Record) -> str:
     arms = [arm for arm in ARMS if (CELLS[0], arm) in values]
     rows = [[c, *(number(values[c, arm]) for arm in arms)] for c in CELLS]
     return table(["mean Dice", *(ARMS[arm] for arm in arms)], rows)
+
+
+def _settings(found: Record) -> str:
+    figures, rows = found.figures, found.figures["rows"]
+    patients = {r["cell"]: r["patients"] for r in rows}
+    return (
+        f"{rows[0]['seeds']} seed{'s' if rows[0]['seeds'] > 1 else ''}, {figures['steps']} steps each, "
+        f"{figures['ratio']:g} added rows per real row, {patients[CELLS[2]]} test patients of GE and "
+        f"{patients[CELLS[3]]} of Siemens. The generator saw images of both vendors, with pseudo-labels."
+    )
 
 
 def _gains(comparisons: Iterable[Mapping[str, Any]]) -> str:
