@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from augengine import __version__
-from augengine.commands.program import run_program
+from augengine.commands.program import command_of, run_program
 
 # Name: module and function, and the first line of that function's help, so that the list of all imports none of them.
 COMMANDS = {
@@ -48,6 +48,10 @@ COMMANDS = {
     "evaluate": (
         "evaluate:evaluate",
         "Does augmentation help on the scanner without labels? Arms, domains and seeds, told by patient.",
+    ),
+    "advise": (
+        "advise:advise_command",
+        "Are augmented rows worth it on these data, and how many? Short trainings, told by validation patients.",
     ),
     "ensembles": (
         "ensembles:ensembles",
@@ -112,9 +116,7 @@ class LazyGroup(TyperGroup):
 def loaded(name: str) -> Any:
     """A command with its flags."""
     module, function = COMMANDS[name][0].split(":")
-    single = typer.Typer(add_completion=False)
-    single.command(name)(getattr(import_module(f"augengine.commands.{module}"), function))
-    return typer.main.get_command(single)
+    return command_of(getattr(import_module(f"augengine.commands.{module}"), function), name)
 
 
 app = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False)

@@ -31,6 +31,11 @@ class AugengineError(Exception):
             text += f"; {self.next_step}"
         return text if text.isprintable() else "".join(map(_visible, text))
 
+    def to_dict(self) -> dict[str, str | None]:
+        """Its parts as texts, for programs."""
+        found = self.found if self.found is None or isinstance(self.found, str) else repr(self.found)
+        return {"rule": self.rule, "found": found, "where": self.where, "next_step": self.next_step}
+
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling between Ray processes.
         return _rebuild, (type(self), self.rule, self.found, self.next_step, self.where)

@@ -11,6 +11,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+RAY_MESSAGES = "AUGENGINE_RAY_MESSAGES"
+"""Environment variable; 1 shows what Ray and its workers print, as `--ray-messages` does."""
+
 
 def usable_cpus() -> int:
     """CPUs that this process may use, at least 1; a share of one counts as one."""

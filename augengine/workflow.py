@@ -33,6 +33,7 @@ from augengine.report import truth
 from augengine.report.console import console, report_steps, stage, table
 from augengine.report.contact_sheet import Truth, contact_sheet
 from augengine.report.ingest_report import print_ledger
+from augengine.told import tell
 from augengine.train.config import read_recipe
 from augengine.train.run import check_settings, train
 from augengine.train.workers import NumWorkers, workers_get_gpus
@@ -116,6 +117,7 @@ def run_on_phantom(job: Job, cohort: Cohort, samplers: Mapping[str, Sampler]) ->
             actors=job.cpu_actors, progress=progress,
         )  # fmt: skip
     print_truth(measured)
+    tell(truth=measured)
     console.print(f"plot: {truth.plot(measured, Store(job.under('truth')))}")
     return summary
 
@@ -182,6 +184,7 @@ def ingest_stage(job: Job, ready: Ready, root: str) -> str:
             actors=job.cpu_actors, plan=plan, progress=report_steps(progress),
         )  # fmt: skip
     print_ledger(summary, job.under("data"))
+    tell(data=job.under("data"))
     return job.under("data")
 
 
@@ -191,7 +194,9 @@ def train_stage(job: Job, ready: Ready, data: str) -> dict[str, Place]:
     if ready.recipe is not None:
         with stage("train"):
             trained = train(ready.recipe, data, job.under("model"), num_workers=job.workers, progress=console.print)
-    return {role: uri or trained for role, uri in ready.checkpoints.items()}
+    models = {role: uri or trained for role, uri in ready.checkpoints.items()}
+    tell(checkpoints={role: Store.at(place).uri for role, place in models.items() if place})
+    return models
 
 
 def augment_stage(
@@ -217,6 +222,11 @@ def augment_stage(
         console.print(f"rows that had failed and were tried again: {became}")
     pids = ", ".join(map(str, run.pids)) or "none"
     console.print(f"units made {run.made}, already committed {run.skipped}; worker PIDs: {pids}\nrows: {summary.out}")
+    tell(
+        rows=summary.out, policy=ready.mixture.name, digest=ready.mixture.digest, requested=summary.requested,
+        counts=summary.counts, policies={name: tally.counts for name, tally in parts.items()}, reasons=summary.reasons,
+        acceptable=summary.acceptable, shortcoming=summary.shortcoming, units={"made": run.made, "there": run.skipped},
+    )  # fmt: skip
     return summary
 
 
@@ -226,6 +236,7 @@ def pictures(data: str, summary: AugmentSummary, truth_of: Truth | None = None) 
         source, out = Store(data), Store(summary.out)
         sheet = contact_sheet(source, dataset_files(source), out, dataset_files(out), truth=truth_of)
         console.print(f"contact sheet: {sheet}")
+        tell(contact_sheet=sheet)
 
 
 def print_truth(measured: Mapping[str, Any]) -> None:

@@ -12,7 +12,10 @@ A draw takes so many patients of the training site afresh. All that is made foll
 lesions, the augmented rows, the nets. Every arm trains the same nets (steps, seeds, transforms) on real rows, half of
 those with lesions replaced in each epoch where it has augmented ones. The probabilities of `--nets` nets are averaged.
 Tested: all patients of the other site, and the training site's others (home). The same command goes on where it
-stopped; with `--part K/N` it makes every N-th draw alone, and without it records all draws that there are.
+stopped; with `--part K/N` it makes every N-th draw alone, and without it (with `--draws 0` it makes none) records all
+draws that there are. The record holds every patient's scores, by numbers, so that draws add up over many days and
+machines: draws that are recorded are not made again, and a record of other data, rows or networks is refused. Every
+arm is summed up over the draws that have it.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _record import record
+from _record import RESULTS, record
 from scipy import stats
 
 from augengine import rng
@@ -46,11 +49,16 @@ from augengine.report.lesions import write_bank
 from augengine.train.config import Recipe
 from augengine.train.run import train
 
+Scores = dict[str, list[float | None]]
+"""Number of a patient → Dice and share of false positives; None of a patient without healthy slices."""
+Draws = dict[str, dict[str, Scores]]
+"""Number of a draw → arm → scores."""
 LESION = ("lesion",)
 # Replicates make the pool large: an epoch draws a small part of it, so that a net meets few rows twice.
 POLICIES = {"donor": "brats_lesion_insertion", "drawn": "lesion_insertion_drawn"}
 SETTINGS = ("select.split=train", "params.host.edge_mm=16", "output.per_input=4")  # the skull is in the images
 BALANCE = 0.5
+DICE, FALSE = 0, 1  # places of a patient's scores
 RECIPE: dict[str, Any] = {
     "version": 1, "name": "lesion-sites", "kind": "segmenter",
     "network": {"body": "residual_unet", "channels": [16, 32, 64, 128], "res_units": 1},
@@ -81,12 +89,48 @@ def main() -> None:
     part, parts = map(int, (given.part or "0/1").split("/"))
     runs = Path(given.runs).resolve() / f"{given.train}-{given.test}-{given.patients}-{given.steps}-{given.nets}"
     rows = read_rows(given.shards)
+    about, numbers = settings(rows, given), patient_numbers(rows)
+    draws = recorded(given.name, about)
     for draw in range(part, given.draws, parts):
         for arm in given.arms.split(","):
-            if not (runs / f"{draw:03d}" / f"{arm}.json").exists():
+            if arm not in draws.get(str(draw), {}) and not (runs / f"{draw:03d}" / f"{arm}.json").exists():
                 make(rows, runs / f"{draw:03d}", draw, arm, given)
+    for path in sorted(runs.glob("*/*.json")):
+        found = json.loads(path.read_text())["scores"].items()
+        scores = {numbers[s]: [None if np.isnan(v[k]) else v[k] for k in ("dice", "false_positive")] for s, v in found}
+        draws.setdefault(str(int(path.parent.name)), {})[path.stem] = scores
     if given.part is None:
-        print(record(given.name, summary(runs, rows, given)))
+        print(record(given.name, {"settings": about, **summary(draws, rows, given), "draws": draws}))
+
+
+def settings(rows: dict[str, list[Sample]], given: argparse.Namespace) -> dict[str, Any]:
+    """What draws must share to stand in one table."""
+    policies = {arm: load_mixture(policy_file(name), SETTINGS).digest for arm, name in POLICIES.items()}
+    data = rng.digest([(s, [r.sample_id for r in samples]) for s, samples in sorted(rows.items())], length=16)
+    recipe = Recipe.model_validate(RECIPE | {"steps": given.steps}).digest
+    asked = {k: getattr(given, k) for k in ("train", "test", "patients", "steps", "nets")}
+    return {**asked, "data": data, "recipe": recipe, "balance": BALANCE, "policies": policies}
+
+
+def patient_numbers(rows: dict[str, list[Sample]]) -> dict[str, str]:
+    """A number for every subject, such as DU-07, in the order of the ids."""
+    found: dict[str, str] = {}
+    for subject, samples in sorted(rows.items()):
+        site = samples[0].site
+        found[subject] = f"{site}-{sum(name.startswith(f'{site}-') for name in found.values()) + 1:02d}"
+    return found
+
+
+def recorded(name: str, about: dict[str, Any]) -> Draws:
+    """Draws of the record → arms → patients' numbers → Dice and share of false positives; none without a record."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return {}
+    figures = json.loads(path.read_text())["figures"]
+    if figures["settings"] != about:
+        odd = [key for key, value in about.items() if figures["settings"].get(key) != value]
+        raise SystemExit(f"{path.name} is of another {', '.join(odd)}: give --name for a record of its own")
+    return dict(figures["draws"])
 
 
 def read_rows(uri: str) -> dict[str, list[Sample]]:
@@ -113,7 +157,11 @@ def make(rows: dict[str, list[Sample]], folder: Path, draw: int, arm: str, given
     if not (folder / "real/manifest.json").exists():
         write_dataset(data, [to_table([s.replace(split="train") for s in rows[subject]]) for subject in chosen])
     folders, own = [data], {}
-    if arm != "classical":
+    if arm == "oversampled":  # the control: as many more rows with lesions as augmentation might seem to be worth
+        ill = [s for subject in chosen for s in rows[subject] if (s.label == s.labels[LESION[0]]).any()]
+        write_dataset(str(folder / arm), [to_table([s.replace(split="train") for s in ill])])
+        folders.append(str(folder / arm))
+    elif arm != "classical":
         if not (folder / "bank/model.json").exists():
             asked = {"labels": LESION, "kept": 512, "size": 64, "least_ml": 0.05}
             write_bank(measure(data, SurveyLesions, asked, actors=INLINE), LESION, LESION, 64, Store(str(folder)))
@@ -153,37 +201,31 @@ def score(nets: list[Any], samples: list[Sample]) -> dict[str, float]:
     return {"dice": round(dice, 5), "false_positive": round(false, 5)}
 
 
-def summary(runs: Path, rows: dict[str, list[Sample]], given: argparse.Namespace) -> dict[str, Any]:
+def summary(draws: Draws, rows: dict[str, list[Sample]], given: argparse.Namespace) -> dict[str, Any]:
     """Means, paired differences to `classical` with intervals over draws and patients, and thirds of contrast."""
-    arms = given.arms.split(",")
-    found = {
-        folder.name: {arm: json.loads((folder / f"{arm}.json").read_text())["scores"] for arm in arms}
-        for folder in sorted(runs.iterdir())
-        if all((folder / f"{arm}.json").exists() for arm in arms)
-    }
-    if len(found) < 2:
-        raise SystemExit(f"a summary needs two draws with all arms; found {len(found)} in {runs}")
-    ratios = {subject: patient.ratios()[0] for subject, patient in surveyed(rows).items()}
-    abroad = [s for s, samples in rows.items() if samples[0].site == given.test and not np.isnan(ratios[s])]
-    edges = np.quantile([ratios[s] for s in abroad], (1 / 3, 2 / 3))
-    thirds = {name: [s for s in abroad if np.searchsorted(edges, ratios[s]) == n]
+    numbers, patients = patient_numbers(rows), surveyed(rows)
+    ratios = {numbers[subject]: patient.contrast.ratios[0] for subject, patient in patients.items()}
+    at = {site: [numbers[s] for s, v in rows.items() if v[0].site == site] for site in (given.train, given.test)}
+    abroad = [number for number in at[given.test] if not np.isnan(ratios[number])]
+    edges = np.quantile([ratios[number] for number in abroad], (1 / 3, 2 / 3))
+    thirds = {name: [number for number in abroad if np.searchsorted(edges, ratios[number]) == n]
               for n, name in enumerate(("faint", "middle", "bright"))}  # fmt: skip
-    cells = {"abroad": abroad, "home": [s for s, v in rows.items() if v[0].site == given.train], **thirds}
+    cells = {"abroad": abroad, "home": at[given.train], **thirds}
     table: dict[str, Any] = {}
-    for arm in arms:
-        table[arm] = {
+    for arm in sorted({arm for found in draws.values() for arm in found}):
+        whole = {draw: found for draw, found in draws.items() if {arm, "classical"} <= set(found)}
+        if len(whole) < 2:
+            continue
+        table[arm] = {"draws": len(whole)} | {
             cell: {
-                "dice": float(np.mean([mean(scores[arm], own, "dice") for scores in found.values()])),
-                "false_positive": float(
-                    np.mean([mean(scores[arm], own, "false_positive") for scores in found.values()])
-                ),
-                **({} if arm == "classical" else {"difference": difference(found, arm, own)}),
+                "dice": float(np.mean([mean(found[arm], own, DICE) for found in whole.values()])),
+                "false_positive": float(np.mean([mean(found[arm], own, FALSE) for found in whole.values()])),
+                **({} if arm == "classical" else {"difference": difference(whole, arm, own)}),
             }
             for cell, own in cells.items()
         }
-        print(arm, json.dumps(table[arm]["abroad"]), json.dumps(table[arm]["home"]))
-    return {"draws": len(found), **{k: getattr(given, k) for k in ("train", "test", "patients", "steps", "nets")},
-            "contrast_thirds": edges.round(3).tolist(), "arms": table}  # fmt: skip
+        print(arm, len(whole), json.dumps(table[arm]["abroad"]), json.dumps(table[arm]["home"]))
+    return {"contrast_thirds": edges.round(3).tolist(), "arms": table}
 
 
 def surveyed(rows: dict[str, list[Sample]]) -> dict[str, Patient]:
@@ -192,16 +234,17 @@ def surveyed(rows: dict[str, list[Sample]]) -> dict[str, Patient]:
     return {s: survey([Pair(v.replace(split="test")) for v in samples]).patients[s] for s, samples in rows.items()}
 
 
-def mean(scores: dict[str, dict[str, float]], subjects: list[str], name: str) -> float:
-    """Over those of the subjects that were tested in a draw."""
-    return float(np.nanmean([scores[s][name] for s in subjects if s in scores]))
+def mean(scores: Scores, patients: list[str], what: int) -> float:
+    """Over those of the patients that were tested in a draw, and have a score."""
+    found = [scores[p][what] for p in patients if p in scores]
+    return float(np.mean([value for value in found if value is not None]))
 
 
 def difference(found: dict[str, Any], arm: str, own: list[str]) -> dict[str, float]:
     """Paired difference of Dice to `classical`: mean, 95 % interval over draws (t) and over draws and patients
     (bootstrap of both), standard deviation between draws, and the draws that a half-width of .02 would need."""
     paired = [
-        {s: scores[arm][s]["dice"] - scores["classical"][s]["dice"] for s in own if s in scores[arm]}
+        {s: scores[arm][s][DICE] - scores["classical"][s][DICE] for s in own if s in scores[arm]}
         for scores in found.values()
     ]
     means = np.array([np.mean(list(of.values())) for of in paired])

@@ -2,10 +2,9 @@
 """Arms of an experiment compared: `python jobs/evaluate.py --phantom --protocol phantom_transductive --out runs/x`."""
 
 import libraries  # noqa: F401
-import typer
 
 from augengine.commands.evaluate import evaluate
-from augengine.commands.program import run_program
+from augengine.commands.program import command_of, run_program
 
 if __name__ == "__main__":
-    run_program(lambda: typer.run(evaluate))
+    run_program(command_of(evaluate))

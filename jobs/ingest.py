@@ -2,10 +2,9 @@
 """`python jobs/ingest.py FOLDER --out OUT`: DICOM, Duke, NIfTI, NRRD, BraTS or BIDS to Parquet shards."""
 
 import libraries  # noqa: F401
-import typer
 
 from augengine.commands.ingest import ingest_command
-from augengine.commands.program import run_program
+from augengine.commands.program import command_of, run_program
 
 if __name__ == "__main__":
-    run_program(lambda: typer.run(ingest_command))
+    run_program(command_of(ingest_command))

@@ -2,10 +2,9 @@
 """Train one model: `python jobs/train.py cddgm_small --data runs/data --out runs/generator`."""
 
 import libraries  # noqa: F401
-import typer
 
-from augengine.commands.program import run_program
+from augengine.commands.program import command_of, run_program
 from augengine.commands.train import train_command
 
 if __name__ == "__main__":
-    run_program(lambda: typer.run(train_command))
+    run_program(command_of(train_command))

@@ -26,6 +26,7 @@ FLOORS = [
         "label_loss",
         "label_regrid",
         "machine",
+        "told",
     },
     {"io", "intensity", "lesion_scene", "masks", "prepare", "splits", "phantom", "diffusion", "policy"},
     {"edits", "gates", "leakage", "metrics", "runtime"},
@@ -90,7 +91,7 @@ def test_only_pipeline_and_train_know_ray() -> None:
 
 # Those of segmenters are left out: they are made of MONAI's networks.
 LIGHT = [f"augengine.commands.{target.split(':')[0]}" for name, (target, _) in COMMANDS.items()
-         if name not in ("evaluate", "ensembles")]  # fmt: skip
+         if name not in ("advise", "evaluate", "ensembles")]  # fmt: skip
 
 
 @pytest.mark.parametrize("modules", [LIGHT, ["augengine.pipeline.augment_worker"]], ids=["commands", "worker"])

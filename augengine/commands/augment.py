@@ -30,6 +30,8 @@ from augengine.pipeline.early_stop import UnacceptableRunError
 from augengine.pipeline.units import Actors
 from augengine.policy.spec import Sampler
 from augengine.prepare import Preparation
+from augengine.report.console import say
+from augengine.told import tell
 from augengine.workflow import Job, check_acceptable, run_on_data, run_on_phantom
 
 DEMO_COHORT = Cohort(subjects=96, seed=17, matrix=128, slices=8, slice_spacing_mm=6, siemens_fraction=0.5)
@@ -144,7 +146,7 @@ def augment_brats(
     if data is None:
         for name, edit in EDITS.items():
             models = ", ".join(f"{role} ({' or '.join(kinds)})" for role, kinds in edit.MODELS.items())
-            typer.echo(f"{name}: {(type(edit).__doc__ or '').splitlines()[0]} Models: {models}.")
+            say(f"{name}: {(type(edit).__doc__ or '').splitlines()[0]} Models: {models}.")
         return
     with exit_codes():
         job = Job(
@@ -189,4 +191,5 @@ def exit_codes() -> Iterator[None]:
             yield
         except UnacceptableRunError as error:
             typer.echo(f"error: {error}", err=True)
+            tell(error=error.to_dict())
             sys.exit(TOO_MANY_REJECTED)

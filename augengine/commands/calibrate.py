@@ -21,6 +21,7 @@ from augengine.pipeline.choices import count_acquisitions, why_nothing
 from augengine.pipeline.cluster import user_errors
 from augengine.policy.spec import GateSpec
 from augengine.report.console import console, table
+from augengine.told import tell
 
 LEAST_ROWS = 8
 _OTHERS = {"subjects": "held-out subjects", "rows": "the same subject (of more subjects, rates would be worse)"}
@@ -55,6 +56,7 @@ def calibrate_command(
                 found = calibrate(Gates(specs, tools=tools), real, per_defect=per_defect, rate=rate)
                 show(found, name)
                 figures[name] = found.to_dict()
+        tell(policy=mixture.name, gates=figures)
         if out is not None:
             # A policy of one edit has one set of gates, and needs no name for it.
             out.write_text(json.dumps(figures.get("", {}) if list(figures) == [""] else figures, indent=1) + "\n")

@@ -14,6 +14,7 @@ from augengine import __version__
 from augengine.pipeline.cluster import connect, user_errors
 from augengine.pipeline.resources import cluster_nodes, fit, free_bytes, waits_for
 from augengine.report.console import console, table
+from augengine.told import tell
 
 GIB = 2**30
 
@@ -40,7 +41,12 @@ def doctor_command(
         table("cluster", ["node", "CPUs", "GPUs", "memory, GiB"], rows)
         free = free_bytes(out)
         console.print(f"disk of {out}: " + ("an object store" if free is None else f"{free / GIB:.1f} GiB free"))
+        tell(
+            nodes=nodes, free_bytes=free, versions={"augengine": __version__, "torch": torch.__version__,
+            "ray": version("ray"), "python": sys.version.split()[0]}, gpu=device,
+        )  # fmt: skip
         found = fit(actors, cpus_per_actor, gpus_per_actor, nodes)
         console.print(f"actors of {cpus_per_actor:g} CPU and {gpus_per_actor:g} GPU: {found}")
+        tell(actors=found)
         if waits := waits_for(found, cpus_per_actor, gpus_per_actor):
             console.print(f"they would wait for what other jobs hold: {waits}")

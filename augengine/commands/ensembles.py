@@ -15,6 +15,7 @@ from augengine.io.store import Store
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.units import Actors
 from augengine.report.console import console, stage, table
+from augengine.told import tell
 
 SAMPLES, TOLERANCE = "1,2,5,10,20,30,40", 0.005
 
@@ -42,6 +43,7 @@ def ensembles(
             [f.cell, f.samples, str(f.value), str(f.to_largest)] for f in figures if (f.metric, f.of) == main
         ]  # fmt: skip
         table("quality by samples", ["cell", "samples", heading(main), "largest less this"], rows)
+        tell(enough=found, files=[Store(uri).path(name) for name in (TABLE, FIGURES, PLOT)])
         for cell, n in found.items():
             console.print(f"{cell}: from an ensemble of {n} on, the largest is better by less than {tolerance:g}")
         console.print("\n".join(Store(uri).path(name) for name in (TABLE, FIGURES, PLOT)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,16 +22,17 @@ from augengine.downstream.arms import (
     find_arms,
 )
 from augengine.downstream.drawn_subjects import EVERYONE
-from augengine.downstream.experiment import Done, Experiment, run
+from augengine.downstream.experiment import Experiment
 from augengine.downstream.joined import join
 from augengine.downstream.plots import write_plots
 from augengine.downstream.protocols import Protocol, by_site, protocol
 from augengine.downstream.results import Plan, measure
+from augengine.downstream.run import Done, run
 from augengine.downstream.segmenters import SEGMENTERS
 from augengine.downstream.segmenters.fitting import need_roles
 from augengine.downstream.sequential import run_until
 from augengine.downstream.study import Built, Study, build
-from augengine.downstream.tables import TABLES, primary, write_tables
+from augengine.downstream.tables import RESULTS, TABLES, primary, write_tables
 from augengine.errors import ConfigError
 from augengine.io.store import Store
 from augengine.io.subject_sites import sites_of
@@ -42,6 +43,7 @@ from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.units import Actors
 from augengine.prepare import Preparation
 from augengine.report.console import console, stage, table
+from augengine.told import tell
 from augengine.train.config import Recipe, read_recipe
 from augengine.yaml_config import unknown_name
 
@@ -182,7 +184,7 @@ def evaluate(
         if phantom and (site or participants):
             raise ConfigError("--site and --participants are for --data", next_step="leave them out with --phantom")
         small = phantom or asked.name.startswith("phantom")
-        recipes = _recipes(segmenter, recipe or [], default_recipe(asked, small))
+        recipes = recipes_of(segmenter, recipe or [], default_recipe(asked, small))
         ratio = ratio or (RATIO if small else BALANCED_RATIO if asked.lesion else FULL_RATIO)
         if asked.lesion and (largest := max(ratio, *curve, 0)) > 1:
             raise ConfigError(
@@ -196,7 +198,7 @@ def evaluate(
                 "training takes all steps, without best_checkpoint"
             )
         connect()
-        settings = {"seeds": draws or seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
+        settings: dict[str, Any] = {"seeds": draws or seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
                     "steps": steps or (QUICK_STEPS if quick else full_steps)}  # fmt: skip
         if phantom:
             study = _study(asked, quick, max(ratio, *curve) if curve else ratio)
@@ -258,7 +260,7 @@ def _of_lesions(asked: Protocol) -> bool:
     return asked.key == "none" or bool(asked.lesion)
 
 
-def _recipes(segmenter: str, given: list[str], default: str) -> dict[str, Recipe]:
+def recipes_of(segmenter: str, given: list[str], default: str) -> dict[str, Recipe]:
     """Recipes by role; a U-Net has a default."""
     if segmenter not in SEGMENTERS:
         raise unknown_name("segmenter", segmenter, list(SEGMENTERS), "--segmenter")
@@ -301,6 +303,7 @@ def _report(uri: str, actors: Actors, *, anew: bool) -> None:
         plan = Plan.read(uri)
         results = write_tables(plan, scores, uri)
         pictures = write_plots(plan, scores, results, primary(plan), uri)
+    tell(results=Store(uri).path(RESULTS), tables=Store(uri).path(TABLES), pictures=pictures)
     metric, name = primary(plan)
     told = [g for g in results["comparisons"] if (g["metric"], g["class"]) == (metric, name)]
     rows = [

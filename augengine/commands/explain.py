@@ -14,8 +14,9 @@ from augengine.pipeline.cluster import user_errors
 from augengine.pipeline.lineage import Row, Run
 from augengine.records import Sample
 from augengine.report.before_after import before_after
-from augengine.report.console import console, table
+from augengine.report.console import console, say, table
 from augengine.rng import canonical_json
+from augengine.told import tell
 
 PictureFlag = Annotated[Path | None, typer.Option(help="PNG to write; default: explain-<id>.png in this folder.")]
 
@@ -34,14 +35,16 @@ def explain_command(output_id: OutputId, out: OutFlag, data: DataFlag = None, pi
         table("gates", ["measure", "value", "min", "max", "passed"], gates)
         path = picture or Path(f"explain-{output_id}.png")
         Store(path.parent).write(path.name, before_after(source, row.sample))
+        tell(gates=row.provenance.gates, picture=str(path))
         console.print(f"picture: {path}")
 
 
 def _echo(output_id: str, outcome: str, lines: list[tuple[str, object]]) -> None:
     """Plain lines: hashes and plans would not fit a table."""
-    typer.echo(f"{output_id}: {outcome}")
+    say(f"{output_id}: {outcome}")
     for name, value in lines:
-        typer.echo(f"  {name}: {value}")
+        say(f"  {name}: {value}")
+    tell(output_id=output_id, outcome=outcome, history=[[name, value] for name, value in lines])
 
 
 def _history(run: Run, row: Row, source: Sample) -> list[tuple[str, object]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ from augengine.pipeline.units import Actors
 from augengine.report.console import console, stage, table
 from augengine.selection import Request
 from augengine.splits import SPLITS
+from augengine.told import tell
 from augengine.yaml_config import Strict, unknown_name
 
 LABELS_HELP = "Labels in the order of their codes: name,... with name=part+part for a union."
@@ -171,3 +173,4 @@ def _print(found: Exported) -> None:
         rows.append(("synthetic voxels set to 0, where the source has 0", found.cleared))
     table("export", ["", ""], rows)
     console.print(f"units made {found.made}, there before {found.skipped}; written to {found.out}")
+    tell(**asdict(found))

@@ -15,6 +15,7 @@ from augengine.pipeline.measure import measure
 from augengine.pipeline.units import Actors
 from augengine.report.console import console, stage, table
 from augengine.report.lesions import FAINT, site_rows, write_bank, write_survey
+from augengine.told import tell
 from augengine.yaml_config import unknown_name
 
 
@@ -56,6 +57,8 @@ def lesions_command(
         paths = write_survey(found, about, Store(uri))
         spec = write_bank(found, names, there, box, Store(uri))
         console.print("\n".join(paths), markup=False)
+        tell(sites=[dict(zip(head, row, strict=True)) for row in rows], files=paths, bank=Store(uri).path("bank"),
+             lesions=len(found.lesions))  # fmt: skip
         larger = f"; {found.too_large} larger than {box} voxels are not in it" if found.too_large else ""
         console.print(
             f"bank: {Store(uri).path('bank')}, {len(found.lesions)} lesions of {len(spec.subject_hashes)} training "

@@ -19,6 +19,7 @@ from augengine.report.console import console, stage, table
 from augengine.report.measured import Asked, Features, Figure, check_judges, measure_runs
 from augengine.report.measured_files import rows_of, write_measured
 from augengine.splits import SPLITS
+from augengine.told import tell
 from augengine.yaml_config import unknown_name
 
 EXTRACTORS = get_args(ExtractorKind)
@@ -66,10 +67,10 @@ def measure_command(
             figures, notes = measure_runs(
                 data, named, asked, actors=Actors(actors, num_gpus=gpus_per_actor, inline=inline), report=report
             )
-        tell(figures, notes, {"data": data, "runs": named, **asdict(asked)}, list(named), uri)
+        present(figures, notes, {"data": data, "runs": named, **asdict(asked)}, list(named), uri)
 
 
-def tell(
+def present(
     figures: Sequence[Figure], notes: Sequence[str], about: Mapping[str, Any], names: Sequence[str], uri: str
 ) -> None:
     """Print the table and write it, the figures and the plot; `about` is what was asked for."""
@@ -79,7 +80,9 @@ def tell(
     table(title, ["measure", "rests on", *names], rows_of(figures, names))
     for note in notes:
         console.print(note, markup=False)
-    console.print("\n".join(write_measured(figures, notes, about, names, Store(uri))))
+    paths = write_measured(figures, notes, about, names, Store(uri))
+    console.print("\n".join(paths))
+    tell(figures=figures, notes=notes, files=paths)
 
 
 def lesion_names(text: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from augengine.pipeline.phantom import shard_cohort, write_cohort
 from augengine.pipeline.units import Actors
 from augengine.prepare import Preparation
 from augengine.report.console import console, stage
+from augengine.told import tell
 
 Layout = Literal["duke-classic", "duke-descriptive", "brats2021", "brats2023", "breast-shards", "brain-shards"]
 
@@ -49,3 +50,4 @@ def phantom_command(
             else:
                 write_cohort(cohort, folder, layout, actors=Actors(actors), progress=progress)
         console.print(f"written to {folder}")
+        tell(out=folder)

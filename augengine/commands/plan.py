@@ -16,6 +16,7 @@ from augengine.pipeline.forecast import ROWS_DRAWN, Forecast, forecast
 from augengine.pipeline.site_rows import SiteRows, rows_by_site
 from augengine.pipeline.units import Actors
 from augengine.report.console import console, table
+from augengine.told import tell
 
 
 def plan_command(
@@ -38,7 +39,7 @@ def plan_command(
         mixture = load_mixture(policy)
         spread, models = Actors(actors, num_gpus=gpus_per_actor), parse_checkpoints(checkpoint)
         stated = None if participants is None else sites_of(data, participants, site_column)
-        plans = {}
+        plans, told = {}, {}
         for place in data:
             found = plans[place] = forecast(
                 mixture, place, models, actors=spread, rows_per_second=rows_per_second, run=run, rows_drawn=rows_drawn
@@ -47,6 +48,20 @@ def plan_command(
             asked = site or participants
             sites = rows_by_site(place, mixture, site or (), stated) if asked else {}
             table(f"plan of {mixture.name}{of}", ["", ""], _lines(found, mixture, sites))
+            told[place] = {
+                "rows": found.source.rows,
+                "selected": found.source.selected,
+                "left_out": found.source.left_out,
+                "requested": found.requested,
+                "idle": found.idle,
+                "drawn": found.drawn,
+                "skipped": found.skipped,
+                "outputs": found.outputs,
+                "seconds": found.seconds,
+                "gpu_hours": found.gpu_hours,
+                "disk_bytes": found.disk_bytes,
+            }
+        tell(policy=mixture.name, digest=mixture.digest, plans=told)
         if len(plans) > 1:
             outputs, size = (sum(getattr(p, name) for p in plans.values()) for name in ("outputs", "disk_bytes"))
             console.print(f"together: {outputs} outputs expected, {size / 2**20:.1f} MiB, in one run for each")

@@ -11,6 +11,7 @@ from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.pseudo_labels import check_labeller, pseudo_label
 from augengine.pipeline.units import Actors
 from augengine.report.console import console, stage
+from augengine.told import tell
 
 
 def pseudo_label_command(
@@ -31,3 +32,4 @@ def pseudo_label_command(
         with stage("pseudo-label") as report:
             found = pseudo_label(data, segmenter, uri, actors=spread, progress=report)
         console.print(f"data set: {found}")
+        tell(data=found)

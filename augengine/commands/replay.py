@@ -9,6 +9,8 @@ import typer
 from augengine.commands.flags import parse_assignments
 from augengine.pipeline.cluster import user_errors
 from augengine.pipeline.lineage import Run
+from augengine.report.console import say
+from augengine.told import tell
 
 OutputId = Annotated[str, typer.Argument(help="`sample_id` of an accepted or rejected row.")]
 OutFlag = Annotated[str, typer.Option(help="Folder of the augmented run (path or URI).")]
@@ -22,11 +24,13 @@ def replay_command(output_id: OutputId, out: OutFlag, data: DataFlag = None, mod
     with user_errors():
         run = Run(out)
         made = run.replay(output_id, data, parse_assignments(models, "--models"))
+    tell(output_id=output_id, equal=made.equal, largest_difference=made.largest_difference,
+         largest_share=made.largest_share, batch=made.batch)  # fmt: skip
     if made.equal:
         smaller = made.batch < made.full_batch
-        typer.echo(f"{output_id}: equal, byte for byte" + (f" (padded batch of {made.batch})" if smaller else ""))
+        say(f"{output_id}: equal, byte for byte" + (f" (padded batch of {made.batch})" if smaller else ""))
         return
-    typer.echo(
+    say(
         f"{output_id}: not equal; largest difference {made.largest_difference:.6g} grey levels "
         f"({made.largest_share:.3g} of the source's intensity range)"
     )

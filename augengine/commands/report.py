@@ -10,6 +10,7 @@ from augengine.errors import ConfigError
 from augengine.io.store import Store
 from augengine.pipeline.cluster import output_uri, user_errors
 from augengine.report.console import console
+from augengine.told import tell
 
 MOST_ROWS = 500
 
@@ -36,4 +37,5 @@ def report_command(
 
         page = build_report(runs, data, rows)
         Store(folder or "/").write(name, page)
+        tell(report=f"{folder}/{name}", bytes=len(page))
         console.print(f"report: {folder}/{name} ({len(page) / 2**20:.1f} MiB)")

@@ -9,6 +9,8 @@ import typer
 
 from augengine.file_schemas import SCHEMAS
 from augengine.pipeline.cluster import user_errors
+from augengine.report.console import say
+from augengine.told import tell
 from augengine.yaml_config import unknown_name
 
 
@@ -20,4 +22,6 @@ def schema_command(kind: Annotated[str, typer.Argument(help=f"One of {', '.join(
     with user_errors():
         if kind not in SCHEMAS:
             raise unknown_name("kind of file", kind, list(SCHEMAS), None)
-        typer.echo(json.dumps(SCHEMAS[kind](), indent=1))
+        found = SCHEMAS[kind]()
+        say(json.dumps(found, indent=1))
+        tell(schema=found)

@@ -12,7 +12,7 @@ import typer
 
 from augengine.commands.augment import exit_codes
 from augengine.commands.flags import CHECKPOINT_HELP, parse_checkpoints
-from augengine.commands.measure import EXTRACTORS, lesion_names, parse_features, tell
+from augengine.commands.measure import EXTRACTORS, lesion_names, parse_features, present
 from augengine.errors import ConfigError
 from augengine.gates.base import LESION
 from augengine.io.store import Store
@@ -70,7 +70,7 @@ def sweep_command(
         with stage("measure") as report:
             figures, notes = measure_runs(data, runs, asked, actors=spread, report=report)
         about = {"data": data, "runs": runs, **asdict(asked), "settings": settings}
-        tell(figures, [*shortcomings, *notes], about, list(runs), uri)
+        present(figures, [*shortcomings, *notes], about, list(runs), uri)
 
 
 def combinations(vary: Sequence[str]) -> dict[str, list[str]]:

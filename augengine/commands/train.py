@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from augengine.commands.flags import parse_workers
+from augengine.diffusion.checkpoint import read_spec
 from augengine.errors import ConfigError
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.report.console import console, stage, table
+from augengine.told import tell
 from augengine.train.config import read_recipe, starting_level
 from augengine.train.preview import preview
 from augengine.train.run import check_files, train
@@ -37,7 +39,9 @@ def train_command(
         if (level := starting_level(asked)) is not None:
             console.print(f"{asked.name}: {level}")
         if dry_run:
-            table(f"{asked.name}, dry run", ["", ""], preview(asked, data, bounds(count)[0], parts))
+            lines = preview(asked, data, bounds(count)[0], parts)
+            table(f"{asked.name}, dry run", ["", ""], lines)
+            tell(recipe=asked.name, dry_run={str(name): value for name, value in lines})
             return
         uri = output_uri(out, asked.name)
         check_files(asked, count, parts, init)
@@ -48,6 +52,7 @@ def train_command(
                 progress=console.print,
             )  # fmt: skip
         console.print(f"checkpoint: {checkpoint}")
+        tell(recipe=asked.name, checkpoint=checkpoint, metrics=read_spec(checkpoint).metrics)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from augengine.yaml_config import unknown_name
 
 Extra = str
 """A kind of rows: one of `KINDS`, or the name of declared ones."""
-KINDS = ("none", "repeated", "matched", "pasted", "gmm", "augmented", "untrained")
+KINDS = ("none", "repeated", "oversampled", "matched", "pasted", "gmm", "augmented", "untrained")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Arm:
     """A way to train a segmenter.
 
     Attributes:
-        extra: rows beside the real ones: the real ones again (`repeated`); made on the spot: with the other domain's
+        extra: rows beside the real ones: the real ones again (`repeated`), or of these alone the ones that show a
+            lesion (`oversampled`); made on the spot: with the other domain's
             histograms (`matched`), with pasted lesions, or of random Gaussian mixtures (`gmm`); from folders: what a
             trained generator made of them (`augmented`), what an untrained one made, or rows declared under a name.
         classical: random changes as nnU-Net makes them, of all rows.
@@ -47,7 +48,7 @@ CHANGES = ("classical", "random_contrast", "batchgeneratorsv2")
 """Arms that change all rows at random, alone or with any addition: `classical+counterfactual`."""
 ADDITIONS: Mapping[str, Extra] = {
     "counterfactual": "augmented", "counterfactual_untrained": "untrained", "histogram_match": "matched",
-    "pasted": "pasted", "gmm": "gmm",
+    "pasted": "pasted", "gmm": "gmm", "oversampled": "oversampled",
 }  # fmt: skip
 """Arms that add rows, and the kind of these."""
 FLAGS: Mapping[Extra, str] = {"augmented": "--augmented", "untrained": "--augmented-untrained"}
@@ -160,9 +161,10 @@ def views_of(
         elif extra == "matched":
             donors = _donors(train, protocol, data)
             found[extra] = [matched_view(f"{name}-matched", data, rows, donors, math.ceil(ratio))]
-        elif extra in ("pasted", "gmm"):
-            lesion = protocol.lesion if extra == "pasted" else ()
-            found[extra] = [made_view(f"{name}-{extra}", data, rows, extra, math.ceil(ratio), lesion)]
+        elif extra in ("pasted", "gmm", "oversampled"):
+            lesion = () if extra == "gmm" else protocol.lesion
+            copies = 1 if extra == "oversampled" else math.ceil(ratio)
+            found[extra] = [made_view(f"{name}-{extra}", data, rows, extra, copies, lesion)]
         else:
             found[extra] = augmented_views(f"{name}-{extra}", folders[extra], rows, data)
             if not found[extra]:
@@ -189,7 +191,7 @@ def check_arms(arms: Sequence[Arm], protocol: Protocol, given: Collection[Extra]
             from augengine.train.nnunet_transforms import require  # late: it loads torch
 
             require()
-        if arm.extra == "pasted" and not protocol.lesion:
+        if arm.extra in ("pasted", "oversampled") and not protocol.lesion:
             raise ConfigError(
                 f"the arm {arm.name} needs a protocol that says which labels are a lesion", found=protocol.name,
                 where="--arms", next_step="add lesion: [LABEL, …] to a protocol of your own, or leave the arm out",

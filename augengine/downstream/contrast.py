@@ -5,7 +5,7 @@ And the scores of an experiment by thirds of that ratio: faint lesions are misse
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +15,16 @@ import pyarrow as pa
 from augengine.downstream.predictions import Chunk, rows_of
 from augengine.downstream.protocols import Protocol
 from augengine.errors import DataError
-from augengine.gates import body_mask
 from augengine.io.shards import SCHEMA, from_row
-from augengine.metrics.lesion_contrast import lesion_to_ring_ratio, pooled_ratio
+from augengine.lesion_scene import Scene
+from augengine.metrics.lesion_contrast import Contrast
 from augengine.records import Sample
 from augengine.rng import digest
 
 CONTRAST, RATIOS = "contrast", "ratios"
 RATIO_SCHEMA = pa.schema([("subject_id", pa.string()), ("ratio", pa.float64())])
 THIRDS = ("faint", "middle", "bright")
-VERSION = 1
+VERSION = 2
 
 
 def contrast_id(chunk_id: str, protocol: Protocol) -> str:
@@ -40,23 +40,16 @@ class ContrastWorker:
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
         """Rows of `RATIO_SCHEMA`; a patient without a lesion has NaN."""
-        scans: dict[str, list[Sample]] = {}
+        found: dict[str, Contrast] = {}
         for row in rows_of(Chunk.from_dict(spec), self.data, self.protocol, SCHEMA.names):
             if row["label"] is not None:
-                scans.setdefault(row["subject_id"], []).append(from_row(row))
-        rows = [{"subject_id": subject, "ratio": self._ratio(rows)} for subject, rows in sorted(scans.items())]
+                contrast, subject = self._contrast(from_row(row)), row["subject_id"]
+                found[subject] = found[subject].merge(contrast) if subject in found else contrast
+        rows = [{"subject_id": subject, "ratio": contrast.ratios[0]} for subject, contrast in sorted(found.items())]
         return {RATIOS: pa.Table.from_pylist(rows, schema=RATIO_SCHEMA)}
 
-    def _ratio(self, rows: Sequence[Sample]) -> float:
-        """Of one patient: of slices pooled, of several volumes the mean."""
-        volumes = [lesion_to_ring_ratio(*self._planes(row)) for row in rows if row.slice_index is None]
-        if volumes:
-            found = [ratio for ratio in volumes if not np.isnan(ratio)]
-            return float(np.mean(found)) if found else np.nan
-        return pooled_ratio(self._planes(row) for row in rows)
-
-    def _planes(self, row: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The channel, the lesion and the foreground of a row."""
+    def _contrast(self, row: Sample) -> Contrast:
+        """Of the protocol's channel of a row."""
         channel = self.protocol.contrast_channel
         if channel not in row.channels:
             raise DataError(
@@ -65,7 +58,9 @@ class ContrastWorker:
             )  # fmt: skip
         codes = [row.labels[name] for name in self.protocol.lesion if name in row.labels]
         assert row.label is not None  # rows without one are left out
-        return row.image[row.channels.index(channel)], np.isin(row.label, codes), body_mask(row.image)
+        lesion = np.isin(row.label, codes)
+        scene, place = Scene.of(row.image, lesion, row.spacing_mm), row.channels.index(channel)
+        return Contrast.of(scene.signal[place : place + 1], lesion, scene.body)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from augengine.downstream.arms import baselines
-from augengine.downstream.experiment import Done, Experiment, Stage, run
+from augengine.downstream.experiment import Experiment
 from augengine.downstream.results import Gain, Plan, gains, measure
+from augengine.downstream.run import Done, Stage, run
 from augengine.downstream.tables import primary
 from augengine.pipeline.units import Actors
 

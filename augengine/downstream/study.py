@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from augengine.diffusion.checkpoint import SPEC, read_spec, save_generator, untrained
 from augengine.downstream.arms import Extra
-from augengine.downstream.experiment import Stage
 from augengine.downstream.inventory import Inventory, take_inventory
 from augengine.downstream.protocols import Protocol, other_domain
+from augengine.downstream.run import Stage
 from augengine.downstream.segmenters import Training, checkpoints_of
 from augengine.downstream.segmenters.unet import UNet
 from augengine.downstream.views import View, view_of, write_views

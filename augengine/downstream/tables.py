@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from augengine.downstream.arms import baselines
 from augengine.downstream.contrast_tables import by_thirds, ratios_of, thirds_table
 from augengine.downstream.protocols import BACKGROUND, Cell, Protocol
 from augengine.downstream.results import (
@@ -217,17 +218,16 @@ def _by_metric(plan: Plan, scores: Scores, compared: dict[Measured, list[Gain]])
 
 
 def _curve(plan: Plan, scores: Scores) -> list[Gain]:
-    """Gains of the arm whose ratio varies, over all ratios as one family; nothing if there is but one ratio."""
+    """Gains of the arms whose ratio varies over their nearest baselines; nothing if there is but one ratio."""
     varied = {row.arm for row in scores if row.ratio != plan.ratio}
+    nearest = {baselines(arm)[-1] for arm in varied}
     chosen = {
         row: found for row, found in scores.items()
-        if row.subjects == plan.sizes[0] and (row.arm in varied or (row.arm == "real" and row.ratio == plan.ratio))
+        if row.subjects == plan.sizes[0] and (row.arm in varied or (row.arm in nearest and row.ratio == plan.ratio))
     }  # fmt: skip
-    return (
-        sorted(gains(chosen, primary(plan), plan, over_seeds=True), key=lambda g: (g.cell, g.arm, g.ratio))
-        if varied
-        else []
-    )
+    found = gains(chosen, primary(plan), plan, over_seeds=True) if varied else []
+    own = [gain for gain in found if gain.against == baselines(gain.arm)[-1]]
+    return sorted(own, key=lambda g: (g.cell, g.arm, g.ratio))
 
 
 def _curve_table(found: Sequence[Gain], plan: Plan) -> Iterable[str]:

@@ -28,10 +28,11 @@ from augengine.io.store import Store
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.records import Provenance, Sample
 from augengine.rng import digest, generator
+from augengine.selection.balance import shows
 
 STAGE = {"stage": "views"}
-How = Literal["copied", "histogram_match", "pasted", "gmm"]
-VERSIONS = {"pasted": 1, "gmm": 1}
+How = Literal["copied", "oversampled", "histogram_match", "pasted", "gmm"]
+VERSIONS = {"pasted": 1, "gmm": 1, "oversampled": 1}
 """Of ways to make rows; another number makes them anew."""
 
 
@@ -48,10 +49,11 @@ class View:
         unlabelled: whose rows are taken without labels, those that have some included.
         splits: split of a row to the one that it is written with; rows of others are left out.
         donors: row groups whose images the rows are matched to, by histogram; none: rows stay as they are.
-        how: what is made of the rows: a copy (`copied`), one with a donor's histogram (`histogram_match`), one with a
-            pasted lesion (`pasted`), or one of random Gaussian mixtures (`gmm`).
+        how: what is made of the rows: a copy (`copied`), a copy of those that show a lesion (`oversampled`), one with
+            a donor's histogram (`histogram_match`), one with a pasted lesion (`pasted`), or one of random Gaussian
+            mixtures (`gmm`).
         copies: made rows per row.
-        lesion: labels of what is pasted.
+        lesion: labels of what is pasted or oversampled.
         synthetic: the data set holds augmented rows, and those made from the subjects of `labelled` are taken: such a
             row's acquisition is the one that it was carried to, so it does not tell the source's domain.
     """
@@ -136,7 +138,7 @@ def matched_view(name: str, data: Inventory, rows: Iterable[Scanned], donors: It
 def made_view(
     name: str, data: Inventory, rows: Iterable[Scanned], how: str, copies: int, lesion: Sequence[str] = ()
 ) -> View:
-    """A view of what is made of real rows on the spot: `pasted`, of each other's lesions, or `gmm`."""
+    """A view of what is made of real rows on the spot: `pasted`, of each other's lesions, `gmm` or `oversampled`."""
     return view_of(name, data, rows, copies=copies, how=how, lesion=tuple(lesion))
 
 
@@ -170,7 +172,7 @@ class ViewWorker:
         """The rows as a table of the view's folder."""
         view = self.views[spec["folder"]]
         rows = list(self._rows(view, spec["name"], spec["group"]))
-        if view.how != "copied":
+        if view.how not in ("copied", "oversampled"):
             rows = [to_row(sample) for sample in self._made(view, rows, (spec["name"], spec["group"]))]
         return {view.folder: pa.Table.from_pylist(rows, schema=SCHEMA)}
 
@@ -186,7 +188,9 @@ class ViewWorker:
                     yield {**row, "split": split}
             elif key in view.unlabelled:
                 yield {**row, "label": None, "split": split}
-            elif key in view.labelled and row["label"] is not None:
+            elif key not in view.labelled or row["label"] is None:
+                continue
+            elif view.how != "oversampled" or shows(row, view.lesion):
                 yield {**row, "split": split}
 
     def _made(self, view: View, rows: Sequence[dict[str, Any]], place: tuple[str, int]) -> Iterable[Sample]:

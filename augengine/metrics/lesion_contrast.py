@@ -6,7 +6,7 @@ Faint lesions are what a segmenter misses first, so the ratio tells before any t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import binary_dilation
@@ -78,28 +78,41 @@ def lesion_to_ring_ratio(
     return float(np.median(image[lesion])) / around if around > 0 else math.nan
 
 
-def pooled_ratio(
-    planes: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], width: tuple[int, int] = RING_VOXELS
-) -> float:
-    """`lesion_to_ring_ratio` of a scan that comes slice by slice: medians over all slices, rings within each plane.
+@dataclass(frozen=True)
+class Contrast:
+    """How bright the lesions of a patient are beside their surroundings, over all rows of the patient.
 
-    Slices are mostly thicker than they are wide, and may have gaps between them, so a ring does not leave its plane.
+    The mean over rows of the logarithm of `lesion_to_ring_ratio`, weighed by lesion voxels. Rings lie within a row:
+    slices are mostly thicker than wide and may have gaps between them. It adds up over rows read anywhere in any order.
 
-    Args:
-        planes: image (H, W), lesion bool (H, W) and foreground bool (H, W) of each slice, in any order.
-        width: as in `ring_around`.
-
-    Returns:
-        The ratio; NaN where no slice has both a lesion and a ring.
+    Attributes:
+        log_sums: of each channel, sum over rows of the logarithm times lesion voxels.
+        voxels: sum of these, of rows where the lesion has a ring in every channel.
     """
-    inside: list[np.ndarray] = []
-    around: list[np.ndarray] = []
-    for image, lesion, foreground in planes:
-        ring = ring_around(lesion, foreground, width)
-        if ring.any():
-            inside.append(image[lesion])
-            around.append(image[ring])
-    if not inside:
-        return math.nan
-    level = float(np.median(np.concatenate(around)))
-    return float(np.median(np.concatenate(inside))) / level if level > 0 else math.nan
+
+    log_sums: tuple[float, ...]
+    voxels: float = 0.0
+
+    @classmethod
+    def of(cls, image: np.ndarray, lesion: np.ndarray, foreground: np.ndarray) -> Contrast:
+        """Of one row.
+
+        Args:
+            image: (C, *) with 0 as no signal.
+            lesion, foreground: bool (*).
+        """
+        ratios = [lesion_to_ring_ratio(channel, lesion, foreground) for channel in image]
+        voxels = float(lesion.sum())
+        if not voxels or not all(ratio > 0 for ratio in ratios):
+            return cls((0.0,) * len(ratios))
+        return cls(tuple(math.log(ratio) * voxels for ratio in ratios), voxels)
+
+    def merge(self, other: Contrast) -> Contrast:
+        """That of both parts of a patient's rows."""
+        sums = (a + b for a, b in zip(self.log_sums, other.log_sums, strict=True))
+        return Contrast(tuple(sums), self.voxels + other.voxels)
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Of each channel: 1 is a lesion that cannot be seen; NaN where no row has a lesion with a ring."""
+        return tuple(math.exp(total / self.voxels) if self.voxels else math.nan for total in self.log_sums)

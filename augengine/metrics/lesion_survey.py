@@ -17,7 +17,7 @@ from augengine import masks, rng
 from augengine.diffusion.lesion_bank import Crop
 from augengine.errors import DataError
 from augengine.lesion_scene import Scene
-from augengine.metrics.lesion_contrast import ring_around
+from augengine.metrics.lesion_contrast import Contrast, ring_around
 from augengine.metrics.partial import Pair
 from augengine.records import IntensityRule, Sample
 
@@ -32,29 +32,22 @@ class Patient:
     Attributes:
         rows, lesion_rows: labelled rows, and those that show a lesion.
         volume_ml: of all lesions; a slice reaches to the next one.
-        log_ratio: of each channel, sum over rows of the logarithm of lesion over ring, times lesion voxels.
-        weight: sum of these voxels, where there is a ring.
+        contrast: how bright they are beside their surroundings.
     """
 
     site: str
     split: str
-    rows: int = 0
-    lesion_rows: int = 0
-    volume_ml: float = 0.0
-    log_ratio: tuple[float, ...] = ()
-    weight: float = 0.0
+    rows: int
+    lesion_rows: int
+    volume_ml: float
+    contrast: Contrast
 
     def merge(self, other: Patient) -> Patient:
         """Both parts of one patient."""
-        sums = [a + b for a, b in zip(self.log_ratio, other.log_ratio, strict=True)]
         return Patient(
             self.site, self.split, self.rows + other.rows, self.lesion_rows + other.lesion_rows,
-            self.volume_ml + other.volume_ml, tuple(sums), self.weight + other.weight,
+            self.volume_ml + other.volume_ml, self.contrast.merge(other.contrast),
         )  # fmt: skip
-
-    def ratios(self) -> list[float]:
-        """Lesion over ring of each channel; NaN where no row has a ring."""
-        return [float(np.exp(total / self.weight)) if self.weight else np.nan for total in self.log_ratio]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +132,7 @@ class SurveyLesions:
         codes = [sample.labels[name] for name in self.labels if name in sample.labels]
         lesion, spacing = np.isin(sample.label, codes), sample.spacing_mm[: sample.image.ndim - 1]
         voxel_ml = float(np.prod(sample.spacing_mm)) / 1000
-        silent = Patient(sample.site or "", sample.split or "", 1, 0, 0.0, (0.0,) * len(sample.channels), 0.0)
+        silent = Patient(sample.site or "", sample.split or "", 1, 0, 0.0, Contrast((0.0,) * len(sample.channels)))
         common = (
             frozenset(sample.labels),
             sample.channels,
@@ -151,10 +144,8 @@ class SurveyLesions:
         if not lesion.any():
             return LesionSurvey({sample.subject_id: silent}, [], [], 0, *common)
         scene = Scene.of(sample.image, lesion, spacing)
-        ratio = _log_ratio(scene, lesion)
-        weight = float(lesion.sum()) if ratio is not None else 0.0
-        sums = tuple(float(v) * weight for v in (ratio if ratio is not None else silent.log_ratio))
-        patient = Patient(silent.site, silent.split, 1, 1, weight_ml(lesion, voxel_ml), sums, weight)
+        contrast = Contrast.of(scene.signal, lesion, scene.body)
+        patient = Patient(silent.site, silent.split, 1, 1, volume_ml(lesion, voxel_ml), contrast)
         lesions, recipients, too_large = [], [], 0
         if sample.split == "train":
             rank = rng.derive("recipient", sample.sample_id)
@@ -163,7 +154,7 @@ class SurveyLesions:
             parts = masks.components(lesion)
             for n in range(1, int(parts.max()) + 1):
                 part = parts == n
-                if weight_ml(part, voxel_ml) < self.least_ml:
+                if volume_ml(part, voxel_ml) < self.least_ml:
                     continue
                 box = masks.bounding_box(part, [0] * part.ndim)
                 if max(s.stop - s.start for s in box) > self.size:
@@ -195,18 +186,9 @@ class SurveyLesions:
         )
 
 
-def weight_ml(mask: np.ndarray, voxel_ml: float) -> float:
+def volume_ml(mask: np.ndarray, voxel_ml: float) -> float:
     """Volume of a mask."""
     return float(mask.sum()) * voxel_ml
-
-
-def _log_ratio(scene: Scene, lesion: np.ndarray) -> np.ndarray | None:
-    """(C,) logarithm of the median in the lesion over that in its ring; None where there is none."""
-    ring = ring_around(lesion, scene.body)
-    if not ring.any():
-        return None
-    inside, around = (np.median(scene.signal[:, where], axis=1) for where in (lesion, ring))
-    return np.asarray(np.log(inside / around)) if (inside > 0).all() and (around > 0).all() else None
 
 
 def _box(planes: np.ndarray, middle: Iterable[int], half: int, size: int) -> np.ndarray:

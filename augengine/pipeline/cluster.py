@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ from types import FrameType
 
 from augengine.errors import AugengineError, ConfigError, RunError
 from augengine.io.store import check_uri
-from augengine.machine import usable_cpus
+from augengine.machine import RAY_MESSAGES, usable_cpus
+from augengine.told import tell
 
 # Read by Ray when it is imported or started: no usage reports, no metrics exporter, no noise on the console.
 _ENVIRONMENT = {
@@ -26,6 +28,12 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+
+_SILENCE = ("RAY_BACKEND_LOG_LEVEL", "RAY_TRAIN_ENABLE_PRINT_PATCH")
+"""Of these, what `--ray-messages` leaves as Ray has it."""
+
+_LEVEL_LINE = b"Set ray log level from environment variable"
+"""Ray says this of the level above whenever it starts, at any level."""
 
 # Work starts when all actors are up, or the first one would take every short unit; after so long it is an error.
 ACTOR_START_S = 600
@@ -41,8 +49,10 @@ def connect(num_cpus: int | None = None) -> None:
         num_cpus: logical CPUs of a local Ray; default: all that it may use, at least 2, so that actors leave room for
             Ray's own tasks. Ignored on a running cluster.
     """
+    loud = os.environ.get(RAY_MESSAGES) == "1"
     for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+        if not (loud and name in _SILENCE):
+            os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
     started = "ray" in sys.modules and sys.modules["ray"].is_initialized()
     if address and not started:
@@ -51,13 +61,16 @@ def connect(num_cpus: int | None = None) -> None:
     from ray.data import DataContext
 
     if not started:
-        quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+        quiet = {"logging_level": logging.INFO if loud else logging.ERROR, "log_to_driver": loud}
         try:
-            if address:
-                ray.init(**quiet)
-            else:
-                cpus = num_cpus or max(2, usable_cpus())
-                ray.init(address="local", include_dashboard=False, num_cpus=cpus, _node_ip_address="127.0.0.1", **quiet)
+            with without_lines(_LEVEL_LINE):
+                if address:
+                    ray.init(**quiet)
+                else:
+                    cpus = num_cpus or max(2, usable_cpus())
+                    ray.init(
+                        address="local", include_dashboard=False, num_cpus=cpus, _node_ip_address="127.0.0.1", **quiet
+                    )  # fmt: skip
         except ray.exceptions.AuthenticationError as error:
             raise RunError(
                 "this Ray cluster asks for its token", found=str(error).split(". ")[0], where=f"RAY_ADDRESS={address}",
@@ -79,13 +92,38 @@ def connect(num_cpus: int | None = None) -> None:
     if threading.current_thread() is threading.main_thread():
         # Ray's own handler in C++ prints a stack and calls what Python has set before it.
         signal.signal(signal.SIGTERM, _stop)
-    for handler in logging.getLogger("ray.data").handlers:  # its own handlers; the log files keep everything
+    for handler in (
+        () if loud else logging.getLogger("ray.data").handlers
+    ):  # its own handlers; the log files keep everything
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.wait_for_min_actors_s = ACTOR_START_S
+
+
+@contextmanager
+def without_lines(part: bytes) -> Iterator[None]:
+    """What native code writes to standard error meanwhile comes out at the end, but for lines that hold `part`."""
+    sys.stderr.flush()
+    try:
+        real = os.dup(2)
+    except OSError:  # standard error is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)
+            kept.seek(0)
+            left = b"".join(line for line in kept if part not in line)
+            if left:
+                os.write(2, left)
 
 
 def check_answers(address: str) -> None:
@@ -159,6 +197,7 @@ def user_errors() -> Iterator[None]:
     except AugengineError as error:
         hint = _not_shipped(error)
         print(f"error: {error}" + (f"; {hint}" if hint else ""), file=sys.stderr)  # noqa: T201
+        tell(error=error.to_dict())
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print(f"\nstopped; {GO_ON}", file=sys.stderr)  # noqa: T201

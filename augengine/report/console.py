@@ -6,14 +6,41 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from augengine.told import forget, told
+
 SECONDS_BETWEEN_LINES = 10.0
 console = Console(highlight=False, soft_wrap=True)
 
+_json = [False]
+
 Report = Callable[[int, int, Mapping[str, object]], None]
+
+
+def want_json() -> None:
+    """From now on standard output is for one JSON object; progress, tables and remarks go to standard error."""
+    _json[0], console.stderr = True, True
+    forget()
+
+
+def want_quiet() -> None:
+    """No progress, tables and remarks from now on; errors and results are said."""
+    console.quiet = True
+
+
+def say(text: str) -> None:
+    """Print a line that is a command's result, as plain text."""
+    typer.echo(text, err=_json[0])
+
+
+def finish(exit_code: int) -> None:
+    """Print what was told as JSON, if that is wanted."""
+    if _json[0]:
+        typer.echo(told(exit_code=exit_code))
 
 
 @contextmanager

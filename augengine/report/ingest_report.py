@@ -16,6 +16,7 @@ from augengine.errors import RunError
 from augengine.io.sources import Source, Unused
 from augengine.pipeline.cluster import in_ray_job
 from augengine.report.console import console
+from augengine.told import tell
 
 LINES = 12
 NAMED = 20
@@ -47,6 +48,10 @@ def ledger_table(summary: Mapping[str, Any], hidden: bool = False) -> Table:
 def print_ledger(summary: Mapping[str, Any], uri: str) -> None:
     """The table, the counts, and where the shards are."""
     counts, found = summary["counts"], summary["found"]
+    tell(
+        data=uri, found=found, counts=counts, subjects_by_split=summary["subjects_by_split"],
+        files=summary["input_files"], units={"made": summary["made"], "there": summary["skipped"]},
+    )  # fmt: skip
     console.print(ledger_table(summary, hidden=in_ray_job()))  # a cluster keeps its logs, and others read them
     console.print(
         f"{found['volumes']} volumes of {found['subjects']} subjects found = {counts['volumes']} ingested "

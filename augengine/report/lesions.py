@@ -40,7 +40,7 @@ def site_rows(survey: LesionSurvey) -> tuple[list[str], list[list[str]]]:
         own = [p for p in survey.patients.values() if p.site == site]
         ill = [p for p in own if p.lesion_rows]
         share = sum(p.lesion_rows for p in own) / max(1, sum(p.rows for p in own))
-        ratios = [[p.ratios()[c] for p in ill] for c in range(len(survey.channels))]
+        ratios = [[p.contrast.ratios[c] for p in ill] for c in range(len(survey.channels))]
         rows.append(
             [site or "not stated", str(len(own)), str(len(ill)), f"{share:.0%}", _quartiles([p.volume_ml for p in ill]),
              *(_quartiles(values) for values in ratios), str(sum(faint(p) for p in ill))]
@@ -50,16 +50,17 @@ def site_rows(survey: LesionSurvey) -> tuple[list[str], list[list[str]]]:
 
 def faint(patient: Patient) -> bool:
     """True if no channel shows the lesions clearly."""
-    return bool(patient.weight) and all(FAINT[0] < ratio < FAINT[1] for ratio in patient.ratios())
+    return bool(patient.contrast.voxels) and all(FAINT[0] < ratio < FAINT[1] for ratio in patient.contrast.ratios)
 
 
 def write_survey(survey: LesionSurvey, about: Mapping[str, Any], store: Store) -> list[str]:
     """Write figures and plot; returns their paths. Patients stand by their pseudonymous ids."""
     patients = {
         name: {
-            **{k: v for k, v in asdict(p).items() if k not in ("log_ratio", "weight")},
+            **{k: v for k, v in asdict(p).items() if k != "contrast"},
             "ratio": {
-                c: None if math.isnan(r) else round(r, 4) for c, r in zip(survey.channels, p.ratios(), strict=True)
+                c: None if math.isnan(r) else round(r, 4)
+                for c, r in zip(survey.channels, p.contrast.ratios, strict=True)
             },
         }
         for name, p in sorted(survey.patients.items())
@@ -115,14 +116,14 @@ def _quartiles(values: list[float]) -> str:
 
 def _plot(survey: LesionSurvey) -> bytes:
     """A panel per channel: each patient's ratio against the volume, a colour per site, the faint ones between lines."""
-    ill = [p for p in survey.patients.values() if p.weight]
+    ill = [p for p in survey.patients.values() if p.contrast.voxels]
     sites = sorted({p.site for p in ill})
     canvas = Canvas(figsize=(4.5 * len(survey.channels), 3.6), layout="constrained")
     for n, channel in enumerate(survey.channels):
         axes = canvas.add_subplot(1, len(survey.channels), n + 1)
         for k, site in enumerate(sites):
             own = [p for p in ill if p.site == site]
-            axes.scatter([p.volume_ml for p in own], [p.ratios()[n] for p in own], s=14, color=f"C{k}",
+            axes.scatter([p.volume_ml for p in own], [p.contrast.ratios[n] for p in own], s=14, color=f"C{k}",
                          label=site or "not stated")  # fmt: skip
         for level in FAINT:
             axes.axhline(level, color="0.7", linewidth=0.8)

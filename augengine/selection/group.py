@@ -18,6 +18,7 @@ class Group:
         rows: places within the row group, rising, int32.
         subjects: of each row, its number among `Selected.subjects`, int32.
         nbytes: of the whole row group, decompressed.
+        kinds: of each row, see `augengine.selection.balance`, uint8; None where no labels are balanced.
     """
 
     source: int
@@ -27,10 +28,12 @@ class Group:
     rows: np.ndarray
     subjects: np.ndarray
     nbytes: int
+    kinds: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, chosen: np.ndarray) -> Group:
         """The same with some of its rows; `chosen` is a mask or places."""
-        return replace(self, rows=self.rows[chosen], subjects=self.subjects[chosen])
+        kinds = None if self.kinds is None else self.kinds[chosen]
+        return replace(self, rows=self.rows[chosen], subjects=self.subjects[chosen], kinds=kinds)

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from augengine.errors import ConfigError
 from augengine.io.store import Place, Store
+from augengine.selection.balance import check_share
 from augengine.selection.conditions import Condition
 from augengine.selection.labels import Labels, Wanted
 from augengine.splits import SPLITS
@@ -28,7 +29,9 @@ class Request:
         splits: of the rows; None takes rows of every split and of none.
         training: those of `splits` that are trained on; subjects of all others are held out.
         augmented_per_real: so many augmented rows for every real one that is wanted for training, in order of a rank
-            that follows from their ids; None takes all.
+            that follows from their ids; None takes all. With `balance` it is a share, 0 to 1.
+        balance: labels whose share of the rows stays that of the real ones: in every epoch augmented rows take the
+            place of real ones of their kind, see `augengine.selection.balance`. The selection then holds all of them.
         channels: names, in the order wanted; None takes those of the rows, which must be the same in all.
         labels: what the codes of the label maps are to mean.
         where: conditions that all must hold, see `Condition`.
@@ -44,6 +47,7 @@ class Request:
     splits: tuple[str, ...] | None = ("train",)
     training: tuple[str, ...] = ("train",)
     augmented_per_real: float | None = None
+    balance: tuple[str, ...] = ()
     channels: tuple[str, ...] | None = None
     labels: Labels = field(default_factory=Labels)
     where: tuple[Condition, ...] = ()
@@ -72,6 +76,13 @@ class Request:
                 found=f"{self.augmented_per_real} of {len(self.augmented)} augmented data sets",
                 next_step="give augmented, too, or leave augmented_per_real out",
             )  # fmt: skip
+        if self.balance and not self.augmented:
+            raise ConfigError(
+                "balance says which augmented rows take the place of which real ones", found="no augmented data set",
+                next_step="give augmented, too, or leave balance out",
+            )  # fmt: skip
+        if self.balance:
+            check_share(self.augmented_per_real, "augmented_per_real")
         if self.unlabelled not in get_args(Unlabelled):
             raise ConfigError(f"unlabelled is one of {', '.join(get_args(Unlabelled))}", found=self.unlabelled)
 
@@ -89,6 +100,7 @@ class Request:
         split: str | Sequence[str] | None = "train",
         training: Sequence[str] = ("train",),
         augmented_per_real: float | None = None,
+        balance: str | Sequence[str] = (),
         channels: Sequence[str] | None = None,
         labels: Wanted | Labels = None,
         where: str | Iterable[str | Condition] = (),
@@ -116,6 +128,7 @@ class Request:
             splits=(split,) if isinstance(split, str) else None if split is None else tuple(split),
             training=tuple(training),
             augmented_per_real=augmented_per_real,
+            balance=(balance,) if isinstance(balance, str) else tuple(balance),
             channels=None if channels is None else (channels,) if isinstance(channels, str) else tuple(channels),
             labels=labels if isinstance(labels, Labels) else Labels.of(labels),
             where=tuple(Condition.parse(c) if isinstance(c, str) else c for c in conditions),

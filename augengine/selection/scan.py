@@ -12,12 +12,13 @@ import numpy as np
 
 from augengine.errors import DataError
 from augengine.io.row_problems import SeenIds, row_problem
-from augengine.io.shards import has_labels
+from augengine.io.shards import has_labels, read_group
 from augengine.io.store import Store
 from augengine.leakage import donors_of
 from augengine.records import IntensityRule
 from augengine.selection import ratio
 from augengine.selection.agreement import Scheme
+from augengine.selection.balance import AUGMENTED, REAL, shows
 from augengine.selection.conditions import GATE, Condition, columns_of
 from augengine.selection.group import Group
 from augengine.selection.reading import Metadata, metadata
@@ -58,6 +59,7 @@ class Scan:
         self.gates: set[str] = set()  # gates that rows name, where a condition asks for one that they do not
         self.trained_on = 0  # real rows for training
         self.ids = hashlib.blake2b(digest_size=16)
+        self.label_names: set[str] = set()  # that rows know, where some are balanced
 
     def rows(self, source: int, store: Store, augmented: bool) -> Iterator[dict[str, Any]]:
         """Go through a data set, keep the places of wanted rows, and hand these rows on."""
@@ -145,8 +147,18 @@ class Scan:
         numbers = [self.subjects.setdefault(row["subject_id"], len(self.subjects)) for row in rows]
         ranks = [ratio.rank(row["sample_id"]) for row in rows] if augmented and self._by_ratio else []
         arrays = np.array(places, np.int32), np.array(numbers, np.int32)
-        kept = Group(source, about.name, about.group, augmented, *arrays, about.nbytes)
+        kinds = self._kinds(about, rows, places, augmented) if self.request.balance else None
+        kept = Group(source, about.name, about.group, augmented, *arrays, about.nbytes, kinds)
         self.groups.append((kept, np.array(ranks, np.int64)))
+
+    def _kinds(self, about: Metadata, rows: list[dict[str, Any]], places: list[int], augmented: bool) -> np.ndarray:
+        """Kinds of rows by what their label maps show; uint8 (rows,)."""
+        labels, names = read_group(about.file, about.group, ["label"])["label"], self.request.balance
+        kinds = np.full(len(rows), AUGMENTED if augmented else REAL, np.uint8)
+        for n, (row, place) in enumerate(zip(rows, places, strict=True)):
+            self.label_names.update(row["label_names"])
+            kinds[n] += shows({**row, "label": labels[place].as_buffer()}, names)
+        return kinds
 
     @property
     def _by_ratio(self) -> bool:
@@ -166,7 +178,9 @@ class Scan:
         for condition, where in self.silent.items():
             self._explain(condition, where)
         limit = None
-        if self.request.augmented_per_real is not None:
+        if self.request.balance:
+            self._check_balance()
+        elif self.request.augmented_per_real is not None:
             ranks = np.concatenate([np.empty(0, np.int64), *(ranks for _, ranks in self.groups)]).tolist()
             where = ", ".join(store.uri for store in self.request.augmented)
             limit = ratio.rank_limit(
@@ -181,6 +195,18 @@ class Scan:
         if not groups:
             raise self._nothing()
         return groups
+
+    def _check_balance(self) -> None:
+        """Refuse labels that no row knows, and fewer augmented rows of a kind than an epoch would take."""
+        request = self.request
+        if unknown := [name for name in request.balance if name not in self.label_names]:
+            raise unknown_name("label", unknown[0], sorted(self.label_names), "balance")
+        kinds = np.concatenate([np.empty(0, np.uint8), *(g.kinds for g, _ in self.groups if g.kinds is not None)])
+        where, training = ", ".join(store.uri for store in request.augmented), ", ".join(request.training)
+        for kind in (0, 1):
+            real, made = (int((kinds == of + kind).sum()) for of in (REAL, AUGMENTED))
+            if made:
+                ratio.rank_limit(range(made), real, request.augmented_per_real or 0, training, where)
 
     def _explain(self, condition: Condition, where: str) -> None:
         """Refuse a condition that rows were asked, and none could answer."""

@@ -29,6 +29,10 @@ class Choice(TypedDict, total=False):
             are trained on, and subjects of the others are held out.
         augmented_per_real: so many augmented rows for every real one that is trained on; those of a smaller ratio
             are among those of a larger. None takes all.
+        balance: labels (such as `lesion`, or several) whose share of the rows stays that of the real ones.
+            `augmented_per_real`, 0 to 1, then is a share: in every epoch so many of the real rows that show one of the
+            labels, and of those that show none, give way to augmented ones of their kind, in each epoch others. For
+            `ShardStream`, which knows its epoch; `ShardDataset` refuses it.
         channels: names, in the order wanted; None takes those of the rows.
         labels: names (`["csf", "lesion"]`) or unions (`{"lesion": ["core", "oedema"]}`); None takes all labels of the
             rows, in the order of their codes.
@@ -44,6 +48,7 @@ class Choice(TypedDict, total=False):
 
     split: str | Sequence[str] | None
     augmented_per_real: float | None
+    balance: str | Sequence[str]
     channels: Sequence[str] | None
     labels: Wanted | Labels
     where: str | Iterable[str | Condition]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from augengine import rng
+from augengine.selection.balance import left_out
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,25 @@ class Part:
     world: int = 1
     worker: int = 0
     workers: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Replaced:
+    """Real rows that give way to augmented ones, in every epoch others (`augengine.selection.balance`).
+
+    Attributes:
+        kinds: of all rows of all groups, in order; uint8 (rows,).
+        share: of the real rows of each kind.
+    """
+
+    kinds: np.ndarray
+    share: float
+
+    def places(self, counts: Sequence[int], seed: int, epoch: int) -> list[np.ndarray]:
+        """Of each row group the places that an epoch reads, rising."""
+        kept = np.ones(len(self.kinds), bool)
+        kept[left_out(self.kinds, self.share, seed, epoch)] = False
+        return [np.flatnonzero(of_group) for of_group in np.split(kept, np.cumsum(counts)[:-1])]
 
 
 @dataclass(frozen=True)
@@ -37,6 +57,7 @@ class Order:
         even: every rank gets as many rows: those that are left over, fewer than there are ranks, are not read in
             this epoch. False reads all rows.
         batch_size: workers share out whole batches of so many rows, so that a rank has one smaller batch at most.
+        replaced: which rows give way to others; None reads all rows in every epoch.
     """
 
     counts: tuple[int, ...]
@@ -45,11 +66,12 @@ class Order:
     window: int = 8
     even: bool = True
     batch_size: int = 1
+    replaced: Replaced | None = None
 
-    @property
+    @cached_property
     def rows(self) -> int:
-        """Of the data."""
-        return sum(self.counts)
+        """Of an epoch, of all ranks."""
+        return sum(map(len, self._places(0)))
 
     def span(self, part: Part) -> tuple[int, int]:
         """Start and stop of a part's rows, in the line of an epoch."""
@@ -84,18 +106,25 @@ class Order:
     def _window(self, epoch: int, groups: Sequence[int], begin: int, start: int, stop: int) -> np.ndarray:
         """Rows `start` to `stop` of the line, which lie in some neighbouring groups, the first of which starts at
         `begin`."""
-        rows = np.concatenate([np.stack([np.full(n, g), np.arange(n)], 1) for g in groups for n in [self.counts[g]]])
+        places = self._places(epoch)
+        rows = np.concatenate([np.stack([np.full(len(places[g]), g), places[g]], 1) for g in groups])
         rows = rows[start - begin : stop - begin]
         return rng.generator("rows", self.seed, epoch, start).permutation(rows, axis=0) if self.shuffle else rows
 
     def _line(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Row groups in the order of an epoch, and where in the line each of them ends."""
-        return _line(self.counts, self.seed, epoch, self.shuffle)
+        groups = np.arange(len(self.counts))
+        if self.shuffle:
+            groups = rng.generator("row groups", self.seed, epoch).permutation(len(self.counts))
+        return groups, np.cumsum(np.array([len(places) for places in self._places(epoch)])[groups])
+
+    def _places(self, epoch: int) -> Sequence[np.ndarray]:
+        """Of each row group the places that an epoch reads, rising."""
+        return _places(self.counts, self.replaced, self.seed, epoch if self.replaced else 0)
 
 
 @lru_cache(maxsize=4)
-def _line(counts: tuple[int, ...], seed: int, epoch: int, shuffle: bool) -> tuple[np.ndarray, np.ndarray]:
-    groups = np.arange(len(counts))
-    if shuffle:
-        groups = rng.generator("row groups", seed, epoch).permutation(len(counts))
-    return groups, np.cumsum(np.asarray(counts)[groups])
+def _places(counts: tuple[int, ...], replaced: Replaced | None, seed: int, epoch: int) -> Sequence[np.ndarray]:
+    if replaced is None:
+        return [np.arange(count) for count in counts]
+    return replaced.places(counts, seed, epoch)

@@ -13,14 +13,21 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from augengine.errors import ConfigError, RunError
 from augengine.rng import digest
+from augengine.selection import Selected
 from augengine.selection.request import Places
 from augengine.torch.choice import Choice, chosen
 from augengine.torch.groups import Groups, Rows
 from augengine.torch.items import Item, Items
-from augengine.torch.order import Order, Part
+from augengine.torch.order import Order, Part, Replaced
 from augengine.torch.rank import rank_and_world
 
 _EPOCH, _ELSEWHERE = 0, 1
+
+
+def replaced_of(selected: Selected) -> Replaced | None:
+    """What a request's `balance` comes to in its rows."""
+    kinds = [group.kinds for group in selected.groups if group.kinds is not None]
+    return Replaced(np.concatenate(kinds), selected.request.augmented_per_real or 0) if kinds else None
 
 
 class ShardStream(IterableDataset[Item]):
@@ -61,7 +68,7 @@ class ShardStream(IterableDataset[Item]):
             raise ConfigError("rank and world belong together", found=f"rank {rank}, world {world}")
         self.selected, self.form = chosen(real, augmented, choice)
         counts = tuple(len(group) for group in self.selected.groups)
-        self.order = Order(counts, seed, shuffle, window, even, batch_size)
+        self.order = Order(counts, seed, shuffle, window, even, batch_size, replaced_of(self.selected))
         self._given = None if rank is None or world is None else (rank, world)
         self._groups = Groups(self.selected)
         self._items = Items(self.selected, self.form)
@@ -163,7 +170,9 @@ class ShardStream(IterableDataset[Item]):
 
     def _identity(self, part: Part) -> str:
         order = self.order
-        settings = (order.seed, order.shuffle, order.window, order.even, order.batch_size)
+        settings: tuple[object, ...] = (order.seed, order.shuffle, order.window, order.even, order.batch_size)
+        if order.replaced is not None:
+            settings = (*settings, order.replaced.share, digest(order.replaced.kinds.tolist()))
         return digest(self.selected.ids, order.counts, settings, (part.rank, part.world, part.worker, part.workers))
 
     def _rank(self) -> tuple[int, int]:

@@ -29,6 +29,7 @@ from augengine.io.shards import check_schema, from_row, read_group
 from augengine.io.store import Place, Store
 from augengine.policy.spec import Where, matches
 from augengine.records import Acquisition, IntensityRule, Provenance, Sample
+from augengine.selection.balance import AUGMENTED, REAL, check_share, left_out, shows
 from augengine.selection.folds import fold_of
 from augengine.selection.ratio import rank, rank_limit
 
@@ -151,7 +152,7 @@ class Rows:
             return False
         if self.labelled is not None and self.labelled != (row["label"] is not None):
             return False
-        if self.showing and not _shows(row, self.showing):
+        if self.showing and not shows(row, self.showing):
             return False
         if self.where and not matches(self.where, Acquisition(**row["acquisition"])):
             return False
@@ -161,7 +162,7 @@ class Rows:
 
     def kind(self, row: Mapping[str, Any]) -> int:
         """1 of a row that shows a label of `balance`, else 0."""
-        return int(bool(self.balance) and _shows(row, self.balance))
+        return int(bool(self.balance) and shows(row, self.balance))
 
     def within(self, stores: Sequence[Store]) -> Rows:
         """The same with the ratio settled by what the folders hold; `DataError` if that is too little."""
@@ -186,17 +187,9 @@ class Rows:
 
     def _limit(self, ranks: Sequence[int], real: int, where: str) -> int:
         ratio = self.augmented_per_real
-        if ratio is None or (self.balance and ratio > 1):
-            raise DataError(
-                "where augmented rows take the place of real ones (data.balance), data.augmented_per_real says which "
-                "share of them, 0 to 1", found=ratio, where=where, next_step="set data.augmented_per_real, say to 0.5",
-            )  # fmt: skip
+        if self.balance or ratio is None:
+            ratio = check_share(ratio, where)
         return rank_limit(ranks, real, ratio, self.split, where)
-
-
-def _shows(row: Mapping[str, Any], names: Sequence[str]) -> bool:
-    codes = [code for name, code in zip(row["label_names"], row["label_codes"], strict=True) if name in names]
-    return row["label"] is not None and bool(np.isin(np.frombuffer(row["label"], np.uint8), codes).any())
 
 
 def survey(uris: Uris, rows: Rows) -> Survey:
@@ -335,7 +328,11 @@ class BatchReader:
             if held:
                 self.groups.append((place, len(held)))
                 largest = max(largest, *(row_bytes(row["image_shape"], len(self.context)) for row in held))
-                kinds.append(np.array([2 * row["synthetic"] + self.wanted.kind(row) for row in held], np.uint8))
+                kinds.append(
+                    np.array(
+                        [(AUGMENTED if row["synthetic"] else REAL) + self.wanted.kind(row) for row in held], np.uint8
+                    )
+                )
         counts = [count for _, count in self.groups]
         self._kinds = np.concatenate(kinds) if self.wanted.balance and kinds else None
         self.rows = sum(counts) - len(self._left_out(0))
@@ -409,12 +406,7 @@ class BatchReader:
         """Numbers of the rows that an epoch leaves out: real ones that are replaced, and augmented ones not drawn."""
         if self._kinds is None:
             return np.empty(0, np.int64)
-        random, found = rng.generator("left out", self.seed, epoch), []
-        for kind in (0, 1):
-            real, made = (random.permutation(np.flatnonzero(self._kinds == n)) for n in (kind, 2 + kind))
-            taken = round((self.wanted.augmented_per_real or 0) * len(real)) if len(made) else 0
-            found += [real[:taken], made[taken:]]
-        return np.concatenate(found)
+        return left_out(self._kinds, self.wanted.augmented_per_real or 0, self.seed, epoch)
 
     def _group(self, index: int) -> Batch:
         if index in self._cache:

@@ -32,6 +32,7 @@ from augengine.train.fine_tune import fine_tuned
 from augengine.train.loop import DAMAGED, train_worker
 from augengine.train.metrics_file import MetricsTail
 from augengine.train.model import model_spec, resolve_parts, validation_rows
+from augengine.train.shown_share import share_warning
 from augengine.train.trackers import check as check_trackers
 from augengine.train.workers import (
     ELASTIC_FAILURES,
@@ -131,6 +132,10 @@ def _train(
         progress(f"{recipe.name}: noise and the order of sums follow from the number of workers: where it changes, "
                  "another run reaches other weights")  # fmt: skip
     _tell_memory(recipe, found, progress)
+    if recipe.kind == "segmenter":
+        warning = share_warning(data, recipe.data.rows("train"), recipe.data.regions)
+        if warning is not None:
+            progress(f"{recipe.name}: {warning}")
     _begin(out, claim)  # only now: what was refused has not begun
     threads = threads_per_worker or max(1, usable_cpus() // max(1, most))
     trainer = TorchTrainer(

@@ -91,6 +91,7 @@ EXCEPTIONS = {
     "RAY_ADDRESS=auto augengine doctor": "tests/pipeline/test_ray_jobs.py asks a head of its own",
     ".venv/bin/python jobs/evaluate.py --data /data/lgg": "tests/downstream/test_few_labels.py draws patients",
     ".venv/bin/python jobs/evaluate.py --data /data/bonn": "tests/downstream/test_joined.py joins sites",
+    ".venv/bin/augengine advise": "tests/downstream/test_advise.py runs it in small",
     "ray start --head": "tests/pipeline/test_ray_jobs.py starts a head of its own",
     "ray job submit": "tests/pipeline/test_ray_jobs.py submits it",
     ".venv/bin/python jobs/evaluate.py --phantom": "59 minutes; tests/downstream/test_evaluate.py runs it in small",

@@ -11,8 +11,9 @@ import torch
 
 from augengine.bundled import PROTOCOLS, names
 from augengine.diffusion.label_planes import enforce_nesting
+from augengine.downstream.checks import check_classes
 from augengine.downstream.classes import class_maps, outermost_first, regions_of_classes
-from augengine.downstream.experiment import Experiment, check_classes
+from augengine.downstream.experiment import Experiment
 from augengine.downstream.measures import scores
 from augengine.downstream.predictions import map_rows
 from augengine.downstream.protocols import Protocol, protocol

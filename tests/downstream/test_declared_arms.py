@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +23,12 @@ from augengine.downstream.arms import (
     find_arms,
     known_arms,
 )
-from augengine.downstream.experiment import Experiment, run
+from augengine.downstream.experiment import Experiment
 from augengine.downstream.gaussian_mixture import mixture, mixtures, tissues
 from augengine.downstream.pasted import lesion_of, paste_lesion, pasted, place
 from augengine.downstream.protocols import Protocol, protocol
 from augengine.downstream.results import Plan, measure
+from augengine.downstream.run import run
 from augengine.downstream.segmenters import SEGMENTERS
 from augengine.downstream.segmenters.base import Training
 from augengine.downstream.segmenters.fitting import adapted
@@ -102,7 +104,8 @@ def test_declared_arms_run_at_equal_steps_and_are_compared_with_their_baselines(
     train = [r for r in rows if r.split == "train"]
     made = {name: [edited(r, name) for r in train] for name in ("removal", "mix")}
     declared = {name: (write_samples(tmp_path / name, found),) for name, found in made.items()}
-    arms = ("classical", "removal", "classical+removal", "classical+mix", "pasted", "gmm", "random_contrast+gmm")
+    arms = ("classical", "removal", "classical+removal", "classical+mix", "pasted", "gmm", "random_contrast+gmm",
+            "classical+oversampled")  # fmt: skip
     experiment = Experiment(
         ASKED, write_samples(tmp_path / "real", rows), str(tmp_path / "out"), {}, declared=declared, arms=arms,
         segmenter="threshold", seeds=2, steps=3,
@@ -117,7 +120,10 @@ def test_declared_arms_run_at_equal_steps_and_are_compared_with_their_baselines(
         assert fit["steps"] == 3
         assert fit["training"].classical == trial.arm.startswith("classical")
         assert fit["training"].random_contrast == trial.arm.startswith("random_contrast")
-        assert len([r for r in fit["rows"] if not r.provenance]) == 4
+        ill = [r for r in fit["rows"] if (r.label == 2).any()]
+        assert len([r for r in fit["rows"] if not r.provenance]) == (6 if added == "oversampled" else 4)
+        if added == "oversampled":
+            assert Counter(r.subject_id for r in ill) == {"S002": 2, "S004": 2}
     results = write_tables(Plan.read(experiment.out), measure(experiment.out, actors=INLINE), experiment.out)
     pairs = {(g["arm"], g["against"]) for g in results["comparisons"] if g["class"] == "mean"}
     assert {("classical+removal", "classical"), ("classical+removal", "real"), ("removal", "real")} <= pairs
@@ -185,6 +191,8 @@ def test_blending_keeps_the_lesion_s_contrast_and_takes_the_recipient_s_level() 
 def test_arms_that_cannot_be_made_are_refused_before_data_are_read() -> None:
     with pytest.raises(ConfigError, match="a protocol that says which labels are a lesion"):
         check_arms(find_arms(["pasted"]), protocol("duke_strict"), [])
+    with pytest.raises(ConfigError, match="needs a protocol that says which labels are a lesion"):
+        check_arms(find_arms(["oversampled"]), protocol("duke_strict"), [])
     check_arms(find_arms(["pasted", "gmm"]), ASKED, [])
 
 

@@ -14,9 +14,10 @@ from training_cases import NESTED, recipe, samples_of, write_rows
 from augengine.diffusion.painting import Sampling
 from augengine.downstream.ensemble_tables import FIGURES, PLOT, TABLE, write_by_size
 from augengine.downstream.ensembles import BySize, by_size, plateau
-from augengine.downstream.experiment import Experiment, run
+from augengine.downstream.experiment import Experiment
 from augengine.downstream.protocols import Protocol, protocol
 from augengine.downstream.results import PLAN, Row, measure
+from augengine.downstream.run import run
 from augengine.downstream.segmenters.ldm_seg import LdmSeg
 from augengine.errors import ConfigError, DataError, RunError
 from augengine.io.store import Store

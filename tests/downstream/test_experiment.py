@@ -18,9 +18,10 @@ from training_cases import drawn, recipe, spec_of
 
 from augengine.diffusion.checkpoint import save_generator, subject_hash
 from augengine.downstream.arms import ARMS
-from augengine.downstream.experiment import Done, Experiment, run
+from augengine.downstream.experiment import Experiment
 from augengine.downstream.protocols import Protocol, protocol
 from augengine.downstream.results import Plan, Row, measure
+from augengine.downstream.run import Done, run
 from augengine.downstream.segmenters import SEGMENTERS
 from augengine.downstream.segmenters.base import Segmenter, Training
 from augengine.downstream.segmenters.fitting import mark

@@ -15,11 +15,12 @@ from toy_experiments import Threshold, quiet
 
 from augengine.commands.evaluate import parse_subjects
 from augengine.downstream.drawn_subjects import EVERYONE, TrainingSet, drawn
-from augengine.downstream.experiment import Experiment, run
+from augengine.downstream.experiment import Experiment
 from augengine.downstream.plots import write_plots
 from augengine.downstream.predictions import PredictionWorker
 from augengine.downstream.protocols import Protocol
 from augengine.downstream.results import PLAN, Plan, Row, measure
+from augengine.downstream.run import run
 from augengine.downstream.segmenters import SEGMENTERS
 from augengine.downstream.sequential import run_until, widest_half
 from augengine.downstream.tables import primary, write_tables

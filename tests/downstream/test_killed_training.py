@@ -16,8 +16,9 @@ from builders import slice_sample, write_samples
 from training_cases import recipe
 
 from augengine.diffusion.checkpoint import read_spec
-from augengine.downstream.experiment import Experiment, run
+from augengine.downstream.experiment import Experiment
 from augengine.downstream.protocols import Protocol, protocol
+from augengine.downstream.run import run
 from augengine.io.store import Store
 from augengine.pipeline.units import Actors
 from augengine.train.local_state import LocalState

@@ -13,10 +13,11 @@ from toy_experiments import Threshold, quiet
 
 from augengine.downstream.contrast import thirds
 from augengine.downstream.contrast_tables import ratios_of
-from augengine.downstream.experiment import Experiment, run
+from augengine.downstream.experiment import Experiment
 from augengine.downstream.measures import largest_parts
 from augengine.downstream.protocols import Protocol
 from augengine.downstream.results import Plan, Row, measure
+from augengine.downstream.run import run
 from augengine.downstream.segmenters import SEGMENTERS
 from augengine.downstream.tables import write_tables
 from augengine.errors import AugengineError, RunError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from augengine.errors import DataError
-from augengine.metrics.lesion_contrast import lesion_to_ring_ratio, pooled_ratio, ring_around
+from augengine.metrics.lesion_contrast import Contrast, lesion_to_ring_ratio, ring_around
 
 
 def block(shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:
@@ -59,16 +59,24 @@ def test_codes_and_shapes_that_do_not_fit_are_refused() -> None:
         lesion_to_ring_ratio(np.ones((2, 8, 8)), mask, mask)
 
 
-def test_slices_are_pooled_and_rings_stay_in_their_planes() -> None:
-    """The next slice is bright where the lesion is not, which a ring of the volume would see."""
-    everywhere, lesion = np.ones((24, 24), bool), block((24, 24), 10, 14)
-    first, second = np.full((24, 24), 100.0), np.full((24, 24), 900.0)
-    first[lesion] = 140
-    none = np.zeros((24, 24), bool)
-    planes = [(first, lesion, everywhere), (second, none, everywhere)]
-    assert pooled_ratio(planes) == pytest.approx(1.4)
-    other = np.full((24, 24), 100.0)
-    large = block((24, 24), 6, 18)
-    other[large] = 180
-    assert pooled_ratio([*planes, (other, large, everywhere)]) == pytest.approx(1.8), "larger slices weigh more"
-    assert math.isnan(pooled_ratio([(second, none, everywhere)]))
+def test_rows_add_up_in_any_order_weighed_by_lesion_voxels() -> None:
+    everywhere, small, large = np.ones((24, 24), bool), block((24, 24), 10, 14), block((24, 24), 6, 18)
+    rows = []
+    for lesion, ratios in ((small, (1.4, 0.5)), (large, (1.8, 1.0)), (np.zeros((24, 24), bool), (1.0, 1.0))):
+        image = np.full((2, 24, 24), 100.0)
+        for channel, ratio in zip(image, ratios, strict=True):
+            channel[lesion] = 100 * ratio
+        rows.append(Contrast.of(image, lesion, everywhere))
+    expected = [math.exp((16 * math.log(a) + 144 * math.log(b)) / 160) for a, b in ((1.4, 1.8), (0.5, 1.0))]
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+        first, second, third = (rows[n] for n in order)
+        assert first.merge(second).merge(third).ratios == pytest.approx(expected)
+    assert rows[2].voxels == 0
+    assert all(map(math.isnan, rows[2].ratios))
+
+
+def test_a_row_whose_lesion_has_no_ring_in_a_channel_says_nothing() -> None:
+    image, lesion = np.ones((2, 24, 24)), block((24, 24), 10, 14)
+    assert Contrast.of(image, lesion, lesion).voxels == 0
+    image[1] = 0
+    assert Contrast.of(image, lesion, np.ones((24, 24), bool)).voxels == 0

@@ -34,7 +34,7 @@ def test_the_ratio_is_that_of_the_phantom() -> None:
     sample = lesion_sample(1)
     inside = np.isin(sample.label, [1, 2, 4])
     expected = [np.median(sample.image[c][inside]) / tissue for c, tissue in enumerate((400, 350))]
-    assert patient.ratios() == pytest.approx(expected, rel=0.03)
+    assert patient.contrast.ratios == pytest.approx(expected, rel=0.03)
     assert (patient.rows, patient.lesion_rows) == (1, 1)
     assert patient.volume_ml == pytest.approx(inside.sum() * 0.064)
 

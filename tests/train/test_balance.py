@@ -3,34 +3,20 @@
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-from training_cases import samples_of, write_rows
+from balanced_rows import HEALTHY, ILL, MADE, row, write_balanced
+from training_cases import write_rows
 
 from augengine.errors import DataError
-from augengine.records import Provenance, Sample
+from augengine.io.store import Store
 from augengine.train.config import DataRecipe
 from augengine.train.data import BatchReader, Rows, survey
-
-ILL, HEALTHY, MADE = 10, 20, 30
-
-
-def row(number: int, *, ill: bool, augmented: bool = False) -> Sample:
-    """A flat slice whose normalised value is its number."""
-    sample = samples_of()[0]
-    made = Provenance(f"made-{number}", f"S{number}", "policy", "0", "edit", {}) if augmented else None
-    label = np.full((16, 16), sample.labels["core"] if ill else 0, np.uint8)
-    return sample.replace(
-        image=np.full((1, 16, 16), number, np.float32), subject_id=f"S{number}", volume_id=f"S{number}", slice_index=0,
-        split="train", provenance=made, label=label,
-    )  # fmt: skip
+from augengine.train.shown_share import share_warning
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[str]:
-    real = [row(n, ill=n < ILL) for n in range(ILL + HEALTHY)]
-    made = [row(100 + n, ill=True, augmented=True) for n in range(MADE)]
-    return [write_rows(tmp_path / "real", real), write_rows(tmp_path / "made", made)]
+    return write_balanced(tmp_path)
 
 
 def balanced(ratio: float | None) -> Rows:
@@ -93,3 +79,21 @@ def test_a_recipe_says_it() -> None:
     assert data.rows("train").balance == ("core",)
     assert data.rows("val").balance == ()
     assert "balance" not in DataRecipe().model_dump(mode="json")
+
+
+def test_a_changed_share_of_lesions_is_told_before_training(folders: list[str], tmp_path: Path) -> None:
+    stores, regions = [Store(folder) for folder in folders], {"lesion": ("core",)}
+    told = share_warning(stores, Rows("train", augmented_per_real=1.0), regions)
+    assert told is not None
+    assert told.startswith(
+        "lesion shows in 33% of the real rows and in 67% of all: the segmenter will find it too often"
+    )
+    assert "data.balance=[core]" in told
+    assert share_warning(stores, balanced(0.5), regions) is None
+    assert share_warning(stores[:1], Rows("train"), regions) is None, "no augmented rows"
+    removed = write_rows(tmp_path / "removed", [row(200 + n, ill=False, augmented=True) for n in range(30)])
+    told = share_warning([stores[0], Store(removed)], Rows("train"), regions)
+    assert told is not None
+    assert "in 17% of all: the segmenter will find it too seldom" in told
+    alike = [row(300 + n, ill=n < 10, augmented=True) for n in range(30)]
+    assert share_warning([stores[0], Store(write_rows(tmp_path / "alike", alike))], Rows("train"), regions) is None
