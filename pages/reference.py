@@ -30,7 +30,8 @@ def command_line() -> str:
         "# Command line",
         NOTE,
         "This page lists every command of `augengine` and its flags. `augengine COMMAND --help` prints the same. The "
-        "scripts in `jobs/` take the same flags as the commands of their names; they are for `ray job submit`.",
+        "scripts in `jobs/` take the same flags as the commands of their names; they are for `ray job submit`. All of "
+        "them also take `--json`, `--quiet` and `--ray-messages` ([commands in scripts](../scripts.md)).",
     ]
     for name, (place, summary) in COMMANDS.items():
         module, _, function = place.partition(":")

@@ -32,8 +32,8 @@ def _index(found: list[Page]) -> str:
     where = {r.name: page for page in found for section in page.sections for r in section.records}
     rows = []
     for name in names():
-        r, page = record(name), where[name]
-        shown = f"[{page.title}]({page.name}.md)"
+        r, page = record(name), where.get(name)
+        shown = f"[{page.title}]({page.name}.md)" if page else "no page yet"
         rows.append([r.link, f"`{r.command}`" if r.command else NONE, r.date or NONE, r.machine or NONE, shown])
     return (
         "\n\n".join(

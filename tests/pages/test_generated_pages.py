@@ -31,7 +31,8 @@ def test_no_other_page_lies_among_the_results(written: dict[Path, str]) -> None:
 
 def test_every_record_is_shown_and_named_on_a_page() -> None:
     text = "".join(page.markdown() for page in results.pages())
-    assert [name for name in names() if f"results/{name}.json)" not in text] == []
+    missing = [name for name in names() if f"results/{name}.json)" not in text]
+    assert missing == [], "give each a section in pages/"
 
 
 def test_readme_has_its_tables(written: dict[Path, str]) -> None:
