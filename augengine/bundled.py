@@ -1,4 +1,4 @@
-"""A path, or the name of a policy, recipe or protocol that ships with augengine, in; the path of its file out."""
+"""A path, or the name of a policy, recipe or protocol of augengine or an installed package, in; its file's path out."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import os
 from pathlib import Path
 
 from augengine.errors import ConfigError
+from augengine.plugins import installed, plugin
 
 POLICIES, RECIPES, PROTOCOLS = (Path(__file__).parent / kind for kind in ("policies", "recipes", "protocols"))
+KINDS = {POLICIES: "policy", RECIPES: "recipe", PROTOCOLS: "protocol"}
 _NEAR = 3
 
 
 def policy_file(text: str | Path) -> Path:
-    """A policy or mix: the file of that path or, where there is none, the one of that name in the package.
+    """A policy or mix: the file of that path or, where there is none, the one of that name in the package or
+    in an installed one (`augengine.policies`).
 
     >>> policy_file("duke_acquisition").relative_to(POLICIES)
     PosixPath('duke_acquisition.yaml')
 
     Raises:
-        ConfigError: neither is there; names the nearest ones.
+        ConfigError: none is there, with the nearest names; or several packages have one.
     """
     return _file(Path(text), [POLICIES])
 
@@ -44,16 +47,24 @@ def names(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
+def known(folder: Path) -> list[str]:
+    """`names`, and those that installed packages add."""
+    return sorted({*names(folder), *installed()[KINDS[folder]]})
+
+
 def _file(path: Path, folders: list[Path]) -> Path:
     if os.path.isfile(path):  # unlike its namesake it takes every text
         return path
     for folder in folders:
         shipped = folder / f"{path.name}.yaml"
-        if path.name == str(path) and shipped.is_file():
-            return shipped
+        if path.name == str(path):
+            if found := plugin(KINDS[folder], path.name, shipped.is_file()):
+                return found.file()
+            if shipped.is_file():
+                return shipped
     if os.path.exists(path):  # a folder: who reads it says so
         return path
-    valid = [name for folder in folders for name in names(folder)]
+    valid = [name for folder in folders for name in known(folder)]
     near = difflib.get_close_matches(path.stem, valid, n=_NEAR, cutoff=0.5)
     said = f"such as {', '.join(near)}" if near else f"of {' or '.join(map(str, folders))}"
     raise ConfigError(

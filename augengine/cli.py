@@ -79,7 +79,7 @@ COMMANDS = {
     ),
     "check": (
         "check:check_command",
-        "Validate policies, recipes, protocols and data sets; stops at the first mistake.",
+        "Validate policies, recipes, protocols, data sets and plug-ins; stops at the first mistake.",
     ),
     "doctor": (
         "doctor:doctor_command",

@@ -66,3 +66,7 @@ class CheckpointError(AugengineError):
 
 class RunError(AugengineError):
     """An output folder or cluster in a state that this command must not touch."""
+
+
+class ContractError(AugengineError):
+    """A plug-in that does not keep what everything of its kind must keep."""

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from augengine import bundled
-from augengine.bundled import names, policy_file
+from augengine.bundled import known, policy_file
 from augengine.edits import EDITS
 from augengine.edits.chain import Step
 from augengine.errors import ConfigError
 from augengine.gates import MEASURES, complete
+from augengine.policy.refs import resolve_refs
 from augengine.policy.spec import Chain, EditSpec, GateSpec, Mix, ModelRef, Policy, StepSpec, policy_digest
 from augengine.records import Acquisition
 from augengine.rng import derive, digest
@@ -67,9 +68,23 @@ class LoadedPolicy:
         labelled = asked and (row["labelled"] if "labelled" in row else row["label"] is not None)
         return select.takes(row["split"], Acquisition(**row["acquisition"]), labelled)
 
+    @property
+    def plugins(self) -> dict[str, str]:
+        """Package → version of all that installed packages add to what decides a row: edits and gates."""
+        found: dict[str, str] = {}
+        for step in self.steps:
+            found |= EDITS.made_by(step.edit.name)
+        for gate in (gate for gates in self.gates.values() for gate in gates):
+            found |= MEASURES.made_by(gate.name)
+        return dict(sorted(found.items()))
+
     def run_digest(self, models: Mapping[str, str]) -> str:
-        """Digest of policy and model weights (role → sha256); part of every output id."""
-        return digest(self.digest, dict(models))
+        """Digest of policy, model weights (role → sha256) and versions of plug-ins; part of every output id.
+
+        A plug-in counts here, as weights do, and not in the policy's own digest: that one says what the file asks
+        for, and seeds follow from it, so that two versions of a plug-in make different rows of the same draws.
+        """
+        return digest(self.digest, dict(models), *([self.plugins] if self.plugins else []))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; `from_dict` makes it again."""
@@ -79,7 +94,7 @@ class LoadedPolicy:
     def from_dict(cls, values: dict[str, Any]) -> LoadedPolicy:
         """A policy that was validated before."""
         policy = (Chain if "edits" in values else Policy).model_validate(values)
-        return cls.of(policy, [EDITS[spec.edit].Params.model_validate(spec.params) for spec in _specs(policy)])
+        return cls.of(policy, [EDITS.find(spec.edit).Params.model_validate(spec.params) for spec in _specs(policy)])
 
     @classmethod
     def of(cls, policy: Policy | Chain, params: Sequence[Strict]) -> LoadedPolicy:
@@ -126,9 +141,14 @@ class Mixture:
         shares = [[m.digest, spec.share] for m, spec in zip(self.members, self.mix.mix, strict=True)]
         return digest(self.mix.model_dump(mode="json", exclude={"mix"}), shares)
 
+    @property
+    def plugins(self) -> dict[str, str]:
+        """Package → version of the members' plug-ins."""
+        return dict(sorted(item for member in self.members for item in member.plugins.items()))
+
     def run_digest(self, by_member: Mapping[str, Mapping[str, str]]) -> str:
-        """Digest of policies and model weights."""
-        return digest(self.digest, self.plain(by_member))
+        """Digest of policies, model weights and versions of plug-ins."""
+        return digest(self.digest, self.plain(by_member), *([self.plugins] if self.plugins else []))
 
     def plain(self, by_member: Mapping[str, Any]) -> Any:
         """What is known by member, as one value if there is but one policy."""
@@ -226,9 +246,9 @@ def load_mixture(path: str | Path, overrides: Sequence[str] = ()) -> Mixture:
 def _existing(path: Path, text: str, where: str) -> Path:
     if path.is_file():
         return path
-    if text in names(bundled.POLICIES):
+    if text in known(bundled.POLICIES):
         return policy_file(text)
-    valid = [p.name for p in path.parent.glob("*.yaml")] + names(bundled.POLICIES)
+    valid = [p.name for p in path.parent.glob("*.yaml")] + known(bundled.POLICIES)
     raise unknown_name("policy file", text, valid, where)
 
 
@@ -237,6 +257,7 @@ def _policy(document: Document, data: dict[str, Any], at: Path_) -> LoadedPolicy
     chain = "edits" in data
     if chain:
         _expand(document, data, at)
+    resolve_refs(document, data, at)
     policy = document.validate(Chain, data, at) if chain else document.validate(Policy, data, at)
     if not chain and "params" not in data:
         raise ConfigError("'params' is required", where=document.where(at), next_step="add the key")
@@ -244,9 +265,7 @@ def _policy(document: Document, data: dict[str, Any], at: Path_) -> LoadedPolicy
     params = []
     for n, spec in enumerate(_specs(policy)):
         here: Path_ = (*at, "edits", n) if chain else at
-        if spec.edit not in EDITS:
-            raise unknown_name("edit", spec.edit, list(EDITS), document.where((*here, "edit")))
-        edit = EDITS[spec.edit]
+        edit = EDITS.find(spec.edit, document.where((*here, "edit")))
         for role in spec.models:
             if role not in edit.MODELS:
                 raise unknown_name("model role", role, list(edit.MODELS), document.where((*here, "models", role)))
@@ -271,10 +290,9 @@ def _expand(document: Document, data: dict[str, Any], at: Path_) -> None:
 
 def _check_gates(document: Document, data: dict[str, Any], gates: Sequence[GateSpec], at: Path_) -> None:
     for n, gate in enumerate(gates):
-        if gate.name not in MEASURES:
-            raise unknown_name("gate", gate.name, list(MEASURES), document.where((*at, "gates", n, "name")))
+        measure = MEASURES.find(gate.name, document.where((*at, "gates", n, "name")))
         data["gates"][n].setdefault("options", {})  # so that an option that is missing has a place in the file
-        document.validate(MEASURES[gate.name], gate.options, (*at, "gates", n, "options"))
+        document.validate(measure, gate.options, (*at, "gates", n, "options"))
 
 
 def _specs(policy: Policy | Chain) -> Sequence[EditSpec]:

@@ -98,7 +98,8 @@ class Provenance:
     """Where a synthetic sample came from; enough to make it again.
 
     `plan` is the edit's whole plan (plain JSON: drawn parameters, seed, replicate, attempt, donors whose
-    metadata were borrowed); `models` maps role to sha256; `gates` lists name, value, bounds and verdict.
+    metadata were borrowed); `models` maps role to sha256; `gates` lists name, value, bounds and verdict; `plugins` maps
+    the packages whose edits or gates had a part in it to their versions.
     """
 
     output_id: str
@@ -111,10 +112,12 @@ class Provenance:
     gates: Sequence[Mapping[str, Any]] = field(default_factory=list)
     engine_version: str = ""
     source_licence: str | None = None
+    plugins: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Canonical JSON text."""
-        return canonical_json(dataclasses.asdict(self))
+        """Canonical JSON text; without plug-ins it does not speak of them."""
+        values = dataclasses.asdict(self)
+        return canonical_json(values if self.plugins else {k: v for k, v in values.items() if k != "plugins"})
 
     @classmethod
     def from_json(cls, text: str) -> Provenance:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
-
 import numpy as np
 import pyarrow as pa
 
-from augengine.diffusion.checkpoint import Model, load_model, save_generator, untrained
-from augengine.diffusion.conditions import Vocabulary
-from augengine.diffusion.local_contrast import LocalContrastSpec
-from augengine.diffusion.spec import DiffusionSpec, Kind, ModelSpec
-from augengine.diffusion.unet import UNetSpec
+from augengine.contracts.models import contrast_spec as contrast_spec
+from augengine.contracts.models import tiny_bank as tiny_bank
+from augengine.contracts.models import tiny_spec
+from augengine.contracts.samples import GE, SIEMENS
+from augengine.contracts.samples import LESION_CODES as LESION_CODES
+from augengine.contracts.samples import lesion_sample as lesion_sample
+from augengine.diffusion.checkpoint import save_generator, untrained
+from augengine.diffusion.spec import Kind
 from augengine.io.dataset import write_dataset
 from augengine.io.shards import to_row, to_table
 from augengine.io.store import Store
-from augengine.metrics.lesion_survey import SurveyLesions
-from augengine.metrics.partial import Pair
-from augengine.phantom.protocols import duke_protocols
-from augengine.records import Acquisition, Sample
-from augengine.report.lesions import write_bank
-
-SIEMENS = Acquisition("SIEMENS", "Skyra", 3.0, "PFP\\SFS", 10.0, 2.0, 1.44, 3.77)
-GE = Acquisition("GE MEDICAL SYSTEMS", "SIGNA HDx", 1.5, "FAST_GEMS\\FS", 10.0, 2.0, 2.32, 4.94)
+from augengine.records import Sample
 
 
 def slice_sample(subject: int, index: int = 0, *, size: int = 32, split: str = "train", **changes: object) -> Sample:
@@ -110,82 +104,6 @@ def schema_1_tables(samples: list[Sample], per_file: int = 8) -> list[pa.Table]:
                 (row[name],) = set(row[name] or [None])
         tables.append(pa.Table.from_pylist([{k: row[k] for k in SCHEMA_1.names} for row in rows], schema=SCHEMA_1))
     return tables
-
-
-LESION_CODES = {"necrosis": 1, "oedema": 2, "enhancing": 4, "csf": 5, "white_matter": 6}
-
-
-def lesion_sample(
-    subject: int, *, at_mm: tuple[float, ...] = (-20.0, 0.0), size: int = 32, voxel_mm: float = 4.0, **changes: object
-) -> Sample:
-    """A skull-stripped head 100 mm wide, of tissue with a central ventricle, and a nested lesion 28 mm wide.
-
-    `at_mm` is the lesion's centre from that of the head, along each axis of a slice or a volume. Channels t1 and flair.
-    """
-    axes, rng = len(at_mm), np.random.default_rng([7, subject])
-    grid_mm = voxel_mm * (np.stack(np.meshgrid(*[np.arange(size)] * axes, indexing="ij")) - size // 2)
-    column = (-1, *[1] * axes)
-    depth = np.linalg.norm(grid_mm, axis=0)
-    away = np.linalg.norm(grid_mm - np.reshape(at_mm, column), axis=0)
-    label = np.zeros(depth.shape, np.uint8)
-    for name, inside in {"white_matter": depth < 50, "csf": depth < 8, "oedema": away < 14, "enhancing": away < 10,
-                         "necrosis": away < 5}.items():  # fmt: skip
-        label[inside] = LESION_CODES[name]
-    bright = np.array([[0, 300, 250, 0, 600, 100, 400], [0, 450, 700, 0, 500, 80, 350]], np.float32)[:, label]
-    image = np.round((bright + rng.normal(0, 10, bright.shape)).clip(min=1)) * (label > 0)
-    values: dict = {
-        "image": image.astype(np.float32),
-        "affine": np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0]),
-        "channels": ("t1", "flair"),
-        "subject_id": f"L{subject:03d}",
-        "volume_id": f"L{subject:03d}",
-        "slice_index": 0 if axes == 2 else None,
-        "label": label,
-        "labels": LESION_CODES,
-        "acquisition": SIEMENS if subject % 2 else GE,
-        "split": "train",
-        "intensity_range": ((0.0, 620.0),) * len(changes.get("channels", ("t1", "flair"))),  # type: ignore[arg-type]
-    }
-    return Sample(**{**values, **changes})
-
-
-def tiny_spec(kind: Kind, *, channels: tuple[str, ...] = ("t1",), size: int = 32, axes: int = 2) -> ModelSpec:
-    """A very small generator that needs no other model; painters are M3 (paper 001)."""
-    acquisition, whole = kind == "acquisition", ("necrosis", "enhancing", "oedema")
-    return ModelSpec(
-        kind=kind,
-        network=UNetSpec(
-            channels=(8, 16), res_blocks=1, attention_levels=(2,), head_channels=8, norm_groups=8, token_dim=16,
-            unshuffle=2, structure=acquisition,
-        ),
-        diffusion=DiffusionSpec(parametrisation="x0", schedule="cosine"),
-        vocabulary=Vocabulary.fit([p.acquisition(0.5) for p in duke_protocols()]) if acquisition else None,
-        classes=("healthy", "unhealthy") if kind == "counterfactual" else (),
-        channels=channels,
-        labels=("fat",) if acquisition else tuple(LESION_CODES),
-        lesion=() if acquisition else whole,
-        regions={"whole": whole, "core": whole[:2], "enhancing": whole[1:2]} if kind == "label_prior" else {},
-        mask="labels_unknown" if kind == "painter" else "none",
-        image_size=(size,) * axes,
-        spacing_mm=(2.0,) * axes,
-    )  # fmt: skip
-
-
-def tiny_bank(samples: list[Sample], labels: tuple[str, ...] = ("necrosis", "oedema", "enhancing")) -> Model:
-    """The lesions of samples as a model of kind lesion_bank."""
-    found = SurveyLesions(labels, 8, 24, 0.0)([Pair(sample.replace(split="train")) for sample in samples])
-    assert found is not None
-    with tempfile.TemporaryDirectory() as folder:
-        write_bank(found, labels, labels, 24, Store(folder))
-        return load_model(f"{folder}/bank")
-
-
-def contrast_spec(channels: tuple[str, ...] = ("t1",), size: int = 32) -> ModelSpec:
-    """A very small acquisition model that changes the source's own pixels."""
-    network = LocalContrastSpec(members=2, width=8)
-    return tiny_spec("acquisition", channels=channels, size=size).model_copy(
-        update={"network": network, "diffusion": None, "labels": ()}
-    )
 
 
 def write_checkpoint(

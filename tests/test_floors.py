@@ -27,6 +27,7 @@ FLOORS = [
         "label_regrid",
         "machine",
         "told",
+        "plugins",
     },
     {"io", "intensity", "lesion_scene", "masks", "prepare", "splits", "phantom", "diffusion", "policy"},
     {"edits", "gates", "leakage", "metrics", "runtime"},
@@ -35,7 +36,7 @@ FLOORS = [
     {"preflight"},
     {"workflow", "export"},
     {"downstream"},
-    {"file_schemas"},
+    {"file_schemas", "contracts"},
     {"commands"},
     {"cli"},
 ]

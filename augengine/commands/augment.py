@@ -144,9 +144,11 @@ def augment_brats(
 ) -> None:
     """Augment a BraTS folder (state its year by --labels); without --data, list the edits that can run."""
     if data is None:
-        for name, edit in EDITS.items():
-            models = ", ".join(f"{role} ({' or '.join(kinds)})" for role, kinds in edit.MODELS.items())
-            say(f"{name}: {(type(edit).__doc__ or '').splitlines()[0]} Models: {models}.")
+        with user_errors():
+            for name, edit in EDITS.items():
+                models = ", ".join(f"{role} ({' or '.join(kinds)})" for role, kinds in edit.MODELS.items()) or "none"
+                says = (type(edit).__doc__ or "It says nothing of itself.").strip().splitlines()[0]
+                say(f"{name}: {says} Models: {models}.")
         return
     with exit_codes():
         job = Job(

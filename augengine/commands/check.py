@@ -1,7 +1,8 @@
-"""Policy, mix, recipe and protocol files, or data sets, in; a line each that says they are valid, or the first mistake.
+"""Policies, recipes, protocols, data sets or a plug-in in; a line each that says they are valid, or the first mistake.
 
 What files name (referees, reference shards, models) must be there and fit; what flags will name is not known here. Of a
-data set all listed files must be there, and with `--deep` every byte of them is compared with its sha256.
+data set all listed files must be there, and with `--deep` every byte of them is compared with its sha256. Of a plug-in
+every edit, gate and so on is put through the checks of its kind (`augengine.contracts`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Annotated
 import typer
 
 from augengine.bundled import configuration_file
+from augengine.contracts.samples import SAMPLES, own_rows
 from augengine.downstream.protocols import protocol
-from augengine.errors import DataError
+from augengine.errors import ConfigError, DataError
 from augengine.io.commits import read_records
 from augengine.io.dataset import listed_files
 from augengine.io.store import Store
@@ -21,6 +23,8 @@ from augengine.io.verify import damaged
 from augengine.load import load_mixture
 from augengine.pipeline.cluster import user_errors
 from augengine.preflight import check_named
+from augengine.report.console import say
+from augengine.told import tell
 from augengine.train.config import read_recipe, starting_level
 from augengine.yaml_config import Document
 
@@ -30,35 +34,55 @@ PROTOCOL_KEYS = frozenset(("domains", "cells"))
 
 def check_command(
     files: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(help="Policies, mixes, recipes, protocols (files or names; a policy comes first) or data sets."),
-    ],
+    ] = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Of a data set: read every file and compare its sha256.")
     ] = False,
+    plugin: Annotated[
+        str | None, typer.Option("--plugin", help="Installed package: check everything that it plugs in.")
+    ] = None,
+    rows: Annotated[str | None, typer.Option(help="Of a plug-in: data set whose first rows it is checked on.")] = None,
 ) -> None:
-    """Validate policies, recipes, protocols and data sets; stops at the first mistake."""
+    """Validate policies, recipes, protocols, data sets and plug-ins; stops at the first mistake."""
+    passed: list[str] = []
+
+    def good(line: str) -> None:
+        say(line)
+        passed.append(line)
+        tell(checked=passed)
+
     with user_errors():
-        for file in files:
+        if not files and plugin is None:
+            raise ConfigError("there is nothing to check", next_step="give files, names, data sets or --plugin PACKAGE")
+        if rows is not None and plugin is None:
+            raise ConfigError("--rows are what a plug-in is checked on", next_step="give --plugin PACKAGE, too")
+        if plugin is not None:
+            from augengine.contracts.package import check_package  # late: segmenters are made of MONAI's networks
+
+            for line in check_package(plugin, SAMPLES if rows is None else own_rows(rows)):
+                good(line)
+        for file in files or ():
             if "://" in file or Path(file).is_dir():
-                typer.echo(_data_set(Store(file), deep))
+                good(_data_set(Store(file), deep))
                 continue
             path = configuration_file(file)
             keys = Document.read(path).data.keys()
             if not PROTOCOL_KEYS.isdisjoint(keys):
                 asked = protocol(path)
                 cells = ", ".join(map(str, asked.cells))
-                typer.echo(f"{path}: protocol {asked.name}, cells {cells}, digest {asked.digest}")
+                good(f"{path}: protocol {asked.name}, cells {cells}, digest {asked.digest}")
             elif not POLICY_KEYS.isdisjoint(keys):
                 mixture = load_mixture(path)
                 check_named(mixture)
                 kind, edits = ("policy", "edit") if mixture.mix is None else ("mix", "edits")
                 names = ", ".join(member.edit_name for member in mixture.members)
-                typer.echo(f"{path}: {kind} {mixture.name}, {edits} {names}, digest {mixture.digest}")
+                good(f"{path}: {kind} {mixture.name}, {edits} {names}, digest {mixture.digest}")
             else:
                 recipe = read_recipe(path)
                 remark = f"; {level}" if (level := starting_level(recipe)) else ""
-                typer.echo(f"{path}: recipe {recipe.name}, kind {recipe.kind}, digest {recipe.digest}{remark}")
+                good(f"{path}: recipe {recipe.name}, kind {recipe.kind}, digest {recipe.digest}{remark}")
 
 
 def _data_set(store: Store, deep: bool) -> str:

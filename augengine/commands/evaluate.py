@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from augengine.bundled import PROTOCOLS, names
+from augengine.bundled import PROTOCOLS, known
 from augengine.commands.flags import parse_assignments, parse_numbers
 from augengine.downstream.arms import (
     ADDITIONS,
@@ -45,7 +45,6 @@ from augengine.prepare import Preparation
 from augengine.report.console import console, stage, table
 from augengine.told import tell
 from augengine.train.config import Recipe, read_recipe
-from augengine.yaml_config import unknown_name
 
 # Vendors whose habits differ as much as Duke's protocols would if one of them did without fat saturation: there,
 # all scans are saturated, and a segmenter hardly notices the vendor.
@@ -80,7 +79,7 @@ AugmentedFlag = Annotated[
 UntrainedFlag = Annotated[list[str] | None, typer.Option(help="The same, of a generator with random weights.")]
 CheckpointFlag = Annotated[list[str] | None, typer.Option(help="Model of a row's provenance that was moved.")]
 PhantomFlag = Annotated[bool, typer.Option("--phantom", help="Build cohort, generators and augmented rows first.")]
-ProtocolFlag = Annotated[str, typer.Option("--protocol", help=f"A YAML file, or one of {', '.join(names(PROTOCOLS))}.")]
+ProtocolFlag = Annotated[str, typer.Option("--protocol", help=f"A YAML file, or one of {', '.join(known(PROTOCOLS))}.")]
 ArmsFlag = Annotated[
     str | None,
     typer.Option(
@@ -262,12 +261,11 @@ def _of_lesions(asked: Protocol) -> bool:
 
 def recipes_of(segmenter: str, given: list[str], default: str) -> dict[str, Recipe]:
     """Recipes by role; a U-Net has a default."""
-    if segmenter not in SEGMENTERS:
-        raise unknown_name("segmenter", segmenter, list(SEGMENTERS), "--segmenter")
+    cls = SEGMENTERS.find(segmenter, "--segmenter")
     if segmenter == "unet" and not given:
         given = [f"unet={default}"]
     found = {role: read_recipe(path) for text in given for role, path in parse_assignments(text, "--recipe").items()}
-    need_roles(SEGMENTERS[segmenter], found)
+    need_roles(cls, found)
     return found
 
 

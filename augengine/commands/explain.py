@@ -62,6 +62,7 @@ def _history(run: Run, row: Row, source: Sample) -> list[tuple[str, object]]:
         ("donors", ", ".join(plan["donors"]) or "none"),
         *((f"model {role}", f"{refs.get(role, '')} sha256 {sha256}") for role, sha256 in p.models.items()),
         ("engine", p.engine_version),
+        *((f"plug-in {package}", version) for package, version in p.plugins.items()),
         ("source licence", p.source_licence or "not stated"),
     ]
 

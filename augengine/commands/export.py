@@ -21,7 +21,7 @@ from augengine.report.console import console, stage, table
 from augengine.selection import Request
 from augengine.splits import SPLITS
 from augengine.told import tell
-from augengine.yaml_config import Strict, unknown_name
+from augengine.yaml_config import Strict
 
 LABELS_HELP = "Labels in the order of their codes: name,... with name=part+part for a union."
 REGIONS_HELP = "nnunet: nested regions, outermost first: brats, or name=label+label,..."
@@ -85,12 +85,10 @@ def _target(name: str, options: dict[str, Any]) -> Target:
     Raises:
         ConfigError: an unknown target, or a flag that belongs to another one.
     """
-    if name not in TARGETS:
-        raise unknown_name("target", name, list(TARGETS), None)
-    kind: type[Strict] = TARGETS[name]
+    kind: type[Strict] = TARGETS.find(name)
     for flag in options:
         if flag not in kind.model_fields:
-            owners = [other for other, model in TARGETS.items() if flag in model.model_fields]
+            owners = [other for other, model in TARGETS.own.items() if flag in model.model_fields]
             raise ConfigError(
                 f"the target {name} has no such flag", where="--" + flag.replace("_", "-"),
                 next_step=f"it is for {', '.join(owners)}",

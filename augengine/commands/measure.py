@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any
 
 import typer
 
 from augengine.errors import ConfigError
 from augengine.gates.base import LESION
 from augengine.io.store import Store
-from augengine.metrics.extractors import ExtractorKind
+from augengine.metrics.extractors import EXTRACTORS
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.units import Actors
 from augengine.report.console import console, stage, table
@@ -22,7 +22,6 @@ from augengine.splits import SPLITS
 from augengine.told import tell
 from augengine.yaml_config import unknown_name
 
-EXTRACTORS = get_args(ExtractorKind)
 _EXTRACTOR = re.compile(r"(?P<kind>\w+)(=(?P<path>.+?)(@(?P<sha256>[0-9a-fA-F]{8,64}))?)?")
 
 
@@ -109,6 +108,5 @@ def parse_features(text: str) -> Features:
     found = _EXTRACTOR.fullmatch(text)
     if not found:
         raise ConfigError("an extractor is KIND or KIND=WEIGHTS[@SHA256]", found=text, where="--extractor")
-    if found["kind"] not in EXTRACTORS:
-        raise unknown_name("extractor", found["kind"], list(EXTRACTORS), "--extractor")
-    return Features(cast(ExtractorKind, found["kind"]), found["path"], found["sha256"])
+    EXTRACTORS.find(found["kind"], "--extractor")
+    return Features(found["kind"], found["path"], found["sha256"])

@@ -12,11 +12,12 @@ import typer
 
 from augengine.commands.augment import exit_codes
 from augengine.commands.flags import CHECKPOINT_HELP, parse_checkpoints
-from augengine.commands.measure import EXTRACTORS, lesion_names, parse_features, present
+from augengine.commands.measure import lesion_names, parse_features, present
 from augengine.errors import ConfigError
 from augengine.gates.base import LESION
 from augengine.io.store import Store
 from augengine.load import load_mixture
+from augengine.metrics.extractors import EXTRACTORS
 from augengine.pipeline.augment import augment, check_inputs
 from augengine.pipeline.cluster import connect, output_uri
 from augengine.pipeline.units import Actors

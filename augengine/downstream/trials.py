@@ -12,6 +12,7 @@ from augengine.downstream.experiment import Experiment
 from augengine.downstream.inventory import Inventory
 from augengine.downstream.predictions import Chunk
 from augengine.downstream.results import PLAN
+from augengine.downstream.segmenters import SEGMENTERS
 from augengine.errors import DataError
 from augengine.io.store import Store
 from augengine.rng import digest
@@ -67,7 +68,8 @@ def _trial(
     extra = kinds[arm.extra] if arm.extra != "none" else ()
     shards = (*kinds["none"], *extra)
     recipes = {role: recipe.digest for role, recipe in experiment.adapted_recipes.items()}
-    more = ["batchgeneratorsv2"] if arm.batchgeneratorsv2 else []
+    more: list[Any] = ["batchgeneratorsv2"] if arm.batchgeneratorsv2 else []
+    more += filter(None, [SEGMENTERS.made_by(experiment.segmenter)])
 
     def identity(of_net: int) -> str:
         return digest(

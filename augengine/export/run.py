@@ -16,6 +16,7 @@ from typing import Any
 
 import augengine
 from augengine.errors import DataError, RunError
+from augengine.export import TARGETS
 from augengine.export.case import Case, cases_of
 from augengine.export.record import RECORD, entry, files_of
 from augengine.export.stack import stacked
@@ -86,6 +87,8 @@ def export(
         "options": {**target.identity(), "stack": stack, "clear": clear}, "about": about.to_json(),
         "cases": digest([case.to_json() for case in cases]),
     }  # fmt: skip
+    if made := TARGETS.made_by(target.name):
+        fingerprint["plugins"] = made
     counts = dict(sorted(Counter(_kind(case) for case in cases).items()))
     units = _units(target, cases, about)
     state = out.folder(STATE)

@@ -11,10 +11,11 @@ import numpy as np
 
 from augengine.gates import image, judged, label
 from augengine.gates.base import Case, Gate, Tools
+from augengine.plugins import Registry, of_class
 from augengine.policy.spec import GateSpec
 from augengine.records import Sample
 
-MEASURES: dict[str, type[Gate]] = {
+_OWN: dict[str, type[Gate]] = {
     "structure_ssim": image.StructureSsim,
     "out_of_range": image.OutOfRange,
     "changed": image.Changed,
@@ -38,6 +39,8 @@ MEASURES: dict[str, type[Gate]] = {
     "referee_dice": judged.RefereeDice,
     "acquisition_prediction": judged.AcquisitionPrediction,
 }
+MEASURES: Registry[type[Gate]] = Registry("gate", _OWN, of_class(Gate, None))
+"""Name in a policy to the gate; those of installed packages (`augengine.gates`) beside our own."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Gates:
 
     def __init__(self, specs: Sequence[GateSpec], device: str = "cpu", tools: Tools | None = None) -> None:
         self.tools = tools or Tools(device)
-        self.gates = [(spec, MEASURES[spec.name].model_validate(spec.options)) for spec in specs]
+        self.gates = [(spec, MEASURES.find(spec.name).model_validate(spec.options)) for spec in specs]
         for _, gate in self.gates:
             gate.open(self.tools)
 
@@ -110,7 +113,7 @@ def complete(spec: GateSpec) -> GateSpec:
     Raises:
         ValidationError: options that the gate does not have.
     """
-    options = MEASURES[spec.name].model_validate(spec.options).model_dump(mode="json")
+    options = MEASURES.find(spec.name).model_validate(spec.options).model_dump(mode="json")
     return spec.model_copy(update={"options": options})
 
 
@@ -120,5 +123,5 @@ def gate_hashes(specs: Sequence[GateSpec]) -> dict[str, str]:
     Raises:
         AugengineError: a file that is missing or unfit; no weights are loaded.
     """
-    gates = [(spec.name, MEASURES[spec.name].model_validate(spec.options)) for spec in specs]
+    gates = [(spec.name, MEASURES.find(spec.name).model_validate(spec.options)) for spec in specs]
     return {f"{name}.{option}": sha256 for name, gate in gates for option, sha256 in gate.hashes().items()}

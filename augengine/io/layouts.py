@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from augengine.errors import ConfigError, DataError
 from augengine.io.bids import BidsReader
@@ -16,15 +17,27 @@ from augengine.io.folders import NiftiReader, NrrdReader
 from augengine.io.nnunet import DecathlonReader, NnunetReader, detect_images_tr
 from augengine.io.sources import Listing, Reader, SourceOptions
 from augengine.io.walk import walk
+from augengine.plugins import Registry, named, with_methods
 from augengine.yaml_config import unknown_name
 
-READERS: dict[str, Callable[[Path, SourceOptions], Reader]] = {
-    r.layout: r
-    for r in (
-        DicomReader, DukeReader, NiftiReader, NrrdReader, NnunetReader, DecathlonReader, Brats2020, Brats2021,
-        Brats2023, Brats2024, BidsReader,
-    )
-}  # fmt: skip
+
+def _reader(name: str, cls: Any) -> Callable[[Path, SourceOptions], Reader]:
+    """A reader's class from what an entry point names."""
+    found: Callable[[Path, SourceOptions], Reader] = with_methods(Reader, named(name, cls, "layout"))
+    return found
+
+
+READERS: Registry[Callable[[Path, SourceOptions], Reader]] = Registry(
+    "layout",
+    {
+        r.layout: r
+        for r in (
+            DicomReader, DukeReader, NiftiReader, NrrdReader, NnunetReader, DecathlonReader, Brats2020, Brats2021,
+            Brats2023, Brats2024, BidsReader,
+        )
+    },
+    _reader,
+)  # fmt: skip
 LAYOUTS = ("auto", *READERS)
 LOOK_AT_PATHS = 20_000
 
@@ -50,8 +63,8 @@ def open_layout(root: Path, layout: str, options: SourceOptions) -> tuple[Reader
 
 def check_root(root: Path, layout: str) -> None:
     """Refuse what is known before anything is listed: an unknown layout, no such folder."""
-    if layout not in LAYOUTS:
-        raise unknown_name("layout", layout, LAYOUTS, "--layout")
+    if layout not in ("auto", *READERS):
+        raise unknown_name("layout", layout, ("auto", *READERS), "--layout")
     if not root.is_dir():
         raise DataError("the data must be a folder", where=str(root), next_step="check the path")
 

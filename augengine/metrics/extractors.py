@@ -7,14 +7,16 @@
 | resnet50 | safetensors with a ResNet-50 under torchvision's names, of ImageNet or RadImageNet | 2048, slices only |
 | radiomics | none | 27 per channel |
 
-Any other network, Inception among them, is plugged in by `from_safetensors`.
+Installed packages add other kinds (`augengine.extractors`): functions of weights_path and device. Any other network,
+Inception among them, is made one by `from_safetensors`.
 """  # noqa: E501
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -30,13 +32,13 @@ from augengine.metrics.chunks import chunked
 from augengine.metrics.extractor import Extractor
 from augengine.metrics.meshnet import load_meshnet
 from augengine.metrics.radiomics import RADIOMICS
+from augengine.plugins import Registry
 
-ExtractorKind = Literal["checkpoint", "meshnet", "resnet50", "radiomics"]
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load_extractor(
-    kind: ExtractorKind, weights_path: str | None = None, sha256: str | None = None, device: str = "cpu"
+    kind: str, weights_path: str | None = None, sha256: str | None = None, device: str = "cpu"
 ) -> Extractor:
     """An extractor of one of the kinds above.
 
@@ -50,25 +52,15 @@ def load_extractor(
         CheckpointError: missing, damaged or unfitting weights, or another hash.
         ConfigError: an unknown kind, or a path where none belongs or the other way round.
     """
-    if kind not in ("checkpoint", "meshnet", "resnet50", "radiomics") or (kind == "radiomics") != (
-        weights_path is None
-    ):
+    make = EXTRACTORS.find(kind, "--extractor")
+    if made := EXTRACTORS.made_by(kind):
+        extractor = make(weights_path, device)
+        ((package, version),) = made.items()  # other code may make other features of the same weights
+        return _checked(replace(extractor, name=f"{extractor.name}@{package}-{version}"), sha256, str(weights_path))
+    if (kind == "radiomics") != (weights_path is None):
         raise ConfigError("an extractor is checkpoint, meshnet or resnet50 with a weights_path, or radiomics without",
                           found=f"{kind}, {weights_path}")  # fmt: skip
-    if weights_path is None:
-        return RADIOMICS
-    if kind == "checkpoint":
-        extractor = _checkpoint(weights_path, device)
-    elif kind == "meshnet":
-        network, found = load_meshnet(weights_path)
-        extractor = Extractor("meshnet-1", _pooled(_per_channel(network.to(device)), device), found)
-    else:
-        from monai.networks.nets import resnet50  # late: importing MONAI takes seconds
-
-        network = resnet50(spatial_dims=2, n_input_channels=3, conv1_t_stride=2, feed_forward=False,
-                           bias_downsample=False)  # fmt: skip
-        extractor = from_safetensors("resnet50-1", network, weights_path, device=device)
-    return _checked(extractor, sha256, weights_path)
+    return _checked(make(weights_path, device), sha256, str(weights_path))
 
 
 def from_safetensors(
@@ -104,6 +96,23 @@ def _checked(extractor: Extractor, sha256: str | None, where: str) -> Extractor:
         raise CheckpointError(f"the weights must have sha256 {sha256}", found=extractor.sha256, where=where,
                               next_step="get these very weights, or state the hash of yours")  # fmt: skip
     return extractor
+
+
+def _radiomics(weights_path: None, device: str) -> Extractor:
+    return RADIOMICS
+
+
+def _meshnet(weights_path: str, device: str) -> Extractor:
+    network, found = load_meshnet(weights_path)
+    return Extractor("meshnet-1", _pooled(_per_channel(network.to(device)), device), found)
+
+
+def _resnet50(weights_path: str, device: str) -> Extractor:
+    from monai.networks.nets import resnet50  # late: importing MONAI takes seconds
+
+    network = resnet50(spatial_dims=2, n_input_channels=3, conv1_t_stride=2, feed_forward=False,
+                       bias_downsample=False)  # fmt: skip
+    return from_safetensors("resnet50-1", network, weights_path, device=device)
 
 
 def _checkpoint(uri: str, device: str) -> Extractor:
@@ -153,3 +162,18 @@ def _pictures(network: nn.Module, device: str) -> Callable[[np.ndarray], np.ndar
         return out if out.ndim == 2 else out.flatten(2).mean(2)
 
     return chunked(run, device)
+
+
+def _maker(name: str, make: Any) -> Callable[..., Extractor]:
+    if not callable(make):
+        raise TypeError(f"{make!r} is no function of weights_path and device")
+    found: Callable[..., Extractor] = make
+    return found
+
+
+EXTRACTORS: Registry[Callable[..., Extractor]] = Registry(
+    "extractor",
+    {"checkpoint": _checkpoint, "meshnet": _meshnet, "resnet50": _resnet50, "radiomics": _radiomics},
+    _maker,
+)
+"""Kind → function of weights_path (None where it has none) and device."""

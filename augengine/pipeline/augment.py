@@ -171,6 +171,7 @@ def augment(
         "policy": mixture.to_dict(), "data": read, "hashes": hashes,
         "models": {name: {role: Store.at(place) for role, place in roles.items()} for name, roles in uris.items()},
         "donors": [asdict(d) for d in source.donors], "device": device, "licence": licence,
+        "plugins": mixture.plugins,
     }  # fmt: skip
     fingerprint = {
         "policy": mixture.name, "policy_digest": mixture.digest, "models": mixture.plain(hashes),
@@ -178,12 +179,15 @@ def augment(
     }  # fmt: skip
     if licence is not None:
         fingerprint["licence"] = licence
+    if mixture.plugins:
+        fingerprint["plugins"] = mixture.plugins
     models = {
         name: {role: {"ref": Store.at(uri).uri, "sha256": hashes[name][role]} for role, uri in roles.items()}
         for name, roles in uris.items()
     }
     inputs = {
-        "data": read.uri, "models": mixture.plain(models), "device": device, "engine_version": __version__
+        "data": read.uri, "models": mixture.plain(models), "device": device, "engine_version": __version__,
+        **({"plugins": mixture.plugins} if mixture.plugins else {}),
     }  # fmt: skip
     store = version(Store.at(out), fingerprint, new_version, {"policy_digest": (POLICY, mixture.to_dict())})
     units = make_units(source, mixture, mixture.run_digest(hashes))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -17,9 +19,11 @@ from augengine.io.store import Place, Store
 from augengine.load import Mixture
 from augengine.pipeline.outcomes import Rows, count_reasons
 from augengine.pipeline.row_maker import RowMaker
+from augengine.plugins import check_versions
 from augengine.records import Acquisition, Sample
 from augengine.runtime.network import under
 
+_NONE: Mapping[str, str] = MappingProxyType({})
 ID_COLUMNS = ["sample_id", "subject_id", "split", "acquisition"]
 
 
@@ -31,6 +35,7 @@ class AugmentWorker:
         models, hashes: policy name → role → checkpoint folder, or sha256; a folder is loaded once.
         donors: plain JSON of every `Donor`.
         licence: of the data.
+        plugins: package → version on the driver; others here would make other rows under the same ids.
     """
 
     def __init__(
@@ -42,7 +47,9 @@ class AugmentWorker:
         donors: Sequence[dict[str, Any]],
         device: str,
         licence: str | None = None,
+        plugins: Mapping[str, str] = _NONE,
     ) -> None:
+        check_versions(plugins, "these rows are to be made", f"worker on {platform.node()}")
         if device == "cpu":
             torch.set_num_threads(1)  # the thread count decides the last bits; one thread per actor is also fastest
         self.mixture = Mixture.from_dict(policy)

@@ -18,6 +18,7 @@ import augengine
 from augengine.errors import AugengineError, DataError, RunError
 from augengine.io.dataset import finish, listed_files
 from augengine.io.deface import defaced
+from augengine.io.layouts import READERS
 from augengine.io.parts import Part
 from augengine.io.shards import SCHEMA, to_table
 from augengine.io.sources import Reader, Source, SourceOptions, Volume
@@ -94,6 +95,8 @@ def ingest(
         "options": options.identity(),
         "split": {"seed": split_seed, "fractions": list(fractions)},
     }
+    if made := READERS.made_by(reader.layout):
+        settings["plugins"] = made
     if labelled_fractions is not None:
         settings["split"]["labelled_fractions"] = list(labelled_fractions)
     fingerprint = {"stage": "ingest", **settings, "sources": digest([s.to_json() for s in sources])}

@@ -19,6 +19,7 @@ from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.augment import INPUTS, OUTCOMES, POLICY
 from augengine.pipeline.models import checkpoint_of
 from augengine.pipeline.row_maker import remake
+from augengine.plugins import check_versions, is_installed
 from augengine.records import Provenance, Sample
 from augengine.runtime.network import under
 from augengine.yaml_config import Document
@@ -65,7 +66,11 @@ class Replay:
 
 
 class Run:
-    """A folder that `augment` wrote, finished or not; `policy.yaml` and `inputs.json` are there from the start."""
+    """A folder that `augment` wrote, finished or not; `policy.yaml` and `inputs.json` are there from the start.
+
+    Raises:
+        RunError: no such folder, or a plug-in of the run that is not installed.
+    """
 
     def __init__(self, out: Place) -> None:
         self.store = Store.at(out)
@@ -76,6 +81,8 @@ class Run:
                 f"an augmented run holds {POLICY} and {INPUTS}", where=self.store.uri,
                 next_step="give the folder that `augengine augment` reported (…/augmented)",
             ) from None  # fmt: skip
+        made = {package: v for package, v in self.inputs.get("plugins", {}).items() if not is_installed(package)}
+        check_versions(made, "the run was made", self.store.uri)
         self.mixture = Mixture.from_dict(Document(policy, self.store.path(POLICY)).data)
 
     def row(self, output_id: str) -> Row:
@@ -146,6 +153,7 @@ class Run:
         row = self.row(output_id)
         provenance = row.provenance
         assert row.sample is not None  # `provenance` saw to it
+        check_versions(provenance.plugins, "the row was made", f"{self.store.uri}, {output_id}")
         policy = self.policy(provenance)
         full = policy.policy.output.micro_batch
         source = self.source(provenance.parent_id, data)

@@ -94,7 +94,7 @@ class RowMaker:
         self.loaded, self.models, self.hashes, self.donors = loaded, models, hashes, donors
         self.licence = licence
         self.specs = {role: model.spec for role, model in models.items()}
-        self.run_digest = loaded.run_digest(hashes)
+        self.run_digest, self.plugins = loaded.run_digest(hashes), loaded.plugins
         self.gates = {label: Gates(gates, tools=tools) for label, gates in loaded.gates.items()}
 
     def output_id(self, sample_id: str, replicate: int) -> str:
@@ -192,6 +192,7 @@ class RowMaker:
             output_id=plan.output_id, parent_id=plan.sample_id, policy=self.loaded.name,
             policy_digest=self.loaded.digest, edit=self.loaded.edit_name, plan=plan.to_dict(), models=self.hashes,
             gates=[g.to_dict() for g in gates], engine_version=__version__, source_licence=self.licence,
+            plugins=self.plugins,
         )  # fmt: skip
         rows.keep(draft.sample.replace(provenance=provenance), broken)
         return True

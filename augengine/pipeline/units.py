@@ -25,6 +25,7 @@ from augengine.io.store import Store
 from augengine.io.sweep import sweep
 from augengine.io.verify import damaged
 from augengine.pipeline.attempts import ROW_STARTS, WHOLE_STARTS, attempt, forgive
+from augengine.pipeline.ray_metrics import RayMetrics
 from augengine.pipeline.resources import fit, waits_for
 from augengine.pipeline.retry import Retries, earlier_record, failed_samples, joined, set_aside, set_failed_aside
 from augengine.rng import canonical_json
@@ -175,7 +176,8 @@ def run_units(
         if retry_failed:
             done = set_failed_aside(store, done)
         opened = set_aside(store) if len(done) < len(units) else frozenset()
-        work = _Work(worker_class, dict(worker_args), store, lock.run, actors.unit_timeout_s, opened)
+        stage = str(fingerprint.get("stage", "augment"))
+        work = _Work(worker_class, dict(worker_args), store, lock.run, actors.unit_timeout_s, opened, stage)
         try:
             summary = _run(units, done, work, lock, actors, progress, watch)
         except BaseException:  # actors are killed in mid-unit when the driver ends, through no fault of the unit
@@ -266,6 +268,8 @@ class _Work:
     timeout_s: float | None
     opened: frozenset[str] = frozenset()
     """Units of which only the failed rows are to be made."""
+    stage: str | None = None
+    """Name under which actors count what they commit; None counts nothing."""
 
 
 class _Committer:
@@ -274,6 +278,7 @@ class _Committer:
     def __init__(self, work: _Work) -> None:
         self.store, self.work = work.store, work
         self.worker = work.worker_class(**work.worker_args)
+        self.metrics = RayMetrics(work.stage) if work.stage is not None else None
 
     def do(self, unit: Unit) -> str:
         """Do and commit one unit; what became of it as JSON, `error` and `fatal` included."""
@@ -304,7 +309,10 @@ class _Committer:
             counts, files, reasons = self._make(unit, start)
             seconds = round(time.monotonic() - started, 3)
             record = Record(unit.unit_id, counts, files, seconds, os.getpid(), peak_rss_mib(), reasons)
-            return commit(self.store, joined(earlier, record) if earlier else record, folder)
+            committed = commit(self.store, joined(earlier, record) if earlier else record, folder)
+            if self.metrics is not None and folder == COMMITS:  # a unit's rows are counted with it
+                self.metrics.count(record)
+            return committed
 
     def _make(self, unit: Unit, start: int) -> Made:
         """Write the unit's files, whole or row by row or as quarantined."""
@@ -388,7 +396,7 @@ def peak_rss_mib() -> float:
 def _inline(todo: Sequence[Unit], work: _Work, actors: Actors) -> Iterator[str]:
     committer: _Committer | None = None
     for unit in todo:
-        committer = committer or _Committer(replace(work, timeout_s=None))
+        committer = committer or _Committer(replace(work, timeout_s=None, stage=None))
         yield committer.do(unit)
 
 

@@ -83,7 +83,7 @@ class Select(Strict):
 
 
 class ModelRef(Strict):
-    """A checkpoint; `ref` (path or URI) may be given by flag instead and does not enter the digest."""
+    """A checkpoint; `ref` (a URI or a path, from the policy's folder) may be a flag instead and is not digested."""
 
     ref: str | None = None
     sha256: str | None = None

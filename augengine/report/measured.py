@@ -15,7 +15,7 @@ from augengine.errors import DataError
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_metadata, read_group
 from augengine.io.store import Store
-from augengine.metrics.extractors import ExtractorKind, load_extractor
+from augengine.metrics.extractors import load_extractor
 from augengine.metrics.features import FeatureMeasure, FeatureSet, LabelMeasure
 from augengine.metrics.healed import ChangeMeasure, HealedMeasure
 from augengine.metrics.intervals import Interval, bootstrap_interval
@@ -38,7 +38,7 @@ Plans = dict[str, tuple[Callable[..., Any], dict[str, Any]]]
 class Features:
     """An extractor's kind, weights and their hash (see `augengine.metrics.extractors`)."""
 
-    kind: ExtractorKind
+    kind: str
     weights_path: str | None = None
     sha256: str | None = None
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from augengine import rng
 from augengine.bundled import recipe_file
@@ -18,6 +18,7 @@ from augengine.diffusion.schedules import ending_signal, lost_mean
 from augengine.diffusion.spec import GENERATORS, DiffusionSpec, Kind, NetworkSpec
 from augengine.policy.spec import Where, check_where
 from augengine.train.data import Rows
+from augengine.train.trackers import TRACKERS
 from augengine.yaml_config import Document, Strict, unset
 
 
@@ -294,6 +295,12 @@ class HardwareRecipe(Strict):
     shard: bool = False
 
 
+def _tracker(name: str) -> str:
+    if name not in TRACKERS:
+        raise ValueError(f"a tracker is one of {', '.join(TRACKERS)}")
+    return name
+
+
 class Recipe(Strict):
     """One model and how to train it.
 
@@ -345,7 +352,7 @@ class Recipe(Strict):
     pictures_every: int = Field(default=0, ge=0)
     checkpoint_minutes: float = Field(default=5.0, gt=0)
     keep_checkpoints: int = Field(default=2, ge=1)
-    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
+    trackers: tuple[Annotated[str, AfterValidator(_tracker), WithJsonSchema({"enum": list(TRACKERS)})], ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

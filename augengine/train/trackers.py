@@ -1,7 +1,7 @@
 """Scalars and pictures of a run in; TensorBoard, MLflow and Weights & Biases out, each only if it is asked for.
 
 A tracker needs its package and, to reach a server, its own environment variables. Restarts continue the run that
-the folder began.
+the folder began. Installed packages add others (`augengine.trackers`).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import matplotlib.image
 import numpy as np
 
 from augengine.errors import ConfigError
 from augengine.io.store import Store
+from augengine.plugins import Registry, with_methods
 from augengine.rng import digest
 
-TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 UPLOAD_EVERY_S = 60.0
 EVENT_FILE_BYTES = 2**22
 
@@ -40,23 +40,26 @@ class Tracker(Protocol):
         """Send what is left; the tracker is of no use afterwards."""
 
 
-def trackers(run_name: str, out: Store, wanted: Sequence[TrackerName], resumed_step: int = 0) -> list[Tracker]:
+def trackers(run_name: str, out: Store, wanted: Sequence[str], resumed_step: int = 0) -> list[Tracker]:
     """Open the trackers of the run in folder `out`, which goes on after step `resumed_step`.
 
     Raises:
         ConfigError: a tracker whose package is not installed, or that does not know its server.
     """
     check(wanted)
-    return [_TRACKERS[name](run_name, out, resumed_step) for name in dict.fromkeys(wanted)]
+    return [TRACKERS[name](run_name, out, resumed_step) for name in dict.fromkeys(wanted)]
 
 
-def check(wanted: Sequence[TrackerName]) -> None:
+def check(wanted: Sequence[str]) -> None:
     """Refuse what `trackers` could not open on this machine, without opening anything.
 
     Raises:
         ConfigError: as `trackers`.
     """
     for name in wanted:
+        TRACKERS.find(name, "trackers")
+        if name not in _MODULES:  # a plug-in, which was imported with what it needs
+            continue
         try:
             importlib.import_module(_MODULES[name])
         except ImportError as error:
@@ -175,12 +178,18 @@ class WandB:
         self.run.finish()
 
 
-_TRACKERS: dict[TrackerName, Callable[[str, Store, int], Tracker]] = {
-    "tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB
-}  # fmt: skip
-_MODULES: dict[TrackerName, str] = {"tensorboard": "torch.utils.tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
+def _tracker(name: str, cls: Any) -> Callable[[str, Store, int], Tracker]:
+    """A tracker's class, which takes the run's name, its folder and the step it goes on from."""
+    found: Callable[[str, Store, int], Tracker] = with_methods(Tracker, cls)
+    return found
+
+
+TRACKERS: Registry[Callable[[str, Store, int], Tracker]] = Registry(
+    "tracker", {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}, _tracker
+)
+_MODULES: dict[str, str] = {"tensorboard": "torch.utils.tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 # One of them must be set.
-_VARIABLES: dict[TrackerName, tuple[str, ...]] = {
+_VARIABLES: dict[str, tuple[str, ...]] = {
     "tensorboard": (), "mlflow": ("MLFLOW_TRACKING_URI",), "wandb": ("WANDB_API_KEY", "WANDB_MODE")
 }  # fmt: skip
 

@@ -161,6 +161,8 @@ def test_any_other_network_is_plugged_in(tmp_path: Path) -> None:
 
 def test_kinds_and_paths_belong_together() -> None:
     assert load_extractor("radiomics").id == "radiomics-1"
-    for wrong in (("meshnet",), ("radiomics", "x"), ("inception", "x")):
+    for wrong in (("meshnet",), ("radiomics", "x")):
         with pytest.raises(ConfigError, match="weights_path"):
-            load_extractor(*wrong)  # type: ignore[arg-type]
+            load_extractor(*wrong)
+    with pytest.raises(ConfigError, match="unknown extractor 'inception'; valid: checkpoint"):
+        load_extractor("inception", "x")

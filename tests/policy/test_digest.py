@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from augengine.edits import EDITS
+from augengine.errors import ConfigError
 from augengine.gates import MEASURES
 from augengine.load import LoadedPolicy, Mixture, load_mixture
 from augengine.policy.spec import EditSpec, GateSpec, Member, Mix, MixOutput, ModelRef, Output
@@ -97,7 +98,7 @@ def mutated(policy: LoadedPolicy, place: Place, field: FieldInfo) -> LoadedPolic
         section[place[-1]] = value
         try:
             found = LoadedPolicy.from_dict(values)
-        except (ValidationError, KeyError):
+        except (ValidationError, ConfigError):
             continue
         if found.to_dict() != plain:
             return found

@@ -139,6 +139,7 @@ def provenance(rows: RunRows) -> Markup:
         ("data", _end(run.inputs["data"])),
         ("licence of the source", licence_of(rows.data) or "not stated"),
         ("engine", run.inputs.get("engine_version", "not stated")),
+        *((f"plug-in {package}", version) for package, version in run.inputs.get("plugins", {}).items()),
         ("device", run.inputs.get("device", "not stated")),
     ]
     listed = element("dl", *(join(element("dt", name), element("dd", value)) for name, value in facts))
