@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-long test-integrations fuzz lint smoke licences sbom hashes clean
+.PHONY: demo test test-long test-integrations fuzz lint smoke pages docs licences sbom hashes clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python >= 3.11 is needed; set PYTHON=")'
@@ -40,8 +40,20 @@ fuzz: $(VENV)/.installed
 	mkdir -p runs
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --cases $(N) --out runs/fuzz.json
 
-# docs/licences.md from what is installed.
-licences: $(VENV)/.installed
+# What is generated of the documentation: pages of figures, the reference, marked places.
+pages: $(VENV)/.installed
+	PYTHONPATH=. $(BIN)/python -m pages
+
+# The documentation's site in build/site; needs no network once installed.
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
+docs: $(VENV)/.docs
+	PYTHONPATH=. $(BIN)/mkdocs build --strict
+
+# docs/licences.md from what is installed, the site's packages among it.
+licences: $(VENV)/.docs
 	PYTHONPATH=. $(BIN)/python -m supply.licences
 
 # A bill of materials (CycloneDX).

@@ -133,7 +133,8 @@ class Sample:
         image: float32 `(C, I, J)` or `(C, I, J, K)`, intensities as the source states them (after rescale).
         affine: float64 `(4, 4)`, voxel index to RAS+ mm. A slice's affine places `(i, j, 0)`.
         channels: C names, e.g. `("t1",)`.
-        subject_id, volume_id: pseudonymous ids; a subject never stands in two splits.
+        subject_id: a pseudonym; a subject never stands in two splits.
+        volume_id: a pseudonym, too.
         label: uint8 of the image's spatial shape, or None.
         label_confidence: uint8 of the same shape, 0 (a guess) to 255 (certain) for each voxel's label, or None where
             nobody says.

@@ -3,7 +3,7 @@
     python benchmarks/speed.py [--rounds 3] [--rows 204800] [--parts networks,startup,plan]
 
 Weights are random: they do not change the time. A network is measured per evaluation and row, all ways interleaved, in
-CPU-seconds; a row of an edit is that times its evaluations. The table goes to docs/performance.md.
+CPU-seconds; a row of an edit is that times its evaluations. `make pages` shows the record in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ from augengine.runtime.network import under
 from augengine.train.config import read_recipe
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs/performance.md"
-START, END = "<!-- measured: speed -->", "<!-- end -->"
 LABELS = ("fat", "fibroglandular")
 PLAIN = Runtime()
 
@@ -208,26 +206,8 @@ def _write(folder: str, rows: int) -> None:
     write_dataset(folder, shards)
 
 
-def page(figures: dict[str, Any]) -> str:
-    """The tables of docs/performance.md."""
-    lines: list[str] = []
-    if "networks" in figures:
-        titles = ("way", "recipe, size", "evaluations per row", "CPU-s per row", "times faster")
-        lines += [f"| {' | '.join(titles)} |", "|---|---|---|---|---|"]
-    for name, f in figures.get("networks", {}).items():
-        faster = "(compared with)" if f["times_faster"] is None else f"{f['times_faster']:g}×"
-        cost = f"{f['evaluations']} | {f['cpu_s_per_row']:g}"
-        lines.append(f"| {name} | {f['recipe']}, {f['size']}² | {cost} | {faster} |")
-    lines += [*([""] if lines else []), "| command | CPU-s |", "|---|---|"]
-    lines += [f"| `{name}` | {seconds:g} |" for name, seconds in figures.get("startup", {}).items()]
-    for f in figures.get("plan", []):
-        of = f"{f['of_which_imports_s']:g} of them imports, {f['peak_mib']:.0f} MiB at most"
-        lines.append(f"| `augengine plan` on {f['rows']:,} rows | {f['cpu_s']:g} ({of}) |")
-    return "\n".join(lines)
-
-
 def main() -> None:
-    """Measure what is asked for, keep what was measured before of the rest, and write JSON and table."""
+    """Measure what is asked for, keep what was measured before of the rest, and write JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, nargs="+", default=[204_800])
@@ -244,10 +224,7 @@ def main() -> None:
     if "networks" in parts:
         figures |= {"networks": networks(asked.rounds), "rounds": asked.rounds, "threads": 1, "weights": "random"}
     print(record("speed", figures))
-    text = PAGE.read_text()
-    head, tail = text.split(START)[0], text.split(END)[1]
-    PAGE.write_text(f"{head}{START}\n{page(figures)}\n{END}{tail}")
-    print(page(figures))
+    print(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from _generators import RECIPES
-from _record import RESULTS, record
+from _record import record
 
 from augengine.diffusion.build import build
 from augengine.diffusion.spec import ModelSpec
@@ -59,7 +59,7 @@ CASES: dict[str, tuple[tuple[int, ...], tuple[str, ...], dict[str, str]]] = {
 
 
 def main() -> None:
-    """Count every recipe, and write JSON and the table."""
+    """Count every recipe, and write JSON; `make pages` shows it in docs/papers.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", default=list(CASES))
     asked = parser.parse_args()
@@ -67,10 +67,9 @@ def main() -> None:
     for name in CASES:
         if name in asked.only:
             figures[name] = cost(name)
-            print(line(name, figures[name]), flush=True)
+            print(name, figures[name], flush=True)
     if set(figures) == set(CASES):
         record("training_cost", {"peak_flops": PEAK, "utilisation": UTILISATION, "recipes": figures})
-        (RESULTS / "training_cost.md").write_text("\n".join(table(figures)) + "\n")
 
 
 def cost(name: str) -> dict[str, Any]:
@@ -134,21 +133,6 @@ def blank_rows(folder: Path, size: tuple[int, ...], channels: tuple[str, ...]) -
         for n, vendor in enumerate(("SIEMENS", "GE MEDICAL SYSTEMS"))
     ]  # fmt: skip
     return write_dataset(str(folder), [to_table(rows)]).uri
-
-
-def table(figures: dict[str, dict[str, Any]]) -> list[str]:
-    """Markdown."""
-    head = ["recipe", "image", "M parameters", "GFLOP a row", "batch", "GiB", "steps", "hours"]
-    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(line(name, f) for name, f in figures.items())]
-
-
-def line(name: str, f: dict[str, Any]) -> str:
-    """A line of it."""
-    image = " × ".join(str(n) for n in f["size"]) + (f", {f['channels']} channels" if f["channels"] > 1 else "")
-    batch = str(f["batch"]) + (f" in {f['accumulation']} parts" if f["accumulation"] > 1 else "")
-    hours = "< 0.1" if f["hours"] < 0.05 else f"{f['hours']:.1f}" if f["hours"] < 10 else f"{f['hours']:.0f}"
-    cells = [f"`{name}`", image, f"{f['parameters'] / 1e6:.1f}", f"{f['gflop_per_row']:,.0f}", batch, f"{f['gib']:.0f}"]
-    return f"| {' | '.join([*cells, format(f['steps'], ','), hours])} |"
 
 
 if __name__ == "__main__":

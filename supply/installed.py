@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from augengine.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
-RUNTIME, TESTS = "runtime", "tests"
+RUNTIME, TESTS, DOCS = "runtime", "tests", "documentation"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Package:
 
     Attributes:
         pinned: it stands in `constraints.txt`.
-        use: `runtime`, or `tests` if only the tests need it.
+        use: `runtime`, or `tests` or `documentation` if only these need it.
         needs: canonical names of what it needs here, sorted.
     """
 
@@ -53,15 +53,16 @@ def pins(path: Path = ROOT / "constraints.txt") -> dict[str, str]:
     return found
 
 
-def packages() -> list[Package]:
-    """Everything that `augengine[test]` brings on this platform, sorted by name.
+def packages(docs: bool = False) -> list[Package]:
+    """Everything that `augengine[test]` brings on this platform, and with `docs` `augengine[docs]`; sorted by name.
 
     Raises:
         ConfigError: a package is not installed, or not in the pinned version.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     runtime = _reached(project["dependencies"])
-    everything = _reached([*project["dependencies"], *project["optional-dependencies"]["test"]])
+    tested = _reached([*project["dependencies"], *project["optional-dependencies"]["test"]])
+    everything = tested | (_reached(project["optional-dependencies"]["docs"]) if docs else {})
     pinned = pins()
     found = []
     for key, needs in everything.items():
@@ -72,7 +73,7 @@ def packages() -> list[Package]:
                 f"{one.name} is installed as pinned", found=f"{one.version}, pinned is {pinned[key]}",
                 next_step="install with --constraint constraints.txt",
             )  # fmt: skip
-        use = RUNTIME if key in runtime else TESTS
+        use = RUNTIME if key in runtime else TESTS if key in tested else DOCS
         found.append(Package(one.name, one.version, key in pinned, use, tuple(sorted(needs)), one.metadata))
     return sorted(found, key=lambda package: package.key)
 

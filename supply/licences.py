@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from augengine.errors import AugengineError
-from supply.installed import ROOT, RUNTIME, TESTS, Package, packages
+from supply.installed import DOCS, ROOT, RUNTIME, TESTS, Package, packages
 from supply.terms import PERMISSIVE, WEAK_COPYLEFT, accepted, licence
 
 TABLE = ROOT / "docs/licences.md"
@@ -25,8 +25,7 @@ What the rows do not say:
 - Wheels hold compiled libraries of others, named in the wheel's own licence files. NumPy and SciPy bring libgfortran
   (GPL-3.0 with the GCC runtime exception).
 - PyTorch built for CUDA brings NVIDIA's libraries under NVIDIA's own terms; the CPU build, which stands here, does not.
-- Optional extras (`nnunet`, `torchio`, `webdataset`, `dicom-seg`, `bids`, `openvino`, `docs`) are not installed by
-  `make`.
+- Optional extras (`nnunet`, `torchio`, `webdataset`, `dicom-seg`, `bids`, `openvino`) are not installed by `make`.
 
 One file is under other terms than the code: `augengine/phantom/duke_protocols.csv`, aggregate counts of scanner
 settings (52 rows of settings, no patient rows) taken from the tables of Duke-Breast-Cancer-MRI, which is CC BY-NC 4.0
@@ -38,7 +37,12 @@ from it, so a wheel that holds it is not free of non-commercial terms; the brain
 def text(found: list[Package]) -> str:
     """The page; versions of the pins only, since others may differ between installations."""
     parts = [_HEAD]
-    for use, title in ((RUNTIME, "What augengine runs with"), (TESTS, "What only its tests need")):
+    titles = {
+        RUNTIME: "What augengine runs with",
+        TESTS: "What only its tests need",
+        DOCS: "What only its documentation's site needs",
+    }
+    for use, title in titles.items():
         rows = [package for package in found if package.use == use]
         parts += [f"## {title}\n", "| package | pinned | licence |\n|---|---|---|"]
         parts += [f"| {p.name} | {p.version.split('+')[0] if p.pinned else ''} | {licence(p)} |" for p in rows]
@@ -56,7 +60,7 @@ def rows(page: Path = TABLE) -> dict[str, tuple[str, str]]:
 def main() -> int:
     """Write the page; 2 if a licence is not one that augengine accepts."""
     try:
-        found = packages()
+        found = packages(docs=True)
     except AugengineError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -36,6 +36,7 @@ _CLASSIFIERS = {
 # Metadata that says "BSD", or a whole text; read from the package's own licence file.
 _READ = {
     "antlr4-python3-runtime": "BSD-3-Clause",
+    "colorama": "BSD-3-Clause",
     "itsdangerous": "BSD-3-Clause",
     "jinja2": "BSD-3-Clause",
     "kiwisolver": "BSD-3-Clause",

@@ -28,7 +28,8 @@ class Case:
     """One row to be judged.
 
     Attributes:
-        before, after: the source and its edit, on one grid.
+        before: the source.
+        after: its edit, on the source's grid.
         region: bool (*spatial), the voxels that the edit may change; None: all.
         kept: digests (`image_digest`) of what was kept of the same unit before.
     """

@@ -34,7 +34,8 @@ class Selected:
         label_names: code n + 1 is that of the n-th.
         shapes: of the images that there are, sorted.
         intensity: rules by which the rows' intensity ranges were measured, each with the id of a row.
-        real, augmented: how many rows.
+        real: how many real rows.
+        augmented: how many augmented ones.
         left_out: how many rows of the data sets are not here, by reason.
         ids: digest of the rows' ids, in order.
     """

@@ -39,12 +39,14 @@ class ShardStream(IterableDataset[Item]):
     `torchdata.stateful_dataloader.StatefulDataLoader`, which keeps a state for each.
 
     Args:
-        seed, shuffle: of the order; without shuffling it is that of the data.
+        seed: of the order.
+        shuffle: False keeps the order of the data.
         window: row groups among which rows are shuffled. A worker holds so many in memory, a process without workers
             twice as many, since it reads the next ones beside.
         even: False reads the rows that are left over where ranks take equally many, so that ranks may differ by one.
         batch_size: that of the loader, so that workers share out whole batches.
-        rank, world: of a distributed run; None takes those of `torch.distributed`, or of torchrun's environment.
+        rank: of this process; None takes that of `torch.distributed`, or of torchrun's environment.
+        world: the number of ranks; None as for `rank`.
         choice: which rows, and what the items are: see `augengine.torch.choice`, which says what may be raised, too.
     """
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCS = ROOT / "docs"
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
 _FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```(?:sh|bash|shell)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -45,13 +46,18 @@ def commands(page: Path) -> list[Command]:
         for line in block[1].replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words:
-                found.append(Command(page.name, section, counts[section] - 1, " ".join(line.split())))
+                found.append(Command(called(page), section, counts[section] - 1, " ".join(line.split())))
     return found
+
+
+def called(page: Path) -> str:
+    """What a page is called here: its path below `docs`, or that of a page in the root."""
+    return page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT).as_posix()
 
 
 def section(page: str, begins: str, block: int) -> list[Command]:
     """The commands of a block in the section of a page whose heading begins so."""
-    found = [c for path in PAGES if path.name == page for c in commands(path) if c.section.startswith(begins)]
+    found = [c for path in PAGES if called(path) == page for c in commands(path) if c.section.startswith(begins)]
     chosen = [command for command in found if command.block == block]
     assert chosen, f"no block {block} under '{begins}' in {page}"
     return chosen

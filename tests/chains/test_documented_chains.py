@@ -161,14 +161,48 @@ def test_lesion_insertion(brats: Path) -> None:
 
 
 @pytest.mark.slow
-def test_readme_brains(disk: Path) -> None:
-    run_all(chain("README brains"), disk)
+def test_readme(brats: Path) -> None:
+    run_all(chain("README"), brats)
+    assert (brats / "first_run/augmented/contact_sheet.png").is_file()
+    assert b"Synthetic data" in (brats / "first.html").read_bytes()
+
+
+@pytest.mark.slow
+def test_start(disk: Path) -> None:
+    run_all(chain("start"), disk)
+    assert Path("runs/first/augmented/contact_sheet.png").is_file()
+    assert read(Path("runs/first/augmented/manifest.json"))["counts"]["accepted"] > 0
+    assert b"Synthetic data" in Path("runs/first.html").read_bytes()
+
+
+@pytest.mark.slow
+def test_how_to_use_nifti(disk: Path) -> None:
+    phantom(disk, "mine", "brats2021", "--subjects", "20")
+    run_all(chain("how to use NIfTI"), disk)
+    counts = read(disk / "mine_run/augmented/manifest.json")["counts"]
+    assert counts["accepted"] > 0
+    assert counts["failed"] == 0
+    run_all(chain("how to calibrate"), disk)
+    assert read(disk / "mine_gates.json")
+
+
+@pytest.mark.slow
+def test_how_to_fine_tune(disk: Path) -> None:
+    phantom(disk, "own", "brain-shards", "--labels", "tissue", "--subjects", "12", "--seed", "5")
+    run_all(chain("how to fine-tune"), disk)
+    tuned = read(disk / "tuned/checkpoint/model.json")
+    assert tuned["initialised_from"] == read(disk / "pretrained/checkpoint/model.json")["sha256"]
+
+
+@pytest.mark.slow
+def test_how_to_use_brats(disk: Path) -> None:
+    run_all(chain("how to use BraTS"), disk)
     assert Path("runs/healed/augmented/contact_sheet.png").is_file()
 
 
 @pytest.mark.slow
-def test_readme_duke(duke: Path) -> None:
-    run_all(chain("README Duke"), duke)
+def test_how_to_use_duke(duke: Path) -> None:
+    run_all(chain("how to use Duke"), duke)
     assert (duke / "run/augmented/contact_sheet.png").is_file()
     assert (duke / "steps/augmented/contact_sheet.png").is_file()
     assert b"Synthetic data" in (duke / "report.html").read_bytes()

@@ -11,7 +11,7 @@ from builders import slice_sample, write_samples
 from augengine.downstream.segmenters import SEGMENTERS
 from augengine.intensity import normalise
 
-DOCS = Path(__file__).parents[2] / "docs" / "downstream.md"
+DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "own-segmenter.md"
 
 
 def test_the_documented_trainer_learns_and_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,8 +32,9 @@ def installed_as_pinned() -> list[Package]:
         pytest.skip("the table is of Linux, x86-64, Python 3.11")
     if not metadata.version("torch").endswith("+cpu"):
         pytest.skip("the table is of PyTorch's CPU build")
-    for name, version in pins().items():
-        if metadata.version(name).split("+")[0] != version:
+    here = {re.sub(r"[-_.]+", "-", one.name).lower() for one in metadata.distributions()}
+    for name, version in pins().items():  # what is missing is of the documentation's site, or `packages` says so
+        if name in here and metadata.version(name).split("+")[0] != version:
             pytest.skip(f"{name} is not installed as pinned")
     return packages()
 

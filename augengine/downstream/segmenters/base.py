@@ -35,7 +35,9 @@ class Training:
             (`augengine.train.classical`).
         random_contrast: tissues of random brightness (`augengine.train.random_contrast`).
         batchgeneratorsv2: nnU-Net's own transforms (`augengine.train.nnunet_transforms`).
-        num_workers, use_gpu, threads_per_worker: as for `augengine.train.run.train`.
+        num_workers: as for `augengine.train.run.train`.
+        use_gpu: the same.
+        threads_per_worker: the same.
         progress: receives one plain line at a time.
     """
 
