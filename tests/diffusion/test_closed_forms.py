@@ -223,7 +223,7 @@ def test_inversion_returns_to_the_input_of_a_denoiser_that_is_not_linear(name: s
 
 
 def test_an_inversion_that_swings_about_its_solution_arrives() -> None:
-    """One step as far as this, with an estimate as steep as this: undamped, every round goes 1.4 times as far astray."""
+    """A long step with an estimate this steep: undamped, every round goes 1.4 times as far astray."""
     s = SCHEDULES["linear"]
     timesteps = [s.spec.timesteps * 6 // 10, s.spec.timesteps // 10]
     (a, b), (up_a, up_b) = (s.signal(torch.tensor([t]), torch.zeros(1)) for t in reversed(timesteps))

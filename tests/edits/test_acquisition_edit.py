@@ -98,7 +98,7 @@ def test_an_inversion_that_loses_the_row_is_skipped_with_what_it_lost(tmp_path: 
     made = EDIT.apply_measured(samples, plans, models, params, sampler)
     lost = [measured["round_trip"] for _, measured in made]
     assert lost[0] != lost[1]
-    assert [s for s, _ in made][0].acquisition == GE
+    assert next(s for s, _ in made).acquisition == GE
     narrow = AcquisitionParams.model_validate({**values, "round_trip": min(lost)})
     with pytest.raises(SkippedError, match=f"differs from itself by {max(lost):.3g} of its standard deviation"):
         EDIT.apply_measured(samples, plans, models, narrow, sampler)
