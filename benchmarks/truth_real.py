@@ -65,6 +65,8 @@ INTENSITY = ["intensity.percentiles=[0.0, 99.0]", "intensity.foreground=body"]
 MEASURES = ("rmse", "correlation", "gradient", "structure", "texture")
 METHODS = ("identity", "gamma", "histogram", "ridge, unpaired", "ridge, paired", "local_contrast",
            "local_contrast, paired")  # fmt: skip
+# Every scan has its partner here: all steps go from real scan to real scan, whose rows cost nothing to make.
+PAIRED = ["back_translation.pairs=true", "back_translation.rounds=1", "back_translation.rows_per_scan=32"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=3, help="every n-th slice is measured")
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, "structure"], help="all but structure by default")
     parser.add_argument("--set", nargs="+", default=[], help="changes to the recipe of local_contrast")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each local_contrast method, from seed 0")
     parser.add_argument("--name", default="truth_real", help="of the files that are written")
     given = parser.parse_args()
     started = time.monotonic()
@@ -206,10 +209,10 @@ def methods(others: Sequence[Scanner], given: argparse.Namespace, seconds: dict[
     }
     wanted = given.methods or METHODS
     yield from ((name, edit) for name, edit in baselines.items() if name in wanted)
-    for name in ("local_contrast", "local_contrast, paired"):
-        if name in wanted:
-            changes = ["back_translation.pairs=true"] if "paired" in name else []
-            yield name, _engine(others, "local_contrast", [*changes, *given.set], seconds)
+    for name, changes in (("local_contrast", []), ("local_contrast, paired", PAIRED)):
+        for seed in range(given.seeds if name in wanted else 0):
+            label = f"{name}, seed {seed}" if seed else name
+            yield label, _engine(others, label, [*changes, f"seed={seed}", *given.set], seconds)
     if "structure" in wanted:
         yield "structure", _engine(others, "structure", [], seconds)
 
@@ -289,11 +292,10 @@ def _size(scanners: Sequence[Scanner]) -> int:
     return max(max(s.image.shape) for o in scanners for rows in o.rows.values() for s in rows[:1])
 
 
-def _engine(others: Sequence[Scanner], method: str, changes: Sequence[str], seconds: dict[str, float]) -> Edit:
-    """A method of the acquisition edit, trained on the other scanners."""
-    started, size = time.monotonic(), _size(others)
+def _engine(others: Sequence[Scanner], label: str, changes: Sequence[str], seconds: dict[str, float]) -> Edit:
+    """A method of the acquisition edit, which `label` begins with, trained on the other scanners."""
+    started, size, method = time.monotonic(), _size(others), label.split(",")[0]
     model = trained(others, method, changes)
-    label = method + (", paired" if any("pairs=true" in change for change in changes) else "")
     seconds[label] = seconds.get(label, 0.0) + time.monotonic() - started
     target: dict[str, Any] = {"explicit": [{}], "unseen": "nearest"}
     params = AcquisitionParams.model_validate({"method": method, "target": target})
