@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from _record import RESULTS, record
+from matplotlib.figure import Figure
 from scipy import stats
 
 from augengine import rng
@@ -100,7 +101,9 @@ def main() -> None:
         scores = {numbers[s]: [None if np.isnan(v[k]) else v[k] for k in ("dice", "false_positive")] for s, v in found}
         draws.setdefault(str(int(path.parent.name)), {})[path.stem] = scores
     if given.part is None:
-        print(record(given.name, {"settings": about, **summary(draws, rows, given), "draws": draws}))
+        found = summary(draws, rows, given)
+        print(record(given.name, {"settings": about, **found, "draws": draws}))
+        plot(found["arms"]).savefig(RESULTS / f"{given.name}.png", dpi=100)
 
 
 def settings(rows: dict[str, list[Sample]], given: argparse.Namespace) -> dict[str, Any]:
@@ -228,6 +231,23 @@ def summary(draws: Draws, rows: dict[str, list[Sample]], given: argparse.Namespa
     return {"contrast_thirds": edges.round(3).tolist(), "arms": table}
 
 
+def plot(table: dict[str, Any]) -> Figure:
+    """Difference to `classical` by arm and cell: every draw a dot, the interval over draws and patients a line."""
+    arms, cells = [arm for arm in table if arm != "classical"], ("abroad", "faint", "home")
+    figure = Figure(figsize=(8, 1.2 + 0.5 * len(arms)), layout="constrained")
+    for axes, cell in zip(figure.subplots(1, len(cells), sharex=True, sharey=True), cells, strict=True):
+        for n, arm in enumerate(arms):
+            of = table[arm][cell]["difference"]
+            axes.plot([of["low"], of["high"]], [n, n], color=f"C{n}", linewidth=3)
+            axes.plot(of["by_draw"], [n] * len(of["by_draw"]), "o", color=f"C{n}", markersize=4)
+            axes.plot(of["mean"], n, "|", color="black", markersize=16)
+        axes.axvline(0, color="0.5", linewidth=1)
+        axes.set_yticks(range(len(arms)), [f"{arm} ({table[arm]['draws']} draws)" for arm in arms])
+        axes.set_title(cell, fontsize=10)
+        axes.set_xlabel("Dice less classical's", fontsize=9)
+    return figure
+
+
 def surveyed(rows: dict[str, list[Sample]]) -> dict[str, Patient]:
     """Contrast of every patient's lesions."""
     survey = SurveyLesions(LESION, 1, 64, 0.05)
@@ -240,7 +260,7 @@ def mean(scores: Scores, patients: list[str], what: int) -> float:
     return float(np.mean([value for value in found if value is not None]))
 
 
-def difference(found: dict[str, Any], arm: str, own: list[str]) -> dict[str, float]:
+def difference(found: dict[str, Any], arm: str, own: list[str]) -> dict[str, Any]:
     """Paired difference of Dice to `classical`: mean, 95 % interval over draws (t) and over draws and patients
     (bootstrap of both), standard deviation between draws, and the draws that a half-width of .02 would need."""
     paired = [
@@ -260,7 +280,8 @@ def difference(found: dict[str, Any], arm: str, own: list[str]) -> dict[str, flo
         drawn.append(np.mean([total / n for total, n in sums if n]))
     low, high = np.quantile(drawn, (0.025, 0.975))
     return {
-        "mean": float(means.mean()), "low_draws": float(means.mean()) - half, "high_draws": float(means.mean()) + half,
+        "mean": float(means.mean()), "by_draw": means.round(5).tolist(),
+        "low_draws": float(means.mean()) - half, "high_draws": float(means.mean()) + half,
         "low": float(low), "high": float(high), "sd_draws": spread,
         "draws_for_0.02": int(np.ceil((1.96 * spread / 0.02) ** 2)),
     }  # fmt: skip
