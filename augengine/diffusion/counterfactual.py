@@ -29,6 +29,9 @@ from augengine.diffusion.structure import opposed_heights, planes, recolour
 from augengine.errors import CheckpointError, ConfigError
 from augengine.records import Acquisition
 
+# Deviation of an image that shows next to nothing: about the noise of a scan, normalised.
+_FLAT = 0.02
+
 
 def sdedit(
     generator: Generator,
@@ -63,20 +66,30 @@ def inversion(
     strength: float,
     guidance: Guidance = Guidance(),  # noqa: B008  (frozen)
     solver: Solver = "ddim",
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Run DDIM backwards to strength * T under `source`, then forwards under `target`; deterministic.
 
-    The inversion itself is unguided: guidance would make it diverge from the source's own trajectory. Raises
-    `ConfigError` for another solver than DDIM, which alone runs the same path in both directions.
+    The inversion itself is unguided: guidance would make it diverge from the source's own trajectory.
+
+    Returns:
+        The images, and of each row float64 (B,) the round trip's error: what the same noise gives forwards under
+        `source`, unguided, less `x`; root mean square, relative to the standard deviation of `x`. What is lost on the
+        way there and back, no target brings back.
+
+    Raises:
+        ConfigError: another solver than DDIM, which alone runs the same path in both directions.
     """
     if solver != "ddim":
         raise ConfigError("method 'inversion' needs solver ddim", found=solver, next_step="set sampler.solver: ddim")
     x0 = _tensor(generator, x)
     timesteps = generator.schedule.timesteps(strength, steps, spacing_of(solver))
-    x_t = ddim_inverse(denoiser(generator, acquired(generator, source)), x0, timesteps, generator.schedule)
-    return _array(
-        ddim(denoiser(generator, acquired(generator, target), guidance), x_t, [*timesteps, -1], generator.schedule)
+    own = denoiser(generator, acquired(generator, source))
+    x_t = ddim_inverse(own, x0, timesteps, generator.schedule)
+    back, made = (
+        _array(ddim(denoise, x_t, [*timesteps, -1], generator.schedule))
+        for denoise in (own, denoiser(generator, acquired(generator, target), guidance))
     )
+    return made, _relative_error(back, x)
 
 
 def structure(
@@ -149,6 +162,13 @@ def denoiser(generator: Generator, wanted: Conditioning, guidance: Guidance = Gu
 
     free = guided(estimate, guidance, generator.schedule)
     return lambda x_t, t_B: free(x_t, t_B).clamp(low, high)
+
+
+def _relative_error(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """float64 (B,): root mean square of each row's difference, relative to the deviation of what is wanted."""
+    axes = tuple(range(1, wanted.ndim))
+    error = np.sqrt(np.mean((found.astype(np.float64) - wanted) ** 2, axis=axes))
+    return np.asarray(error / np.maximum(wanted.std(axis=axes, dtype=np.float64), _FLAT))
 
 
 def _tensor(generator: Generator, x: np.ndarray) -> Tensor:

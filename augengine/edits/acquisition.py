@@ -21,7 +21,7 @@ from augengine.diffusion.guidance import Guidance
 from augengine.diffusion.local_contrast import LocalContrast, render
 from augengine.diffusion.spec import ModelSpec
 from augengine.diffusion.tissue import tissue_index
-from augengine.edits.base import Context, Donor, Drawing, Plan, Skip
+from augengine.edits.base import Context, Donor, Drawing, Plan, Skip, SkippedError
 from augengine.edits.targets import Target, candidates, check_donors, check_stated, known_part, paintable
 from augengine.errors import CheckpointError, ConfigError
 from augengine.intensity import denormalise, normalise
@@ -30,6 +30,7 @@ from augengine.records import Acquisition, Sample
 from augengine.yaml_config import Strict, unset
 
 TEXTURE = 0.15
+ROUND_TRIP = 0.1
 
 
 class AcquisitionParams(Strict):
@@ -38,16 +39,21 @@ class AcquisitionParams(Strict):
     Attributes:
         texture: of method `local_contrast`: share of the source's own finest detail (what a Gaussian of one voxel
             removes) that is added to the prediction, which as a mean is too smooth.
+        round_trip: of method `inversion`: a row is skipped whose round trip under its own parameters errs by more
+            (root mean square, relative to the row's standard deviation). Left out: `ROUND_TRIP`.
     """
 
     method: Literal["structure", "inversion", "sdedit", "local_contrast"] = "structure"
     target: Target
     texture: float | None = Field(default=None, ge=0, le=1, exclude_if=unset)
+    round_trip: float | None = Field(default=None, gt=0, exclude_if=unset)
 
     @model_validator(mode="after")
     def _fits(self) -> AcquisitionParams:
         if self.texture is not None and self.method != "local_contrast":
             raise ValueError("texture goes with method local_contrast")
+        if self.round_trip is not None and self.method != "inversion":
+            raise ValueError("round_trip goes with method inversion")
         return self
 
 
@@ -134,41 +140,74 @@ class AcquisitionEdit:
         params: AcquisitionParams,
         sampler: Sampler,
     ) -> list[Sample]:
-        """Render each sample under its plan's acquisition.
+        """Render each sample under its plan's acquisition, however little of it an inversion keeps.
 
         Raises:
             CheckpointError: the generator was made for other channels or ranges.
         """
-        generator = models["generator"]
-        for channels, rule in {(s.channels, s.intensity_rule) for s in samples}:
-            generator.check(channels, rule)
-        targets = [Acquisition(**p.params["acquisition"]) for p in plans]
-        x = np.stack([normalise(s) for s in samples])
-        if params.method == "local_contrast":
-            return [_rerendered(generator, *row, params) for row in zip(samples, x, plans, targets, strict=True)]
-        assert isinstance(generator, Generator)  # every other method's diffuses: see `check`
-        seeds = [p.seed for p in plans]
-        guidance = Guidance(sampler.guidance, sampler.guidance_interval, sampler.guidance_rescale)
-        settings: dict[str, Any] = {
-            "solver": sampler.solver, "steps": sampler.steps, "strength": sampler.strength, "guidance": guidance,
-        }  # fmt: skip
-        if params.method == "inversion":
-            sources = [s.acquisition for s in samples]
-            y = counterfactual.inversion(generator, x, sources, targets, **settings)
-        elif params.method == "sdedit":
-            y = counterfactual.sdedit(generator, x, targets, seeds, **settings)
-        else:
-            names = generator.spec.labels
-            tissue = np.stack([tissue_index(s.label, s.labels, names, s.image) for s in samples])
-            y = counterfactual.structure(generator, x, targets, seeds, tissue, **settings)
-        return [
-            s.replace(image=denormalise(image, s), acquisition=target)
-            for s, image, target in zip(samples, y, targets, strict=True)
-        ]
+        return [made for made, _ in _rendered(samples, plans, models["generator"], params, sampler)]
+
+    def apply_measured(
+        self,
+        samples: Sequence[Sample],
+        plans: Sequence[Plan],
+        models: Mapping[str, Model],
+        params: AcquisitionParams,
+        sampler: Sampler,
+    ) -> list[tuple[Sample, Mapping[str, float]]]:
+        """The same, with the `round_trip` error of each row that was inverted.
+
+        Raises:
+            SkippedError: of a row, it is above `params.round_trip`.
+        """
+        found = _rendered(samples, plans, models["generator"], params, sampler)
+        bound = ROUND_TRIP if params.round_trip is None else params.round_trip
+        for error in (measured["round_trip"] for _, measured in found if measured):
+            if not error <= bound:
+                raise SkippedError(
+                    f"inverted and made again under its own parameters, the row differs from itself by {error:.3g} of "
+                    f"its standard deviation (params.round_trip allows {bound:g}): take more sampler.steps or less "
+                    "strength"
+                )
+        return found
 
     def region(self, sample: Sample, plan: Plan) -> np.ndarray | None:
         """Contrast may change everywhere."""
         return None
+
+
+def _rendered(
+    samples: Sequence[Sample], plans: Sequence[Plan], generator: Model, params: AcquisitionParams, sampler: Sampler
+) -> list[tuple[Sample, Mapping[str, float]]]:
+    """Each sample under its plan's acquisition, and what was measured of it."""
+    for channels, rule in {(s.channels, s.intensity_rule) for s in samples}:
+        generator.check(channels, rule)
+    targets = [Acquisition(**p.params["acquisition"]) for p in plans]
+    x = np.stack([normalise(s) for s in samples])
+    if params.method == "local_contrast":
+        return [(_rerendered(generator, *row, params), {}) for row in zip(samples, x, plans, targets, strict=True)]
+    assert isinstance(generator, Generator)  # every other method's diffuses: see `check`
+    seeds = [p.seed for p in plans]
+    guidance = Guidance(sampler.guidance, sampler.guidance_interval, sampler.guidance_rescale)
+    settings: dict[str, Any] = {
+        "solver": sampler.solver, "steps": sampler.steps, "strength": sampler.strength, "guidance": guidance,
+    }  # fmt: skip
+    measured: list[Mapping[str, float]] = [{} for _ in samples]
+    if params.method == "inversion":
+        sources = [s.acquisition for s in samples]
+        y, lost = counterfactual.inversion(generator, x, sources, targets, **settings)
+        measured = [{"round_trip": float(error)} for error in lost]
+    elif params.method == "sdedit":
+        y = counterfactual.sdedit(generator, x, targets, seeds, **settings)
+    else:
+        names = generator.spec.labels
+        tissue = np.stack([tissue_index(s.label, s.labels, names, s.image) for s in samples])
+        y = counterfactual.structure(generator, x, targets, seeds, tissue, **settings)
+    made = [
+        s.replace(image=denormalise(image, s), acquisition=target)
+        for s, image, target in zip(samples, y, targets, strict=True)
+    ]
+    return list(zip(made, measured, strict=True))
 
 
 def _rerendered(

@@ -88,6 +88,16 @@ class TakesDonors(Protocol):
         """Refuse parameters that no subject of the data can serve, before any row is made: `DataError`."""
 
 
+@runtime_checkable
+class Measuring(Protocol):
+    """An edit that measures, as it computes a row, how far the row can be trusted."""
+
+    def apply_measured(
+        self, samples: Sequence[Sample], plans: Sequence[Plan], models: Mapping[str, Any], params: Any, sampler: Sampler
+    ) -> list[tuple[Sample, Mapping[str, float]]]:
+        """As `apply`, each row with finite numbers by name, which its plan in the provenance then holds."""
+
+
 class Edit(Protocol):
     """One kind of augmentation. Implementations are stateless."""
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from augengine.diffusion.spec import ModelSpec
-from augengine.edits.base import Context, Donor, Edit, Plan, Skip, TakesDonors
+from augengine.edits.base import Context, Donor, Edit, Measuring, Plan, Skip, TakesDonors
 from augengine.policy.spec import GateSpec, Sampler
 from augengine.records import Sample
 from augengine.rng import derive
@@ -75,6 +75,14 @@ class Step:
     def apply(self, samples: Sequence[Sample], plans: Sequence[Plan], models: Mapping[str, Any]) -> list[Sample]:
         """Edit a batch of samples of equal shape; `models` by the policy's roles."""
         return self.edit.apply(samples, plans, self.own(models), self.params, self.sampler)
+
+    def apply_measured(
+        self, samples: Sequence[Sample], plans: Sequence[Plan], models: Mapping[str, Any]
+    ) -> list[tuple[Sample, Mapping[str, float]]]:
+        """The same, with what the edit measured of each row; most measure nothing."""
+        if isinstance(self.edit, Measuring):
+            return self.edit.apply_measured(samples, plans, self.own(models), self.params, self.sampler)
+        return [(made, {}) for made in self.apply(samples, plans, models)]
 
 
 def joined(row: Plan, steps: Sequence[Step], plans: Sequence[Plan]) -> Plan:

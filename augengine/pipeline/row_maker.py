@@ -50,21 +50,21 @@ def first_draft(loaded: LoadedPolicy, sample: Sample, output_id: str, replicate:
 
 def apply_padded(
     step: Step, models: Mapping[str, Any], samples: Sequence[Sample], plans: Sequence[Plan], size: int
-) -> list[Sample]:
-    """Edit a batch of at most `size` rows of equal shape.
+) -> list[tuple[Sample, Mapping[str, float]]]:
+    """Edit a batch of at most `size` rows of equal shape; each row with what the edit measured of it.
 
     At a fixed batch size a row's bits depend on no neighbour, so short batches repeat their last row.
     """
     missing = size - len(samples)
     padded = [*samples, *[samples[-1]] * missing], [*plans, *[plans[-1]] * missing]
-    return step.apply(*padded, models)[: len(samples)]
+    return step.apply_measured(*padded, models)[: len(samples)]
 
 
 def remake(loaded: LoadedPolicy, models: Mapping[str, Any], source: Sample, plan: Plan, size: int) -> Sample:
     """A row from its source and plan alone; nothing is drawn."""
     sample = source
     for step, own in zip(loaded.steps, parted(plan, loaded.steps), strict=True):
-        sample = apply_padded(step, models, [sample], [own], size)[0]
+        ((sample, _),) = apply_padded(step, models, [sample], [own], size)
     return sample
 
 
@@ -156,8 +156,8 @@ class RowMaker:
                 _lose(batch[0], "apply", why, rows)
                 return
         else:
-            for draft, after in zip(batch, made, strict=True):
-                if (grown := self._grown(step, draft, after, rows)) is not None:
+            for draft, (after, measured) in zip(batch, made, strict=True):
+                if (grown := self._grown(step, _noted(draft, measured), after, rows)) is not None:
                     yield grown
             return
         if torch.cuda.is_available():
@@ -195,6 +195,15 @@ class RowMaker:
         )  # fmt: skip
         rows.keep(draft.sample.replace(provenance=provenance), broken)
         return True
+
+
+def _noted(draft: Draft, measured: Mapping[str, float]) -> Draft:
+    """The draft, whose last plan says what was measured of it; `apply` does not read that."""
+    if not measured:
+        return draft
+    last = draft.plans[-1]
+    noted = replace(last, params={**last.params, "measured": dict(measured)})
+    return replace(draft, plans=(*draft.plans[:-1], noted))
 
 
 def _lose(draft: Draft, stage: str, why: Exception | Skip, rows: Rows) -> None:

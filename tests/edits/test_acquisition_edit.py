@@ -11,7 +11,7 @@ from builders import GE, SIEMENS, contrast_spec, slice_sample, tiny_spec, write_
 from augengine.diffusion.checkpoint import load_generator, untrained_model
 from augengine.diffusion.conditions import Vocabulary
 from augengine.edits.acquisition import AcquisitionEdit, AcquisitionParams
-from augengine.edits.base import Context, Donor, Drawing, Plan, Skip
+from augengine.edits.base import Context, Donor, Drawing, Plan, Skip, SkippedError
 from augengine.errors import CheckpointError, ConfigError, DataError
 from augengine.intensity import denormalise, normalise
 from augengine.phantom.protocols import duke_protocols
@@ -87,6 +87,27 @@ def test_the_new_row_carries_the_new_acquisition_and_whole_numbers(tmp_path: Pat
     assert after.image.min() >= 0
     with pytest.raises(CheckpointError, match="trained on channels t1"):
         EDIT.apply([slice_sample(1, channels=("flair",))], [plan], models, params, Sampler(steps=2))
+
+
+def test_an_inversion_that_loses_the_row_is_skipped_with_what_it_lost(tmp_path: Path) -> None:
+    models = {"generator": load_generator(write_checkpoint(tmp_path))}
+    samples, plans = [slice_sample(n) for n in (1, 3)], [Plan("o", "s", 0, 0, 1, {"acquisition": GE.to_dict()})] * 2
+    values = {"method": "inversion", "target": {"explicit": [{}]}}
+    sampler = Sampler(solver="ddim", steps=8, strength=0.2)
+    params = AcquisitionParams.model_validate({**values, "round_trip": 100})
+    made = EDIT.apply_measured(samples, plans, models, params, sampler)
+    lost = [measured["round_trip"] for _, measured in made]
+    assert lost[0] != lost[1]
+    assert next(s for s, _ in made).acquisition == GE
+    narrow = AcquisitionParams.model_validate({**values, "round_trip": min(lost)})
+    with pytest.raises(SkippedError, match=f"differs from itself by {max(lost):.3g} of its standard deviation"):
+        EDIT.apply_measured(samples, plans, models, narrow, sampler)
+    default = AcquisitionParams.model_validate(values)
+    with pytest.raises(SkippedError, match=r"params.round_trip allows 0\.1"):
+        EDIT.apply_measured(samples, plans, models, default, sampler)
+    assert len(EDIT.apply(samples, plans, models, default, sampler)) == 2
+    with pytest.raises(ValueError, match="round_trip goes with method inversion"):
+        AcquisitionParams.model_validate({**values, "method": "sdedit", "round_trip": 0.1})
 
 
 def test_normalisation_is_inverted_on_the_source_scale() -> None:

@@ -21,6 +21,7 @@ from augengine.io.shards import SCHEMA, iter_samples, to_row
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy, load_policy
 from augengine.pipeline.augment import augment
+from augengine.pipeline.lineage import Run
 from augengine.pipeline.units import INLINE
 
 POLICY = """\
@@ -132,14 +133,14 @@ def test_a_retry_draws_a_fresh_seed_and_can_pass(
 def test_a_row_that_fails_is_quarantined_and_spares_its_neighbours(
     tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edit, apply = EDITS["acquisition"], type(EDITS["acquisition"]).apply
+    edit, apply = EDITS["acquisition"], type(EDITS["acquisition"]).apply_measured
 
     def fails_on_one(samples: Any, *args: Any) -> Any:
         if any(s.sample_id == "S001#0001" for s in samples):
             raise FloatingPointError("planted")
         return apply(edit, samples, *args)
 
-    monkeypatch.setattr(edit, "apply", fails_on_one, raising=False)
+    monkeypatch.setattr(edit, "apply_measured", fails_on_one, raising=False)
     summary = run(tmp_path, checkpoint, policy(tmp_path), write_samples(tmp_path / "data", SAMPLES))
     assert summary.counts == {"accepted": 10, "rejected": 0, "failed": 2, "skipped": 0}
     store = Store(str(tmp_path / "out"))
@@ -209,6 +210,28 @@ def test_settings_that_cannot_work_are_refused_before_any_row(tmp_path: Path, ch
     with pytest.raises(CheckpointError, match="needs a generator with a structure input"):
         run(tmp_path, str(tmp_path / "plain"), policy(tmp_path), data)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_inversion_says_in_its_plan_what_it_lost_and_refuses_what_it_cannot_keep(
+    tmp_path: Path, checkpoint: str
+) -> None:
+    data = write_samples(tmp_path / "data", SAMPLES)
+    changes = {"steps: 2": "steps: 8, solver: ddim, strength: 0.2"}
+    wide = policy(tmp_path, **changes, **{"params: {": "params: {method: inversion, round_trip: 100, "})
+    assert run(tmp_path, checkpoint, wide, data).counts["accepted"] == 12
+    made = rows(tmp_path)
+    lost = [s.provenance.plan["params"]["measured"]["round_trip"] for s in made.values()]
+    assert all(0 < error < 100 for error in lost)
+    assert Run(str(tmp_path / "out")).replay(next(iter(made))).equal, "what was measured decides no pixel"
+    bound = sorted(lost)[5]
+    narrow = policy(tmp_path, **changes, **{"params: {": f"params: {{method: inversion, round_trip: {bound}, "})
+    summary = run(tmp_path, checkpoint, narrow, data, "narrow")
+    # The rows have other seeds, but inversion draws nothing: six of twelve are as they were.
+    assert summary.counts["accepted"] == 6
+    store = Store(str(tmp_path / "narrow"))
+    reasons = [r["reason"] for f in committed_files(store, "skipped") for r in store.parquet(f).read().to_pylist()]
+    assert len(reasons) == 6
+    assert all("differs from itself by" in r and "take more sampler.steps" in r for r in reasons)
 
 
 def test_another_policy_in_the_same_folder_is_refused(tmp_path: Path, checkpoint: str) -> None:

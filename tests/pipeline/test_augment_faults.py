@@ -34,7 +34,7 @@ output: {retries: 1, micro_batch: 4, max_fail_rate: 0.2}
 SAMPLES = [slice_sample(s, i) for s in range(2) for i in range(5)]
 BAD = "S000#0001"
 EDIT = EDITS["acquisition"]
-APPLY = type(EDIT).apply
+APPLY = type(EDIT).apply_measured
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_where_memory_runs_out_the_batch_is_halved_until_it_fits(
             raise torch.OutOfMemoryError("planted")
         return APPLY(EDIT, samples, *args)
 
-    monkeypatch.setattr(EDIT, "apply", two_fit, raising=False)
+    monkeypatch.setattr(EDIT, "apply_measured", two_fit, raising=False)
     assert run(tmp_path, checkpoint).counts["accepted"] == 10
     assert sizes == [4, 2, 2, 4, 2] * 2  # 5 rows per unit: a batch of 4, and 1 padded to 4, then to 2
 
@@ -89,7 +89,7 @@ def test_a_row_that_fits_in_no_memory_fails_alone(
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
         return APPLY(EDIT, samples, *args)
 
-    monkeypatch.setattr(EDIT, "apply", big, raising=False)
+    monkeypatch.setattr(EDIT, "apply_measured", big, raising=False)
     summary = run(tmp_path, checkpoint)
     assert summary.counts == {"accepted": 9, "rejected": 0, "failed": 1, "skipped": 0}
     assert [(r["sample_id"], r["stage"]) for r in failed(summary.out)] == [(BAD, "apply")]
@@ -98,10 +98,10 @@ def test_a_row_that_fits_in_no_memory_fails_alone(
 def test_rows_that_are_no_numbers_fail(tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(samples: Any, *args: Any) -> Any:
         made = APPLY(EDIT, samples, *args)
-        return [s.replace(image=np.where(s.image > 0, np.nan, s.image)) if b.sample_id == BAD else s
-                for b, s in zip(samples, made, strict=True)]  # fmt: skip
+        return [(s.replace(image=np.where(s.image > 0, np.nan, s.image)) if b.sample_id == BAD else s, measured)
+                for b, (s, measured) in zip(samples, made, strict=True)]  # fmt: skip
 
-    monkeypatch.setattr(EDIT, "apply", broken, raising=False)
+    monkeypatch.setattr(EDIT, "apply_measured", broken, raising=False)
     summary = run(tmp_path, checkpoint)
     assert summary.counts == {"accepted": 9, "rejected": 0, "failed": 1, "skipped": 0}
     assert "no numbers" in failed(summary.out)[0]["reason"]
@@ -115,7 +115,7 @@ def test_exit_code_3_says_which_limit_was_broken(
             raise ValueError("planted")
         return APPLY(EDIT, samples, *args)
 
-    monkeypatch.setattr(EDIT, "apply", broken, raising=False)
+    monkeypatch.setattr(EDIT, "apply_measured", broken, raising=False)
     summary = run(tmp_path, checkpoint)
     assert (summary.fail_rate, summary.acceptable) == (0.5, False)
     with pytest.raises(SystemExit) as caught, exit_codes():

@@ -134,7 +134,7 @@ def test_a_later_step_works_on_what_the_first_one_made_and_nothing_changes_outsi
             Plan.from_dict(sample.provenance.plan), loaded.steps
         )  # fmt: skip
         by_role = reader.models(sample.provenance, {}, "cpu")
-        (moved,) = apply_padded(first, by_role, [source], plans[:1], 2)
+        ((moved, _),) = apply_padded(first, by_role, [source], plans[:1], 2)
         old, new = first.edit.region(source, plans[0]), second.edit.region(moved, plans[1])
         assert old is not None
         assert new is not None
@@ -161,14 +161,14 @@ def test_a_failure_in_a_later_step_spares_the_neighbours(
     tmp_path: Path, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit = EDITS["acquisition"]
-    apply = edit.apply
+    apply = edit.apply_measured
 
-    def broken(samples: Sequence[Sample], *args: Any) -> list[Sample]:
+    def broken(samples: Sequence[Sample], *args: Any) -> Any:
         if any(s.sample_id == SAMPLES[1].sample_id for s in samples):
             raise FloatingPointError("planted")
         return apply(samples, *args)
 
-    monkeypatch.setattr(edit, "apply", broken, raising=False)
+    monkeypatch.setattr(edit, "apply_measured", broken, raising=False)
     summary = run(tmp_path, chain(tmp_path, REMOVAL, ACQUISITION, far=1e6), models)
     assert summary.counts == {"accepted": 2, "rejected": 0, "failed": 1, "skipped": 0}
     assert [(r["sample_id"], r["stage"]) for r in lost(summary.out, "failed")] == [(SAMPLES[1].sample_id, "apply")]

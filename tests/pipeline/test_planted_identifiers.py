@@ -35,7 +35,7 @@ POLICY = """\
 version: 1
 name: planted
 edit: acquisition
-params: {method: inversion, target: {empirical: {from: samples}}}
+params: {method: sdedit, target: {empirical: {from: samples}}}
 sampler: {solver: ddim, steps: 2}
 gates: [{name: changed, min: 0.0}]
 output: {max_reject_rate: 1.0}

@@ -31,7 +31,7 @@ output: {micro_batch: 4, max_fail_rate: 0.9}
 """
 SAMPLES = [slice_sample(s, i) for s in range(2) for i in range(5)]
 EDIT = EDITS["acquisition"]
-APPLY = type(EDIT).apply
+APPLY = type(EDIT).apply_measured
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def break_rows(patch: pytest.MonkeyPatch, *bad: str) -> list[str]:
             raise RuntimeError("planted")
         return APPLY(EDIT, samples, *args)
 
-    patch.setattr(EDIT, "apply", apply, raising=False)
+    patch.setattr(EDIT, "apply_measured", apply, raising=False)
     return asked
 
 
@@ -127,7 +127,7 @@ def test_a_retry_that_dies_is_gone_on_with_without_the_flag(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(EDIT, "apply", dies, raising=False)
+        patch.setattr(EDIT, "apply_measured", dies, raising=False)
         with pytest.raises(KeyboardInterrupt):
             run(given, out, retry_failed=True)
     assert not (out / "_SUCCESS.json").exists()

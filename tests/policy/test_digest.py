@@ -29,6 +29,8 @@ MORE = [
     {"edit": "tumor_relocation", "params": {**LESION, "add": {
         "diameter_mm": [10, 20], "parts": [{"label": "necrosis", "share": 1}]}}},
     {"edit": "acquisition", "params": {"target": {"explicit": [{"echo_time_ms": 2.0}]}}},
+    {"edit": "acquisition", "params": {"method": "inversion", "target": {"explicit": [{"echo_time_ms": 2.0}]}},
+     "sampler": {"solver": "ddim"}},
     {"edit": "acquisition", "params": {"target": {"protocols": {"avanto": {"echo_time_ms": 2.0}}}}},
     {"edit": "lesion_insertion", "params": {"texture": "drawn"}},
     {"edit": "tumor_removal", "params": LESION, "models": {"generator": {"sha256": "abc"}}, "gates": [
