@@ -112,6 +112,9 @@ _CASES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     ),
     "segmenter": ("segmenter", {"network": _UNET, "data": {"regions": {"grey": ("grey",), "lesion": LESION}}}, {}),
     "segmenter_nested": ("segmenter", {"network": _UNET, "data": {"regions": NESTED}}, {}),
+    "segmenter_told": (
+        "segmenter", {"network": {**_UNET, "acquisition": {"token_dim": 16}}, "data": {"regions": NESTED}}, {},
+    ),
     "acquisition_predictor": ("acquisition_predictor", {"network": {"body": "resnet18", "width": 8, "norm_groups": 4}},
                               {}),
 }  # fmt: skip

@@ -36,7 +36,7 @@ def _build(spec: ModelSpec, parts: Mapping[str, nn.Module] | None = None) -> nn.
     if isinstance(network, AutoencoderSpec):
         return Autoencoder(network, spec.content_channels, dims, of_images=spec.content == "image")
     if isinstance(network, SegmenterSpec):
-        return Segmenter(network, len(spec.channels), spec.outputs, dims, spec.intensity)
+        return Segmenter(network, len(spec.channels), spec.outputs, dims, spec.intensity, spec.vocabulary)
     if isinstance(network, PredictorSpec):
         return Predictor(network, len(spec.channels), spec.outputs, dims, spec.intensity)
     if isinstance(network, LocalContrastSpec):

@@ -13,10 +13,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from augengine.diffusion.conditions import Condition, Vocabulary
+from augengine.diffusion.film import Film, FilmSpec
 from augengine.diffusion.intensity_spec import IntensityRecipe
 from augengine.diffusion.padding import crop, pad
 from augengine.errors import ConfigError
-from augengine.yaml_config import Count, Strict, Width
+from augengine.yaml_config import Count, Strict, Width, unset
 
 
 class SegmenterSpec(Strict):
@@ -29,6 +31,8 @@ class SegmenterSpec(Strict):
         norm: normalisation of every unit, affine.
         norm_groups: groups of norm `group`.
         dropout: probability in every unit.
+        acquisition: scale and shift of every normalisation follow from how the row was acquired; none, the default,
+            leaves the network to its image.
     """
 
     body: Literal["residual_unet"] = "residual_unet"
@@ -38,6 +42,7 @@ class SegmenterSpec(Strict):
     norm: Literal["instance", "group"] = "instance"
     norm_groups: Width = 8
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    acquisition: FilmSpec | None = Field(default=None, exclude_if=unset)
 
     @model_validator(mode="after")
     def _fits(self) -> SegmenterSpec:
@@ -72,12 +77,14 @@ class PredictorSpec(Strict):
 class Segmenter(nn.Module):
     """`forward(x)`: normalised image (B, channels, *) of any size to logits (B, regions, *).
 
-    `intensity` is the scale that the network itself sees images on.
+    `intensity` is the scale that the network itself sees images on, `vocabulary` what it can be told of acquisitions
+    where `spec.acquisition` asks for that.
     """
 
     def __init__(
         self, spec: SegmenterSpec, channels: int, regions: int, spatial_dims: int,
         intensity: IntensityRecipe = IntensityRecipe(),  # noqa: B008  (frozen)
+        vocabulary: Vocabulary | None = None,
     ) -> None:  # fmt: skip
         from monai.networks.nets import UNet  # late: importing MONAI takes seconds
 
@@ -100,19 +107,31 @@ class Segmenter(nn.Module):
         )
         conv = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
         self.head = conv(spec.channels[0], regions, 1)
+        self.film: Film | None = None
+        if spec.acquisition is not None:
+            assert vocabulary is not None  # `model_spec` sees to it
+            self.film = Film(spec.acquisition, vocabulary, self.body)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """What the head reads (B, F, *), as one layer: an extractor for perceptual distances."""
+        if self.film is not None:
+            self.film.tell(None, len(x))
         return [self.body(pad(self.intensity.shown(x), self.multiple))]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, R, *); norm `instance` needs more than one cell at the coarsest level, or `ConfigError`."""
+    def forward(self, x: Tensor, acquired: Condition | None = None) -> Tensor:
+        """Logits (B, R, *); norm `instance` needs more than one cell at the coarsest level, or `ConfigError`.
+
+        Args:
+            acquired: how each row was acquired, which only a network with `spec.acquisition` reads; None: unknown.
+        """
         padded = pad(self.intensity.shown(x), self.multiple)
         if self.spec.norm == "instance" and all(n == self.multiple for n in padded.shape[2:]):
             raise ConfigError(
                 f"with norm instance an image is larger than {self.multiple} along one axis",
                 found=tuple(x.shape[2:]), next_step="take fewer levels, or norm: group",
             )  # fmt: skip
+        if self.film is not None:
+            self.film.tell(acquired, len(x))
         logits: Tensor = self.head(self.body(padded))
         return crop(logits, x.shape[2:])
 

@@ -20,6 +20,7 @@ from augengine.downstream.protocols import Protocol
 from augengine.downstream.segmenters import Segmenter, load_segmenter
 from augengine.io.shards import SCHEMA, from_row, read_group
 from augengine.io.store import Store
+from augengine.records import Acquisition
 from augengine.rng import digest
 
 SUBJECTS_PER_CHUNK = 8
@@ -122,7 +123,8 @@ class PredictionWorker:
         segmenters = self.loaded[1]
         found = []
         for batch, images in images_of(Chunk.from_dict(spec["chunk"]), self.data, self.protocol, segmenters[0]):
-            mean = np.mean([segmenter.predict(images) for segmenter in segmenters], axis=0)
+            acquired = [Acquisition(**row["acquisition"]) for row in batch]
+            mean = np.mean([s.predict(images, acquisitions=acquired) for s in segmenters], axis=0)
             found += map_rows(batch, mean, segmenters[0].regions, self.protocol)
         return {MAPS: pa.Table.from_pylist(found, schema=PREDICTION_SCHEMA)}
 

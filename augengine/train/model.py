@@ -8,6 +8,7 @@ from augengine.acquisition_terms import manufacturer
 from augengine.diffusion.autoencoder import AutoencoderSpec
 from augengine.diffusion.checkpoint import how_to_ingest, subject_hash
 from augengine.diffusion.control import ControlSpec
+from augengine.diffusion.discriminative import SegmenterSpec
 from augengine.diffusion.intensity_spec import IntensityRecipe, IntensitySpec
 from augengine.diffusion.spec import Kind, ModelSpec
 from augengine.errors import CheckpointError, ConfigError, DataError
@@ -80,7 +81,7 @@ def model_spec(
         kind=recipe.kind,
         network=recipe.network,
         diffusion=recipe.diffusion,
-        vocabulary=found.vocabulary if recipe.kind in ("acquisition", "acquisition_predictor") else None,
+        vocabulary=found.vocabulary if _reads_acquisitions(recipe) else None,
         classes=("healthy", "unhealthy") if recipe.kind == "counterfactual" else (),
         channels=found.channels,
         content=data.content,
@@ -112,6 +113,12 @@ def model_spec(
         _check_part(spec, role, part)
     _check_folds(recipe, spec)
     return spec
+
+
+def _reads_acquisitions(recipe: Recipe) -> bool:
+    """True if the model takes or predicts acquisition parameters."""
+    told = isinstance(recipe.network, SegmenterSpec) and recipe.network.acquisition is not None
+    return told or recipe.kind in ("acquisition", "acquisition_predictor")
 
 
 def _intensity(recipe: Recipe, found: Survey) -> IntensitySpec:

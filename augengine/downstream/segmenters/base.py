@@ -1,6 +1,7 @@
 """The interface of every segmenter: shards in, a fitted folder out; images in, probabilities of named regions out.
 
-No ground truth can reach `predict`: it is given images alone, and what it draws at random follows from their bytes.
+No ground truth can reach `predict`: it is given images and how they were acquired alone, and what it draws at random
+follows from their bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from augengine.diffusion.spec import Kind
 from augengine.errors import CheckpointError, DataError
 from augengine.intensity import normalise
-from augengine.records import IntensityRule, Sample
+from augengine.records import Acquisition, IntensityRule, Sample
 from augengine.rng import derive
 from augengine.train.config import Recipe
 
@@ -124,7 +125,10 @@ class Segmenter(ABC):
                 )  # fmt: skip
         return np.stack([normalise(row) for row in rows])
 
-    def predict(self, images: np.ndarray, seeds: Sequence[int] | None = None) -> np.ndarray:
+    def predict(
+        self, images: np.ndarray, seeds: Sequence[int] | None = None,
+        acquisitions: Sequence[Acquisition] | None = None,
+    ) -> np.ndarray:  # fmt: skip
         """Probability of each region in each pixel; in a region where it is above 0.5.
 
         A row's result does not depend on the rows beside it, up to the rounding of batched arithmetic.
@@ -132,6 +136,7 @@ class Segmenter(ABC):
         Args:
             images: float32 (B, C, *), normalised (`augengine.intensity.normalise`).
             seeds: one per row, for segmenters that sample; by default they follow from the row's bytes.
+            acquisitions: how each row was acquired, for networks that were trained to be told; others do not read it.
 
         Returns:
             float32 (B, R, *), from 0 to 1, in the order of `regions`.

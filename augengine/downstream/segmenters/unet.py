@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from augengine.diffusion.checkpoint import Model, load_model
+from augengine.diffusion.conditions import Condition
 from augengine.diffusion.segmentation import probabilities
 from augengine.diffusion.spec import Kind
 from augengine.downstream.segmenters.base import PLAIN, Segmenter, Training
 from augengine.downstream.segmenters.fitting import adapted, checkpoint, fit_network, mark, need_roles
+from augengine.errors import DataError
+from augengine.records import Acquisition
 from augengine.train.config import Recipe
 
 
@@ -51,5 +56,24 @@ class UNet(Segmenter):
         """The fitted network."""
         return cls(load_model(checkpoint(cls, folder, "unet"), device))
 
+    def predict(
+        self, images: np.ndarray, seeds: Sequence[int] | None = None,
+        acquisitions: Sequence[Acquisition] | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """As of every segmenter; a network with `acquisition` in its recipe reads how the rows were acquired."""
+        vocabulary = self.model.spec.vocabulary
+        if vocabulary is None or acquisitions is None:
+            return super().predict(images, seeds)
+        x, _ = self.checked(images, seeds)
+        if len(acquisitions) != len(x):
+            raise DataError("there is one acquisition per image", found=f"{len(acquisitions)} for {len(x)}")
+        with torch.no_grad():
+            return self._probabilities(x, vocabulary.encode(acquisitions)).cpu().numpy()
+
     def _predict(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
-        return probabilities(self.model.spec, self.model.network(x.to(self.model.device)).float())
+        return self._probabilities(x)
+
+    def _probabilities(self, x: Tensor, acquired: Condition | None = None) -> Tensor:
+        device = self.model.device
+        told = () if acquired is None else (acquired.to(device),)
+        return probabilities(self.model.spec, self.model.network(x.to(device), *told).float())
