@@ -18,6 +18,7 @@ BLOCKS = {
     "speed": speed.ways,
     "training_cost": speed.training_cost,
     "truth_real": counterfactuals.real_rmse,
+    "truth_real_paired": counterfactuals.paired_rmse,
 }
 _PLACE = re.compile(r"^<!-- measured: (\w+) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
 

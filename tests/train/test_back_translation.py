@@ -166,6 +166,22 @@ def test_pairs_are_one_subject_on_one_grid_of_the_world(tmp_path: Path) -> None:
         ready(tmp_path / "b", [scan(*who) for who in UNPAIRED], back_translation={"pairs": True})
 
 
+def test_one_round_of_pairs_makes_no_pseudo_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = [scan(subject, setting) for subject in range(2) for setting in (0, 1)]
+    found = ready(tmp_path / "a", samples, back_translation={"pairs": True, "rounds": 1, "gain_sd": 0.0})
+
+    def never(*_: object) -> None:
+        raise AssertionError("a pseudo-scan")
+
+    monkeypatch.setattr(BackTranslation, "_pseudo", never)
+    pairs = found._make(0)
+    real = {float(v) for s in samples for v in np.maximum(normalise(s), 0).ravel()}
+    assert len(pairs.truth) > 1000
+    assert set(pairs.truth[:, 0].tolist()) <= real
+    # What is shown is real, too: the first input is the source's own intensity.
+    assert set(pairs.inputs[:, 0].tolist()) <= real
+
+
 def test_pseudo_scans_never_see_the_subjects_own_other_scan(tmp_path: Path) -> None:
     found = ready(tmp_path / "a", [scan(subject, setting) for subject in range(3) for setting in range(2)])
     first = found.scans[0]
