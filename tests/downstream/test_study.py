@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from builders import GE, SIEMENS, slice_sample, write_checkpoint, write_samples
 
-from augengine.commands.evaluate import _recipes, default_recipe
+from augengine.commands.evaluate import default_recipe, recipes_of
 from augengine.diffusion.checkpoint import load_generator, read_spec
 from augengine.downstream.inventory import take_inventory
 from augengine.downstream.protocols import Protocol, protocol
@@ -116,7 +116,7 @@ def test_the_segmenter_s_recipe_follows_the_anatomy_and_the_data(
     asked: str, small: bool, found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert _recipes("unet", [], default_recipe(protocol(asked), small))["unet"].name == found
+    assert recipes_of("unet", [], default_recipe(protocol(asked), small))["unet"].name == found
 
 
 def test_the_control_has_the_generator_s_architecture_and_no_training(tmp_path: Path) -> None:
