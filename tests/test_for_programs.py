@@ -54,6 +54,15 @@ def test_a_mistake_is_told_as_json_in_its_parts(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", [("phantom", "brain-shards", "--matrix", "nope"), ("report",), ("nonsense",)])
+def test_mistakes_in_the_flags_are_told_as_json_too(words: tuple[str, ...]) -> None:
+    done = augengine(*words, "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["exit_code"]) == (2, 2)
+    assert found["error"]["rule"] == "the flags of a command are those of its --help"
+    assert done.stderr
+
+
 def test_quiet_leaves_results_and_errors(data: str) -> None:
     done = augengine("plan", "lesion_insertion_drawn", data, "-q")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

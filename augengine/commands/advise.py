@@ -18,11 +18,13 @@ from augengine.commands.evaluate import (
     recipes_of,
 )
 from augengine.commands.flags import parse_numbers
+from augengine.downstream.checks import check_out
 from augengine.downstream.experiment import Experiment
-from augengine.downstream.pilot import PLOT, RESULT, experiment_of, pilot
+from augengine.downstream.pilot import FIRST_LOOK, PLOT, RESULT, check_patients, experiment_of, pilot
 from augengine.downstream.pilot_protocol import pilot_of, protocol_of
 from augengine.downstream.protocols import protocol
 from augengine.errors import ConfigError
+from augengine.io.dataset import dataset_files
 from augengine.io.store import Store
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.units import Actors
@@ -48,7 +50,7 @@ def advise_command(
     ] = None,
     ratios: Annotated[str, typer.Option(help="Augmented rows per real row; of lesions a share, at most 1.")] = RATIOS,
     least_gain: Annotated[float, typer.Option(min=0, help="Dice that makes it worth it.")] = LEAST,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings per ratio, at the most.")] = SEEDS,
+    seeds: Annotated[int, typer.Option(min=FIRST_LOOK, help="Trainings per ratio, at the most.")] = SEEDS,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of each.")] = STEPS,
     segmenter: SegmenterFlag = "unet",
     recipe: RecipeFlag = None,
@@ -68,12 +70,14 @@ def advise_command(
     """
     with user_errors():
         uri, spread = output_uri(out, "advise"), Actors(actors, cpus_per_actor, gpus_per_actor)
-        names = tuple(name.strip() for name in lesion.split(",")) if lesion else ()
+        names = tuple(name.strip() for name in lesion.split(",") if name.strip()) if lesion else ()
         if protocol_name and (by != "none" or names):
             raise ConfigError("a protocol says what --by and --lesion say", found=f"--protocol {protocol_name}",
                               next_step="leave one of them out")  # fmt: skip
         asked = pilot_of(protocol(protocol_name)) if protocol_name else protocol_of(data, by, names)
-        shares = parse_numbers(ratios, "--ratios")
+        shares = tuple(dict.fromkeys(parse_numbers(ratios, "--ratios")))
+        for folder in augmented:
+            dataset_files(Store(folder))  # told before Ray starts
         if min(shares) <= 0 or (asked.lesion and max(shares) > 1):
             raise ConfigError(
                 "ratios are above 0, and where rows take the place of real ones, at most 1", found=ratios,
@@ -87,6 +91,8 @@ def advise_command(
             ),
             ARM, shares,
         )  # fmt: skip
+        check_out(Store(uri))
+        check_patients(experiment)
         connect()
         found = pilot(experiment, least_gain, stage, console.print, actors=spread)
         if left_out := [ratio for ratio in sorted(shares) if ratio not in {option.ratio for option in found.options}]:

@@ -21,6 +21,7 @@ from augengine.downstream.arms import (
     default_arms,
     find_arms,
 )
+from augengine.downstream.checks import check_out
 from augengine.downstream.drawn_subjects import EVERYONE
 from augengine.downstream.experiment import Experiment
 from augengine.downstream.joined import join
@@ -177,6 +178,7 @@ def evaluate(
             connect()
             _report(uri, spread, anew=True)
             return
+        check_out(Store(uri))
         check_arms(chosen, asked, ("augmented", "untrained") if phantom else list(rows))
         if (not data) == (not phantom):
             raise ConfigError("give either --data or --phantom", next_step="--data is what jobs/ingest.py wrote")

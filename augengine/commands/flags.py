@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -75,8 +76,11 @@ def parse_workers(text: str) -> NumWorkers:
 
 
 def parse_numbers(text: str, flag: str) -> tuple[float, ...]:
-    """Comma-separated numbers."""
+    """Comma-separated numbers, all of them finite."""
     try:
-        return tuple(float(part) for part in text.split(","))
+        found = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError("give numbers separated by commas", found=text, where=flag) from None
+        found = (math.nan,)
+    if not all(map(math.isfinite, found)):
+        raise ConfigError("give numbers separated by commas", found=text, where=flag)
+    return found

@@ -84,6 +84,8 @@ def run_program(command: Callable[[], object]) -> None:
     the processes of a local Ray one after the other and waits for each. They are killed together instead. On a cluster
     there are none below this process, and Ray ends the job of a driver that is gone.
     """
+    if "--json" in sys.argv[1:] and sys.argv[1:2] != ["ls"]:  # also for mistakes in the flags themselves
+        want_json()
     try:
         command()
     except SystemExit as stopped:

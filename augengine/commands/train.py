@@ -20,7 +20,9 @@ from augengine.train.workers import bounds
 
 def train_command(
     recipe: Annotated[str, typer.Argument(help="Training recipe: a file, or a name of the package's.")],
-    data: Annotated[str, typer.Option(help="Ingested data set or folder of shards (path or URI).")],
+    data: Annotated[
+        list[str], typer.Option(help="Ingested data set, or a run's rows (path or URI); may be given again.")
+    ],
     out: Annotated[str | None, typer.Option(help="Run folder (path or URI).")] = None,
     workers: Annotated[str, typer.Option(help="Ray Train workers, which share the batch: N, or LEAST-MOST.")] = "1",
     gpu: Annotated[bool | None, typer.Option("--gpu/--cpu", help="Default: GPUs if the cluster has them.")] = None,

@@ -19,6 +19,8 @@ from augengine.metrics.statistics import BySeed, hierarchical_interval
 from augengine.rng import generator
 
 MISTAKES = 0.05
+LEARNT = 0.1
+"""A baseline's score below which a pilot has trained too shortly to tell anything."""
 DRAWS = 10_000
 Verdict = Literal["use", "not worth it", "undecided"]
 
@@ -53,6 +55,7 @@ class Advice:
         options: in the order of their ratios.
         least: the gain that makes augmentation worth it.
         seeds, patients: that were looked at.
+        baseline: mean score without augmented rows; below `LEARNT` nothing is decided.
     """
 
     verdict: Verdict
@@ -61,6 +64,7 @@ class Advice:
     least: float
     seeds: int
     patients: int
+    baseline: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -70,12 +74,17 @@ class Advice:
         told = ", ".join(
             f"{o.ratio:g}: {o.gain.estimate:+.3f} [{o.gain.low:+.3f}, {o.gain.high:+.3f}]" for o in self.options
         )
-        stands = f"gain by ratio {told}; {self.patients} validation patients, {self.seeds} seeds"
+        stands = (
+            f"gain by ratio {told}; without them {self.baseline:.3f}; {self.patients} validation patients, "
+            f"{self.seeds} seeds"
+        )
         if self.verdict == "use":
             cost = "; ".join(f"costs Dice in {cell}" for o in self.options if o.ratio == self.ratio for cell in o.costs)
             return f"use --ratio {self.ratio:g} ({stands})" + (f"; {cost}" if cost else "")
         if self.verdict == "not worth it":
             return f"not worth it on these data: no ratio gains {self.least:g} ({stands})"
+        if self.baseline < LEARNT:
+            return f"undecided: the segmenters have learnt next to nothing, so more --steps ({stands})"
         return f"undecided: more seeds (--seeds) or validation patients would tell ({stands})"
 
 
@@ -119,8 +128,13 @@ def advise(
     harmless = [option for option in worth if not option.costs] or worth
     best = max(harmless, key=lambda option: (option.gain.estimate, -option.ratio), default=None)
     hopeless = all(option.gain.high < least for option in options)
-    verdict: Verdict = "use" if best else "not worth it" if hopeless else "undecided"
-    return Advice(verdict, best.ratio if best else None, tuple(options), least, len(chosen), options[0].gain.subjects)
+    without = [v for found in cells.values() for seed in chosen for v in found[measured][seed].values()]
+    learnt = float(np.mean(without)) >= LEARNT
+    verdict: Verdict = "use" if best and learnt else "not worth it" if hopeless and learnt else "undecided"
+    return Advice(
+        verdict, best.ratio if best and learnt else None, tuple(options), least, len(chosen), options[0].gain.subjects,
+        float(np.mean(without)),
+    )  # fmt: skip
 
 
 def _difference(arm: BySeed, baseline: BySeed, seeds: Sequence[int]) -> BySeed:

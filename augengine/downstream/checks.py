@@ -11,7 +11,26 @@ from augengine.downstream.inventory import Inventory
 from augengine.downstream.predictions import Chunk
 from augengine.downstream.protocols import Protocol
 from augengine.downstream.segmenters import SEGMENTERS
-from augengine.errors import DataError
+from augengine.errors import DataError, RunError
+from augengine.io.dataset import MANIFEST
+from augengine.io.store import Store
+
+_OTHERS = (MANIFEST, f"augmented/{MANIFEST}", "checkpoint/model.json", "metrics.jsonl")
+"""What ingest, augment and training leave in theirs."""
+
+
+def check_out(out: Store) -> None:
+    """Refuse an output folder that another job wrote: an experiment's files would lie among its own.
+
+    Raises:
+        RunError: naming what is there.
+    """
+    for name in _OTHERS:
+        if out.exists(name):
+            raise RunError(
+                "an experiment has an output folder of its own", found=name, where=out.uri,
+                next_step="give another --out",
+            )  # fmt: skip
 
 
 def check_classes(experiment: Experiment) -> None:

@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 from augengine.downstream.advice import Advice, advise
 from augengine.downstream.arms import baselines
 from augengine.downstream.experiment import Experiment
+from augengine.downstream.inventory import take_inventory
 from augengine.downstream.plots import COLOURS
+from augengine.downstream.predictions import test_chunks
 from augengine.downstream.results import Plan, measure
 from augengine.downstream.run import Stage, run
 from augengine.downstream.tables import heading, primary
-from augengine.errors import DataError
+from augengine.errors import ConfigError, DataError
 from augengine.io.store import Store
 from augengine.pipeline.units import Actors
 
@@ -49,17 +51,11 @@ def pilot(experiment: Experiment, least: float, stage: Stage, say: Callable[[str
         DataError: too few patients to decide, or rows; and all that an experiment raises.
     """
     (arm,) = experiment.curve_arms
-    first = min(FIRST_LOOK, experiment.seeds)
-    looks = experiment.seeds - first + 1
-    for seeds in range(first, experiment.seeds + 1):
+    check_patients(experiment)
+    looks = experiment.seeds - FIRST_LOOK + 1
+    for seeds in range(FIRST_LOOK, experiment.seeds + 1):
         run(replace(experiment, seeds=seeds), stage, actors=actors)
         plan = Plan.read(experiment.out)
-        patients = {subject for chunk in plan.chunks for subject in chunk["subjects"]}
-        if len(patients) < FEWEST_PATIENTS:
-            raise DataError(
-                f"a pilot decides on {FEWEST_PATIENTS} labelled patients of split 'val' at least",
-                found=len(patients), where=experiment.data, next_step="ingest with a larger share, --fractions",
-            )  # fmt: skip
         scores = measure(experiment.out, actors=replace(actors, num_gpus=0))
         found = advise(scores, primary(plan), arm, baselines(arm)[-1], least, looks, range(seeds))
         say(f"{seeds} seeds: {found}")
@@ -67,6 +63,24 @@ def pilot(experiment: Experiment, least: float, stage: Stage, say: Callable[[str
             break
     write_advice(found, plan, experiment.out)
     return found
+
+
+def check_patients(experiment: Experiment) -> None:
+    """Refuse a pilot whose seeds or validation patients are too few to decide anything, before anything is trained.
+
+    Raises:
+        ConfigError: fewer seeds than the first look takes.
+        DataError: fewer labelled validation patients than `FEWEST_PATIENTS`.
+    """
+    if experiment.seeds < FIRST_LOOK:
+        raise ConfigError(f"a pilot looks at {FIRST_LOOK} seeds at least", found=experiment.seeds, where="--seeds")
+    chunks = test_chunks(take_inventory(experiment.data, experiment.protocol), experiment.protocol)
+    patients = {subject for chunk in chunks for subject in chunk.subjects}
+    if len(patients) < FEWEST_PATIENTS:
+        raise DataError(
+            f"a pilot decides on {FEWEST_PATIENTS} labelled patients of split 'val' at least",
+            found=len(patients), where=experiment.data, next_step="ingest with a larger share, --fractions",
+        )  # fmt: skip
 
 
 def write_advice(found: Advice, plan: Plan, out: str) -> list[str]:

@@ -40,7 +40,7 @@ class AcquisitionParams(Strict):
         texture: of method `local_contrast`: share of the source's own finest detail (what a Gaussian of one voxel
             removes) that is added to the prediction, which as a mean is too smooth.
         round_trip: of method `inversion`: a row is skipped whose round trip under its own parameters errs by more
-            (root mean square, relative to the row's standard deviation). Left out: `ROUND_TRIP`.
+            (root mean square, relative to the row's standard deviation). Left out: 0.1.
     """
 
     method: Literal["structure", "inversion", "sdedit", "local_contrast"] = "structure"

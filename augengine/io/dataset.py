@@ -138,6 +138,8 @@ def _no_dataset(store: Store) -> DataError:
     parent = store.parent()
     if parent is not None and parent.exists(SUCCESS):
         found, next_step = "one of its folders", f"give the whole data set, {parent.uri}"
+    elif store.exists(f"augmented/{SUCCESS}"):
+        found, next_step = "the folder of a job", f"give the rows that it made, {store.uri}/augmented"
     elif store.names("", ".parquet"):
         found, next_step = "Parquet files alone", "write them with augengine.io.dataset.write_dataset"
     return DataError(

@@ -38,9 +38,11 @@ def say(text: str) -> None:
 
 
 def finish(exit_code: int) -> None:
-    """Print what was told as JSON, if that is wanted."""
+    """Print what was told as JSON, if that is wanted; of a mistake in the flags, that it is one."""
     if _json[0]:
-        typer.echo(told(exit_code=exit_code))
+        usage = {"error": {"rule": "the flags of a command are those of its --help", "found": None, "where": None,
+                           "next_step": "standard error says which is not"}}  # fmt: skip
+        typer.echo(told(exit_code=exit_code, **(usage if exit_code == 2 else {})))
 
 
 @contextmanager

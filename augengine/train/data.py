@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ from augengine.records import Acquisition, IntensityRule, Provenance, Sample
 from augengine.selection.balance import AUGMENTED, REAL, check_share, left_out, shows
 from augengine.selection.folds import fold_of
 from augengine.selection.ratio import rank, rank_limit
+from augengine.yaml_config import unknown_name
 
 Uris = Place | Sequence[Place]
 EVERY_RANK = 2**63
@@ -169,10 +170,11 @@ class Rows:
         if self.rank_below is not None or (self.augmented_per_real is None and not self.balance):
             return self
         ranks: tuple[list[int], list[int]] = ([], [])
-        real = [0, 0]
+        real, names = [0, 0], set[str]()
         for _, rows in _row_groups(stores, self.columns):
             for row in filter(self.holds, rows):
                 kind = self.kind(row)
+                names.update(row["label_names"] if self.balance else ())
                 if row["synthetic"]:
                     ranks[kind].append(rank(row["sample_id"]))
                 else:
@@ -180,10 +182,21 @@ class Rows:
         where = ", ".join(store.uri for store in stores)
         if not self.balance:
             return replace(self, rank_below=(self._limit(ranks[0], real[0], where),) * 2)
+        self._check_balance(names, sum(real), where)
         for kind in (0, 1):
             if ranks[kind]:  # all of them may be drawn in some epoch
                 self._limit(ranks[kind], real[kind], where)
         return replace(self, rank_below=(EVERY_RANK, EVERY_RANK))
+
+    def _check_balance(self, names: Collection[str], real: int, where: str) -> None:
+        """Refuse labels of which no row knows one, and augmented rows without any whose place they could take."""
+        if names and not set(self.balance) & set(names):
+            raise unknown_name("label", self.balance[0], sorted(names), "data.balance")
+        if not real:
+            raise DataError(
+                "augmented rows take the place of real ones (data.balance)", found="no real rows", where=where,
+                next_step="give the real data set by --data, too, or leave data.balance out",
+            )  # fmt: skip
 
     def _limit(self, ranks: Sequence[int], real: int, where: str) -> int:
         ratio = self.augmented_per_real

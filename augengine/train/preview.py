@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from augengine.train.objectives import objective
 from augengine.train.precision import Precision
 
 
-def preview(recipe: Recipe, data: str, workers: int, parts: Mapping[str, str]) -> list[tuple[str, str]]:
+def preview(recipe: Recipe, data: Sequence[str], workers: int, parts: Mapping[str, str]) -> list[tuple[str, str]]:
     """Rows of a table. One micro-batch of real rows passes through the objective on tensors without memory.
 
     Raises:

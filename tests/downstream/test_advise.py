@@ -16,13 +16,14 @@ from toy_experiments import Threshold, quiet
 from augengine.bundled import recipe_file
 from augengine.commands.advise import ARM, advise_command
 from augengine.downstream.advice import Advice, advise
+from augengine.downstream.checks import check_out
 from augengine.downstream.experiment import Experiment
 from augengine.downstream.pilot import PLOT, RESULT, experiment_of, pilot
 from augengine.downstream.pilot_protocol import pilot_of, protocol_of
 from augengine.downstream.protocols import protocol
 from augengine.downstream.results import Plan, Row, Scores
 from augengine.downstream.segmenters import SEGMENTERS
-from augengine.errors import ConfigError, DataError
+from augengine.errors import ConfigError, DataError, RunError
 from augengine.io.store import Store
 from augengine.pipeline.units import INLINE
 from augengine.records import Provenance, Sample
@@ -181,12 +182,38 @@ def test_too_few_patients_decide_nothing(tmp_path: Path) -> None:
     data = write_samples(tmp_path / "few", few)
     with pytest.raises(DataError, match="decides on 5 labelled patients"):
         pilot(replace(asked, data=data), 0.01, quiet, lambda text: None, actors=INLINE)
+    with pytest.raises(ConfigError, match="looks at 3 seeds at least"):
+        pilot(replace(asked, seeds=2), 0.01, quiet, lambda text: None, actors=INLINE)
+    assert not Threshold.fits, "before anything is trained"
+
+
+def test_segmenters_that_have_learnt_nothing_decide_nothing() -> None:
+    blind = {
+        row: {DICE: {s: {p: 0.001 * v for p, v in of.items()} for s, of in found[DICE].items()}}
+        for row, found in scores({"A → A": {0.25: -0.04, 0.5: 0.05}}).items()
+    }
+    found = advise(blind, DICE, ARM, "classical", 0.01, 3, SEEDS)
+    assert (found.verdict, found.ratio) == ("undecided", None)
+    assert str(found).startswith("undecided: the segmenters have learnt next to nothing, so more --steps")
+    assert judged({"A → A": {0.25: 0.05}}).baseline == pytest.approx(0.665)
+
+
+def test_a_folder_of_another_job_is_refused(tmp_path: Path) -> None:
+    for name in ("manifest.json", "augmented/manifest.json", "checkpoint/model.json"):
+        store = Store(str(tmp_path / name.replace("/", "-")))
+        store.write(name, b"{}")
+        with pytest.raises(RunError, match="an output folder of its own"):
+            check_out(store)
+    check_out(Store(str(tmp_path / "new")))
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ({"ratios": "0,0.5"}, "ratios are above 0"),
+        ({"ratios": "nan"}, "give numbers separated by commas"),
+        ({"ratios": "0.5,inf"}, "give numbers separated by commas"),
+        ({"lesion": "tumour"}, "unknown label 'tumour'"),
         ({"lesion": "fat", "ratios": "0.5,2"}, "at most 1"),
         ({"protocol_name": "duke_strict", "by": "site"}, "a protocol says what"),
     ],
@@ -212,7 +239,7 @@ def test_the_command_trains_real_networks_and_says_what_it_left_out(
     recipe.write_text(recipe_file("unet_duke_small").read_text())
     out = tmp_path / "out"
     advise_command(
-        data, [added], ratios="0.5,1,3", seeds=1, steps=2, recipe=[f"unet={recipe}"], out=str(out), actors=2
+        data, [added], ratios="0.5,1,3", seeds=3, steps=2, recipe=[f"unet={recipe}"], out=str(out), actors=2
     )  # fmt: skip
     said = capsys.readouterr().out
     assert "ratios 3 were left out" in said

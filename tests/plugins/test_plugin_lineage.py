@@ -61,7 +61,8 @@ def test_a_row_names_the_package_and_its_version(packages: Packages, data: str, 
         assert row.provenance.plugins == {"adder": "1.4", "judge": "0.2"}
         replay = Run(out).replay(row.sample_id)
         assert replay.equal
-        told = CliRunner().invoke(app, ["explain", row.sample_id, "--out", str(out)]).output
+        asked = ["explain", row.sample_id, "--out", str(out), "--picture", str(tmp_path / "picture.png")]
+        told = CliRunner().invoke(app, asked).output
         assert "plug-in adder: 1.4" in told
         assert "plug-in judge: 0.2" in told
     assert json.loads((out / "inputs.json").read_text())["plugins"] == {"adder": "1.4", "judge": "0.2"}

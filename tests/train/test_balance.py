@@ -7,7 +7,7 @@ import pytest
 from balanced_rows import HEALTHY, ILL, MADE, row, write_balanced
 from training_cases import write_rows
 
-from augengine.errors import DataError
+from augengine.errors import ConfigError, DataError
 from augengine.io.store import Store
 from augengine.train.config import DataRecipe
 from augengine.train.data import BatchReader, Rows, survey
@@ -97,3 +97,10 @@ def test_a_changed_share_of_lesions_is_told_before_training(folders: list[str], 
     assert "in 17% of all: the segmenter will find it too seldom" in told
     alike = [row(300 + n, ill=n < 10, augmented=True) for n in range(30)]
     assert share_warning([stores[0], Store(write_rows(tmp_path / "alike", alike))], Rows("train"), regions) is None
+
+
+def test_labels_that_no_row_knows_and_rows_that_stand_alone_are_refused(folders: list[str]) -> None:
+    with pytest.raises(ConfigError, match="unknown label 'cor'"):
+        survey(folders, Rows("train", balance=("cor",), augmented_per_real=0.5))
+    with pytest.raises(DataError, match=r"take the place of real ones \(data.balance\); found no real rows"):
+        survey(folders[1:], balanced(0.5))
