@@ -75,6 +75,12 @@ def test_ls_keeps_its_own_json(data: str) -> None:
     assert [part["rows"] for part in json.loads(augengine("ls", data, "--json").stdout)] == [4]
 
 
+def test_outcomes_of_what_is_no_run_are_refused(data: str) -> None:
+    done = augengine("ls", data, "--outcome", "accepted", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "outcomes are those of a run of augment; found a data set of samples" in done.stderr
+
+
 def test_values_become_json() -> None:
     @dataclass
     class Found:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import typer
 
-from augengine.io.dataset import run_files
+from augengine.errors import DataError
+from augengine.io.dataset import SUCCESS, is_dataset, listed_files, run_files
 from augengine.io.store import Store
 from augengine.report.page.markup import visible
 from augengine.yaml_config import unknown_name
@@ -21,10 +22,16 @@ def list_rows(store: Store, outcome: str, as_json: bool) -> None:
 
     Raises:
         ConfigError: no such outcome.
-        DataError: a file of the run is damaged.
+        DataError: it is no run, or a file of it is damaged.
     """
     if outcome not in OUTCOMES:
         raise unknown_name("outcome", outcome, OUTCOMES, "--outcome")
+    kinds = listed_files(store) if is_dataset(store) and store.exists(SUCCESS) else OUTCOMES
+    if not set(OUTCOMES) & set(kinds):
+        raise DataError(
+            "outcomes are those of a run of augment", found=f"a data set of {', '.join(kinds)}", where=store.uri,
+            next_step="give the folder that augment reported, …/augmented",
+        )  # fmt: skip
     if not as_json:
         for row in _rows(store, outcome):
             typer.echo(_line(f"{row['id']}  {row['reason']}".rstrip()))

@@ -85,7 +85,7 @@ class Select(Strict):
 class ModelRef(Strict):
     """A checkpoint; `ref` (a URI or a path, from the policy's folder) may be a flag instead and is not digested."""
 
-    ref: str | None = None
+    ref: str | None = Field(default=None, min_length=1)
     sha256: str | None = None
 
 
