@@ -16,6 +16,7 @@ from builders import slice_sample, write_samples
 from augengine.cli import COMMANDS, loaded
 from augengine.errors import RunError
 from augengine.pipeline.cluster import without_lines
+from augengine.report.console import console, stage, table
 from augengine.told import forget, plain, tell, told
 
 
@@ -110,3 +111,13 @@ def test_only_the_lines_that_are_named_are_left_out(capfd: pytest.CaptureFixture
         raise KeyError
     os.write(2, b"later\n")
     assert capfd.readouterr().err == "an error\nanother\nlater\n"
+
+
+def test_square_brackets_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print("--set data.balance=[tumour]")
+    table("runs/[a]", ["[b]"], [["[c]"]])
+    with stage("[d]") as report:
+        report(1, 1, {"[e]": 1})
+    said = capsys.readouterr().out
+    assert "data.balance=[tumour]" in said
+    assert all(f"[{letter}]" in said for letter in "abcde")

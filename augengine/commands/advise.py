@@ -98,5 +98,5 @@ def advise_command(
         if left_out := [ratio for ratio in sorted(shares) if ratio not in {option.ratio for option in found.options}]:
             console.print(f"ratios {', '.join(f'{r:g}' for r in left_out)} were left out: there are too few rows")
         tell(**found.to_dict(), files=[Store(uri).path(name) for name in (RESULT, PLOT)])
-        console.print(str(found), markup=False)
-        console.print("\n".join(Store(uri).path(name) for name in (RESULT, PLOT)), markup=False)
+        console.print(str(found))
+        console.print("\n".join(Store(uri).path(name) for name in (RESULT, PLOT)))

@@ -83,7 +83,7 @@ def show(found: Calibration, name: str = "") -> None:
     )  # fmt: skip
     console.print(f"{whose}proposed:\ngates:")
     for gate in found.gates:
-        console.print(f"  - {json.dumps(_plain(gate.proposed))}", markup=False, soft_wrap=True)
+        console.print(f"  - {json.dumps(_plain(gate.proposed))}", soft_wrap=True)
 
 
 def _plain(spec: GateSpec) -> Mapping[str, Any]:

@@ -52,15 +52,15 @@ def lesions_command(
             raise unknown_name("label", missing[0], sorted(found.names), "--lesion")
         head, rows = site_rows(found)
         table(f"lesions of {data}: median and quartiles over patients", head, rows)
-        console.print(f"faint: lesion / ring between {FAINT[0]:g} and {FAINT[1]:g} in every channel", markup=False)
+        console.print(f"faint: lesion / ring between {FAINT[0]:g} and {FAINT[1]:g} in every channel")
         about = {"data": data, "lesion": list(there), "keep": keep, "box": box, "least_ml": least_ml}
         paths = write_survey(found, about, Store(uri))
         spec = write_bank(found, names, there, box, Store(uri))
-        console.print("\n".join(paths), markup=False)
+        console.print("\n".join(paths))
         tell(sites=[dict(zip(head, row, strict=True)) for row in rows], files=paths, bank=Store(uri).path("bank"),
              lesions=len(found.lesions))  # fmt: skip
         larger = f"; {found.too_large} larger than {box} voxels are not in it" if found.too_large else ""
         console.print(
             f"bank: {Store(uri).path('bank')}, {len(found.lesions)} lesions of {len(spec.subject_hashes)} training "
-            f"subjects{larger}", markup=False,
+            f"subjects{larger}",
         )  # fmt: skip

@@ -78,7 +78,7 @@ def present(
     title = f"measures beside {about['data']}, split {about['split']}"
     table(title, ["measure", "rests on", *names], rows_of(figures, names))
     for note in notes:
-        console.print(note, markup=False)
+        console.print(note)
     paths = write_measured(figures, notes, about, names, Store(uri))
     console.print("\n".join(paths))
     tell(figures=figures, notes=notes, files=paths)

@@ -10,11 +10,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from augengine.told import forget, told
 
 SECONDS_BETWEEN_LINES = 10.0
-console = Console(highlight=False, soft_wrap=True)
+# Square brackets stand in paths, labels and settings: only where a line is known to have none are they markup.
+console = Console(highlight=False, soft_wrap=True, markup=False)
 
 _json = [False]
 
@@ -51,7 +53,7 @@ def stage(title: str) -> Iterator[Report]:
     started = time.monotonic()
     with _bar(title) if console.is_terminal else _lines(title) as report:
         yield report
-    console.print(f"[bold]{title}[/]: {time.monotonic() - started:.1f} s")
+    console.print(Text(title, "bold"), f": {time.monotonic() - started:.1f} s", sep="")
 
 
 @contextmanager
