@@ -10,7 +10,8 @@ from augengine.errors import ConfigError
 from augengine.plugins import installed, plugin
 
 POLICIES, RECIPES, PROTOCOLS = (Path(__file__).parent / kind for kind in ("policies", "recipes", "protocols"))
-KINDS = {POLICIES: "policy", RECIPES: "recipe", PROTOCOLS: "protocol"}
+KINDS = {"policies": "policy", "recipes": "recipe", "protocols": "protocol"}
+"""By the name of their folder."""
 _NEAR = 3
 
 
@@ -49,7 +50,7 @@ def names(folder: Path) -> list[str]:
 
 def known(folder: Path) -> list[str]:
     """`names`, and those that installed packages add."""
-    return sorted({*names(folder), *installed()[KINDS[folder]]})
+    return sorted({*names(folder), *installed()[KINDS[folder.name]]})
 
 
 def _file(path: Path, folders: list[Path]) -> Path:
@@ -58,7 +59,7 @@ def _file(path: Path, folders: list[Path]) -> Path:
     for folder in folders:
         shipped = folder / f"{path.name}.yaml"
         if path.name == str(path):
-            if found := plugin(KINDS[folder], path.name, shipped.is_file()):
+            if found := plugin(KINDS[folder.name], path.name, shipped.is_file()):
                 return found.file()
             if shipped.is_file():
                 return shipped
