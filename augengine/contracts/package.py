@@ -145,7 +145,7 @@ def _policies(package: Sequence[Plugin]) -> list[LoadedPolicy]:
 
 REGISTRIES: tuple[Registry[Any], ...] = (EDITS, MEASURES, READERS, SEGMENTERS, TARGETS, TRACKERS, EXTRACTORS)
 OWN: Mapping[str, Collection[str]] = {registry.kind: registry.own for registry in REGISTRIES} | {
-    kind: names(folder) for folder, kind in bundled.KINDS.items()
+    bundled.KINDS[folder.name]: names(folder) for folder in (bundled.POLICIES, bundled.RECIPES, bundled.PROTOCOLS)
 }
 KINDS: Mapping[str, Callable[[Plugin, Sequence[Plugin], Sequence[Sample]], Lines]] = {
     "edit": _edit, "gate": _gate, "layout": _layout, "segmenter": _segmenter, "target": _target, "tracker": _tracker,
