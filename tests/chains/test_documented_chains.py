@@ -167,7 +167,7 @@ def test_readme(brats: Path) -> None:
     assert b"Synthetic data" in (brats / "first.html").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_start(disk: Path) -> None:
     run_all(chain("start"), disk)
     assert Path("runs/first/augmented/contact_sheet.png").is_file()
@@ -186,7 +186,7 @@ def test_how_to_use_nifti(disk: Path) -> None:
     assert read(disk / "mine_gates.json")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_how_to_fine_tune(disk: Path) -> None:
     phantom(disk, "own", "brain-shards", "--labels", "tissue", "--subjects", "12", "--seed", "5")
     run_all(chain("how to fine-tune"), disk)
