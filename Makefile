@@ -30,7 +30,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The longer of the documented chains, about 14 minutes.
+# The longer of the documented chains, about 15 minutes.
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m long
 

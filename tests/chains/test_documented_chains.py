@@ -175,7 +175,7 @@ def test_start(disk: Path) -> None:
     assert b"Synthetic data" in Path("runs/first.html").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_how_to_use_nifti(disk: Path) -> None:
     phantom(disk, "mine", "brats2021", "--subjects", "20")
     run_all(chain("how to use NIfTI"), disk)
