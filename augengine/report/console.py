@@ -18,14 +18,12 @@ SECONDS_BETWEEN_LINES = 10.0
 # Square brackets stand in paths, labels and settings: only where a line is known to have none are they markup.
 console = Console(highlight=False, soft_wrap=True, markup=False)
 
-_json = [False]
-
 Report = Callable[[int, int, Mapping[str, object]], None]
 
 
 def want_json() -> None:
     """From now on standard output is for one JSON object; progress, tables and remarks go to standard error."""
-    _json[0], console.stderr = True, True
+    console.stderr = True
     forget()
 
 
@@ -36,12 +34,12 @@ def want_quiet() -> None:
 
 def say(text: str) -> None:
     """Print a line that is a command's result, as plain text."""
-    typer.echo(text, err=_json[0])
+    typer.echo(text, err=console.stderr)
 
 
 def finish(exit_code: int) -> None:
     """Print what was told as JSON, if that is wanted; of a mistake in the flags, that it is one."""
-    if _json[0]:
+    if console.stderr:
         usage = {"error": {"rule": "the flags of a command are those of its --help", "found": None, "where": None,
                            "next_step": "standard error says which is not"}}  # fmt: skip
         typer.echo(told(exit_code=exit_code, **(usage if exit_code == 2 else {})))
