@@ -100,9 +100,10 @@ class Experiment:
         """The recipes as all arms share them.
 
         Their regions are the protocol's classes, outermost first, since what is trained is what is measured. Nothing
-        changes images at random: that is what sets the arm `classical` apart. Where the protocol names lesions, their
-        share of the rows is that of the real ones in every arm (`data.balance`). Where the protocol validates on its
-        test subjects, their loss chooses no checkpoint (`best_checkpoint`): all steps are trained.
+        changes images at random: that is what sets the arm `classical` apart. The share of the rows that show a lesion
+        is that of the real ones in every arm (`data.balance`); labels of the lesion that no class measures do not
+        count, since the data need not have them. Where the protocol validates on its test subjects, their loss chooses
+        no checkpoint (`best_checkpoint`): all steps are trained.
         """
         classes = {name: list(labels) for name, labels in outermost_first(self.protocol.classes).items()}
         changes: dict[str, Any] = {"warp": None, "classical": None, "random_contrast": None,
@@ -114,7 +115,8 @@ class Experiment:
             values = recipe.model_dump(mode="json") | changes
             if recipe.data.regions:
                 values["data"]["regions"] = classes
-                if self.protocol.lesion:
-                    values["data"]["balance"] = list(self.protocol.lesion)
+                measured = {label for labels in classes.values() for label in labels}
+                if lesion := [label for label in self.protocol.lesion if label in measured]:
+                    values["data"]["balance"] = lesion
             adapted[role] = Recipe.model_validate(values)
         return adapted

@@ -159,6 +159,14 @@ def test_test_subjects_choose_no_checkpoint(tmp_path: Path) -> None:
     assert found["duke_paper"].best_checkpoint is None
 
 
+@pytest.mark.parametrize(("lesion", "balanced"), [((), ()), (("fat", "oedema"), ("fat",)), (("oedema",), ())])
+def test_lesions_that_a_class_measures_keep_their_share(
+    tmp_path: Path, lesion: tuple[str, ...], balanced: tuple[str, ...]
+) -> None:
+    of = Protocol.model_validate(PROTOCOL.model_dump() | {"lesion": lesion})
+    assert made(tmp_path, **choosing(of)).adapted_recipes["unet"].data.balance == balanced
+
+
 def test_a_domain_without_validation_rows_is_refused_where_these_choose(tmp_path: Path) -> None:
     rows = [s for s in cohort() if s.split != "val" or s.acquisition == GE]
     data = write_samples(tmp_path / "rows", rows)
