@@ -69,6 +69,7 @@ def _file(path: Path, folders: list[Path]) -> Path:
     near = difflib.get_close_matches(path.stem, valid, n=_NEAR, cutoff=0.5)
     said = f"such as {', '.join(near)}" if near else f"of {' or '.join(map(str, folders))}"
     raise ConfigError(
-        "no such configuration file", where=str(path), next_step=f"check the path, or give a name that ships with "
-        f"augengine, {said}",
-    )  # fmt: skip
+        "no such configuration file",
+        where=str(path),
+        next_step=f"check the path, or give a name that ships with augengine, {said}",
+    )

@@ -150,9 +150,13 @@ def axis_weights(n_in: int, n_out: int, step: float) -> tuple[sparse.csr_array, 
 
 
 def regrid(
-    image: np.ndarray, label: np.ndarray | None, affine: np.ndarray, shape: Sequence[int], spacing: Sequence[float],
+    image: np.ndarray,
+    label: np.ndarray | None,
+    affine: np.ndarray,
+    shape: Sequence[int],
+    spacing: Sequence[float],
     fill: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Resample about the centre of the field of view: crop, pad, shrink or enlarge, axis by axis.
 
     Args:

@@ -122,9 +122,14 @@ class LabelWatch:
         self._compare(label_volumes(label, affine), step)
 
     def resampled(
-        self, before: np.ndarray, affine: np.ndarray, after: np.ndarray, target: np.ndarray, step: str,
+        self,
+        before: np.ndarray,
+        affine: np.ndarray,
+        after: np.ndarray,
+        target: np.ndarray,
+        step: str,
         axes: Sequence[int] = (),
-    ) -> np.ndarray:  # fmt: skip
+    ) -> np.ndarray:
         """The label map after a step that put it on another grid, with vanished codes given back.
 
         What lies outside of the new field of view counts as cut off, the rest as resampled; one voxel of the new
@@ -155,9 +160,10 @@ class LabelWatch:
         share, untouched = float(uncovered.mean()), uncovered.all(axis=(0, 1))
         if not slices and share > self.max_loss:
             raise DataError(
-                "the mask of a volume row must cover its image", found=f"{share:.0%} of it lie beyond the mask",
+                "the mask of a volume row must cover its image",
+                found=f"{share:.0%} of it lie beyond the mask",
                 next_step="cut slices (those beyond the mask get no label), or raise --max-label-loss",
-            )  # fmt: skip
+            )
         text = f"{share:.0%} of the image lie beyond the mask"
         if slices and untouched.any():
             text += f"; {untouched.sum()} slices wholly, they have no label"
@@ -177,5 +183,5 @@ class LabelWatch:
                     f"of label '{name}' at most {bound:.0%} may be lost",
                     found=f"{lost / start:.0%} of {start:.0f} mm3 lost, the last of it by {step}",
                     next_step="look at image and mask, change that setting, or raise --max-label-loss",
-                )  # fmt: skip
+                )
         self.now = now

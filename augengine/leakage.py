@@ -111,8 +111,10 @@ class _Models:
         if sha256 not in self.by_sha256:
             raise LeakageError(
                 "every model in a row's lineage must be known, or its training subjects are not",
-                found=f"weights {sha256[:12]}…", where=where, next_step="pass its checkpoint, too",
-            )  # fmt: skip
+                found=f"weights {sha256[:12]}…",
+                where=where,
+                next_step="pass its checkpoint, too",
+            )
         for name, spec in _with_parts(*self.by_sha256[sha256]):
             self._check_subjects(name, spec, where)
             self._check_manufacturers(name, spec, where)
@@ -127,20 +129,24 @@ class _Models:
             raise LeakageError(
                 "a model must state its training subjects, or that nobody trained it: else nothing is proven",
                 found=f"'{name}', a {spec.kind} that states {'both' if spec.untrained_seed is not None else 'neither'}",
-                where=where, next_step="train it anew; controls are made by `augengine.diffusion.checkpoint.untrained`",
-            )  # fmt: skip
+                where=where,
+                next_step="train it anew; controls are made by `augengine.diffusion.checkpoint.untrained`",
+            )
         ways = (
-            ("trained", spec.subject_hashes), ("chose the checkpoint of", spec.selection_hashes),
+            ("trained", spec.subject_hashes),
+            ("chose the checkpoint of", spec.selection_hashes),
             ("lent to the training rows of", spec.donor_hashes),
-        )  # fmt: skip
+        )
         for way, hashes in ways:
             for hashed in hashes:
                 if hashed in self.by_hash:
                     subject = self.by_hash[hashed]
                     raise LeakageError(
                         f"a test subject must have no part in a training row, but {subject} {way} model '{name}'",
-                        found=subject, where=where, next_step="train it without the test subjects",
-                    )  # fmt: skip
+                        found=subject,
+                        where=where,
+                        next_step="train it without the test subjects",
+                    )
 
     def _check_manufacturers(self, name: str, spec: ModelSpec, where: str) -> None:
         if not self.held_out or spec.untrained_seed is not None:
@@ -148,9 +154,10 @@ class _Models:
         if not spec.manufacturers:
             raise LeakageError(
                 f"a model must state the manufacturers that it saw, or it may have seen {_named(self.held_out)}",
-                found=f"'{name}', a {spec.kind}", where=where,
+                found=f"'{name}', a {spec.kind}",
+                where=where,
                 next_step="train it anew, on rows that state them, or use the protocol transductive",
-            )  # fmt: skip
+            )
         for seen in spec.manufacturers:
             _refuse_scanner(self.held_out, seen, f"what model '{name}' saw", where)
 
@@ -159,8 +166,10 @@ def _refuse(tested: Collection[str], subject: str, way: str, where: str) -> None
     if subject in tested:
         raise LeakageError(
             f"a test subject must have no part in a training row, but {subject} is {way}",
-            found=subject, where=where, next_step="split by subject before augmenting, and augment the training split",
-        )  # fmt: skip
+            found=subject,
+            where=where,
+            next_step="split by subject before augmenting, and augment the training split",
+        )
 
 
 def _refuse_scanner(held_out: Mapping[str, str], stated: str | None, way: str, where: str) -> None:
@@ -169,8 +178,10 @@ def _refuse_scanner(held_out: Mapping[str, str], stated: str | None, way: str, w
         raise LeakageError(
             f"under the strict protocol nothing may be known of {_named(held_out)}, but {way} is of "
             f"{'a manufacturer that it does not state' if stated is None else stated}",
-            found=stated, where=where, next_step="leave it out, or use the protocol transductive",
-        )  # fmt: skip
+            found=stated,
+            where=where,
+            next_step="leave it out, or use the protocol transductive",
+        )
 
 
 def _named(held_out: Mapping[str, str]) -> str:
@@ -189,9 +200,11 @@ def _provenance(row: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"plan": found["plan"], "models": found["models"]}
     except (TypeError, ValueError, KeyError):
         raise LeakageError(
-            "a synthetic row must state its plan and models", found=str(row["provenance"])[:80],
-            where=row["sample_id"], next_step="augment again with this version",
-        ) from None  # fmt: skip
+            "a synthetic row must state its plan and models",
+            found=str(row["provenance"])[:80],
+            where=row["sample_id"],
+            next_step="augment again with this version",
+        ) from None
 
 
 def _borrowing(plan: Any) -> Iterator[Mapping[str, Any]]:

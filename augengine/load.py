@@ -233,9 +233,10 @@ def load_mixture(path: str | Path, overrides: Sequence[str] = ()) -> Mixture:
         if member.policy.output.per_input != 1:
             raise ConfigError(
                 "per_input of a mix stands in the mix, and is 1 in its members",
-                found=f"'{member.name}' has {member.policy.output.per_input}", where=where,
+                found=f"'{member.name}' has {member.policy.output.per_input}",
+                where=where,
                 next_step="set output.per_input in the mix",
-            )  # fmt: skip
+            )
         if member.name in [m.name for m in members]:
             raise ConfigError("policies of a mix have different names", found=member.name, where=where)
         members.append(member)
@@ -280,9 +281,10 @@ def _expand(document: Document, data: dict[str, Any], at: Path_) -> None:
     for key in STEP_KEYS:
         if key in data:
             raise ConfigError(
-                f"with 'edits', '{key}' belongs to its steps", where=document.where((*at, key)),
+                f"with 'edits', '{key}' belongs to its steps",
+                where=document.where((*at, key)),
                 next_step="move it into the step",
-            )  # fmt: skip
+            )
     if isinstance(data["edits"], list):
         steps = [{"edit": step} if isinstance(step, str) else step for step in data["edits"]]
         data["edits"] = [{"params": {}, **step} if isinstance(step, dict) else step for step in steps]
@@ -306,8 +308,12 @@ def _steps(policy: Policy | Chain, params: Sequence[Strict]) -> tuple[Step, ...]
     times = Counter(spec.edit for spec in policy.edits)
     return tuple(
         Step(
-            EDITS[spec.edit], own, spec.sampler, spec.edit if times[spec.edit] == 1 else f"{n}.{spec.edit}", n,
+            EDITS[spec.edit],
+            own,
+            spec.sampler,
+            spec.edit if times[spec.edit] == 1 else f"{n}.{spec.edit}",
+            n,
             tuple(spec.gates),
         )
         for n, (spec, own) in enumerate(zip(policy.edits, params, strict=True), 1)
-    )  # fmt: skip
+    )

@@ -65,9 +65,7 @@ def foreground(image: np.ndarray) -> np.ndarray:
     return np.asarray(ndimage.binary_fill_holes((np.abs(image - air) > 1e-5 * np.abs(air)).any(axis=0)))
 
 
-def fill_nearest(
-    label: np.ndarray, gap: np.ndarray, codes: Sequence[int], spacing_mm: Sequence[float]
-) -> np.ndarray:  # fmt: skip
+def fill_nearest(label: np.ndarray, gap: np.ndarray, codes: Sequence[int], spacing_mm: Sequence[float]) -> np.ndarray:
     """A copy of `label` (*) with every voxel of `gap` as the nearest voxel in `codes` is; 0 where there is none."""
     filled: np.ndarray = label.copy()
     filled[gap] = 0
@@ -115,7 +113,7 @@ def mirror_image(mask: np.ndarray, image: np.ndarray, axis: int) -> np.ndarray:
 
 def ellipsoid(
     diameter_mm: float, elongation: float, parts: Mapping[int, float], spacing_mm: Sequence[float]
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """uint8 (*): nested ellipsoids about the middle voxel of a small array.
 
     Args:
@@ -182,9 +180,14 @@ class Motion:
 
 
 def place(
-    lesion: np.ndarray, origin: Sequence[int], target: Sequence[int], shape: Sequence[int], motion: Motion,
-    spacing_mm: Sequence[float], lesion_spacing_mm: Sequence[float] | None = None,
-) -> tuple[np.ndarray, int]:  # fmt: skip
+    lesion: np.ndarray,
+    origin: Sequence[int],
+    target: Sequence[int],
+    shape: Sequence[int],
+    motion: Motion,
+    spacing_mm: Sequence[float],
+    lesion_spacing_mm: Sequence[float] | None = None,
+) -> tuple[np.ndarray, int]:
     """A lesion's label map carried to another place, whole: its parts stay nested.
 
     Args:
@@ -208,9 +211,15 @@ def place(
 
 
 def carry(
-    values: np.ndarray, lesion: np.ndarray, origin: Sequence[int], target: Sequence[int], shape: Sequence[int],
-    motion: Motion, spacing_mm: Sequence[float], lesion_spacing_mm: Sequence[float],
-) -> np.ndarray:  # fmt: skip
+    values: np.ndarray,
+    lesion: np.ndarray,
+    origin: Sequence[int],
+    target: Sequence[int],
+    shape: Sequence[int],
+    motion: Motion,
+    spacing_mm: Sequence[float],
+    lesion_spacing_mm: Sequence[float],
+) -> np.ndarray:
     """Planes (C, *) that belong to a lesion's label map (*), carried as `place` carries that, and interpolated.
 
     Returns:
@@ -223,9 +232,13 @@ def carry(
 
 
 def _pulled(
-    lesion: np.ndarray, origin: Sequence[int], target: Sequence[int], motion: Motion, spacing_mm: Sequence[float],
+    lesion: np.ndarray,
+    origin: Sequence[int],
+    target: Sequence[int],
+    motion: Motion,
+    spacing_mm: Sequence[float],
     lesion_spacing_mm: Sequence[float],
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]:
     """Where each voxel of a box about the lesion's new place comes from, float (axes, *box), and the box's first voxel.
 
     Places are counted in voxels of `lesion`, from `origin`.

@@ -26,11 +26,17 @@ from augengine.yaml_config import unknown_name
 T = TypeVar("T")
 
 GROUPS = {
-    "edit": "augengine.edits", "gate": "augengine.gates", "layout": "augengine.layouts",
-    "segmenter": "augengine.segmenters", "target": "augengine.targets", "tracker": "augengine.trackers",
-    "extractor": "augengine.extractors", "policy": "augengine.policies", "recipe": "augengine.recipes",
+    "edit": "augengine.edits",
+    "gate": "augengine.gates",
+    "layout": "augengine.layouts",
+    "segmenter": "augengine.segmenters",
+    "target": "augengine.targets",
+    "tracker": "augengine.trackers",
+    "extractor": "augengine.extractors",
+    "policy": "augengine.policies",
+    "recipe": "augengine.recipes",
     "protocol": "augengine.protocols",
-}  # fmt: skip
+}
 """Kind of thing to the group of its entry points."""
 RESERVED = ("auto", "all", "none")
 """Names that mean something else wherever they may stand."""
@@ -110,9 +116,10 @@ def plugin(kind: str, name: str, own: bool) -> Plugin | None:
     owners += [f"{p.package} {p.version}" for p in claims]
     if claims and len(owners) > 1:
         raise ConfigError(
-            f"a {kind} has a name of its own", found=f"'{name}' of {' and of '.join(owners)}",
+            f"a {kind} has a name of its own",
+            found=f"'{name}' of {' and of '.join(owners)}",
             next_step=f"uninstall {claims[0].package}, or have it renamed there",
-        )  # fmt: skip
+        )
     return claims[0] if claims else None
 
 
@@ -211,10 +218,12 @@ def plugins_of(package: str) -> list[Plugin]:
     if not found:
         others = sorted({p.package for p in every})
         raise ConfigError(
-            "a plug-in is an installed package with entry points of augengine's groups", found=package,
-            next_step=f"give it one of {', '.join(GROUPS.values())}, and install it again" if is_installed(package)
+            "a plug-in is an installed package with entry points of augengine's groups",
+            found=package,
+            next_step=f"give it one of {', '.join(GROUPS.values())}, and install it again"
+            if is_installed(package)
             else f"pip install it into this environment; installed plug-ins: {', '.join(others) or 'none'}",
-        )  # fmt: skip
+        )
     return found
 
 
@@ -249,6 +258,8 @@ def check_versions(made: Mapping[str, str], what: str, where: str) -> None:
         found = metadata.version(package) if is_installed(package) else None
         if found != version:
             raise RunError(
-                f"{what} by {package} {version}", found=f"version {found}" if found else "no such package",
-                where=where, next_step=f"pip install {package}=={version} there, on every node that takes part",
-            )  # fmt: skip
+                f"{what} by {package} {version}",
+                found=f"version {found}" if found else "no such package",
+                where=where,
+                next_step=f"pip install {package}=={version} there, on every node that takes part",
+            )

@@ -77,9 +77,12 @@ def check_files(ready: Ready) -> None:
             assert recipe is not None  # it stands for what is missing
             name = ready.mixture.named(member, role)
             check_kind(
-                name, member.roles[role], recipe.kind, f"recipe {recipe.name}",
+                name,
+                member.roles[role],
+                recipe.kind,
+                f"recipe {recipe.name}",
                 f"give --checkpoint {name}=FOLDER, or a --recipe of that kind",
-            )  # fmt: skip
+            )
         if missing and recipe is not None and recipe.parts:
             resolve_parts(recipe, {})  # what these are decides what the model will be
             continue
@@ -135,11 +138,19 @@ def check_folder(ready: Ready, plan: IngestPlan, preparation: Preparation) -> No
     if ready.recipe is not None:
         train = [v for v in usable if plan.splits.get(v.subject_id) == "train"]
         if not train:
-            raise DataError("no rows of split 'train' here", where=where, found=f"{len(usable)} volumes",
-                            next_step="give more subjects")  # fmt: skip
+            raise DataError(
+                "no rows of split 'train' here",
+                where=where,
+                found=f"{len(usable)} volumes",
+                next_step="give more subjects",
+            )
         if ready.recipe.best_checkpoint and "val" not in {plan.splits.get(v.subject_id) for v in usable}:
-            raise DataError("no rows of split 'val' here, whose loss is to choose the checkpoint", where=where,
-                            found=f"{len(usable)} volumes", next_step="give more subjects")  # fmt: skip
+            raise DataError(
+                "no rows of split 'val' here, whose loss is to choose the checkpoint",
+                where=where,
+                found=f"{len(usable)} volumes",
+                next_step="give more subjects",
+            )
         planned = _planned(ready.recipe, _foreseen(plan, train, sample))
     _check(ready, where, source, planned)
 
@@ -196,9 +207,11 @@ def _probe(plan: IngestPlan, usable: list[Volume], preparation: Preparation) -> 
             read = plan.reader.read(volume)
             acquisition = read.sample.acquisition.replace(**plan.reader.options.acquisition)
             rows = prepare(
-                read.sample.replace(acquisition=acquisition), preparation, outside=read.outside,
+                read.sample.replace(acquisition=acquisition),
+                preparation,
+                outside=read.outside,
                 acquired_axis=read.acquired_axis,
-            )  # fmt: skip
+            )
         except Exception:  # ingest quarantines it with the reason
             continue
         yield volume, rows[len(rows) // 2]
@@ -216,9 +229,11 @@ def _expected(plan: IngestPlan, usable: list[Volume], sample: Sample, mixture: M
     for volume in usable:
         split, acquisition = plan.splits.get(volume.subject_id), _stated(plan, volume)
         row = {
-            "sample_id": volume.volume_id, "split": split, "acquisition": acquisition.to_dict(),
+            "sample_id": volume.volume_id,
+            "split": split,
+            "acquisition": acquisition.to_dict(),
             "labelled": volume.labelled,
-        }  # fmt: skip
+        }
         requested: Counter[tuple[str, int]] = Counter()
         for replicate in range(mixture.per_input):
             if (member := mixture.drawn(row, replicate)) is not None:
@@ -231,9 +246,14 @@ def _expected(plan: IngestPlan, usable: list[Volume], sample: Sample, mixture: M
             donors.append(Donor(volume.subject_id, acquisition, volume.labelled))
     scale = Scale(sample.channels, sample.intensity_rule, sample.image.ndim - 1)
     return Source(
-        tuple(groups), tuple(donors), {m.name: (scale,) for m in mixture.members}, "", len(usable), left_out,
+        tuple(groups),
+        tuple(donors),
+        {m.name: (scale,) for m in mixture.members},
+        "",
+        len(usable),
+        left_out,
         {member: frozenset(found) for member, found in taken.items()},
-    )  # fmt: skip
+    )
 
 
 def _foreseen(plan: IngestPlan, train: list[Volume], sample: Sample) -> Survey:

@@ -107,9 +107,11 @@ def prepare(
     first, last = preparation.drop_end_slices, image.shape[-1] - preparation.drop_end_slices
     if last <= first:
         raise DataError(
-            f"dropping {first} slices at each end must leave one", found=f"{image.shape[-1]} slices",
-            where=volume.sample_id, next_step="lower drop_end_slices",
-        )  # fmt: skip
+            f"dropping {first} slices at each end must leave one",
+            found=f"{image.shape[-1]} slices",
+            where=volume.sample_id,
+            next_step="lower drop_end_slices",
+        )
     image, label = image[..., first:last], None if label is None else label[..., first:last]
     affine = shifted(affine, first)
     if first and label is not None and watch is not None:
@@ -171,9 +173,10 @@ def intensity_ranges(
             raise DataError(
                 f"percentiles {preparation.percentiles[0]:g} and {preparation.percentiles[1]:g} of channel '{name}' "
                 "must differ",
-                found=float(low), where=volume.sample_id,
+                found=float(low),
+                where=volume.sample_id,
                 next_step="look at the image: nearly all of it is one value",
-            )  # fmt: skip
+            )
         found.append((float(low), float(high)))
     return tuple(found)
 
@@ -191,16 +194,19 @@ def check(volume: Sample, measured: np.ndarray | None = None) -> None:
     if measured is not None and (measured.shape != volume.image.shape[1:] or not measured.any()):
         raise DataError(
             f"some voxels of an image {volume.image.shape[1:]} must have been measured",
-            found=f"{np.count_nonzero(measured)} of {measured.shape}", where=volume.sample_id,
-        )  # fmt: skip
+            found=f"{np.count_nonzero(measured)} of {measured.shape}",
+            where=volume.sample_id,
+        )
     for name, values in zip(volume.channels, volume.image, strict=True):
         channel = values if measured is None else values[measured]
         bad = channel.size - np.count_nonzero(np.isfinite(channel))
         if bad:
             raise DataError(
-                "voxels must be finite", found=f"{bad} NaN or infinite voxels in channel '{name}'",
-                where=volume.sample_id, next_step="repair or leave out this image",
-            )  # fmt: skip
+                "voxels must be finite",
+                found=f"{bad} NaN or infinite voxels in channel '{name}'",
+                where=volume.sample_id,
+                next_step="repair or leave out this image",
+            )
         if channel.min() == channel.max():
             raise DataError(
                 f"channel '{name}' must not be constant", found=float(channel.flat[0]), where=volume.sample_id

@@ -46,9 +46,13 @@ ACQUISITION_CATEGORICAL = ("manufacturer", "model", "scan_options")
 ACQUISITION_NUMERIC = tuple(f.name for f in dataclasses.fields(Acquisition) if f.name not in ACQUISITION_CATEGORICAL)
 
 CREDIBLE: Mapping[str, float] = {
-    "field_strength_t": 25, "flip_angle_deg": 360, "slice_thickness_mm": 500, "echo_time_ms": 1000,
-    "repetition_time_ms": 60_000, "inversion_time_ms": 20_000,
-}  # fmt: skip
+    "field_strength_t": 25,
+    "flip_angle_deg": 360,
+    "slice_thickness_mm": 500,
+    "echo_time_ms": 1000,
+    "repetition_time_ms": 60_000,
+    "inversion_time_ms": 20_000,
+}
 """The largest value of each number of an acquisition; bounds are wide: what exceeds them has another unit."""
 
 

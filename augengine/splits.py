@@ -56,9 +56,11 @@ def assign_splits(
     ratio = np.asarray(fractions, float)
     if ratio.shape != (3,) or not (ratio >= 0).all() or abs(ratio.sum() - 1) > 1e-6 or ratio[0] <= 0:
         raise ConfigError(
-            "split fractions are three numbers (train, val, test) that sum to 1, train above 0", found=list(fractions),
-            where="--fractions", next_step="for example 0.7,0.1,0.2",
-        )  # fmt: skip
+            "split fractions are three numbers (train, val, test) that sum to 1, train above 0",
+            found=list(fractions),
+            where="--fractions",
+            next_step="for example 0.7,0.1,0.2",
+        )
     if not subjects:
         return {}
     order = sorted(subjects, key=lambda s: derive("split", seed, s))

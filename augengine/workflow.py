@@ -113,9 +113,15 @@ def run_on_phantom(job: Job, cohort: Cohort, samplers: Mapping[str, Sampler]) ->
     pictures(data, summary, true_image)
     with stage("error against the true counterfactual") as progress:
         measured = truth.evaluate(
-            data, job.under("truth"), next(iter(checkpoints.values())), cohort, job.preparation, samplers,
-            actors=job.cpu_actors, progress=progress,
-        )  # fmt: skip
+            data,
+            job.under("truth"),
+            next(iter(checkpoints.values())),
+            cohort,
+            job.preparation,
+            samplers,
+            actors=job.cpu_actors,
+            progress=progress,
+        )
     print_truth(measured)
     tell(truth=measured)
     console.print(f"plot: {truth.plot(measured, Store(job.under('truth')))}")
@@ -180,9 +186,15 @@ def ingest_stage(job: Job, ready: Ready, root: str) -> str:
         check_folder(ready, plan, preparation)
     with stage("ingest") as progress:
         summary = ingest(
-            Path(root), job.under("data"), layout=job.layout, options=job.options, preparation=preparation,
-            actors=job.cpu_actors, plan=plan, progress=report_steps(progress),
-        )  # fmt: skip
+            Path(root),
+            job.under("data"),
+            layout=job.layout,
+            options=job.options,
+            preparation=preparation,
+            actors=job.cpu_actors,
+            plan=plan,
+            progress=report_steps(progress),
+        )
     print_ledger(summary, job.under("data"))
     tell(data=job.under("data"))
     return job.under("data")
@@ -205,10 +217,16 @@ def augment_stage(
     """Apply the policy into `out/augmented` and print what became of the rows."""
     with stage("augment") as progress:
         summary = augment(
-            ready.mixture, data, job.under("augmented"), checkpoints,
-            actors=actors, progress=progress, new_version=job.new_version, keep_going=job.keep_going,
+            ready.mixture,
+            data,
+            job.under("augmented"),
+            checkpoints,
+            actors=actors,
+            progress=progress,
+            new_version=job.new_version,
+            keep_going=job.keep_going,
             retry_failed=job.retry_failed,
-        )  # fmt: skip
+        )
     run = summary.run
     parts = summary.members if ready.mixture.mix else {}
     rows = [["requested", summary.requested, *(t.requested for t in parts.values())]]
@@ -223,10 +241,17 @@ def augment_stage(
     pids = ", ".join(map(str, run.pids)) or "none"
     console.print(f"units made {run.made}, already committed {run.skipped}; worker PIDs: {pids}\nrows: {summary.out}")
     tell(
-        rows=summary.out, policy=ready.mixture.name, digest=ready.mixture.digest, requested=summary.requested,
-        counts=summary.counts, policies={name: tally.counts for name, tally in parts.items()}, reasons=summary.reasons,
-        acceptable=summary.acceptable, shortcoming=summary.shortcoming, units={"made": run.made, "there": run.skipped},
-    )  # fmt: skip
+        rows=summary.out,
+        policy=ready.mixture.name,
+        digest=ready.mixture.digest,
+        requested=summary.requested,
+        counts=summary.counts,
+        policies={name: tally.counts for name, tally in parts.items()},
+        reasons=summary.reasons,
+        acceptable=summary.acceptable,
+        shortcoming=summary.shortcoming,
+        units={"made": run.made, "there": run.skipped},
+    )
     return summary
 
 
@@ -258,6 +283,8 @@ def check_acceptable(summary: AugmentSummary) -> None:
         told = {o: ", ".join(f"{reason} ({n} rows)" for reason, n in found) for o, found in summary.reasons.items()}
         reasons = "; ".join(f"{outcome}: {text}" for outcome, text in told.items())
         raise UnacceptableRunError(
-            summary.shortcoming or "", found=f"{summary.counts}" + (f", {reasons}" if reasons else ""),
-            where=summary.out, next_step="mend the policy or the model; every row's `reason` stands in its folder",
-        )  # fmt: skip
+            summary.shortcoming or "",
+            found=f"{summary.counts}" + (f", {reasons}" if reasons else ""),
+            where=summary.out,
+            next_step="mend the policy or the model; every row's `reason` stands in its folder",
+        )

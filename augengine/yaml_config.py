@@ -84,9 +84,10 @@ class Document:
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             raise ConfigError(
-                "a configuration holds no control characters", found=f"character {error.character:#06x}",
+                "a configuration holds no control characters",
+                found=f"character {error.character:#06x}",
                 where=f"{name}:{line}",
-            ) from None  # fmt: skip
+            ) from None
         except (ValueError, RecursionError) as error:  # PyYAML's scanner, of an escape that is no character
             raise ConfigError("this is not valid YAML", found=type(error).__name__, where=f"{name}:1") from None
         self.places: dict[Path_, str] = {(): f"{name}:1"}
@@ -117,8 +118,9 @@ class Document:
         if len(path) > MOST_DEPTH or self._nodes > MOST_NODES:
             raise ConfigError(
                 f"a configuration nests at most {MOST_DEPTH} deep and has at most {MOST_NODES} values, aliases written "
-                "out", where=self._place(node),
-            )  # fmt: skip
+                "out",
+                where=self._place(node),
+            )
         if isinstance(node, yaml.MappingNode):
             out: dict[Any, Any] = {}
             for key_node, value_node in node.value:
@@ -142,9 +144,11 @@ class Document:
             )
         if not isinstance(node, yaml.ScalarNode) or not isinstance(key := self._scalar(node), str):
             raise ConfigError(
-                "a key is a text", found=node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping",
-                where=self._place(node), next_step="write it in quotes",
-            )  # fmt: skip
+                "a key is a text",
+                found=node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping",
+                where=self._place(node),
+                next_step="write it in quotes",
+            )
         return key
 
     def _scalar(self, node: yaml.Node) -> str | int | float | bool | None:
@@ -152,9 +156,10 @@ class Document:
         text: str = node.value
         if (hidden := _HIDDEN.search(text)) is not None:
             raise ConfigError(
-                "a configuration holds no control characters", found=f"character {ord(hidden.group()):#06x}",
+                "a configuration holds no control characters",
+                found=f"character {ord(hidden.group()):#06x}",
                 where=self._place(node),
-            )  # fmt: skip
+            )
         kind = node.tag.removeprefix(_TAG)
         if isinstance(node, yaml.ScalarNode) and node.style is not None:
             return text
@@ -171,9 +176,11 @@ class Document:
                 return value
         if kind in ("int", "float", "null", "bool") or number is not None:
             raise ConfigError(
-                "a number is written in decimal, with at most 18 digits before its point, and finite", found=text,
-                where=self._place(node), next_step="write it so, or in quotes if it is a text",
-            )  # fmt: skip
+                "a number is written in decimal, with at most 18 digits before its point, and finite",
+                found=text,
+                where=self._place(node),
+                next_step="write it so, or in quotes if it is a text",
+            )
         return text
 
     def override(self, assignment: str) -> None:
@@ -266,14 +273,15 @@ def _check_events(text: str, name: str) -> None:
         tag = getattr(event, "tag", None)
         if tag not in (None, "!"):
             raise ConfigError(
-                "a configuration has plain values, without YAML tags", found=tag.replace(_TAG, "!!"),
+                "a configuration has plain values, without YAML tags",
+                found=tag.replace(_TAG, "!!"),
                 where=f"{name}:{event.start_mark.line + 1 if event.start_mark else 1}",
-            )  # fmt: skip
+            )
         if depth > MOST_DEPTH or aliases > MOST_ALIASES:
             raise ConfigError(
                 f"a configuration nests at most {MOST_DEPTH} deep and has at most {MOST_ALIASES} aliases",
                 where=f"{name}:{event.start_mark.line + 1 if event.start_mark else 1}",
-            )  # fmt: skip
+            )
 
 
 def unknown_name(kind: str, name: str, valid: Sequence[str], where: str | None) -> ConfigError:

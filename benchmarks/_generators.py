@@ -156,10 +156,14 @@ def rows(root: str, name: str, split: str, *, with_truth: bool, per_subject: int
             sample = wanted[place]
             truth, names = by_slice.get(sample.slice_index), sorted(sample.labels)
             yield Row(
-                sample, normalise(sample), None if truth is None else normalise(truth), _lesion(sample),
-                sample.label > 0, tissue_index(sample.label, sample.labels, names, sample.image),
+                sample,
+                normalise(sample),
+                None if truth is None else normalise(truth),
+                _lesion(sample),
+                sample.label > 0,
+                tissue_index(sample.label, sample.labels, names, sample.image),
                 None if truth is None else tissue_index(truth.label, truth.labels, names, truth.image),
-            )  # fmt: skip
+            )
 
 
 def _lesion(sample: Sample) -> np.ndarray:

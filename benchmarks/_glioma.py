@@ -12,9 +12,11 @@ from augengine.prepare import Preparation
 
 A1 = "A1_brats21style_TCGA-FG-6692"
 OPTIONS = SourceOptions(
-    labels=dict(SCHEMES["brats2021"]), scheme="brats2021", mask="seg_simple.nii.gz",
+    labels=dict(SCHEMES["brats2021"]),
+    scheme="brats2021",
+    mask="seg_simple.nii.gz",
     channels={"t1": "*_t1_bet.*", "t1c": "*_t1c_bet.*", "t2": "*_t2_bet.*", "flair": "*_fla_bet.*"},
-)  # fmt: skip
+)
 # The phantom's grid: 64 voxels of 3 mm.
 PREPARATION = Preparation(plane="axial", size=64, spacing_mm=3.0, drop_end_slices=10)
 

@@ -12,8 +12,11 @@ from augengine.diffusion.checkpoint import Model
 from augengine.diffusion.segmentation import probabilities
 
 CLASSES = {
-    "csf": ("csf",), "grey_matter": ("grey_matter",), "white_matter": ("white_matter",), "tumour": LESION,
-}  # fmt: skip
+    "csf": ("csf",),
+    "grey_matter": ("grey_matter",),
+    "white_matter": ("white_matter",),
+    "tumour": LESION,
+}
 TUMOUR = len(CLASSES)
 
 

@@ -52,9 +52,12 @@ def measure(rows: int) -> dict[str, float]:
         summary = augment(policy, f"{folder}/data", f"{folder}/out", {"generator": checkpoint}, actors=Actors(1))
         assert summary.counts["accepted"] == rows
         return {
-            "rows": rows, "actor_peak_mib": summary.run.peak_rss_mib,
-            "driver_peak_mib": peak_rss_mib(), "driver_before_mib": before, "seconds": round(summary.run.seconds, 1),
-        }  # fmt: skip
+            "rows": rows,
+            "actor_peak_mib": summary.run.peak_rss_mib,
+            "driver_peak_mib": peak_rss_mib(),
+            "driver_before_mib": before,
+            "seconds": round(summary.run.seconds, 1),
+        }
 
 
 def main() -> None:

@@ -74,12 +74,13 @@ def _compared(table: pa.Table, folder: Path, rounds: int) -> dict[str, Any]:
     bare = folder / "bare.parquet"
     bare.write_bytes(_bare_bytes(table))
     steps: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "write": (lambda: _write_bare(store, table),
-                  lambda: write_part(store, "samples", "u", table)),
+        "write": (lambda: _write_bare(store, table), lambda: write_part(store, "samples", "u", table)),
         "read": (lambda: _samples(pq.ParquetFile(bare)), lambda: _samples(store.parquet(part.name))),
-        "read, without making samples": (lambda: _groups(pq.ParquetFile(bare)),
-                                         lambda: _groups(store.parquet(part.name))),
-    }  # fmt: skip
+        "read, without making samples": (
+            lambda: _groups(pq.ParquetFile(bare)),
+            lambda: _groups(store.parquet(part.name)),
+        ),
+    }
     found: dict[str, Any] = {"bytes": part.bytes}
     for step, (without, with_) in steps.items():
         pairs = [_pair(without, with_, n % 2 == 0) for n in range(rounds + 1)][1:]  # the first one fills the caches
@@ -111,9 +112,15 @@ def _bare_bytes(table: pa.Table) -> bytes:
     """As `augengine.io.shards.to_bytes` without checksums."""
     sink = io.BytesIO()
     pq.write_table(
-        table, sink, compression="zstd", compression_level=3, row_group_size=shards.ROW_GROUP_ROWS,
-        use_dictionary=list(shards._DICTIONARY), write_statistics=list(shards._STATISTICS), write_page_index=True,
-    )  # fmt: skip
+        table,
+        sink,
+        compression="zstd",
+        compression_level=3,
+        row_group_size=shards.ROW_GROUP_ROWS,
+        use_dictionary=list(shards._DICTIONARY),
+        write_statistics=list(shards._STATISTICS),
+        write_page_index=True,
+    )
     return sink.getvalue()
 
 

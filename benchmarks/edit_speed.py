@@ -61,9 +61,14 @@ def _slices(size: int) -> list[Sample]:
 def _model(recipe: Recipe, vocabulary: Vocabulary, size: int) -> Model:
     paints = recipe.diffusion is not None
     spec = ModelSpec(
-        network=recipe.network, diffusion=recipe.diffusion, vocabulary=vocabulary, channels=("t1",),
-        labels=LABELS if paints else (), image_size=(size, size), spacing_mm=(1.5, 1.5),
-    )  # fmt: skip
+        network=recipe.network,
+        diffusion=recipe.diffusion,
+        vocabulary=vocabulary,
+        channels=("t1",),
+        labels=LABELS if paints else (),
+        image_size=(size, size),
+        spacing_mm=(1.5, 1.5),
+    )
     return untrained_model(spec, seed=0)
 
 

@@ -33,16 +33,15 @@ def main() -> None:
     given = parser.parse_args()
     out = Path(given.out).resolve()
     flags = given.job or ["--protocol", "phantom_transductive"]
-    subprocess.run(
-        [sys.executable, "jobs/evaluate.py", "--phantom", "--out", str(out), *flags], cwd=ROOT, check=True
-    )  # fmt: skip
+    subprocess.run([sys.executable, "jobs/evaluate.py", "--phantom", "--out", str(out), *flags], cwd=ROOT, check=True)
     results = json.loads((out / "results.json").read_text())
     figures = {
-        "flags": flags, "minutes": round(json.loads((out / "elapsed.json").read_text())["seconds"] / 60, 1),
+        "flags": flags,
+        "minutes": round(json.loads((out / "elapsed.json").read_text())["seconds"] / 60, 1),
         **{k: results[k] for k in ("protocol", "segmenter", "steps", "ratio", "gaps", "shared", "curve")},
         "rows": [r for r in results["rows"] if r["metric"] == "dice"],
         "comparisons": [c for c in results["comparisons"] if (c["metric"], c["class"]) == ("dice", "mean")],
-    }  # fmt: skip
+    }
     figures["targets"] = targets(figures)
     for line in figures["targets"]:
         print(f"{'met   ' if line['met'] else 'missed'} {line['target']}: {line['found']}")

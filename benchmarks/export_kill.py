@@ -83,10 +83,14 @@ def _killed(folder: Path, name: str, kills: int, draw: random.Random) -> dict[st
     expected = _content(whole)
     equal = sum(_content(folder / name / str(n) / NAMES[name]) == expected for n in range(1, folders + 1))
     return {
-        "kills": done, "folders": folders, "equal_folders": equal, "files": len(expected), "resumed": resumed,
+        "kills": done,
+        "folders": folders,
+        "equal_folders": equal,
+        "files": len(expected),
+        "resumed": resumed,
         "seconds_undisturbed": round(statistics.median(undisturbed), 2),
         "median_moment_of_death_s": round(statistics.median(moments), 2),
-    }  # fmt: skip
+    }
 
 
 def _content(folder: Path) -> dict[str, bytes]:

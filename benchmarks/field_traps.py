@@ -35,9 +35,10 @@ from augengine.train.classical import blurred
 NOT_RERUN = [
     "experiment (classical arm and HD95), 59 minutes",
     "experiment_random_contrast (classical arm and HD95), 68 minutes",
-    "experiment_ratio_curve (HD95), 86 minutes", "home (classical arm)",
+    "experiment_ratio_curve (HD95), 86 minutes",
+    "home (classical arm)",
     "segmenters (Dice alone: not touched by surfaces; its recipes of papers' size were never trained here)",
-]  # fmt: skip
+]
 
 
 def main() -> None:
@@ -45,8 +46,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="of a finished jobs/evaluate.py")
     out = parser.parse_args().folder
-    figures = {"hd95_mm": surfaces(out), "classical": classical(Path(out)), "blur_of_0.8": blur(),
-               "lost_level": levels(), "not_rerun": NOT_RERUN}  # fmt: skip
+    figures = {
+        "hd95_mm": surfaces(out),
+        "classical": classical(Path(out)),
+        "blur_of_0.8": blur(),
+        "lost_level": levels(),
+        "not_rerun": NOT_RERUN,
+    }
     for cell, of_class in figures["hd95_mm"].items():
         print(cell, *(f"{name}: lids {v['lids']:.2f}, open {v['open']:.2f} mm" for name, v in of_class.items()))
     for name in ("classical", "blur_of_0.8", "lost_level"):
@@ -80,9 +86,10 @@ def surfaces(out: str) -> dict[str, Any]:
                 rows = [
                     store.folder(name).parquet(files[name][unit].files[MAPS][0].name).read().to_pylist()
                     for name, unit in (
-                        (PREDICTIONS, prediction_id(trial["trial_id"], chunk["chunk_id"])), (TRUTH, chunk["chunk_id"]),
+                        (PREDICTIONS, prediction_id(trial["trial_id"], chunk["chunk_id"])),
+                        (TRUTH, chunk["chunk_id"]),
                     )
-                ]  # fmt: skip
+                ]
                 by_id = {row["sample_id"]: row for row in rows[0]}
                 for _, prediction, truth, spacing_mm, _ in _volumes(by_id, rows[1]):
                     for n, name in enumerate(plan.protocol.classes):
@@ -94,10 +101,12 @@ def surfaces(out: str) -> dict[str, Any]:
                             of["lids"].append(with_lids(a, b, spacing_mm))
                             of["open"].append(hd95_mm(a, b, spacing_mm))
     return {
-        cell: {name: {k: round(float(np.mean(v)), 3) for k, v in of.items()} | {"volumes": len(of["open"])}
-               for name, of in classes.items()}
+        cell: {
+            name: {k: round(float(np.mean(v)), 3) for k, v in of.items()} | {"volumes": len(of["open"])}
+            for name, of in classes.items()
+        }
         for cell, classes in found.items()
-    }  # fmt: skip
+    }
 
 
 def classical(folder: Path) -> dict[str, Any]:
@@ -128,14 +137,18 @@ def levels() -> dict[str, dict[str, float]]:
     before = {"parametrisation": "epsilon", "schedule": "scaled_linear"}
     pairs = {
         "label_ldm": (before, {**before, "parametrisation": "v", "zero_terminal_snr": True}),
-        "dmcie_error": ({"parametrisation": "x0", "schedule": "linear"},
-                        {"parametrisation": "x0", "schedule": "linear", "zero_terminal_snr": True}),
-    }  # fmt: skip
+        "dmcie_error": (
+            {"parametrisation": "x0", "schedule": "linear"},
+            {"parametrisation": "x0", "schedule": "linear", "zero_terminal_snr": True},
+        ),
+    }
     return {
-        name: {when: round(lost_mean(ending_signal(DiffusionSpec.model_validate(spec)), 64 * 64), 4)
-               for when, spec in zip(("before", "now"), specs, strict=True)}
+        name: {
+            when: round(lost_mean(ending_signal(DiffusionSpec.model_validate(spec)), 64 * 64), 4)
+            for when, spec in zip(("before", "now"), specs, strict=True)
+        }
         for name, specs in pairs.items()
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -47,10 +47,25 @@ def main() -> None:
             for name, pair in pairs.items():
                 a, b = ({seed: {p: v[seed][p] for p in patients} for seed in own} for v in pair)
                 found = hierarchical_interval(a, b, rng=np.random.default_rng(0), resample_seeds=True)
-                figures.append({"vendor": vendor, "field_strength_t": field, "patients": len(patients), "pair": name,
-                                "difference": {k: getattr(found, k) for k in ("estimate", "low", "high")}})  # fmt: skip
-                lines.append([vendor, field or "all", len(patients), name, f"{found.estimate:+.4f}",
-                              f"{found.low:.4f} … {found.high:.4f}"])  # fmt: skip
+                figures.append(
+                    {
+                        "vendor": vendor,
+                        "field_strength_t": field,
+                        "patients": len(patients),
+                        "pair": name,
+                        "difference": {k: getattr(found, k) for k in ("estimate", "low", "high")},
+                    }
+                )
+                lines.append(
+                    [
+                        vendor,
+                        field or "all",
+                        len(patients),
+                        name,
+                        f"{found.estimate:+.4f}",
+                        f"{found.low:.4f} … {found.high:.4f}",
+                    ]
+                )
     columns = ["vendor", "field, T", "patients", "pair", "difference", "95 % patients and seeds"]
     table("Mean Dice at home", columns, lines)
     console.print(record("home", {"protocol": plan.protocol.name, "ratio": plan.ratio, "rows": figures}))

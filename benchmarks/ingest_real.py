@@ -29,21 +29,24 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "A1 glioma, NIfTI": (
         "A1_brats21style_TCGA-FG-6692",
         {
-            "labels": dict(SCHEMES["brats2021"]), "scheme": "brats2021", "mask": "seg_simple.nii.gz",
+            "labels": dict(SCHEMES["brats2021"]),
+            "scheme": "brats2021",
+            "mask": "seg_simple.nii.gz",
             "channels": {"t1": "*_t1_bet.*", "t1c": "*_t1c_bet.*", "t2": "*_t2_bet.*", "flair": "*_fla_bet.*"},
         },
     ),
     "A3 multiple sclerosis, NIfTI": (
         "A3_ms_patient19_mni",
         {
-            "labels": LESION, "mask": "GOLD_STANDARD_*",
+            "labels": LESION,
+            "mask": "GOLD_STANDARD_*",
             "channels": {"t1": "T1_*", "t1c": "T1POST_*", "t2": "T2_*", "flair": "FLAIR_*"},
         },
     ),
     "A5 tumours, NRRD": ("A5_pyradiomics", {"labels": LESION, "public_ids": True}),
     "A7 DICOM": ("A7_dicom", {}),
     "A7 DICOM, --allow-echo-planar": ("A7_dicom", {"allow_echo_planar": True}),
-}  # fmt: skip
+}
 
 
 def main(folder: Path) -> None:

@@ -87,14 +87,19 @@ def _turns(case: list[str], against: str, rounds: int) -> dict[str, Any]:
             root = against if name == "before" else str(ROOT)
             environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
             done = subprocess.run(
-                [sys.executable, "-c", TIMED, *case], check=True, capture_output=True, text=True, cwd=root,
+                [sys.executable, "-c", TIMED, *case],
+                check=True,
+                capture_output=True,
+                text=True,
+                cwd=root,
                 env=environment,
-            )  # fmt: skip
+            )
             speeds[name].append(float(done.stdout.split()[-1]))
     ratio = statistics.median(b / a for a, b in zip(speeds["before"], speeds["now"], strict=True))
     return {name: round(statistics.median(v), 3) for name, v in speeds.items()} | {
-        "ratio": round(ratio, 3), "all": {k: [round(x, 3) for x in v] for k, v in speeds.items()},
-    }  # fmt: skip
+        "ratio": round(ratio, 3),
+        "all": {k: [round(x, 3) for x in v] for k, v in speeds.items()},
+    }
 
 
 if __name__ == "__main__":

@@ -97,8 +97,16 @@ class Bench:
 
     def start(self, out: str, data: str | None = None, actors: int = 2) -> subprocess.Popen[str]:
         """Start the command as a process of its own."""
-        command = [sys.executable, __file__, "--drive", str(self.folder / "policy.yaml"), data or self.data,
-                   self.checkpoint, out, str(actors)]  # fmt: skip
+        command = [
+            sys.executable,
+            __file__,
+            "--drive",
+            str(self.folder / "policy.yaml"),
+            data or self.data,
+            self.checkpoint,
+            out,
+            str(actors),
+        ]
         environment = {**os.environ, "RAY_ADDRESS": self.cluster.address}
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -167,14 +175,19 @@ class Bench:
             self.node = self.cluster.add_node(num_cpus=NODE_CPUS)
         found, duplicates = rows(out)
         return {
-            "moment": round(moment, 3), "killed": killed, "exit_code": process.returncode,
-            "units_done_at_kill": done, "made_by_rerun": again["made"],
-            "missing": len(expected.keys() - found.keys()), "duplicates": duplicates,
-            "other": len(found.keys() - expected.keys()), "equal": found == expected,
+            "moment": round(moment, 3),
+            "killed": killed,
+            "exit_code": process.returncode,
+            "units_done_at_kill": done,
+            "made_by_rerun": again["made"],
+            "missing": len(expected.keys() - found.keys()),
+            "duplicates": duplicates,
+            "other": len(found.keys() - expected.keys()),
+            "equal": found == expected,
             "left_behind": len(list(Path(out).rglob(".tmp-*"))) + len(list(Path(out).glob("_attempts/*"))),
             "stderr": errors.strip().splitlines()[-1:] if process.returncode > 0 else [],
             "seconds": round(time.monotonic() - started, 1),
-        }  # fmt: skip
+        }
 
     def layouts(self, expected: Rows) -> dict[str, bool]:
         """Whether other actor counts, row orders and shard sizes give the same hash for every id."""

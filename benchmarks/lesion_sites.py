@@ -61,15 +61,23 @@ SETTINGS = ("select.split=train", "params.host.edge_mm=16", "output.per_input=4"
 BALANCE = 0.5
 DICE, FALSE = 0, 1  # places of a patient's scores
 RECIPE: dict[str, Any] = {
-    "version": 1, "name": "lesion-sites", "kind": "segmenter",
+    "version": 1,
+    "name": "lesion-sites",
+    "kind": "segmenter",
     "network": {"body": "residual_unet", "channels": [16, 32, 64, 128], "res_units": 1},
     "classical": {},
     "data": {"regions": {"lesion": ["lesion"]}, "validation_rows": 0, "window_groups": 64},
     "intensity": {"foreground": "nonzero"},
-    "optimiser": {"batch_size": 12, "learning_rate": 4.0e-3, "weight_decay": 1.0e-3, "warmup_steps": 30,
-                  "ema_decay": 0.99},
-    "validate_every": 100_000, "checkpoint_minutes": 60,
-}  # fmt: skip
+    "optimiser": {
+        "batch_size": 12,
+        "learning_rate": 4.0e-3,
+        "weight_decay": 1.0e-3,
+        "warmup_steps": 30,
+        "ema_decay": 0.99,
+    },
+    "validate_every": 100_000,
+    "checkpoint_minutes": 60,
+}
 
 
 def main() -> None:
@@ -178,8 +186,14 @@ def make(rows: dict[str, list[Sample]], folder: Path, draw: int, arm: str, given
         recipe = Recipe.model_validate(
             RECIPE | {"steps": given.steps, "seed": rng.derive(draw, net) % 2**31, "data": RECIPE["data"] | own}
         )
-        uri = train(recipe, folders, str(folder / f"{arm}-{net}"), num_workers=0, threads_per_worker=1,
-                    progress=lambda line: None)  # fmt: skip
+        uri = train(
+            recipe,
+            folders,
+            str(folder / f"{arm}-{net}"),
+            num_workers=0,
+            threads_per_worker=1,
+            progress=lambda line: None,
+        )
         nets.append(load_model(uri))
     scored = {
         subject: score(nets, samples)
@@ -211,8 +225,10 @@ def summary(draws: Draws, rows: dict[str, list[Sample]], given: argparse.Namespa
     at = {site: [numbers[s] for s, v in rows.items() if v[0].site == site] for site in (given.train, given.test)}
     abroad = [number for number in at[given.test] if not np.isnan(ratios[number])]
     edges = np.quantile([ratios[number] for number in abroad], (1 / 3, 2 / 3))
-    thirds = {name: [number for number in abroad if np.searchsorted(edges, ratios[number]) == n]
-              for n, name in enumerate(("faint", "middle", "bright"))}  # fmt: skip
+    thirds = {
+        name: [number for number in abroad if np.searchsorted(edges, ratios[number]) == n]
+        for n, name in enumerate(("faint", "middle", "bright"))
+    }
     cells = {"abroad": abroad, "home": at[given.train], **thirds}
     table: dict[str, Any] = {}
     for arm in sorted({arm for found in draws.values() for arm in found}):
@@ -280,11 +296,15 @@ def difference(found: dict[str, Any], arm: str, own: list[str]) -> dict[str, Any
         drawn.append(np.mean([total / n for total, n in sums if n]))
     low, high = np.quantile(drawn, (0.025, 0.975))
     return {
-        "mean": float(means.mean()), "by_draw": means.round(5).tolist(),
-        "low_draws": float(means.mean()) - half, "high_draws": float(means.mean()) + half,
-        "low": float(low), "high": float(high), "sd_draws": spread,
+        "mean": float(means.mean()),
+        "by_draw": means.round(5).tolist(),
+        "low_draws": float(means.mean()) - half,
+        "high_draws": float(means.mean()) + half,
+        "low": float(low),
+        "high": float(high),
+        "sd_draws": spread,
         "draws_for_0.02": int(np.ceil((1.96 * spread / 0.02) ** 2)),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -33,8 +33,16 @@ from rich.console import Console
 from rich.table import Table
 
 BATCH, LOOKED_UP, LOOPED_UP = 8, 400, 8
-EPOCHS = ("ShardStream", "ShardDataset, sampler", "ShardDataset, shuffle", "MONAI, NIfTI.gz", "Hugging Face, streaming",
-          "documented loop", "ShardStream, in order", "Hugging Face, in order")  # fmt: skip
+EPOCHS = (
+    "ShardStream",
+    "ShardDataset, sampler",
+    "ShardDataset, shuffle",
+    "MONAI, NIfTI.gz",
+    "Hugging Face, streaming",
+    "documented loop",
+    "ShardStream, in order",
+    "Hugging Face, in order",
+)
 BUFFER = 8 * 64
 CACHE_MB = 64
 ACCESSES = ("ShardDataset", "documented loop")
@@ -55,14 +63,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = _write(Path(folder), given.subjects, given.slices, given.matrix)
         figures = {
-            "rows": rows, "matrix": given.matrix,
+            "rows": rows,
+            "matrix": given.matrix,
             "epoch": _turns({name: {"epoch": name} for name in EPOCHS}, folder, given.rounds),
             "epoch, 2 workers": _turns(
                 {name: {"epoch": name, "workers": 2} for name in EPOCHS[:4]}, folder, given.rounds
             ),
             "random access": _turns({name: {"access": name} for name in ACCESSES}, folder, given.rounds),
             "memory": {name: _memory(name, folder) for name in EPOCHS[:2]},
-        }  # fmt: skip
+        }
     epoch, workers, access = figures["epoch"], figures["epoch, 2 workers"], figures["random access"]
     figures["ratios"] = {
         "ShardStream / MONAI": _ratio(epoch, "ShardStream", "MONAI, NIfTI.gz"),

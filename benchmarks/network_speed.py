@@ -34,9 +34,14 @@ def main() -> None:
     networks, seconds = {}, {name: [] for name in bodies}
     for name, network in bodies.items():
         spec = ModelSpec(
-            network=network, diffusion=recipe.diffusion, vocabulary=vocabulary, channels=("t1",),
-            labels=("fat", "fibroglandular"), image_size=(SIZE, SIZE), spacing_mm=(3.3, 3.3),
-        )  # fmt: skip
+            network=network,
+            diffusion=recipe.diffusion,
+            vocabulary=vocabulary,
+            channels=("t1",),
+            labels=("fat", "fibroglandular"),
+            image_size=(SIZE, SIZE),
+            spacing_mm=(3.3, 3.3),
+        )
         networks[name] = build(spec)
     planes = torch.rand(BATCH, spec.planes, SIZE, SIZE, generator=generator)
     conditioning = Conditioning(planes, acquisition=vocabulary.encode(acquisitions[:BATCH]))
@@ -49,10 +54,13 @@ def main() -> None:
             seconds[name].append(time.monotonic() - started)
     median = {name: round(statistics.median(values[1:]), 4) for name, values in seconds.items()}
     figures = {
-        "seconds_per_step": median, "batch": BATCH, "size": SIZE, "rounds": ROUNDS,
+        "seconds_per_step": median,
+        "batch": BATCH,
+        "size": SIZE,
+        "rounds": ROUNDS,
         "parameters": {name: sum(p.numel() for p in n.parameters()) for name, n in networks.items()},
         "monai_over_compact": round(median["monai"] / median["compact"], 2),
-    }  # fmt: skip
+    }
     print(figures)
     print(record("network_speed", figures))
 

@@ -48,20 +48,45 @@ def _run(root: Path) -> dict[str, Any]:
     places = {f"nnUNet_{kind}": str(root / kind) for kind in ("raw", "preprocessed", "results")}
     paths = [str(HERE.parent), str(HERE.parent / "tests/integrations")]
     environment = {
-        **os.environ, **places, "nnUNet_extTrainer": str(raw / "augengine"), "nnUNet_n_proc_DA": "1",
-        "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+        **os.environ,
+        **places,
+        "nnUNet_extTrainer": str(raw / "augengine"),
+        "nnUNet_n_proc_DA": "1",
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+    }
     commands = {
         "augengine export nnunet DATA --augmented RUN --out $nnUNet_raw/Dataset501_Phantom": [
-            "-c", EXPORT, "export", "nnunet", root / "data", "--augmented", root / "run", "--out", raw, "--inline",
+            "-c",
+            EXPORT,
+            "export",
+            "nnunet",
+            root / "data",
+            "--augmented",
+            root / "run",
+            "--out",
+            raw,
+            "--inline",
         ],
         "python $nnUNet_raw/Dataset501_Phantom/augengine/prepare.py -c 2d": [
-            raw / "augengine/prepare.py", "-c", "2d", "-np", "1",
+            raw / "augengine/prepare.py",
+            "-c",
+            "2d",
+            "-np",
+            "1",
         ],
         "nnUNetv2_train 501 2d 0 -tr AugengineTrainerShort -device cpu": [
-            "-c", TRAIN, "501", "2d", "0", "-tr", "AugengineTrainerShort", "-device", "cpu",
+            "-c",
+            TRAIN,
+            "501",
+            "2d",
+            "0",
+            "-tr",
+            "AugengineTrainerShort",
+            "-device",
+            "cpu",
         ],
-    }  # fmt: skip
+    }
     seconds: dict[str, float] = {}
     for name, words in commands.items():
         if name.startswith("nnUNetv2_train"):

@@ -63,14 +63,21 @@ def main() -> None:
         made = [(row, painted(model, donors, row)) for row in chosen]
         results = [gates(row, after, None) for row, after in made]
         figures["sessions"][name] = {
-            "rows": len(chosen), "refused": dict(refused),
+            "rows": len(chosen),
+            "refused": dict(refused),
             "accepted": sum(all(g.passed for g in found) for found in results),
-            **{g.name: round(float(np.median([found[n].value for found in results])), 4)
-               for n, g in enumerate(results[0])},
-        }  # fmt: skip
+            **{
+                g.name: round(float(np.median([found[n].value for found in results])), 4)
+                for n, g in enumerate(results[0])
+            },
+        }
         before, after = made[len(made) // 2]
-        pictures.append((f"{name}: as scanned, and with another acquisition", [normalise(before)[0],
-                         normalise(before.replace(image=after.image))[0]]))  # fmt: skip
+        pictures.append(
+            (
+                f"{name}: as scanned, and with another acquisition",
+                [normalise(before)[0], normalise(before.replace(image=after.image))[0]],
+            )
+        )
         console.print(name, figures["sessions"][name])
     path = record("other_person", figures)
     (RESULTS / "other_person.png").write_bytes(image_grid(pictures))

@@ -76,15 +76,17 @@ def main() -> None:
             made = {kind: _rows(folder, kind) for kind in ("accepted", "rejected")}
             pairs = [(sources[after.provenance.parent_id], after) for rows in made.values() for after in rows]
             found = {
-                "rows": dict(summary.counts), "reasons": _reasons(folder),
+                "rows": dict(summary.counts),
+                "reasons": _reasons(folder),
                 "off_mirror_before": _off_mirror([before for before, _ in pairs], [before for before, _ in pairs]),
                 "off_mirror_after": _off_mirror([before for before, _ in pairs], [after for _, after in pairs]),
-            }  # fmt: skip
+            }
             figures[f"{edit}, {model}"] = found
             _draw(pairs, out / f"{edit}-{name}.png")
             for channel in OPTIONS.channels:
-                lines.append([edit, model, channel, found["off_mirror_before"][channel],
-                              found["off_mirror_after"][channel]])  # fmt: skip
+                lines.append(
+                    [edit, model, channel, found["off_mirror_before"][channel], found["off_mirror_after"][channel]]
+                )
             console.print(f"{edit}, {model}: {json.dumps({k: found[k] for k in ('rows', 'reasons')})}")
     columns = ["edit", "model", "channel", "before", "after"]
     table("Old lesion against its mirror image, |difference of means| in SD of the brain", columns, lines)

@@ -29,10 +29,18 @@ INPUTS = {
     "A7 spoiled gradient echo, DICOM": ("A7_dicom/siemens_prisma_gre_pfp/*", ["--layout", "dicom", "--channels", "t1"]),
     "A1 glioma T1, NIfTI": (
         "A1_*/*_t1_bet.nii.gz",
-        ["--layout", "nifti", "--channels", "t1=*_t1_bet.nii.gz", "--set", f"{STATED},slice_thickness_mm=1",
-         "--drop-end-slices", "40"],
+        [
+            "--layout",
+            "nifti",
+            "--channels",
+            "t1=*_t1_bet.nii.gz",
+            "--set",
+            f"{STATED},slice_thickness_mm=1",
+            "--drop-end-slices",
+            "40",
+        ],
     ),
-}  # fmt: skip
+}
 
 
 def main() -> None:

@@ -60,16 +60,27 @@ def main() -> None:
     truth = [regions(r, TUMOUR)[0] for r in test]
     found = {name: _measured(test, subjects, made, truth) for name, made in masks.items()}
     targets = tuple(
-        target(f"Dice, {ours.strip()} − {other}", found[ours.strip()]["dice"], found[other]["dice"], subjects, 0.0,
-               ratio=False, at_most=False)
+        target(
+            f"Dice, {ours.strip()} − {other}",
+            found[ours.strip()]["dice"],
+            found[other]["dice"],
+            subjects,
+            0.0,
+            ratio=False,
+            at_most=False,
+        )
         for ours, other in TO_BEAT.items()
-    )  # fmt: skip
+    )
     picks = np.linspace(0, len(test) - 1, 4).round().astype(int)
     shown = {"FLAIR": [r.image[-1] for r in test], "truth": truth, **masks}
     comparison = Comparison(
-        f"Whole tumour, {len(test)} slices of {len(subjects)} held-out subjects", MEASURES, intervals(found, subjects),
-        targets, {"ensemble": ENSEMBLE}, {name: [images[p] for p in picks] for name, images in shown.items()},
-    )  # fmt: skip
+        f"Whole tumour, {len(test)} slices of {len(subjects)} held-out subjects",
+        MEASURES,
+        intervals(found, subjects),
+        targets,
+        {"ensemble": ENSEMBLE},
+        {name: [images[p] for p in picks] for name, images in shown.items()},
+    )
     comparison.show()
     path = record("segmenters", comparison.to_dict())
     path.with_suffix(".png").write_bytes(draw([comparison]))
@@ -78,11 +89,7 @@ def main() -> None:
 
 def _masks(test: list[Row], predict: Callable[[np.ndarray], np.ndarray]) -> Masks:
     """The first region of what a segmenter's `predict` says of every row."""
-    return [
-        mask
-        for part in batches(test)
-        for mask in predict(np.stack([r.image for r in part]))[:, 0] > 0.5
-    ]  # fmt: skip
+    return [mask for part in batches(test) for mask in predict(np.stack([r.image for r in part]))[:, 0] > 0.5]
 
 
 def _dmcie(root: str, test: list[Row]) -> dict[str, Masks]:

@@ -52,13 +52,16 @@ def main() -> None:
             own = [zlib.crc32(r.sample.sample_id.encode()) for r in slices]
             field = VolumeNoise(
                 [zlib.crc32(subject.encode())] * len(slices),
-                [r.sample.spacing_mm[2] * (r.sample.slice_index or 0) for r in slices], CORRELATION_MM,
-            )  # fmt: skip
+                [r.sample.spacing_mm[2] * (r.sample.slice_index or 0) for r in slices],
+                CORRELATION_MM,
+            )
             ways: dict[str, tuple[Generator, Seeds, int | None]] = {
-                "own noise": (plain, own, None), "one field": (plain, field, None), "2.5D": (context, own, None),
+                "own noise": (plain, own, None),
+                "one field": (plain, field, None),
+                "2.5D": (context, own, None),
                 "2.5D, one field": (context, dataclasses.replace(field, drawn=0), None),
                 **{f"box, margin {m}": (plain, own, m) for m in MARGINS},
-            }  # fmt: skip
+            }
             for name, (generator, seeds, margin) in ways.items():
                 started = time.monotonic()
                 healed = _healed(generator, slices, seeds, dataclasses.replace(SAMPLING, roi_margin=margin))

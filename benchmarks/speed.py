@@ -105,13 +105,15 @@ def networks(rounds: int) -> dict[str, Any]:
     per_row = {w.name: statistics.median(spent[_key(w)]) * w.evaluations for w in chosen}
     return {
         w.name: {
-            "recipe": w.recipe, "size": w.size, "evaluations": w.evaluations,
+            "recipe": w.recipe,
+            "size": w.size,
+            "evaluations": w.evaluations,
             "cpu_s_per_evaluation": float(f"{statistics.median(spent[_key(w)]):.3g}"),
             "cpu_s_per_row": float(f"{per_row[w.name]:.3g}"),
             "times_faster": None if w.against is None else float(f"{per_row[w.against] / per_row[w.name]:.3g}"),
         }
         for w in chosen
-    }  # fmt: skip
+    }
 
 
 def _key(way: Way) -> tuple[str, int, str, int]:
@@ -124,13 +126,16 @@ def _generator(recipe: str, size: int) -> Generator:
     acquisitions = [p.acquisition(0.5) for p in duke_protocols()]
     painter = read.kind == "counterfactual"
     spec = ModelSpec(
-        kind=read.kind, network=read.network, diffusion=read.diffusion,
+        kind=read.kind,
+        network=read.network,
+        diffusion=read.diffusion,
         vocabulary=None if painter else Vocabulary.fit(acquisitions),
         classes=("healthy", "unhealthy") if painter else (),
         channels=("flair", "t1", "t1c", "t2") if painter else ("t1",),
         labels=LABELS if getattr(read.network, "structure", False) else (),
-        image_size=(size, size), spacing_mm=(1.5, 1.5),
-    )  # fmt: skip
+        image_size=(size, size),
+        spacing_mm=(1.5, 1.5),
+    )
     return untrained(spec, seed=0)
 
 
@@ -161,8 +166,11 @@ def plan(rows: int) -> dict[str, Any]:
     total = spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime
     peak_mib = int(done.stderr.split()[-1]) / 1024
     return {
-        "rows": rows, "cpu_s": round(total, 2), "of_which_imports_s": round(bare, 2), "peak_mib": round(peak_mib, 1)
-    }  # fmt: skip
+        "rows": rows,
+        "cpu_s": round(total, 2),
+        "of_which_imports_s": round(bare, 2),
+        "peak_mib": round(peak_mib, 1),
+    }
 
 
 def cpu_s(command: list[str]) -> float:
@@ -192,17 +200,18 @@ def _write(folder: str, rows: int) -> None:
     def volume(number: int) -> pa.Table:
         base, name = bases[number % 2], f"S{number:06d}"
         changed = {
-            "sample_id": [f"{name}#{n:04d}" for n in range(64)], "subject_id": [name] * 64, "volume_id": [name] * 64
-        }  # fmt: skip
+            "sample_id": [f"{name}#{n:04d}" for n in range(64)],
+            "subject_id": [name] * 64,
+            "volume_id": [name] * 64,
+        }
         for column, values in changed.items():
             base = base.set_column(base.schema.get_field_index(column), SCHEMA.field(column), pa.array(values))
         return base
 
     volumes = rows // 64
     shards = (
-        pa.concat_tables([volume(n) for n in range(start, min(start + 16, volumes))])
-        for start in range(0, volumes, 16)
-    )  # fmt: skip
+        pa.concat_tables([volume(n) for n in range(start, min(start + 16, volumes))]) for start in range(0, volumes, 16)
+    )
     write_dataset(folder, shards)
 
 

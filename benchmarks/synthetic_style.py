@@ -37,10 +37,16 @@ from augengine.report.console import console, stage
 
 POLICY = "brats_synthetic_labels_acquisition"
 MODELS = {
-    "synthetic_labels.prior": "label_ldm", "synthetic_labels.painter": "m3", "acquisition.generator": "acquisition"
-}  # fmt: skip
-MEASURES = {"rmse_brain": "RMSE brain", "rmse_lesion": "RMSE new lesion", "ssim_brain": "SSIM brain",
-            "referee_dice": "referee Dice"}  # fmt: skip
+    "synthetic_labels.prior": "label_ldm",
+    "synthetic_labels.painter": "m3",
+    "acquisition.generator": "acquisition",
+}
+MEASURES = {
+    "rmse_brain": "RMSE brain",
+    "rmse_lesion": "RMSE new lesion",
+    "ssim_brain": "SSIM brain",
+    "referee_dice": "referee Dice",
+}
 LEAST_TISSUE = 400
 
 
@@ -57,9 +63,13 @@ def main() -> None:
     values["select"] = {"split": "test"}
     with stage("synthetic labels in a donor's style") as progress:
         summary = augment(
-            LoadedPolicy.from_dict(values), source, str(out / "made"),
-            {role: checkpoint(given.root, name) for role, name in MODELS.items()}, actors=INLINE, progress=progress,
-        )  # fmt: skip
+            LoadedPolicy.from_dict(values),
+            source,
+            str(out / "made"),
+            {role: checkpoint(given.root, name) for role, name in MODELS.items()},
+            actors=INLINE,
+            progress=progress,
+        )
     store, reasons = Store(str(out / "made")), Counter[str]()
     made = [s for kind in ("accepted", "rejected") for s in iter_samples(store, run_files(store, kind))]
     for name in run_files(store, "rejected"):
@@ -127,16 +137,31 @@ def _compared(root: str, made: list[Sample], images: dict[str, list[np.ndarray]]
     source, ours, rendered = found
     targets = (
         target("RMSE brain, synthetic / source", found[ours]["rmse_brain"], found[source]["rmse_brain"], subjects, 1.0),
-        target("referee Dice, synthetic / rendered", found[ours]["referee_dice"], found[rendered]["referee_dice"],
-               subjects, 0.8, at_most=False),
-    )  # fmt: skip
+        target(
+            "referee Dice, synthetic / rendered",
+            found[ours]["referee_dice"],
+            found[rendered]["referee_dice"],
+            subjects,
+            0.8,
+            at_most=False,
+        ),
+    )
     picks = np.unique(np.linspace(0, len(made) - 1, 4).round().astype(int))
-    pictures = {f"{name}, {channel}": [image[p][c] for p in picks]
-                for c, channel in enumerate(made[0].channels) if channel in ("t1c", "flair")
-                for name, image in images.items()}  # fmt: skip
+    pictures = {
+        f"{name}, {channel}": [image[p][c] for p in picks]
+        for c, channel in enumerate(made[0].channels)
+        if channel in ("t1c", "flair")
+        for name, image in images.items()
+    }
     pictures["label"] = [np.where(named(made[p], LESION), made[p].label, 0) for p in picks]
-    return Comparison(f"{len(made)} rows of {len(set(subjects))} test subjects", MEASURES,
-                      intervals(found, subjects), targets, {}, pictures)  # fmt: skip
+    return Comparison(
+        f"{len(made)} rows of {len(set(subjects))} test subjects",
+        MEASURES,
+        intervals(found, subjects),
+        targets,
+        {},
+        pictures,
+    )
 
 
 if __name__ == "__main__":

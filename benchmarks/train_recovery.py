@@ -58,12 +58,23 @@ def main() -> None:
                     break
             difference = abs(killed["validation_loss"] / undisturbed["validation_loss"] - 1)
             figures[name] = {
-                "steps": steps, "undisturbed": undisturbed, "killed": killed, "relative_difference": difference
-            }  # fmt: skip
-            rows.append([
-                name, steps, undisturbed["validation_loss"], killed["validation_loss"], f"{difference:.1e}",
-                killed["killed_at_step"], killed["went_on_from_step"], "yes" if difference <= TOLERANCE else "NO",
-            ])  # fmt: skip
+                "steps": steps,
+                "undisturbed": undisturbed,
+                "killed": killed,
+                "relative_difference": difference,
+            }
+            rows.append(
+                [
+                    name,
+                    steps,
+                    undisturbed["validation_loss"],
+                    killed["validation_loss"],
+                    f"{difference:.1e}",
+                    killed["killed_at_step"],
+                    killed["went_on_from_step"],
+                    "yes" if difference <= TOLERANCE else "NO",
+                ]
+            )
             met = all(f["relative_difference"] <= TOLERANCE and f["killed"]["killed_at_step"] for f in figures.values())
             record("train_recovery", {"models": figures, "all_recovered": met})  # after each: the whole takes a while
     columns = ["model", "steps", "undisturbed", "killed", "difference", "killed at step", "went on from", "within 2 %"]
@@ -77,16 +88,26 @@ def _run(
     out = root / ("undisturbed" if moment is None else "killed") / name
     shutil.rmtree(out, ignore_errors=True)
     settings = (
-        *how.overrides, f"steps={steps}", "pictures_every=0", "validate_every=1000",
-        f"optimiser.batch_size={given.batch_size}", "checkpoint_minutes=0.04", "data.validation_rows=16",
-    )  # fmt: skip
+        *how.overrides,
+        f"steps={steps}",
+        "pictures_every=0",
+        "validate_every=1000",
+        f"optimiser.batch_size={given.batch_size}",
+        "checkpoint_minutes=0.04",
+        "data.validation_rows=16",
+    )
     recipe = read_recipe(str(RECIPES / f"{how.recipe}.yaml"), settings)
     parts = {role: str(root / "undisturbed" / part / "checkpoint") for role, part in how.parts.items()}
     killer = _Killer(out, steps, moment) if moment is not None else None
     train(
-        recipe, data(given.root, how.data), str(out), parts=parts, num_workers=2, threads_per_worker=1,
+        recipe,
+        data(given.root, how.data),
+        str(out),
+        parts=parts,
+        num_workers=2,
+        threads_per_worker=1,
         progress=lambda _: None,
-    )  # fmt: skip
+    )
     lines = read_metrics(Store(out))
     found = {"validation_loss": lines[-1]["validation_loss"], "seconds": lines[-1]["elapsed_s"]}
     if killer is None:

@@ -93,13 +93,17 @@ def _case(given: argparse.Namespace, root: Path, name: str) -> dict[str, object]
     counted = _counted(recipe, uri, spec)
     achieved = rate * batch * counted.training_flops
     return {
-        "batch": batch, "steps": int(spec.metrics["steps"]), "image": list(spec.image_size),
-        "rows_per_s": rate * batch, "gflop_per_row": counted.training_flops / 1e9,
-        "parameters": counted.parameters, "trainable": counted.trainable,
+        "batch": batch,
+        "steps": int(spec.metrics["steps"]),
+        "image": list(spec.image_size),
+        "rows_per_s": rate * batch,
+        "gflop_per_row": counted.training_flops / 1e9,
+        "parameters": counted.parameters,
+        "trainable": counted.trainable,
         "peak_gib": round(spec.metrics.get("peak_gpu_bytes", 0) / 2**30, 2),
         "utilisation": achieved / (given.peak_tflops * 1e12) if given.peak_tflops else None,
         "loss": spec.metrics["loss"],
-    }  # fmt: skip
+    }
 
 
 def _settings(given: argparse.Namespace) -> list[str]:

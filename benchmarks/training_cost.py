@@ -82,18 +82,26 @@ def cost(name: str) -> dict[str, Any]:
         batch = make_reader(data, recipe.data.rows("train"), recipe, spec, seen).batch(0)
         network = build(spec).train()
         measured = estimate(
-            objective(recipe, spec, network).train(), (batch, recipe.seed, 0), rows=seen,
+            objective(recipe, spec, network).train(),
+            (batch, recipe.seed, 0),
+            rows=seen,
             precision=Precision("bfloat16", torch.device("cpu")),
-        )  # fmt: skip
+        )
     activations = measured.activation_bytes / seen * rows
     state = measured.total_bytes - measured.activation_bytes
     operations = measured.training_flops * recipe.optimiser.batch_size * recipe.steps
     return {
-        "size": list(spec.image_size), "channels": len(spec.channels), "parameters": measured.parameters,
-        "trainable": measured.trainable, "gflop_per_row": round(measured.training_flops / 1e9, 1),
-        "batch": recipe.optimiser.batch_size, "accumulation": recipe.optimiser.accumulation, "steps": recipe.steps,
-        "gib": round((activations + state) / 2**30, 1), "hours": operations / (PEAK * UTILISATION) / 3600,
-    }  # fmt: skip
+        "size": list(spec.image_size),
+        "channels": len(spec.channels),
+        "parameters": measured.parameters,
+        "trainable": measured.trainable,
+        "gflop_per_row": round(measured.training_flops / 1e9, 1),
+        "batch": recipe.optimiser.batch_size,
+        "accumulation": recipe.optimiser.accumulation,
+        "steps": recipe.steps,
+        "gib": round((activations + state) / 2**30, 1),
+        "hours": operations / (PEAK * UTILISATION) / 3600,
+    }
 
 
 def described(name: str, folder: Path) -> tuple[ModelSpec, str]:
@@ -125,13 +133,20 @@ def blank_rows(folder: Path, size: tuple[int, ...], channels: tuple[str, ...]) -
         label[code] = code
     rows = [
         Sample(
-            image=np.zeros((len(channels), *size), np.float32), affine=np.eye(4), channels=channels,
-            subject_id=f"S{n}", volume_id=f"S{n}", label=label, labels=labels, split="train",
-            slice_index=0 if len(size) == 2 else None, intensity_range=((0.0, 1.0),) * len(channels),
+            image=np.zeros((len(channels), *size), np.float32),
+            affine=np.eye(4),
+            channels=channels,
+            subject_id=f"S{n}",
+            volume_id=f"S{n}",
+            label=label,
+            labels=labels,
+            split="train",
+            slice_index=0 if len(size) == 2 else None,
+            intensity_range=((0.0, 1.0),) * len(channels),
             acquisition=Acquisition(vendor, "A", 1.5 + n, "FS", 10.0, 2.0, 2.4, 5.3),
         )
         for n, vendor in enumerate(("SIEMENS", "GE MEDICAL SYSTEMS"))
-    ]  # fmt: skip
+    ]
     return write_dataset(str(folder), [to_table(rows)]).uri
 
 

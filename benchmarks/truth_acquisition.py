@@ -57,17 +57,28 @@ RANGES = {"echo_time_ms": (1.0, 4.0), "repetition_time_ms": (4.0, 12.0), "flip_a
 INDEPENDENT = DEMO_COHORT.model_copy(update={"seed": 43, "independent": RANGES})
 INDEPENDENT_STEPS = 2600
 MEASURES = {
-    "rmse_body": "RMSE body", "rmse_tissue": "RMSE labelled", "ssim_body": "SSIM body",
-    "structure_source": "structure, source", "texture_ratio": "texture ratio", "vendor_gain": "vendor gain",
-    "structure_clean": "structure, truth", "rmse_rest": "RMSE rest", "ssim_tissue": "SSIM labelled",
-    "ssim_rest": "SSIM rest", "psnr_db_body": "PSNR dB body", "psnr_db_tissue": "PSNR labelled",
+    "rmse_body": "RMSE body",
+    "rmse_tissue": "RMSE labelled",
+    "ssim_body": "SSIM body",
+    "structure_source": "structure, source",
+    "texture_ratio": "texture ratio",
+    "vendor_gain": "vendor gain",
+    "structure_clean": "structure, truth",
+    "rmse_rest": "RMSE rest",
+    "ssim_tissue": "SSIM labelled",
+    "ssim_rest": "SSIM rest",
+    "psnr_db_body": "PSNR dB body",
+    "psnr_db_tissue": "PSNR labelled",
     "psnr_db_rest": "PSNR rest",
-}  # fmt: skip
+}
 RESPONSES = {
-    "spearman": "Spearman with truth", "right_sign": "right sign", "monotone": "|Spearman| with dose",
+    "spearman": "Spearman with truth",
+    "right_sign": "right sign",
+    "monotone": "|Spearman| with dose",
     "true_monotone": "the truth's",
-    "true_change": "true change", "change": "change",
-}  # fmt: skip
+    "true_change": "true change",
+    "change": "change",
+}
 
 
 def measure(given: argparse.Namespace) -> list[Comparison]:
@@ -111,7 +122,7 @@ def _samples(data: str) -> list[Sample]:
 
 def _against_truth(
     given: argparse.Namespace, run: Path, model: str, cohort: Cohort, samples: Sequence[Sample]
-) -> list[Comparison]:  # fmt: skip
+) -> list[Comparison]:
     """One table per set of protocol rows and kind of pair."""
     protocols = truth.split_rows(s.acquisition for s in samples if s.split == "train")
     asked = given.methods or ([OURS] if given.quick else [*DEMO_SAMPLERS, LOCAL])
@@ -124,11 +135,20 @@ def _against_truth(
         actors = Actors()
     with stage("acquisition") as report, tempfile.TemporaryDirectory() as out:
         truth.evaluate(
-            str(run / "data"), out, model, cohort, DEMO_PREPARATION,
-            {**samplers, **dict.fromkeys(models, Sampler())}, models=models,
-            slices_per_subject=1 if given.quick else 2, subjects_at_most=2 if given.quick else None,
-            protocols=protocols, predictor=predictor, actors=actors, progress=report,
-        )  # fmt: skip
+            str(run / "data"),
+            out,
+            model,
+            cohort,
+            DEMO_PREPARATION,
+            {**samplers, **dict.fromkeys(models, Sampler())},
+            models=models,
+            slices_per_subject=1 if given.quick else 2,
+            subjects_at_most=2 if given.quick else None,
+            protocols=protocols,
+            predictor=predictor,
+            actors=actors,
+            progress=report,
+        )
         rows = truth.measured_rows(Store(out)).to_pylist()
     counts = {name: len(chosen) for name, chosen in protocols.items()}
     tables = []
@@ -188,17 +208,20 @@ def _table(title: str, rows: Sequence[dict[str, Any]], figures: dict[str, Any]) 
         ratio(f"RMSE {OURS} / {classical}", ours["rmse_body"], found[classical]["rmse_body"], bound=OF_CLASSICAL),
         Target(
             f"structure SSIM with the source (the noiseless truth has {possible:.3f})",
-            table[OURS]["structure_source"], STRUCTURE, False,
+            table[OURS]["structure_source"],
+            STRUCTURE,
+            False,
         ),
         Target("structure SSIM with the noiseless truth", table[OURS]["structure_clean"], STRUCTURE, False),
-    ]  # fmt: skip
+    ]
     if LOCAL in found:
         targets += [
-            ratio(f"RMSE {LOCAL} / {IDENTITY}", found[LOCAL]["rmse_body"], found[IDENTITY]["rmse_body"],
-                  bound=OF_IDENTITY),
+            ratio(
+                f"RMSE {LOCAL} / {IDENTITY}", found[LOCAL]["rmse_body"], found[IDENTITY]["rmse_body"], bound=OF_IDENTITY
+            ),
             ratio(f"RMSE {LOCAL} / {OURS}", found[LOCAL]["rmse_body"], ours["rmse_body"], bound=1.0),
             Target(f"texture ratio of {LOCAL}", table[LOCAL]["texture_ratio"], TEXTURE, False),
-        ]  # fmt: skip
+        ]
     if "vendor_gain" in table[OURS]:
         targets.append(Target("prediction gain of the vendor", table[OURS]["vendor_gain"], VENDOR_GAIN, False))
     title = f"{title}: {len(pairs)} pairs of {len(set(subjects))} held-out subjects"
@@ -206,9 +229,14 @@ def _table(title: str, rows: Sequence[dict[str, Any]], figures: dict[str, Any]) 
 
 
 def _responses(
-    given: argparse.Namespace, model: str, cohort: Cohort, samples: Sequence[Sample], title: str,
-    *, own_vendor: bool = False,
-) -> Comparison:  # fmt: skip
+    given: argparse.Namespace,
+    model: str,
+    cohort: Cohort,
+    samples: Sequence[Sample],
+    title: str,
+    *,
+    own_vendor: bool = False,
+) -> Comparison:
     """Each parameter swept over the range of training (of the subject's own vendor), all others as scanned.
 
     Vendors differ in all parameters at once, so a sweep over both vendors' range asks for scans that no protocol makes.

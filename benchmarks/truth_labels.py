@@ -30,9 +30,16 @@ TARGET_RATIO, TARGET_MEMORISED = 1.0, 0.01
 SAMPLINGS = {"ddpm": Sampling(solver="ddpm", steps=50), "dpmpp_2m": Sampling(solver="dpmpp_2m", steps=25)}
 REAL = "held out"
 MEASURES = {
-    "ratio": "Fréchet ratio", "memorised": "memorised", "ks_volume": "KS volume", "ks_components": "KS components",
-    "ks_place": "KS place", "nested": "nested", "empty": "empty", "frechet": "Fréchet", "real_real": "real–real",
-}  # fmt: skip
+    "ratio": "Fréchet ratio",
+    "memorised": "memorised",
+    "ks_volume": "KS volume",
+    "ks_components": "KS components",
+    "ks_place": "KS place",
+    "nested": "nested",
+    "empty": "empty",
+    "frechet": "Fréchet",
+    "real_real": "real–real",
+}
 
 
 def measure(given: argparse.Namespace) -> list[Comparison]:
@@ -58,10 +65,13 @@ def measure(given: argparse.Namespace) -> list[Comparison]:
     return [
         Comparison(
             f"Synthetic label maps, {count} beside those of {len(real)} held-out subjects (Fréchet at n = {n})",
-            MEASURES, methods, tuple(targets), {"n": n, "maps": count, "details": details},
+            MEASURES,
+            methods,
+            tuple(targets),
+            {"n": n, "maps": count, "details": details},
             {name: _pictures(maps) for name, maps in {**sources, REAL: real}.items()},
         )
-    ]  # fmt: skip
+    ]
 
 
 def _measured(

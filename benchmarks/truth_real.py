@@ -63,8 +63,15 @@ FOLDS = (
 PREPARATION = Preparation(percentiles=(0.0, 99.0), foreground="body")
 INTENSITY = ["intensity.percentiles=[0.0, 99.0]", "intensity.foreground=body"]
 MEASURES = ("rmse", "correlation", "gradient", "structure", "texture")
-METHODS = ("identity", "gamma", "histogram", "ridge, unpaired", "ridge, paired", "local_contrast",
-           "local_contrast, paired")  # fmt: skip
+METHODS = (
+    "identity",
+    "gamma",
+    "histogram",
+    "ridge, unpaired",
+    "ridge, paired",
+    "local_contrast",
+    "local_contrast, paired",
+)
 # Every scan has its partner here: all steps go from real scan to real scan, whose rows cost nothing to make.
 PAIRED = ["back_translation.pairs=true", "back_translation.rounds=1", "back_translation.rows_per_scan=32"]
 
@@ -132,9 +139,12 @@ def main() -> None:
         table(f"{direction}, {len(scanners)} scanners", ["method", *MEASURES], rows)
     motion = {s.name: round(motion_floor(thinned(s, given.every)), 4) for s in scanners}
     figures |= {
-        "motion_floor": motion, "left_out": [[s.name for s in group] for group in left_out], "every": given.every,
-        "training_seconds": seconds, "seconds": round(time.monotonic() - started),
-    }  # fmt: skip
+        "motion_floor": motion,
+        "left_out": [[s.name for s in group] for group in left_out],
+        "every": given.every,
+        "training_seconds": seconds,
+        "seconds": round(time.monotonic() - started),
+    }
     path = record(given.name, figures)
     (RESULTS / f"{given.name}.png").write_bytes(image_grid(pictures))
     console.print(path)
@@ -308,8 +318,14 @@ def _engine(others: Sequence[Scanner], label: str, changes: Sequence[str], secon
         for sample in scanner.rows[source]:
             shown = vocabulary.nearest_part(sample.acquisition).to_dict()
             strange = {name: shown[name] for name in vocabulary.unseen(sample.acquisition) if name != "model"}
-            plan = Plan("", sample.sample_id, 0, 0, rng.derive(sample.sample_id), {
-                "acquisition": wanted.to_dict(), "unseen_source": strange})  # fmt: skip
+            plan = Plan(
+                "",
+                sample.sample_id,
+                0,
+                0,
+                rng.derive(sample.sample_id),
+                {"acquisition": wanted.to_dict(), "unseen_source": strange},
+            )
             padded = _padded(sample, size) if method == "structure" else sample
             (made,) = AcquisitionEdit().apply([padded], [plan], {"generator": model}, params, Sampler())
             planes.append(normalise(made)[0][: sample.image.shape[1], : sample.image.shape[2]])

@@ -43,11 +43,17 @@ REAL, TRUTH = "source, its own lesion", "truth"
 DICE_OF_REAL = 0.8
 CONTEXT_PX = 2  # beyond the lesion, carried along: gradients at its edge need them
 MEASURES = {
-    "rmse_new": "RMSE new lesion", "ssim_new": "SSIM", "texture_ratio": "texture ratio",
-    "referee_dice": "referee Dice", "rmse_margin": "RMSE beside it", "rmse_old": "RMSE old place",
-    "changed_outside": "max |Δ| outside", "old_residual": "residual, old place", "psnr_db_new": "PSNR dB",
+    "rmse_new": "RMSE new lesion",
+    "ssim_new": "SSIM",
+    "texture_ratio": "texture ratio",
+    "referee_dice": "referee Dice",
+    "rmse_margin": "RMSE beside it",
+    "rmse_old": "RMSE old place",
+    "changed_outside": "max |Δ| outside",
+    "old_residual": "residual, old place",
+    "psnr_db_new": "PSNR dB",
     "rmse_outside": "RMSE outside",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -90,14 +96,27 @@ def measure(given: argparse.Namespace) -> list[Comparison]:
     table = intervals(found, subjects)
     pasted = best(found, PASTES, "rmse_new", subjects)
     targets = (
-        target("referee Dice on new lesions, m3 / on real ones", found["m3"]["referee_dice"],
-               found[REAL]["referee_dice"], subjects, DICE_OF_REAL, at_most=False),
-        target("referee Dice on new lesions, m3 / on rendered ones", found["m3"]["referee_dice"],
-               found[TRUTH]["referee_dice"], subjects, DICE_OF_REAL, at_most=False),
-        target(f"RMSE of the new lesion, m3 / {pasted}", found["m3"]["rmse_new"], found[pasted]["rmse_new"], subjects,
-               1.0),
+        target(
+            "referee Dice on new lesions, m3 / on real ones",
+            found["m3"]["referee_dice"],
+            found[REAL]["referee_dice"],
+            subjects,
+            DICE_OF_REAL,
+            at_most=False,
+        ),
+        target(
+            "referee Dice on new lesions, m3 / on rendered ones",
+            found["m3"]["referee_dice"],
+            found[TRUTH]["referee_dice"],
+            subjects,
+            DICE_OF_REAL,
+            at_most=False,
+        ),
+        target(
+            f"RMSE of the new lesion, m3 / {pasted}", found["m3"]["rmse_new"], found[pasted]["rmse_new"], subjects, 1.0
+        ),
         Target("largest change outside old and new place, m3", max(found["m3"]["changed_outside"]), 0.0, True),
-    )  # fmt: skip
+    )
     picks = np.unique(np.linspace(0, len(cases) - 1, 4).round().astype(int))
     figures = {
         "skipped_plans": skipped,
@@ -108,10 +127,13 @@ def measure(given: argparse.Namespace) -> list[Comparison]:
     return [
         Comparison(
             f"Tumour relocation, {len(cases)} slices of {len(set(subjects))} test subjects",
-            MEASURES, table, targets, figures,
+            MEASURES,
+            table,
+            targets,
+            figures,
             {name: [after[p][-1] for p in picks] for name, after in images.items()},
         )
-    ]  # fmt: skip
+    ]
 
 
 def _ids(chosen: Sequence[Row]) -> list[str]:

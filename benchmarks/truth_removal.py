@@ -44,11 +44,18 @@ AVERAGED = 8
 RMSE_OF_BEST_FILL, RESIDUAL_OVER_FLOOR = 0.8, 0.05
 LESS_RESIDUAL = ("m3", "m3_paper", "m2")
 MEASURES = {
-    "rmse_lesion": "RMSE in lesion", "ssim_lesion": "SSIM", "texture_ratio": "texture ratio",
-    "tumor_residual": "residual", "diffmap_iou": "DiffMap IoU", "gen_dice": "GenDice", "psnr_db_lesion": "PSNR dB",
-    "rmse_outside": "RMSE outside", "ssim_outside": "SSIM outside", "void_fraction": "void",
+    "rmse_lesion": "RMSE in lesion",
+    "ssim_lesion": "SSIM",
+    "texture_ratio": "texture ratio",
+    "tumor_residual": "residual",
+    "diffmap_iou": "DiffMap IoU",
+    "gen_dice": "GenDice",
+    "psnr_db_lesion": "PSNR dB",
+    "rmse_outside": "RMSE outside",
+    "ssim_outside": "SSIM outside",
+    "void_fraction": "void",
     "variance_ratio": "variance",
-}  # fmt: skip
+}
 Method = Callable[[list[Row]], np.ndarray]
 
 
@@ -83,14 +90,36 @@ def measure(given: argparse.Namespace) -> list[Comparison]:
                 found[name]["gen_dice"] = _gen_dice(referee, generators[name], test)
     fill = best(found, list(FILLS), "rmse_lesion", subjects)
     targets = [
-        *(target(f"RMSE in lesion, {ours} / {fill}", found[ours]["rmse_lesion"], found[fill]["rmse_lesion"], subjects,
-                 RMSE_OF_BEST_FILL) for ours in ("m3", averaged)),
-        target("residual, m3 − floor (truth)", found["m3"]["tumor_residual"], found["truth"]["tumor_residual"],
-               subjects, RESIDUAL_OVER_FLOOR, ratio=False),
-        *(target(f"residual, {less} − {more}", found[less]["tumor_residual"], found[more]["tumor_residual"], subjects,
-                 0.0, ratio=False)
-          for less, more in itertools.pairwise(n for n in LESS_RESIDUAL if n in found)),
-    ]  # fmt: skip
+        *(
+            target(
+                f"RMSE in lesion, {ours} / {fill}",
+                found[ours]["rmse_lesion"],
+                found[fill]["rmse_lesion"],
+                subjects,
+                RMSE_OF_BEST_FILL,
+            )
+            for ours in ("m3", averaged)
+        ),
+        target(
+            "residual, m3 − floor (truth)",
+            found["m3"]["tumor_residual"],
+            found["truth"]["tumor_residual"],
+            subjects,
+            RESIDUAL_OVER_FLOOR,
+            ratio=False,
+        ),
+        *(
+            target(
+                f"residual, {less} − {more}",
+                found[less]["tumor_residual"],
+                found[more]["tumor_residual"],
+                subjects,
+                0.0,
+                ratio=False,
+            )
+            for less, more in itertools.pairwise(n for n in LESS_RESIDUAL if n in found)
+        ),
+    ]
     picks = np.unique(np.linspace(0, len(test) - 1, 4).round().astype(int))
     return [
         Comparison(

@@ -131,8 +131,13 @@ def input_page() -> Page:
                     table(
                         ["command", "refused", "moment", "seconds", "of computation"],
                         [
-                            [f"`{c['command']}`", c["refused"], c["moment"], number(c["seconds"], 1),
-                             number(c["cpu_seconds"], 1)]
+                            [
+                                f"`{c['command']}`",
+                                c["refused"],
+                                c["moment"],
+                                number(c["seconds"], 1),
+                                number(c["cpu_seconds"], 1),
+                            ]
                             for c in refused.figures["refusals"]
                         ],
                     )
@@ -157,7 +162,7 @@ def input_page() -> Page:
                 ],
             ),
         ],
-    )  # fmt: skip
+    )
 
 
 def _kills(figures: Mapping[str, Any]) -> str:
@@ -175,10 +180,14 @@ def _actors(figures: Mapping[str, Any]) -> str:
         ["compared", "rows", "equal in every byte", "largest difference"],
         [
             ["one actor, two actors", str(figures["rows"]), str(figures["equal_bytes_one_and_two_actors"]), "0"],
-            ["batches of 8, of 1", str(batches["rows"]), str(batches["equal_bytes"]),
-             f"{largest:.3g} of {batches['intensity_range_grey_levels']:g} grey levels"],
+            [
+                "batches of 8, of 1",
+                str(batches["rows"]),
+                str(batches["equal_bytes"]),
+                f"{largest:.3g} of {batches['intensity_range_grey_levels']:g} grey levels",
+            ],
         ],
-    )  # fmt: skip
+    )
 
 
 def _memory(figures: Mapping[str, Any]) -> str:
@@ -193,10 +202,14 @@ def _memory(figures: Mapping[str, Any]) -> str:
 
 def _ingested(sets: list[Mapping[str, Any]]) -> list[str]:
     rows = [
-        [s["set"], *(str(s["found"][k]) for k in ("volumes", "subjects")),
-         *(str(s["counts"][k]) for k in ("samples", "volumes", "failed")), number(s["seconds"], 1)]
+        [
+            s["set"],
+            *(str(s["found"][k]) for k in ("volumes", "subjects")),
+            *(str(s["counts"][k]) for k in ("samples", "volumes", "failed")),
+            number(s["seconds"], 1),
+        ]
         for s in sets
-    ]  # fmt: skip
+    ]
     reasons = [
         [s["set"], f"`{volume['entry']}`", volume["reason"]]
         for s in sets

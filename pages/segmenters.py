@@ -51,15 +51,18 @@ def gates_page() -> Page:
                 "Bounds of the policy (given) and bounds proposed on the other half of the subjects (proposed); for "
                 "the glioma, which is one patient, halves are of its rows.",
                 [found],
-                [_together(cohorts), f"Asked for: recall ≥ {found.figures['target']['recall']:g}, false rejects "
-                 f"≤ {found.figures['target']['false_rejects']:g}."],
+                [
+                    _together(cohorts),
+                    f"Asked for: recall ≥ {found.figures['target']['recall']:g}, false rejects "
+                    f"≤ {found.figures['target']['false_rejects']:g}.",
+                ],
             ),
             *(
                 Section(f"Gate by gate: {name}", "Recall with the proposed bounds.", [found], [_gates(cohort["gates"])])
                 for name, cohort in cohorts.items()
             ),
         ],
-    )  # fmt: skip
+    )
 
 
 def _together(cohorts: Mapping[str, Mapping[str, Any]]) -> str:

@@ -70,9 +70,16 @@ def page() -> Page:
                     table(
                         ["cohort", "subjects", "slices", "matrix", "s in all", "s per subject"],
                         [
-                            [n, str(f["subjects"]), f"{f['slices']:,}", str(f["matrix"]), number(f["wall_s"], 1),
-                             number(f["wall_s_per_subject"], 2)]
-                            for n, f in record("phantom_speed").figures.items() if isinstance(f, Mapping)
+                            [
+                                n,
+                                str(f["subjects"]),
+                                f"{f['slices']:,}",
+                                str(f["matrix"]),
+                                number(f["wall_s"], 1),
+                                number(f["wall_s_per_subject"], 2),
+                            ]
+                            for n, f in record("phantom_speed").figures.items()
+                            if isinstance(f, Mapping)
                         ],
                     )
                 ],
@@ -98,7 +105,7 @@ def page() -> Page:
                 [training_cost()],
             ),
         ],
-    )  # fmt: skip
+    )
 
 
 def ways() -> str:
@@ -126,9 +133,17 @@ def training_cost() -> str:
         batch = str(f["batch"]) + (f" in {f['accumulation']} parts" if f["accumulation"] > 1 else "")
         hours = "< 0.1" if f["hours"] < 0.05 else f"{f['hours']:.{1 if f['hours'] < 10 else 0}f}"
         rows.append(
-            [f"`{name}`", image, f"{f['parameters'] / 1e6:.1f}", f"{f['gflop_per_row']:,.0f}", batch,
-             f"{f['gib']:.0f}", f"{f['steps']:,}", hours]
-        )  # fmt: skip
+            [
+                f"`{name}`",
+                image,
+                f"{f['parameters'] / 1e6:.1f}",
+                f"{f['gflop_per_row']:,.0f}",
+                batch,
+                f"{f['gib']:.0f}",
+                f"{f['steps']:,}",
+                hours,
+            ]
+        )
     return table(head, rows)
 
 
@@ -138,9 +153,14 @@ def _edits(figures: Mapping[str, Any]) -> str:
         found = figures[name]
         speed = found["rows_per_cpu_s"]
         rows.append(
-            [name, f"{found['size']} × {found['size']}", f"{speed['structure']:g}", f"{speed['local_contrast']:g}",
-             f"{found['local_contrast_over_structure']:g}×"]
-        )  # fmt: skip
+            [
+                name,
+                f"{found['size']} × {found['size']}",
+                f"{speed['structure']:g}",
+                f"{speed['local_contrast']:g}",
+                f"{found['local_contrast_over_structure']:g}×",
+            ]
+        )
     return table(["model", "size", "`structure`", "`local_contrast`", "times faster"], rows)
 
 

@@ -70,9 +70,10 @@ def packages(docs: bool = False) -> list[Package]:
         public = one.version.split("+")[0]  # PyTorch's builds for a device add their name to the version
         if key in pinned and public != pinned[key]:
             raise ConfigError(
-                f"{one.name} is installed as pinned", found=f"{one.version}, pinned is {pinned[key]}",
+                f"{one.name} is installed as pinned",
+                found=f"{one.version}, pinned is {pinned[key]}",
                 next_step="install with --constraint constraints.txt",
-            )  # fmt: skip
+            )
         use = RUNTIME if key in runtime else TESTS if key in tested else DOCS
         found.append(Package(one.name, one.version, key in pinned, use, tuple(sorted(needs)), one.metadata))
     return sorted(found, key=lambda package: package.key)

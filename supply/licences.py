@@ -52,8 +52,11 @@ def text(found: list[Package]) -> str:
 
 def rows(page: Path = TABLE) -> dict[str, tuple[str, str]]:
     """Pinned version and licence by name, as the page has them."""
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.read_text().splitlines()
-             if line.startswith("| ")]  # fmt: skip
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.read_text().splitlines()
+        if line.startswith("| ")
+    ]
     return {name: (version, terms) for name, version, terms in cells if name != "package"}
 
 

@@ -31,24 +31,35 @@ def bill(found: list[Package]) -> dict[str, Any]:
     root = f"pkg:pypi/augengine@{__version__}"
     components = [
         {
-            "type": "library", "bom-ref": _purl(package), "name": package.name, "version": package.version,
-            "purl": _purl(package), "scope": "required" if package.use == "runtime" else "excluded",
+            "type": "library",
+            "bom-ref": _purl(package),
+            "name": package.name,
+            "version": package.version,
+            "purl": _purl(package),
+            "scope": "required" if package.use == "runtime" else "excluded",
             "licenses": _licences(licence(package)),
         }
         for package in found
-    ]  # fmt: skip
+    ]
     needs = [{"ref": _purl(p), "dependsOn": [here[key] for key in p.needs]} for p in found]
     top = {"ref": root, "dependsOn": sorted(_purl(p) for p in found if p.pinned)}
     return {
-        "bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1,
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
         "metadata": {
             "component": {
-                "type": "library", "bom-ref": root, "name": "augengine", "version": __version__, "purl": root,
+                "type": "library",
+                "bom-ref": root,
+                "name": "augengine",
+                "version": __version__,
+                "purl": root,
                 "licenses": [{"license": {"id": "Apache-2.0"}}],
             }
         },
-        "components": components, "dependencies": [top, *needs],
-    }  # fmt: skip
+        "components": components,
+        "dependencies": [top, *needs],
+    }
 
 
 def main() -> int:

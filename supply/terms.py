@@ -6,10 +6,25 @@ import re
 
 from supply.installed import Package
 
-PERMISSIVE = frozenset({
-    "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CNRI-Python", "HPND",
-    "ISC", "MIT", "MIT-0", "MIT-CMU", "PSF-2.0", "Unlicense", "Zlib",
-})  # fmt: skip
+PERMISSIVE = frozenset(
+    {
+        "0BSD",
+        "Apache-2.0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "BSL-1.0",
+        "CC0-1.0",
+        "CNRI-Python",
+        "HPND",
+        "ISC",
+        "MIT",
+        "MIT-0",
+        "MIT-CMU",
+        "PSF-2.0",
+        "Unlicense",
+        "Zlib",
+    }
+)
 WEAK_COPYLEFT = frozenset({"MPL-2.0"})
 """Changes to files of such a package must be published; using it unchanged asks for nothing."""
 EXCEPTIONS = frozenset({"LLVM-exception"})
@@ -63,8 +78,11 @@ def licence(package: Package) -> str:
     first = text[0].strip() if text else ""
     if first in _WRITTEN or accepted(first):
         return _WRITTEN.get(first, first)
-    labels = [value.rpartition("::")[2].strip() for value in info.get_all("Classifier") or []
-              if value.startswith("License ::")]  # fmt: skip
+    labels = [
+        value.rpartition("::")[2].strip()
+        for value in info.get_all("Classifier") or []
+        if value.startswith("License ::")
+    ]
     known = [_CLASSIFIERS.get(label) for label in labels]
     if known and None not in known:
         return " AND ".join(sorted(set(filter(None, known))))

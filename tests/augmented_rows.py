@@ -36,17 +36,27 @@ def real_row(subject: int, n: int, **changes: Any) -> Sample:
 
 
 def made_row(
-    subject: int, n: int, replicate: int = 0, *, policy: str = "removal", models: dict[str, str] | None = None,
-    donors: Sequence[str] = (), **changes: Any,
-) -> Sample:  # fmt: skip
+    subject: int,
+    n: int,
+    replicate: int = 0,
+    *,
+    policy: str = "removal",
+    models: dict[str, str] | None = None,
+    donors: Sequence[str] = (),
+    **changes: Any,
+) -> Sample:
     """An augmented row of a slice: its image is 7 brighter for each replicate, and its gate says 0.1 times that."""
     source = real_row(subject, n, **changes)
     provenance = Provenance(
-        output_id=f"made-{policy}-{subject}-{n}-{replicate}", parent_id=source.sample_id, policy=policy,
-        policy_digest=f"{policy}-digest", edit=policy, models=models or {},
+        output_id=f"made-{policy}-{subject}-{n}-{replicate}",
+        parent_id=source.sample_id,
+        policy=policy,
+        policy_digest=f"{policy}-digest",
+        edit=policy,
+        models=models or {},
         plan={"params": {}, "replicate": replicate, "donors": list(donors)},
         gates=[{"name": "locality", "value": 0.1 * replicate, "min": None, "max": None, "passed": True}],
-    )  # fmt: skip
+    )
     acquisition = GE if source.acquisition == SIEMENS else SIEMENS
     image = source.image + 7 * (replicate + 1)
     return source.replace(provenance=provenance, acquisition=acquisition, image=image)

@@ -19,9 +19,14 @@ def row(number: int, *, ill: bool, augmented: bool = False) -> Sample:
     made = Provenance(f"made-{number}", f"S{number}", "policy", "0", "edit", {}) if augmented else None
     label = np.full((16, 16), sample.labels["core"] if ill else 0, np.uint8)
     return sample.replace(
-        image=np.full((1, 16, 16), number, np.float32), subject_id=f"S{number}", volume_id=f"S{number}", slice_index=0,
-        split="train", provenance=made, label=label,
-    )  # fmt: skip
+        image=np.full((1, 16, 16), number, np.float32),
+        subject_id=f"S{number}",
+        volume_id=f"S{number}",
+        slice_index=0,
+        split="train",
+        provenance=made,
+        label=label,
+    )
 
 
 def write_balanced(folder: Path) -> list[str]:

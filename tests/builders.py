@@ -77,8 +77,12 @@ SCHEMA_1 = pa.schema(
                 + [
                     (n, pa.float64())
                     for n in (
-                        "field_strength_t", "flip_angle_deg", "slice_thickness_mm", "echo_time_ms",
-                        "repetition_time_ms", "inversion_time_ms",
+                        "field_strength_t",
+                        "flip_angle_deg",
+                        "slice_thickness_mm",
+                        "echo_time_ms",
+                        "repetition_time_ms",
+                        "inversion_time_ms",
                     )
                 ]
             ),
@@ -86,7 +90,7 @@ SCHEMA_1 = pa.schema(
         ("provenance", pa.string()),
     ],
     metadata={"augengine.schema_version": "1"},
-)  # fmt: skip
+)
 
 
 def write_schema_1(folder: object, samples: list[Sample], per_file: int = 8) -> str:

@@ -53,8 +53,12 @@ def s3_options() -> Iterator[dict[str, Any]]:
     server.start()
     host, port = server.get_host_and_port()
     client = {"region_name": "us-east-1"}
-    options = {"key": "test-key", "secret": "test-secret", "endpoint_url": f"http://{host}:{port}",
-               "client_kwargs": client}  # fmt: skip
+    options = {
+        "key": "test-key",
+        "secret": "test-secret",
+        "endpoint_url": f"http://{host}:{port}",
+        "client_kwargs": client,
+    }
     fsspec.filesystem("s3", **options).call_s3("create_bucket", Bucket=BUCKET)
     yield options
     server.stop()

@@ -144,6 +144,19 @@ def unused(root: Path, **options: Any) -> dict[str, str]:
 
 
 __all__ = [
-    "AXIAL", "CORONAL", "SAGITTAL", "at", "block", "errors", "found", "images", "item", "unused", "volumes", "without",
-    "write_dicomdir", "write_frames", "write_slices",
-]  # fmt: skip
+    "AXIAL",
+    "CORONAL",
+    "SAGITTAL",
+    "at",
+    "block",
+    "errors",
+    "found",
+    "images",
+    "item",
+    "unused",
+    "volumes",
+    "without",
+    "write_dicomdir",
+    "write_frames",
+    "write_slices",
+]

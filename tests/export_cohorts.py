@@ -39,10 +39,16 @@ def volume(subject: int, *, shape: Sequence[int] = (20, 16, 5), **changes: Any) 
         label[away < radius] = LABELS[name]
     image = np.stack([100.0 + 40 * label + rng.integers(0, 20, shape), 300.0 - 30 * label + rng.integers(0, 20, shape)])
     values: dict[str, Any] = {
-        "image": (image * head).astype(np.float32), "affine": OBLIQUE, "channels": ("t1", "flair"),
-        "subject_id": f"S{subject:03d}", "volume_id": f"S{subject:03d}", "label": label * head, "labels": LABELS,
-        "acquisition": SCANNED, "split": SPLITS[subject % len(SPLITS)],
-    }  # fmt: skip
+        "image": (image * head).astype(np.float32),
+        "affine": OBLIQUE,
+        "channels": ("t1", "flair"),
+        "subject_id": f"S{subject:03d}",
+        "volume_id": f"S{subject:03d}",
+        "label": label * head,
+        "labels": LABELS,
+        "acquisition": SCANNED,
+        "split": SPLITS[subject % len(SPLITS)],
+    }
     return Sample(**{**values, **changes})
 
 
@@ -71,14 +77,20 @@ def augmented(
     """A row as a policy would make it: other values everywhere, air included, and another echo time."""
     output_id = digest("test", sample.sample_id, replicate, length=24)
     plan = {
-        "output_id": output_id, "sample_id": sample.sample_id, "replicate": replicate, "attempt": 0, "seed": replicate,
-        "params": dict(params or {"echo_time_ms": 4.0}), "donors": list(donors),
-    }  # fmt: skip
+        "output_id": output_id,
+        "sample_id": sample.sample_id,
+        "replicate": replicate,
+        "attempt": 0,
+        "seed": replicate,
+        "params": dict(params or {"echo_time_ms": 4.0}),
+        "donors": list(donors),
+    }
     provenance = Provenance(output_id, sample.sample_id, "recolour", "d" * 32, "acquisition", plan, dict(models or {}))
     made = sample.replace(
-        image=(400.0 - sample.image).astype(np.float32), acquisition=sample.acquisition.replace(echo_time_ms=4.0),
+        image=(400.0 - sample.image).astype(np.float32),
+        acquisition=sample.acquisition.replace(echo_time_ms=4.0),
         provenance=provenance,
-    )  # fmt: skip
+    )
     if confidence:
         made = made.replace(label=made.label, label_confidence=np.where(made.label == 2, 50, 200).astype(np.uint8))
     return made.replace(**changes) if changes else made

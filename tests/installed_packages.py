@@ -37,9 +37,12 @@ class Packages:
         self.folder = folder
 
     def add(
-        self, package: str, points: Mapping[str, Mapping[str, str]], files: Mapping[str, str] | None = None,
+        self,
+        package: str,
+        points: Mapping[str, Mapping[str, str]],
+        files: Mapping[str, str] | None = None,
         version: str = "1.0",
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Install a package, or another version of it: entry points (group → name → value) and files."""
         base = package.replace("-", "_")  # as pip writes it
         for old in self.folder.glob(f"{base}-*.dist-info"):
@@ -59,8 +62,12 @@ class Packages:
 
     def add_edit(self, package: str, name: str, version: str = "1.0") -> None:
         """Install a package with one module, of its own name, that holds one edit."""
-        self.add(package, {"augengine.edits": {name: f"{package}:{name}"}}, {f"{package}.py": EDIT.format(name=name)},
-                 version)  # fmt: skip
+        self.add(
+            package,
+            {"augengine.edits": {name: f"{package}:{name}"}},
+            {f"{package}.py": EDIT.format(name=name)},
+            version,
+        )
 
     @property
     def imported(self) -> set[str]:

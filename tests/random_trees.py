@@ -152,8 +152,11 @@ def litter(root: Path, rng: np.random.Generator) -> None:
     """Files that are no input, in places where they are found."""
     folders = [root, *sorted(p for p in root.rglob("*") if p.is_dir())]
     for name, content in (
-        ("README.txt", b"about"), (".DS_Store", b"\0"), ("notes.csv", b"a,b\n"), ("thumbs.db", bytes(50)),
-    ):  # fmt: skip
+        ("README.txt", b"about"),
+        (".DS_Store", b"\0"),
+        ("notes.csv", b"a,b\n"),
+        ("thumbs.db", bytes(50)),
+    ):
         if rng.random() < 0.4:
             (folders[int(rng.integers(len(folders)))] / name).write_bytes(content)
     if rng.random() < 0.3:
@@ -274,8 +277,10 @@ def dicom(root: Path, rng: np.random.Generator) -> Tree:
                 ds.ImageOrientationPatient = [f"{v:.8f}" for v in [*turn[:, 0], *turn[:, 1]]]
                 ds.ImagePositionPatient = [f"{v:.{decimals}f}" for v in origin + turn[:, 2] * step * k]
                 ds.PixelData = np.ascontiguousarray(image[:, :, k].T.astype(np.uint16)).tobytes()
-                ds.save_as(folder / str(rng.choice([f"IM{place:04d}", f"{place:04d}.dcm", f"I.{place:03d}"])),
-                           enforce_file_format=True)  # fmt: skip
+                ds.save_as(
+                    folder / str(rng.choice([f"IM{place:04d}", f"{place:04d}.dcm", f"I.{place:03d}"])),
+                    enforce_file_format=True,
+                )
             tree.volumes.append(Expected(f"HOSP-{n}", places, None, echo_time_ms=echo))
     return tree
 
@@ -287,8 +292,10 @@ def nnunet(root: Path, rng: np.random.Generator) -> Tree:
     cases = int(rng.integers(2, 5))
     facts = {
         "channel_names": {str(c): name for c, name in enumerate(channels)},
-        "labels": {"background": 0, **names}, "numTraining": cases, "file_ending": ".nii.gz",
-    }  # fmt: skip
+        "labels": {"background": 0, **names},
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+    }
     tree = Tree("nnunet", {})
     for n in range(cases):
         shape, affine = grid(rng)

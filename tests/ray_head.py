@@ -36,9 +36,15 @@ class Head:
         """`ray ARGS` in the project's folder; stdout and stderr together."""
         assert self.process.poll() is None, f"the head has ended by itself:\n{self.log.read_text()[-4000:]}"
         return subprocess.run(
-            ["ray", *args], cwd=ROOT, env=self.env, text=True, check=False, timeout=timeout_s,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            ["ray", *args],
+            cwd=ROOT,
+            env=self.env,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def submit(self, *args: str) -> subprocess.CompletedProcess[str]:
         """`ray job submit ARGS`; a head that has just started may not take jobs yet."""
@@ -57,17 +63,31 @@ def ray_head(*options: str) -> Iterator[Head]:
         port, dashboard, agent, client = _free_ports(4)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         env = {
-            **kept, "HOME": home, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0",
+            **kept,
+            "HOME": home,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "RAY_AUTH_MODE": "token",
+            "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        }  # fmt: skip
+        }
         subprocess.run(["ray", "get-auth-token", "--generate"], env=env, check=True, stdout=subprocess.DEVNULL)
         command = [
-            "ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
-            "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
+            "ray",
+            "start",
+            "--head",
+            "--block",
+            "--node-ip-address=127.0.0.1",
+            f"--port={port}",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={dashboard}",
+            f"--dashboard-agent-listen-port={agent}",
             f"--ray-client-server-port={client}",
-            "--num-cpus=2", f"--temp-dir={home}/ray", "--disable-usage-stats", *options,
-        ]  # fmt: skip
+            "--num-cpus=2",
+            f"--temp-dir={home}/ray",
+            "--disable-usage-stats",
+            *options,
+        ]
         log = Path(home, "head.log")
         head = _started(command, env, log)
         try:

@@ -18,8 +18,13 @@ from augengine.io.store import Store
 from augengine.pipeline.outcomes import Rows, count_reasons
 from augengine.records import Acquisition, Provenance, Sample
 
-POLICY = {"version": 1, "name": "told", "edit": "acquisition", "gates": [{"name": "changed", "min": 0.3}],
-          "params": {"target": {"empirical": {"from": "samples"}}}}  # fmt: skip
+POLICY = {
+    "version": 1,
+    "name": "told",
+    "edit": "acquisition",
+    "gates": [{"name": "changed", "min": 0.3}],
+    "params": {"target": {"empirical": {"from": "samples"}}},
+}
 HOSTILE = "</script><img src=x onerror=\"window.hacked=1\"><b title='x'>&amp;"
 LEAST = 0.3
 """Bound of the only gate."""

@@ -24,16 +24,31 @@ from augengine.splits import assign_splits, categories
 
 # What headers and sidecars are known to say, by vendor.
 SPELLINGS = {
-    GE: ("GE", "ge", "GE MEDICAL SYSTEMS", "GE_MEDICAL_SYSTEMS", "GE Healthcare", "G.E. Medical Systems",
-         '"GE Healthcare"', "General Electric", "GEMS", "GE MEDICAL SYSTEMS, NUCLEAR"),
+    GE: (
+        "GE",
+        "ge",
+        "GE MEDICAL SYSTEMS",
+        "GE_MEDICAL_SYSTEMS",
+        "GE Healthcare",
+        "G.E. Medical Systems",
+        '"GE Healthcare"',
+        "General Electric",
+        "GEMS",
+        "GE MEDICAL SYSTEMS, NUCLEAR",
+    ),
     SIEMENS: ("SIEMENS", "Siemens", " siemens ", "Siemens HealthCare GmbH", "Siemens Healthineers", "SIEMENS NM"),
-    "Philips Medical Systems": ("Philips", "Philips Medical Systems", "Philips Healthcare", "PHILIPS",
-                                "Philips Medical Systems, Inc."),
+    "Philips Medical Systems": (
+        "Philips",
+        "Philips Medical Systems",
+        "Philips Healthcare",
+        "PHILIPS",
+        "Philips Medical Systems, Inc.",
+    ),
     "TOSHIBA": ("TOSHIBA", "Toshiba", "TOSHIBA_MEC", "CANON_MEC", "Canon", "Canon Medical Systems"),
     "Hitachi": ("Hitachi", "Hitachi Medical Corporation", "Hitachi, Ltd.", "FUJIFILM Healthcare Corporation"),
     "UIH": ("UIH", "United Imaging", "United_Imaging_Healthcare"),
     "Bruker": ("Bruker", "Bruker BioSpin MRI GmbH"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("name", "texts"), SPELLINGS.items())
@@ -54,9 +69,24 @@ def test_what_no_table_knows_is_itself_and_no_beginning_of_a_word_counts() -> No
 
 @pytest.mark.parametrize(
     ("stated", "nominal"),
-    [(1.494, 1.5), (1.5, 1.5), (15000, 1.5), (2.89, 3.0), (2.8936, 3.0), (2.9, 3.0), (3, 3.0), (30000, 3.0),
-     (0.55, 0.55), (0.5, 0.5), (2000, 0.2), (6.98, 7.0), (1.0, 1.0), (2.35, 2.35), (17.2, 17.2)],
-)  # fmt: skip
+    [
+        (1.494, 1.5),
+        (1.5, 1.5),
+        (15000, 1.5),
+        (2.89, 3.0),
+        (2.8936, 3.0),
+        (2.9, 3.0),
+        (3, 3.0),
+        (30000, 3.0),
+        (0.55, 0.55),
+        (0.5, 0.5),
+        (2000, 0.2),
+        (6.98, 7.0),
+        (1.0, 1.0),
+        (2.35, 2.35),
+        (17.2, 17.2),
+    ],
+)
 def test_field_strengths_are_nominal(stated: float, nominal: float) -> None:
     assert field_strength_t(stated) == nominal
     assert same("field_strength_t", stated, nominal)
@@ -71,8 +101,11 @@ def test_models_differ_by_letters_and_digits_alone() -> None:
 
 def test_scan_options_know_order_blanks_case_and_joined_headers() -> None:
     assert same("scan_options", "PFP\\FS", " fs \\ pfp ")
-    assert same("scan_options", "SAT_GEMS_EDR_GEMS_EPI_GEMS_HYPERBAND_GEMS_PFF_FS",
-                "FS\\PFF\\HYPERBAND_GEMS\\EPI_GEMS\\EDR_GEMS\\SAT_GEMS")  # fmt: skip
+    assert same(
+        "scan_options",
+        "SAT_GEMS_EDR_GEMS_EPI_GEMS_HYPERBAND_GEMS_PFF_FS",
+        "FS\\PFF\\HYPERBAND_GEMS\\EPI_GEMS\\EDR_GEMS\\SAT_GEMS",
+    )
     assert scan_options("FC_SLICE_AX") == ("FC_SLICE_AX",)  # not made of known options alone
     assert not same("scan_options", "PFP", "PFP\\FS")
     assert is_fat_saturated(Acquisition(scan_options="pfp_fs"))

@@ -44,9 +44,12 @@ def two_tissues(subject: int, index: int, grain: float = 8) -> Sample:
     label = (i**2 + j**2 < 0.16).astype(np.uint8) + ((i - x) ** 2 + (j - y) ** 2 < 0.03)
     image = np.array([20, 400, 700])[label] + rng.normal(0, grain, i.shape)
     return slice_sample(
-        subject, index, image=np.round(image.clip(min=0)).astype(np.float32)[None], label=label.astype(np.uint8),
+        subject,
+        index,
+        image=np.round(image.clip(min=0)).astype(np.float32)[None],
+        label=label.astype(np.uint8),
         labels={"fat": 1, "fibroglandular": 2},
-    )  # fmt: skip
+    )
 
 
 SAMPLES = [two_tissues(s, n) for s in range(16) for n in range(3)]
@@ -156,8 +159,14 @@ def test_calibration_counts_false_rejects_and_recall() -> None:
     assert 0 < found.rows < len(rows)
     assert set(found.planted.values()) == {5}
     assert found.false_rejects == 0
-    assert found.recall == {"void": 0, "shifted_label": 0, "swapped_label": 0, "checkerboard": 1, "blur": 0,
-                            "duplicate": 0}  # fmt: skip
+    assert found.recall == {
+        "void": 0,
+        "shifted_label": 0,
+        "swapped_label": 0,
+        "checkerboard": 1,
+        "blur": 0,
+        "duplicate": 0,
+    }
     assert found.gates[1].measured == 0  # no lesion anywhere: nothing to be measured, and nothing rejected
     blind = calibrate(Gates([GateSpec(name="checkerboard", max=1)]), rows, per_defect=5)
     assert blind.recall["checkerboard"] == 0

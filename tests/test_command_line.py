@@ -19,9 +19,25 @@ from augengine.cli import COMMANDS, app
 from augengine.io.store import Store
 
 VERBS = {
-    "phantom", "ingest", "train", "plan", "augment", "measure", "evaluate", "export", "report", "explain", "replay",
-    "calibrate", "check", "doctor", "ls", "schema", "pseudo-label", "sweep",
-}  # fmt: skip
+    "phantom",
+    "ingest",
+    "train",
+    "plan",
+    "augment",
+    "measure",
+    "evaluate",
+    "export",
+    "report",
+    "explain",
+    "replay",
+    "calibrate",
+    "check",
+    "doctor",
+    "ls",
+    "schema",
+    "pseudo-label",
+    "sweep",
+}
 
 
 def invoke(*args: str) -> tuple[int, str]:

@@ -19,8 +19,10 @@ ROOT = Path(__file__).parents[1]
 JOB = yaml.safe_load((ROOT / "deploy/kuberay/rayjob.yaml").read_text())
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
 SERIES = {
-    f"ray_{ray_metrics.ROWS}_total", f"ray_{ray_metrics.REJECTS}_total", f"ray_{ray_metrics.SECONDS}_bucket",
-}  # fmt: skip
+    f"ray_{ray_metrics.ROWS}_total",
+    f"ray_{ray_metrics.REJECTS}_total",
+    f"ray_{ray_metrics.SECONDS}_bucket",
+}
 
 
 def pins() -> dict[str, str]:

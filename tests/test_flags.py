@@ -26,7 +26,8 @@ def test_bad_flags_name_themselves() -> None:
 
 def test_values() -> None:
     assert checked(SourceOptions, acquisition={"echo_time_ms": "3", "model": "X"}).acquisition == {
-        "echo_time_ms": 3.0, "model": "X",
-    }  # fmt: skip
+        "echo_time_ms": 3.0,
+        "model": "X",
+    }
     assert parse_numbers("0.7,0.1,0.2", "--fractions") == (0.7, 0.1, 0.2)
     assert parse_assignments("", "--set") == {}

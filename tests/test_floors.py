@@ -41,9 +41,18 @@ FLOORS = [
     {"cli"},
 ]
 # The report looks at committed runs and phantoms, and training is driven by the cluster's connection.
-SAME_FLOOR = {("report", "pipeline"), ("io", "prepare"), ("phantom", "io"), ("phantom", "prepare"), ("prepare", "io"),
-              ("diffusion", "io"), ("diffusion", "phantom"), ("train", "report"), ("gates", "metrics"),
-              ("lesion_scene", "masks")}  # fmt: skip
+SAME_FLOOR = {
+    ("report", "pipeline"),
+    ("io", "prepare"),
+    ("phantom", "io"),
+    ("phantom", "prepare"),
+    ("prepare", "io"),
+    ("diffusion", "io"),
+    ("diffusion", "phantom"),
+    ("train", "report"),
+    ("gates", "metrics"),
+    ("lesion_scene", "masks"),
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -91,8 +100,11 @@ def test_only_pipeline_and_train_know_ray() -> None:
 
 
 # Those of segmenters are left out: they are made of MONAI's networks.
-LIGHT = [f"augengine.commands.{target.split(':')[0]}" for name, (target, _) in COMMANDS.items()
-         if name not in ("advise", "evaluate", "ensembles")]  # fmt: skip
+LIGHT = [
+    f"augengine.commands.{target.split(':')[0]}"
+    for name, (target, _) in COMMANDS.items()
+    if name not in ("advise", "evaluate", "ensembles")
+]
 
 
 @pytest.mark.parametrize("modules", [LIGHT, ["augengine.pipeline.augment_worker"]], ids=["commands", "worker"])

@@ -92,8 +92,11 @@ def test_values_become_json() -> None:
     tell(found=Found(np.float64(0.5), frozenset({"b", "a"})), count=np.int64(3), nothing=float("inf"))
     tell(count=4)
     assert json.loads(told(exit_code=0)) == {
-        "exit_code": 0, "found": {"share": 0.5, "names": ["a", "b"]}, "count": 4, "nothing": None,
-    }  # fmt: skip
+        "exit_code": 0,
+        "found": {"share": 0.5, "names": ["a", "b"]},
+        "count": 4,
+        "nothing": None,
+    }
     assert plain(Path("a")) == "a"
     assert plain(RunError("rule", found=3).to_dict()) == {
         "rule": "rule",

@@ -256,10 +256,14 @@ def referee(tmp_path: Path) -> Referee:
 
     def make(regions: dict[str, tuple[str, ...]] | None = None) -> str:
         spec = ModelSpec(
-            kind="segmenter", network=SegmenterSpec(channels=(4, 8)), channels=("t1",), labels=tuple(LABELS),
+            kind="segmenter",
+            network=SegmenterSpec(channels=(4, 8)),
+            channels=("t1",),
+            labels=tuple(LABELS),
             regions=regions or {"tumour": ("necrosis", "enhancing", "oedema"), "all": ("tissue", "oedema")},
-            image_size=(64, 64), spacing_mm=(1.0, 1.0),
-        )  # fmt: skip
+            image_size=(64, 64),
+            spacing_mm=(1.0, 1.0),
+        )
         uri = str(tmp_path / "referee")
         save_generator(Store(uri), spec, build(spec).state_dict())
         return uri
@@ -312,9 +316,13 @@ def test_the_predictor_is_asked_about_what_changed_only(tmp_path: Path) -> None:
     own = vocabulary.encode([SIEMENS]).features
     assert belief(vocabulary, 50 * own - 25, target, ["manufacturer"]) == pytest.approx(0, abs=1e-6)
     spec = ModelSpec(
-        kind="acquisition_predictor", network=PredictorSpec(width=8, norm_groups=8), vocabulary=vocabulary,
-        channels=("t1",), image_size=(32, 32), spacing_mm=(1.0, 1.0),
-    )  # fmt: skip
+        kind="acquisition_predictor",
+        network=PredictorSpec(width=8, norm_groups=8),
+        vocabulary=vocabulary,
+        channels=("t1",),
+        image_size=(32, 32),
+        spacing_mm=(1.0, 1.0),
+    )
     uri = str(tmp_path / "predictor")
     save_generator(Store(uri), spec, build(spec).state_dict())
     before = slice_sample(1)

@@ -16,9 +16,13 @@ RANGES = ((10.0, 110.0), (-2.0, 2.0), (0.0, 30000.0))
 def three(**changes: object) -> Sample:
     """Whole numbers without negatives; fractions with; whole numbers with."""
     rng = np.random.default_rng(3)
-    image = np.stack([
-        rng.integers(0, 200, (16, 16)), rng.normal(0, 1, (16, 16)), rng.integers(-9000, 30000, (16, 16)),
-    ]).astype(np.float32)  # fmt: skip
+    image = np.stack(
+        [
+            rng.integers(0, 200, (16, 16)),
+            rng.normal(0, 1, (16, 16)),
+            rng.integers(-9000, 30000, (16, 16)),
+        ]
+    ).astype(np.float32)
     values = {"image": image, "channels": ("a", "b", "c"), "label": None, "intensity_range": RANGES}
     return slice_sample(1, **{**values, **changes})
 

@@ -14,9 +14,14 @@ LABELS = {"rim": 1, "core": 2}
 def volume(label: np.ndarray, spacing: tuple[float, ...] = (1.0, 1.0, 3.0)) -> Sample:
     image = np.random.default_rng(7).normal(100, 20, (1, *label.shape)).astype(np.float32)
     return Sample(
-        image=image, affine=np.diag([*spacing, 1.0]), channels=("t1",), subject_id="s", volume_id="v",
-        label=label, labels=LABELS,
-    )  # fmt: skip
+        image=image,
+        affine=np.diag([*spacing, 1.0]),
+        channels=("t1",),
+        subject_id="s",
+        volume_id="v",
+        label=label,
+        labels=LABELS,
+    )
 
 
 def prepared(label: np.ndarray, max_loss: float = 0.1, **settings: object) -> tuple[list[Sample], list[str]]:

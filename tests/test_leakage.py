@@ -32,9 +32,14 @@ def model(tmp_path: Path) -> ModelSpec:
 def made(subject: int, model: ModelSpec, **plan: Any) -> Sample:
     sample = slice_sample(subject)
     provenance = Provenance(
-        output_id=f"out-{subject}", parent_id=sample.sample_id, policy="p", policy_digest="d", edit="acquisition",
-        plan={"params": {}, **plan}, models={"generator": model.sha256, "nearest_training_dice.reference": "ab"},
-    )  # fmt: skip
+        output_id=f"out-{subject}",
+        parent_id=sample.sample_id,
+        policy="p",
+        policy_digest="d",
+        edit="acquisition",
+        plan={"params": {}, **plan},
+        models={"generator": model.sha256, "nearest_training_dice.reference": "ab"},
+    )
     return sample.replace(provenance=provenance, acquisition=GE)
 
 

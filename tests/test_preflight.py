@@ -92,10 +92,14 @@ def test_a_referee_that_is_missing(tmp_path: Path, models: dict[str, str]) -> No
         (DUKE, "duke", [slice_sample(s, split="val") for s in range(4)], "select takes no row of this data"),
         (DUKE, "duke", [slice_sample(s, acquisition=GE) for s in range(4)], "no manufacturer 'SIEMENS'"),
         (DUKE, "flair", [slice_sample(s) for s in range(4)], "trained on channels flair; found t1"),
-        (HEAL, "painter", [lesion_sample(s, at_mm=(-20.0, 0.0, 0.0)) for s in range(2)],
-         "this model was trained on slices; found rows that are volumes"),
+        (
+            HEAL,
+            "painter",
+            [lesion_sample(s, at_mm=(-20.0, 0.0, 0.0)) for s in range(2)],
+            "this model was trained on slices; found rows that are volumes",
+        ),
     ],
-)  # fmt: skip
+)
 def test_shards_that_policy_or_models_cannot_work_with(
     tmp_path: Path, models: dict[str, str], policy: str, model: str, rows: list[Sample], says: str
 ) -> None:
@@ -176,9 +180,12 @@ def test_headers_and_one_volume_tell_what_a_folder_lacks(models: dict[str, str],
         (ready(DUKE, all=models["flair"]), good, "trained on channels flair; found t1"),
         (ready(DUKE, all=models["duke"]), planned(volumes, val), "select takes no row of this data; found 4 rows"),
         (ready(HEAL, "seg_m3_small"), good, "unknown label"),
-        (ready(changed(tmp_path, DUKE, select={"split": None}), "cddgm_small"), planned(volumes, val),
-         "no rows of split 'train' here"),
-    ):  # fmt: skip
+        (
+            ready(changed(tmp_path, DUKE, select={"split": None}), "cddgm_small"),
+            planned(volumes, val),
+            "no rows of split 'train' here",
+        ),
+    ):
         assert says in refusal(check_folder, given, plan, Preparation())
     volumes_kept = Preparation(slices=False)
     assert "this model was trained on slices" in refusal(

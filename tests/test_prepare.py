@@ -15,9 +15,14 @@ def volume(shape: tuple[int, ...] = (12, 10, 6), affine: np.ndarray | None = Non
     image = np.random.default_rng(7).normal(100, 20, (1, *shape)).astype(np.float32)
     affine = np.diag([1.0, 1.0, 4.0, 1.0]) if affine is None else affine
     return Sample(
-        image=image, affine=affine, channels=("t1",), subject_id="s", volume_id="v",
-        label=(image[0] > 110).astype(np.uint8), labels={"fat": 1},
-    ).replace(**changes)  # fmt: skip
+        image=image,
+        affine=affine,
+        channels=("t1",),
+        subject_id="s",
+        volume_id="v",
+        label=(image[0] > 110).astype(np.uint8),
+        labels={"fat": 1},
+    ).replace(**changes)
 
 
 def oblique() -> np.ndarray:
@@ -312,6 +317,11 @@ def test_a_body_is_looked_for_in_slices_however_the_file_stores_them(flip: bool)
     affine = np.diag([1.0, 1.0, 4.0, 1.0])
     if flip:
         image, affine = image.transpose(0, 3, 1, 2), affine[:, [2, 0, 1, 3]]
-    (found,) = {s.intensity_range for s in prepare(volume(image=image, affine=affine, label=None, labels={}),
-                                                   Preparation(percentiles=(5, 99), foreground="body"))}  # fmt: skip
+    (found,) = {
+        s.intensity_range
+        for s in prepare(
+            volume(image=image, affine=affine, label=None, labels={}),
+            Preparation(percentiles=(5, 99), foreground="body"),
+        )
+    }
     assert found[0][0] == 0.0  # the cavity belongs to the body: a ninth of it is 0

@@ -32,8 +32,9 @@ def augmented(base: Store) -> Store:
     tables = [to_table([slice_sample(s, n) for n in range(count)]) for s, count in ((1, 3), (2, 2), (3, REJECTED))]
     files: dict[str, list[Part]] = {
         "accepted": [write_part(store, "accepted", f"u{n}", table) for n, table in enumerate(tables[:2])],
-        "rejected": [write_part(store, "rejected", "u0", tables[2])], "failed": [],
-    }  # fmt: skip
+        "rejected": [write_part(store, "rejected", "u0", tables[2])],
+        "failed": [],
+    }
     counts = {kind: sum(part.rows or 0 for part in parts) for kind, parts in files.items()}
     finish(store, {"counts": counts}, files)
     write_part(store, "accepted", "u0", tables[1])  # an orphan
@@ -56,9 +57,13 @@ def test_the_snippets_of_the_docs_read_the_accepted_rows(augmented: Store, tmp_p
     said = "print(json.dumps([len(files), len(frame), len(table), count, len(rows), list(image.shape), names]))\n"
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join([*blocks, said])], cwd=tmp_path / "out", env=environment, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", "\n".join([*blocks, said])],
+        cwd=tmp_path / "out",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     expected = [2, *[ACCEPTED] * 4, [1, 32, 32], {"fat": 1}]
     assert json.loads(done.stdout.splitlines()[-1]) == expected
@@ -75,8 +80,10 @@ def test_ls_prints_the_listed_files_and_no_others(augmented: Store, storage: str
     assert invoke("ls", augmented.uri, "--folder", "rejected", "--check") == (0, paths["rejected"][0] + "\n")
     assert invoke("ls", augmented.uri, "--folder", "failed") == (0, "")
     code, text = invoke("ls", augmented.uri, "--json")
-    assert (code, [(f["path"], f["rows"]) for f in json.loads(text)]) == (0, [(p, n) for p, n in zip(
-        paths["accepted"], (3, 2), strict=True)])  # fmt: skip
+    assert (code, [(f["path"], f["rows"]) for f in json.loads(text)]) == (
+        0,
+        [(p, n) for p, n in zip(paths["accepted"], (3, 2), strict=True)],
+    )
     assert {len(f["sha256"]) for f in json.loads(text)} == {64}
     assert invoke("ls", augmented.uri, "--folder", "acepted")[0] == 2
     assert "did you mean 'accepted'?" in invoke("ls", augmented.uri, "--folder", "acepted")[1]
@@ -95,8 +102,12 @@ def test_a_command_takes_its_options_from_the_environment(
     start = "import sys; from augengine.commands.ls import ls_command as ls; ls(sys.argv[1], None, False, True)"
     script = [sys.executable, "-c", start, augmented.uri]
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "FSSPEC_"))} | {"PYTHONPATH": str(ROOT)}
-    own = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_REGION": "us-east-1",
-           "AWS_ENDPOINT_URL": s3_options["endpoint_url"]}  # fmt: skip
+    own = {
+        "AWS_ACCESS_KEY_ID": "test-key",
+        "AWS_SECRET_ACCESS_KEY": "test-secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3_options["endpoint_url"],
+    }
     for given in ({"FSSPEC_S3": json.dumps(s3_options)}, own):
         done = subprocess.run(script, env={**plain, **given}, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -30,8 +30,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("files")
     (folder / "empty").mkdir()
     (folder / "of_unet").mkdir()
-    plan = {"protocol": protocol("brats_paper").model_dump(mode="json"), "segmenter": "unet", "steps": 1, "ratio": 1.0,
-            "trials": [], "chunks": []}  # fmt: skip
+    plan = {
+        "protocol": protocol("brats_paper").model_dump(mode="json"),
+        "segmenter": "unet",
+        "steps": 1,
+        "ratio": 1.0,
+        "trials": [],
+        "chunks": [],
+    }
     (folder / "of_unet" / PLAN).write_text(json.dumps(plan))
     return {
         "rows": write_samples(folder / "rows", [slice_sample(1)]),

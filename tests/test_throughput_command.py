@@ -16,9 +16,12 @@ def test_paper_size_recipes_train(tmp_path: Path) -> None:
     results = tmp_path / "results"
     quiet = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "AUGENGINE_BENCHMARK_RESULTS": str(results)}
     done = subprocess.run(
-        [sys.executable, *COMMAND, "--root", str(tmp_path / "runs")], env=quiet, capture_output=True, text=True,
+        [sys.executable, *COMMAND, "--root", str(tmp_path / "runs")],
+        env=quiet,
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     figures = json.loads((results / "train_throughput.json").read_text())["figures"]
     assert set(figures) == {"cddgm", "seg_m3", "pcf_vae", "pcf_dit", "label_autoencoder", "label_ldm"}

@@ -30,9 +30,15 @@ class Threshold(Segmenter):
 
     @classmethod
     def fit(
-        cls, shards: Sequence[str], steps: int, seed: int, out: str, *, recipes: Mapping[str, Recipe],
+        cls,
+        shards: Sequence[str],
+        steps: int,
+        seed: int,
+        out: str,
+        *,
+        recipes: Mapping[str, Recipe],
         training: Training = Training(),  # noqa: B008  (frozen)
-    ) -> str:  # fmt: skip
+    ) -> str:
         rows = [s for uri in shards for s in iter_samples(Store(uri), dataset_files(Store(uri))) if s.split == "train"]
         cls.fits.append({"rows": rows, "steps": steps, "seed": seed, "training": training})
         fat, rest = (np.mean([normalise(s)[0][(s.label == 1) == flag].mean() for s in rows]) for flag in (True, False))

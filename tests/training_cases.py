@@ -46,8 +46,13 @@ _CASES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     "acquisition": ("acquisition", {"network": _COMPACT, "diffusion": _X0}, {}),
     "structure": (
         "acquisition",
-        {"network": {**_COMPACT, "structure": True}, "diffusion": _X0, "structure": {}, "data": {"lesion": LESION},
-         "loss": {"lesion_weight": 3.0}},
+        {
+            "network": {**_COMPACT, "structure": True},
+            "diffusion": _X0,
+            "structure": {},
+            "data": {"lesion": LESION},
+            "loss": {"lesion_weight": 3.0},
+        },
         {},
     ),
     "counterfactual": ("counterfactual", {"network": _COMPACT, "diffusion": _X0, "data": {"lesion": LESION}}, {}),
@@ -60,14 +65,23 @@ _CASES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     "m2": ("painter", {"network": _COMPACT, "diffusion": _X0, "mask": {}}, {}),
     "m3": (
         "painter",
-        {"network": _COMPACT, "diffusion": _X0, "mask": {"ablation": "unknown"}, "data": {"lesion": LESION},
-         "loss": {"lesion_weight": 2.0, "weighting": "min_snr"}},
+        {
+            "network": _COMPACT,
+            "diffusion": _X0,
+            "mask": {"ablation": "unknown"},
+            "data": {"lesion": LESION},
+            "loss": {"lesion_weight": 2.0, "weighting": "min_snr"},
+        },
         {},
     ),
     "m3_surroundings": (
         "painter",
-        {"network": _COMPACT, "diffusion": _X0, "mask": {"ablation": "unknown", "surroundings": True},
-         "data": {"lesion": LESION}},
+        {
+            "network": _COMPACT,
+            "diffusion": _X0,
+            "mask": {"ablation": "unknown", "surroundings": True},
+            "data": {"lesion": LESION},
+        },
         {},
     ),
     "m3_paper": (
@@ -83,14 +97,22 @@ _CASES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     ),
     "label_segmenter": (
         "label_segmenter",
-        {"network": {"body": "control", "encoder_channels": [4, 8]}, "diffusion": _LATENT,
-         "data": {"regions": NESTED}, "parts": {"prior": None}},
+        {
+            "network": {"body": "control", "encoder_channels": [4, 8]},
+            "diffusion": _LATENT,
+            "data": {"regions": NESTED},
+            "parts": {"prior": None},
+        },
         {"prior": "label_ldm"},
     ),
     "error_corrector": (
         "error_corrector",
-        {"network": _COMPACT, "diffusion": {**_X0, "x0_range": [-1.0, 1.0]}, "data": {"regions": NESTED},
-         "parts": _FOLDS},
+        {
+            "network": _COMPACT,
+            "diffusion": {**_X0, "x0_range": [-1.0, 1.0]},
+            "data": {"regions": NESTED},
+            "parts": _FOLDS,
+        },
         {"fold_0": "segmenter_nested", "fold_1": "segmenter_nested"},
     ),
     "autoencoder": (
@@ -100,9 +122,11 @@ _CASES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     ),
     "label_autoencoder": (
         "autoencoder",
-        {"network": _VAE, "autoencoding": {"adversarial_weight": 0.05, "discriminator_channels": 4,
-                                           "discriminator_layers": 1},
-         "data": {"content": "labels", "regions": NESTED}},
+        {
+            "network": _VAE,
+            "autoencoding": {"adversarial_weight": 0.05, "discriminator_channels": 4, "discriminator_layers": 1},
+            "data": {"content": "labels", "regions": NESTED},
+        },
         {},
     ),
     "photo_autoencoder": (
@@ -113,14 +137,29 @@ _CASES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     "segmenter": ("segmenter", {"network": _UNET, "data": {"regions": {"grey": ("grey",), "lesion": LESION}}}, {}),
     "segmenter_nested": ("segmenter", {"network": _UNET, "data": {"regions": NESTED}}, {}),
     "segmenter_told": (
-        "segmenter", {"network": {**_UNET, "acquisition": {"token_dim": 16}}, "data": {"regions": NESTED}}, {},
+        "segmenter",
+        {"network": {**_UNET, "acquisition": {"token_dim": 16}}, "data": {"regions": NESTED}},
+        {},
     ),
-    "acquisition_predictor": ("acquisition_predictor", {"network": {"body": "resnet18", "width": 8, "norm_groups": 4}},
-                              {}),
-}  # fmt: skip
+    "acquisition_predictor": (
+        "acquisition_predictor",
+        {"network": {"body": "resnet18", "width": 8, "norm_groups": 4}},
+        {},
+    ),
+}
 CASES = tuple(_CASES)
-CASES_3D = ("structure", "counterfactual", "m3", "m3_surroundings", "label_ldm", "label_segmenter", "error_corrector",
-            "label_autoencoder", "segmenter_nested", "acquisition_predictor")  # fmt: skip
+CASES_3D = (
+    "structure",
+    "counterfactual",
+    "m3",
+    "m3_surroundings",
+    "label_ldm",
+    "label_segmenter",
+    "error_corrector",
+    "label_autoencoder",
+    "segmenter_nested",
+    "acquisition_predictor",
+)
 
 
 def recipe(case: str, **changes: Any) -> Recipe:
@@ -133,10 +172,15 @@ def recipe(case: str, **changes: Any) -> Recipe:
 def survey_of(dims: int = 2, **changes: Any) -> Survey:
     """What the metadata of `batch_of` say."""
     values: dict[str, Any] = {
-        "rows": 4, "channels": ("t1",), "labels": LABELS, "image_size": SIZES[dims], "spacing_mm": (1.0, 1.0, 3.0),
-        "vocabulary": Vocabulary.fit(ACQUISITIONS), "subjects": SUBJECTS,
+        "rows": 4,
+        "channels": ("t1",),
+        "labels": LABELS,
+        "image_size": SIZES[dims],
+        "spacing_mm": (1.0, 1.0, 3.0),
+        "vocabulary": Vocabulary.fit(ACQUISITIONS),
+        "subjects": SUBJECTS,
         "manufacturers": ("GE MEDICAL SYSTEMS", "SIEMENS"),
-    }  # fmt: skip
+    }
     return Survey(**{**values, **changes})
 
 
@@ -161,13 +205,20 @@ def samples_of(dims: int = 2, split: str = "train") -> list[Sample]:
     batch = batch_of(dims)
     return [
         Sample(
-            image=batch.images[n], affine=np.diag([1.0, 1.0, 3.0, 1.0]), channels=("t1",), subject_id=subject,
-            volume_id=subject, label=batch.tissue[n].astype(np.uint8),
-            labels={name: code for code, name in enumerate(LABELS, 1)}, acquisition=batch.acquisitions[n],
-            slice_index=0 if dims == 2 else None, split=split, intensity_range=((0.0, 1.0),),
+            image=batch.images[n],
+            affine=np.diag([1.0, 1.0, 3.0, 1.0]),
+            channels=("t1",),
+            subject_id=subject,
+            volume_id=subject,
+            label=batch.tissue[n].astype(np.uint8),
+            labels={name: code for code, name in enumerate(LABELS, 1)},
+            acquisition=batch.acquisitions[n],
+            slice_index=0 if dims == 2 else None,
+            split=split,
+            intensity_range=((0.0, 1.0),),
         )
         for n, subject in enumerate(SUBJECTS)
-    ]  # fmt: skip
+    ]
 
 
 def write_rows(folder: object, samples: list[Sample]) -> str:

@@ -72,25 +72,38 @@ def advise_command(
         uri, spread = output_uri(out, "advise"), Actors(actors, cpus_per_actor, gpus_per_actor)
         names = tuple(name.strip() for name in lesion.split(",") if name.strip()) if lesion else ()
         if protocol_name and (by != "none" or names):
-            raise ConfigError("a protocol says what --by and --lesion say", found=f"--protocol {protocol_name}",
-                              next_step="leave one of them out")  # fmt: skip
+            raise ConfigError(
+                "a protocol says what --by and --lesion say",
+                found=f"--protocol {protocol_name}",
+                next_step="leave one of them out",
+            )
         asked = pilot_of(protocol(protocol_name)) if protocol_name else protocol_of(data, by, names)
         shares = tuple(dict.fromkeys(parse_numbers(ratios, "--ratios")))
         for folder in augmented:
             dataset_files(Store(folder))  # told before Ray starts
         if min(shares) <= 0 or (asked.lesion and max(shares) > 1):
             raise ConfigError(
-                "ratios are above 0, and where rows take the place of real ones, at most 1", found=ratios,
-                where="--ratios", next_step="for example 0.25,0.5,1",
-            )  # fmt: skip
+                "ratios are above 0, and where rows take the place of real ones, at most 1",
+                found=ratios,
+                where="--ratios",
+                next_step="for example 0.25,0.5,1",
+            )
         recipes = recipes_of(segmenter, recipe or [], default_recipe(asked, small=True))
         experiment = experiment_of(
             Experiment(
-                asked, data, uri, recipes, tuple(augmented), seeds=seeds, steps=steps, segmenter=segmenter,
+                asked,
+                data,
+                uri,
+                recipes,
+                tuple(augmented),
+                seeds=seeds,
+                steps=steps,
+                segmenter=segmenter,
                 checkpoints=tuple(checkpoint or ()),
             ),
-            ARM, shares,
-        )  # fmt: skip
+            ARM,
+            shares,
+        )
         check_out(Store(uri))
         check_patients(experiment)
         connect()

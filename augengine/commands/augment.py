@@ -104,18 +104,36 @@ def augment_duke(
         if data is None:
             cohort = checked(Cohort, **{**DEMO_COHORT.model_dump(), "subjects": subjects})
             job = Job(
-                output_uri(out, "duke_phantom"), policy, recipe, None, parse_checkpoints(checkpoint),
-                layout="duke", preparation=DEMO_PREPARATION, workers=parse_workers(workers), actors=spread,
-                new_version=new_version, keep_going=keep_going, retry_failed=retry_failed,
-            )  # fmt: skip
+                output_uri(out, "duke_phantom"),
+                policy,
+                recipe,
+                None,
+                parse_checkpoints(checkpoint),
+                layout="duke",
+                preparation=DEMO_PREPARATION,
+                workers=parse_workers(workers),
+                actors=spread,
+                new_version=new_version,
+                keep_going=keep_going,
+                retry_failed=retry_failed,
+            )
             check_acceptable(run_on_phantom(job, cohort, DEMO_SAMPLERS))
         else:
             job = Job(
-                output_uri(out, "duke"), policy, recipe, _existing(data), parse_checkpoints(checkpoint), layout,
+                output_uri(out, "duke"),
+                policy,
+                recipe,
+                _existing(data),
+                parse_checkpoints(checkpoint),
+                layout,
                 _options(labels, channels, set_, site, pseudonym_key_file),
-                _preparation(size, drop_end_slices), parse_workers(workers),
-                spread, new_version, keep_going, retry_failed,
-            )  # fmt: skip
+                _preparation(size, drop_end_slices),
+                parse_workers(workers),
+                spread,
+                new_version,
+                keep_going,
+                retry_failed,
+            )
             check_acceptable(run_on_data(job))
 
 
@@ -152,12 +170,20 @@ def augment_brats(
         return
     with exit_codes():
         job = Job(
-            output_uri(out, "brats"), policy, recipe, _existing(data), parse_checkpoints(checkpoint), layout,
+            output_uri(out, "brats"),
+            policy,
+            recipe,
+            _existing(data),
+            parse_checkpoints(checkpoint),
+            layout,
             _options(labels, channels, set_, site, pseudonym_key_file),
-            _preparation(size, drop_end_slices), parse_workers(workers),
-            Actors(actors, cpus_per_actor, gpus_per_actor, unit_timeout_s=unit_timeout_s), new_version, keep_going,
+            _preparation(size, drop_end_slices),
+            parse_workers(workers),
+            Actors(actors, cpus_per_actor, gpus_per_actor, unit_timeout_s=unit_timeout_s),
+            new_version,
+            keep_going,
             retry_failed,
-        )  # fmt: skip
+        )
         check_acceptable(run_on_data(job))
 
 
@@ -170,15 +196,17 @@ def _existing(data: str) -> str:
     return str(Path(data).expanduser().absolute())
 
 
-def _options(
-    labels: str | None, channels: str, set_: str, site: str | None, key_file: Path | None
-) -> SourceOptions:  # fmt: skip
+def _options(labels: str | None, channels: str, set_: str, site: str | None, key_file: Path | None) -> SourceOptions:
     codes, scheme = parse_labels(labels) if labels else (None, None)
     return checked(
-        SourceOptions, pseudonym_key=pseudonym_key(key_file), labels=codes, scheme=scheme,
+        SourceOptions,
+        pseudonym_key=pseudonym_key(key_file),
+        labels=codes,
+        scheme=scheme,
         channels=parse_assignments(channels, "--channels", "*"),
-        acquisition=parse_assignments(set_, "--set"), site=site,
-    )  # fmt: skip
+        acquisition=parse_assignments(set_, "--set"),
+        site=site,
+    )
 
 
 def _preparation(size: int | None, drop_end_slices: int) -> Preparation:

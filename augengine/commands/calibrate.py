@@ -47,10 +47,11 @@ def calibrate_command(
             if len(real) < LEAST_ROWS:
                 reason = why_nothing(member.policy.select, count_acquisitions(Store(data)))
                 raise DataError(
-                    f"calibration needs at least {LEAST_ROWS} real rows", where=data,
+                    f"calibration needs at least {LEAST_ROWS} real rows",
+                    where=data,
                     found=f"{len(real)} rows" + (f", {reason}" if reason else ""),
                     next_step="loosen the policy's select, or give more data",
-                )  # fmt: skip
+                )
             for step, specs in member.gates.items():
                 name = mixture.named(member, step).removesuffix(".")
                 found = calibrate(Gates(specs, tools=tools), real, per_defect=per_defect, rate=rate)
@@ -69,18 +70,27 @@ def show(found: Calibration, name: str = "") -> None:
         f"{whose}gates on {found.rows} real rows of {_OTHERS[found.halves]}",
         ["gate", "pair", "rows", "median", "bounds", "false rejects", "proposed", "false rejects"],
         [
-            [g.given.name, g.comparison, g.measured, _number(g.median), _bounds(g.given), _share(g.false_rejects),
-             _bounds(g.proposed), _share(g.proposed_false_rejects)]
+            [
+                g.given.name,
+                g.comparison,
+                g.measured,
+                _number(g.median),
+                _bounds(g.given),
+                _share(g.false_rejects),
+                _bounds(g.proposed),
+                _share(g.proposed_false_rejects),
+            ]
             for g in found.gates
         ],
-    )  # fmt: skip
+    )
     table(
-        f"{whose}share rejected by any gate", ["", "rows", "policy's bounds", "proposed bounds"],
+        f"{whose}share rejected by any gate",
+        ["", "rows", "policy's bounds", "proposed bounds"],
         [
             ["real rows", found.rows, _share(found.false_rejects), _share(found.proposed_false_rejects)],
             *([d, found.planted[d], _share(found.recall[d]), _share(found.proposed_recall[d])] for d in DEFECTS),
         ],
-    )  # fmt: skip
+    )
     console.print(f"{whose}proposed:\ngates:")
     for gate in found.gates:
         console.print(f"  - {json.dumps(_plain(gate.proposed))}", soft_wrap=True)

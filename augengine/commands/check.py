@@ -98,8 +98,9 @@ def _data_set(store: Store, deep: bool) -> str:
         raise DataError(
             "every file of a data set must be as it was written",
             found=f"{problem}; {len(wrong)} of {len(parts)} files",
-            where=store.path(name), next_step="run the command that wrote it again: what is damaged is made anew",
-        )  # fmt: skip
+            where=store.path(name),
+            next_step="run the command that wrote it again: what is damaged is made anew",
+        )
     records = len(read_records(store))
     how = "every byte compared" if deep else "sizes compared; --deep compares every byte"
     return f"{store.uri}: {len(parts)} files, {sum(p.bytes for p in parts) / 2**20:.1f} MiB, {records} records: {how}"

@@ -28,23 +28,38 @@ def doctor_command(
     """What there is of Python, CPUs, GPUs, memory and disk, and whether a job's actors fit; exit code 2 if not."""
     with user_errors():
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none seen by PyTorch"
-        table("this Python", ["", ""], [
-            ["augengine", __version__], ["Python", f"{sys.version.split()[0]}, {sys.executable}"],
-            ["PyTorch", torch.__version__], ["GPU here", device], ["Ray", version("ray")],
-            ["RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "not set: Ray starts on this machine")],
-            ["RAY_AUTH_MODE", os.environ.get("RAY_AUTH_MODE", "not set: a token if there is one")],
-        ])  # fmt: skip
+        table(
+            "this Python",
+            ["", ""],
+            [
+                ["augengine", __version__],
+                ["Python", f"{sys.version.split()[0]}, {sys.executable}"],
+                ["PyTorch", torch.__version__],
+                ["GPU here", device],
+                ["Ray", version("ray")],
+                ["RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "not set: Ray starts on this machine")],
+                ["RAY_AUTH_MODE", os.environ.get("RAY_AUTH_MODE", "not set: a token if there is one")],
+            ],
+        )
         connect()
         nodes = cluster_nodes()
-        rows = [[n, f"{node.cpus:g}", f"{node.gpus:g}", f"{node.memory_bytes / GIB:.1f}"]
-                for n, node in enumerate(nodes, 1)]  # fmt: skip
+        rows = [
+            [n, f"{node.cpus:g}", f"{node.gpus:g}", f"{node.memory_bytes / GIB:.1f}"] for n, node in enumerate(nodes, 1)
+        ]
         table("cluster", ["node", "CPUs", "GPUs", "memory, GiB"], rows)
         free = free_bytes(out)
         console.print(f"disk of {out}: " + ("an object store" if free is None else f"{free / GIB:.1f} GiB free"))
         tell(
-            nodes=nodes, free_bytes=free, versions={"augengine": __version__, "torch": torch.__version__,
-            "ray": version("ray"), "python": sys.version.split()[0]}, gpu=device,
-        )  # fmt: skip
+            nodes=nodes,
+            free_bytes=free,
+            versions={
+                "augengine": __version__,
+                "torch": torch.__version__,
+                "ray": version("ray"),
+                "python": sys.version.split()[0],
+            },
+            gpu=device,
+        )
         found = fit(actors, cpus_per_actor, gpus_per_actor, nodes)
         console.print(f"actors of {cpus_per_actor:g} CPU and {gpus_per_actor:g} GPU: {found}")
         tell(actors=found)

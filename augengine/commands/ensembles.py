@@ -39,9 +39,7 @@ def ensembles(
         with stage("predict") as progress:
             figures = by_size(uri, data, sizes, actors=spread, progress=progress)
         found, main = write_by_size(figures, plan.protocol, tolerance, uri), main_metric(plan.protocol)
-        rows = [
-            [f.cell, f.samples, str(f.value), str(f.to_largest)] for f in figures if (f.metric, f.of) == main
-        ]  # fmt: skip
+        rows = [[f.cell, f.samples, str(f.value), str(f.to_largest)] for f in figures if (f.metric, f.of) == main]
         table("quality by samples", ["cell", "samples", heading(main), "largest less this"], rows)
         tell(enough=found, files=[Store(uri).path(name) for name in (TABLE, FIGURES, PLOT)])
         for cell, n in found.items():

@@ -50,11 +50,18 @@ from augengine.train.config import Recipe, read_recipe
 # Vendors whose habits differ as much as Duke's protocols would if one of them did without fat saturation: there,
 # all scans are saturated, and a segmenter hardly notices the vendor.
 BREASTS = Study(
-    Cohort(subjects=256, seed=31, matrix=128, slices=8, slice_spacing_mm=6, siemens_fraction=0.5,
-           no_fat_saturation_fraction={GE: 0.0, SIEMENS: 0.8}),
+    Cohort(
+        subjects=256,
+        seed=31,
+        matrix=128,
+        slices=8,
+        slice_spacing_mm=6,
+        siemens_fraction=0.5,
+        no_fat_saturation_fraction={GE: 0.0, SIEMENS: 0.8},
+    ),
     Preparation(size=64, drop_end_slices=1),
     fractions=(0.44, 0.06, 0.5),
-)  # fmt: skip
+)
 BRAINS = Study(BrainCohort(subjects=100, seed=23, matrix=64, slices=24), Preparation())
 ELAPSED = "elapsed.json"
 # On both vendors' true labels, 2000 steps make a segmenter as good as on its own vendor's; 450 do not.
@@ -172,8 +179,11 @@ def evaluate(
         curve = parse_numbers(ratio_curve, "--ratio-curve") if ratio_curve else ()
         sizes = parse_subjects(train_subjects, draws)
         if tables_only and largest_component:
-            raise ConfigError("--tables-only keeps the rules of the experiment", found="--largest-component",
-                              next_step="leave --tables-only out: trainings are found again")  # fmt: skip
+            raise ConfigError(
+                "--tables-only keeps the rules of the experiment",
+                found="--largest-component",
+                next_step="leave --tables-only out: trainings are found again",
+            )
         if tables_only:
             connect()
             _report(uri, spread, anew=True)
@@ -190,8 +200,10 @@ def evaluate(
         if asked.lesion and (largest := max(ratio, *curve, 0)) > 1:
             raise ConfigError(
                 f"protocol {asked.name} names lesions, so augmented rows take the place of real ones: a share of them",
-                found=f"{largest:g}", where="--ratio", next_step="give 1 at most",
-            )  # fmt: skip
+                found=f"{largest:g}",
+                where="--ratio",
+                next_step="give 1 at most",
+            )
         full_steps = FULL_STEPS if small else max(found.steps for found in recipes.values())
         if asked.validates_on_test and any(found.best_checkpoint for found in recipes.values()):
             console.print(
@@ -199,8 +211,10 @@ def evaluate(
                 "training takes all steps, without best_checkpoint"
             )
         connect()
-        settings: dict[str, Any] = {"seeds": draws or seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
-                    "steps": steps or (QUICK_STEPS if quick else full_steps)}  # fmt: skip
+        settings: dict[str, Any] = {
+            "seeds": draws or seeds or (QUICK_SEEDS if quick else FULL_SEEDS),
+            "steps": steps or (QUICK_STEPS if quick else full_steps),
+        }
         if phantom:
             study = _study(asked, quick, max(ratio, *curve) if curve else ratio)
             extras = {arm.extra for arm in chosen}
@@ -208,11 +222,23 @@ def evaluate(
         else:
             built = Built(_gathered(data or [], uri, participants, site_column, spread), rows)
         experiment = Experiment(
-                asked, built.data, uri, recipes, built.rows.get("augmented", ()), built.rows.get("untrained", ()),
-                tuple(arm.name for arm in chosen), ratio=ratio, curve=curve, segmenter=segmenter,
-                checkpoints=(*(checkpoint or ()), *built.labellers), declared=declared,
-                train_subjects=sizes, fresh_draws=draws is not None, nets=nets, **settings,
-        )  # fmt: skip
+            asked,
+            built.data,
+            uri,
+            recipes,
+            built.rows.get("augmented", ()),
+            built.rows.get("untrained", ()),
+            tuple(arm.name for arm in chosen),
+            ratio=ratio,
+            curve=curve,
+            segmenter=segmenter,
+            checkpoints=(*(checkpoint or ()), *built.labellers),
+            declared=declared,
+            train_subjects=sizes,
+            fresh_draws=draws is not None,
+            nets=nets,
+            **settings,
+        )
         if until_half_width is None:
             done = run(experiment, stage, actors=spread)
         else:
@@ -233,12 +259,19 @@ def parse_subjects(text: str | None, draws: int | None) -> tuple[int, ...]:
     """
     parts = [part.strip() for part in (text or "all").split(",")]
     if not all(part == "all" or (part.isdecimal() and int(part) > 0) for part in parts):
-        raise ConfigError("give numbers of patients, or all", found=text, where="--train-subjects",
-                          next_step="for example 5,10,20,all")  # fmt: skip
+        raise ConfigError(
+            "give numbers of patients, or all",
+            found=text,
+            where="--train-subjects",
+            next_step="for example 5,10,20,all",
+        )
     sizes = tuple(EVERYONE if part == "all" else int(part) for part in parts)
     if draws is not None and set(sizes) == {EVERYONE}:
-        raise ConfigError("a fresh draw takes some of the training patients, not all of them", where="--draws",
-                          next_step="give --train-subjects, for example 10, or --seeds instead")  # fmt: skip
+        raise ConfigError(
+            "a fresh draw takes some of the training patients, not all of them",
+            where="--draws",
+            next_step="give --train-subjects, for example 10, or --seeds instead",
+        )
     return sizes
 
 

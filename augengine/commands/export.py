@@ -58,24 +58,42 @@ def export_command(
     """Write shards for another trainer; augmented rows are for training alone. The same command again goes on."""
     with user_errors():
         options = {
-            "source_orientation": source_orientation, "regions": _regions(regions), "ignore_below": ignore_below,
-            "sampling_ratio": sampling_ratio, "weights": _weights(weights),
-            "suffixes": _pairs(suffixes, "--suffixes"), "nifti": nifti, "readers": readers, "arrays": arrays,
-        }  # fmt: skip
+            "source_orientation": source_orientation,
+            "regions": _regions(regions),
+            "ignore_below": ignore_below,
+            "sampling_ratio": sampling_ratio,
+            "weights": _weights(weights),
+            "suffixes": _pairs(suffixes, "--suffixes"),
+            "nifti": nifti,
+            "readers": readers,
+            "arrays": arrays,
+        }
         made = _target(target, {name: value for name, value in options.items() if value is not None})
         request = Request.of(
-            data, augmented or (), split=_names(split), augmented_per_real=augmented_per_real,
-            channels=_names(channels), labels=_labels(labels), where=where or (),
-            exclude_subjects=_names(exclude_subjects) or (), checkpoints=checkpoint or (),
+            data,
+            augmented or (),
+            split=_names(split),
+            augmented_per_real=augmented_per_real,
+            channels=_names(channels),
+            labels=_labels(labels),
+            where=where or (),
+            exclude_subjects=_names(exclude_subjects) or (),
+            checkpoints=checkpoint or (),
             unlabelled=unlabelled,  # type: ignore[arg-type]  # the request checks it
-        )  # fmt: skip
+        )
         if not inline:
             connect()
         with stage(f"export {target}") as report:
             found = export(
-                made, request, Store(output_uri(out, "export")), stack=stack, clear=clear_air, licence=licence,
-                actors=Actors(actors, inline=inline), progress=report,
-            )  # fmt: skip
+                made,
+                request,
+                Store(output_uri(out, "export")),
+                stack=stack,
+                clear=clear_air,
+                licence=licence,
+                actors=Actors(actors, inline=inline),
+                progress=report,
+            )
         _print(found)
 
 
@@ -90,9 +108,10 @@ def _target(name: str, options: dict[str, Any]) -> Target:
         if flag not in kind.model_fields:
             owners = [other for other, model in TARGETS.own.items() if flag in model.model_fields]
             raise ConfigError(
-                f"the target {name} has no such flag", where="--" + flag.replace("_", "-"),
+                f"the target {name} has no such flag",
+                where="--" + flag.replace("_", "-"),
                 next_step=f"it is for {', '.join(owners)}",
-            )  # fmt: skip
+            )
     target: Any = checked(kind, **options)
     return target  # type: ignore[no-any-return]
 
@@ -124,8 +143,9 @@ def _weights(path: str | None) -> dict[str, float] | None:
         if not sample_id or sample_id in found or not 0 <= value < float("inf"):
             raise ConfigError(
                 "weights are a table with the columns sample_id and weight, each id once and each weight from 0 on",
-                found=f"{sample_id}, {text}", where=f"{path}, line {n}",
-            )  # fmt: skip
+                found=f"{sample_id}, {text}",
+                where=f"{path}, line {n}",
+            )
         found[sample_id] = value
     return found
 

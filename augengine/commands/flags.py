@@ -69,9 +69,11 @@ def parse_workers(text: str) -> NumWorkers:
     numbers = [int(part) for part in (least, most if dash else least) if part.isdecimal()]
     if len(numbers) < 2 or not 1 <= numbers[0] <= numbers[1]:
         raise ConfigError(
-            "workers are a number from 1 on, or the least and the most of them", found=text, where="--workers",
+            "workers are a number from 1 on, or the least and the most of them",
+            found=text,
+            where="--workers",
             next_step="for example --workers 4 or --workers 2-4",
-        )  # fmt: skip
+        )
     return numbers[0] if numbers[0] == numbers[1] else (numbers[0], numbers[1])
 
 

@@ -84,19 +84,40 @@ def ingest_command(
         if deface is not None:
             deface_words(deface)
         options = checked(
-            SourceOptions, labels=codes, scheme=scheme, channels=parse_assignments(channels, "--channels", "*"),
-            tissue=tissue, mask=mask, mask_grid=mask_grid, acquisition=parse_assignments(set_, "--set"),
-            site=site, subject=subject,
-            site_pattern=site_pattern, participants=participants, subject_column=subject_column,
-            site_column=site_column, max_label_loss=max_label_loss, public_ids=public_ids,
+            SourceOptions,
+            labels=codes,
+            scheme=scheme,
+            channels=parse_assignments(channels, "--channels", "*"),
+            tissue=tissue,
+            mask=mask,
+            mask_grid=mask_grid,
+            acquisition=parse_assignments(set_, "--set"),
+            site=site,
+            subject=subject,
+            site_pattern=site_pattern,
+            participants=participants,
+            subject_column=subject_column,
+            site_column=site_column,
+            max_label_loss=max_label_loss,
+            public_ids=public_ids,
             pseudonym_key="" if public_ids else pseudonym_key(pseudonym_key_file),
-            allow_echo_planar=allow_echo_planar, deface=deface, masks_root=masks, mapping=mapping,
-            clinical=clinical, boxes=boxes,
-        )  # fmt: skip
+            allow_echo_planar=allow_echo_planar,
+            deface=deface,
+            masks_root=masks,
+            mapping=mapping,
+            clinical=clinical,
+            boxes=boxes,
+        )
         preparation = checked(
-            Preparation, slices=slices, plane=plane, size=size, spacing_mm=spacing_mm, drop_end_slices=drop_end_slices,
-            percentiles=parse_numbers(percentiles, "--percentiles"), foreground=foreground,
-        )  # fmt: skip
+            Preparation,
+            slices=slices,
+            plane=plane,
+            size=size,
+            spacing_mm=spacing_mm,
+            drop_end_slices=drop_end_slices,
+            percentiles=parse_numbers(percentiles, "--percentiles"),
+            foreground=foreground,
+        )
         shares = parse_numbers(fractions, "--fractions")
         of_labelled = parse_numbers(labelled_fractions, "--labelled-fractions") if labelled_fractions else None
         uri = output_uri(out, f"ingest-{root.resolve().name}")
@@ -106,18 +127,32 @@ def ingest_command(
         if preview:
             with stage("headers") as report:
                 plan = plan_ingest(
-                    root, layout, options, split_seed, shares, inline, report_steps(report),
+                    root,
+                    layout,
+                    options,
+                    split_seed,
+                    shares,
+                    inline,
+                    report_steps(report),
                     labelled_fractions=of_labelled,
-                )  # fmt: skip
+                )
             print_preview(plan.sources, plan.splits, plan.files())
             print_hint(plan.hint)
             print_unused(plan.unused, unused)
             return
         with stage("ingest") as report:
             summary = ingest(
-                root, uri, layout=layout, options=options, preparation=preparation, split_seed=split_seed,
-                fractions=shares, labelled_fractions=of_labelled, licence=licence,
-                actors=Actors(actors, inline=inline), progress=report_steps(report),
-            )  # fmt: skip
+                root,
+                uri,
+                layout=layout,
+                options=options,
+                preparation=preparation,
+                split_seed=split_seed,
+                fractions=shares,
+                labelled_fractions=of_labelled,
+                licence=licence,
+                actors=Actors(actors, inline=inline),
+                progress=report_steps(report),
+            )
         print_ledger(summary, uri)
         print_unused(summary["unused"], unused)

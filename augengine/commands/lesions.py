@@ -44,9 +44,12 @@ def lesions_command(
             connect()
         with stage("lesions") as report:
             found = measure(
-                data, SurveyLesions, {"labels": names, "kept": keep, "size": box, "least_ml": least_ml},
-                actors=Actors(actors, inline=inline), progress=report,
-            )  # fmt: skip
+                data,
+                SurveyLesions,
+                {"labels": names, "kept": keep, "size": box, "least_ml": least_ml},
+                actors=Actors(actors, inline=inline),
+                progress=report,
+            )
         there = tuple(name for name in names if name in found.names)
         if missing := [name for name in names if name not in there and (lesion or not there)]:
             raise unknown_name("label", missing[0], sorted(found.names), "--lesion")
@@ -57,10 +60,14 @@ def lesions_command(
         paths = write_survey(found, about, Store(uri))
         spec = write_bank(found, names, there, box, Store(uri))
         console.print("\n".join(paths))
-        tell(sites=[dict(zip(head, row, strict=True)) for row in rows], files=paths, bank=Store(uri).path("bank"),
-             lesions=len(found.lesions))  # fmt: skip
+        tell(
+            sites=[dict(zip(head, row, strict=True)) for row in rows],
+            files=paths,
+            bank=Store(uri).path("bank"),
+            lesions=len(found.lesions),
+        )
         larger = f"; {found.too_large} larger than {box} voxels are not in it" if found.too_large else ""
         console.print(
             f"bank: {Store(uri).path('bank')}, {len(found.lesions)} lesions of {len(spec.subject_hashes)} training "
             f"subjects{larger}",
-        )  # fmt: skip
+        )

@@ -37,8 +37,9 @@ def ls_command(
         if outcome is not None:
             if folder or check:
                 raise ConfigError(
-                    "--outcome lists rows, --folder and --check are of files", next_step="give one of them",
-                )  # fmt: skip
+                    "--outcome lists rows, --folder and --check are of files",
+                    next_step="give one of them",
+                )
             list_rows(store, outcome, as_json)
             return
         files = listed_files(store)
@@ -66,6 +67,8 @@ def _check(store: Store, part: Part) -> None:
         raise DataError("a listed file is missing", where=store.path(part.name)) from None
     if part.sha256 not in (None, found):
         raise DataError(
-            f"a listed file has the sha256 {part.sha256}", found=found, where=store.path(part.name),
+            f"a listed file has the sha256 {part.sha256}",
+            found=found,
+            where=store.path(part.name),
             next_step="restore it, or make the data set anew",
-        )  # fmt: skip
+        )

@@ -29,9 +29,11 @@ def list_rows(store: Store, outcome: str, as_json: bool) -> None:
     kinds = listed_files(store) if is_dataset(store) and store.exists(SUCCESS) else OUTCOMES
     if not set(OUTCOMES) & set(kinds):
         raise DataError(
-            "outcomes are those of a run of augment", found=f"a data set of {', '.join(kinds)}", where=store.uri,
+            "outcomes are those of a run of augment",
+            found=f"a data set of {', '.join(kinds)}",
+            where=store.uri,
             next_step="give the folder that augment reported, …/augmented",
-        )  # fmt: skip
+        )
     if not as_json:
         for row in _rows(store, outcome):
             typer.echo(_line(f"{row['id']}  {row['reason']}".rstrip()))

@@ -54,10 +54,15 @@ def measure_command(
             if name not in SPLITS:
                 raise unknown_name("split", name, list(SPLITS), None)
         asked = Asked(
-            split=split, run_split=run_split, extractors=tuple(map(parse_features, extractor or ["radiomics"])),
-            lesion=lesion_names(lesion), referee=referee, predictor=predictor, generators=tuple(generator or ()),
+            split=split,
+            run_split=run_split,
+            extractors=tuple(map(parse_features, extractor or ["radiomics"])),
+            lesion=lesion_names(lesion),
+            referee=referee,
+            predictor=predictor,
+            generators=tuple(generator or ()),
             threshold=threshold,
-        )  # fmt: skip
+        )
         uri = output_uri(out, "measure")
         check_judges(asked)
         if not inline:

@@ -38,9 +38,11 @@ def phantom_command(
         brain = layout.startswith("bra")
         if labels == "tissue" and not brain:
             raise ConfigError(
-                "only brains have tissue labels of their own", found=layout, where="--labels",
+                "only brains have tissue labels of their own",
+                found=layout,
+                where="--labels",
                 next_step="leave it out: breast labels are tissues as they are",
-            )  # fmt: skip
+            )
         cohort = checked(BrainCohort, **size, labels=labels) if brain else checked(Cohort, **size)
         folder = output_uri(out, f"phantom-{layout}")
         connect()

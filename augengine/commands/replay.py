@@ -24,8 +24,13 @@ def replay_command(output_id: OutputId, out: OutFlag, data: DataFlag = None, mod
     with user_errors():
         run = Run(out)
         made = run.replay(output_id, data, parse_assignments(models, "--models"))
-    tell(output_id=output_id, equal=made.equal, largest_difference=made.largest_difference,
-         largest_share=made.largest_share, batch=made.batch)  # fmt: skip
+    tell(
+        output_id=output_id,
+        equal=made.equal,
+        largest_difference=made.largest_difference,
+        largest_share=made.largest_share,
+        batch=made.batch,
+    )
     if made.equal:
         smaller = made.batch < made.full_batch
         say(f"{output_id}: equal, byte for byte" + (f" (padded batch of {made.batch})" if smaller else ""))

@@ -52,9 +52,12 @@ def sweep_command(
         settings = combinations(vary)
         mixtures = {name: load_mixture(policy, [*(set_ or ()), *changes]) for name, changes in settings.items()}
         asked = Asked(
-            split=split, extractors=tuple(parse_features(text) for text in extractor or ["radiomics"]),
-            lesion=lesion_names(lesion), referee=referee, predictor=predictor,
-        )  # fmt: skip
+            split=split,
+            extractors=tuple(parse_features(text) for text in extractor or ["radiomics"]),
+            lesion=lesion_names(lesion),
+            referee=referee,
+            predictor=predictor,
+        )
         models, shortcomings = parse_checkpoints(checkpoint), list[str]()
         check_judges(asked)
         for mixture in mixtures.values():
@@ -86,11 +89,17 @@ def combinations(vary: Sequence[str]) -> dict[str, list[str]]:
         values = [found.split(",") for _, _, found in keys]
         if not all(sign and found for _, sign, found in keys) or len({len(found) for found in values}) != 1:
             raise ConfigError(
-                "give key=A,B,..., and as many values of every key that goes with it", found=text, where="--vary",
+                "give key=A,B,..., and as many values of every key that goes with it",
+                found=text,
+                where="--vary",
                 next_step="for example 'sampler.steps=25,50; sampler.strength=0.025,0.05'",
-            )  # fmt: skip
-        groups.append([[f"{key}={v.strip()}" for (key, _, _), v in zip(keys, row, strict=True)]
-                       for row in zip(*values, strict=True)])  # fmt: skip
+            )
+        groups.append(
+            [
+                [f"{key}={v.strip()}" for (key, _, _), v in zip(keys, row, strict=True)]
+                for row in zip(*values, strict=True)
+            ]
+        )
     found: dict[str, list[str]] = {}
     for chosen in itertools.product(*groups):
         changes = [change for group in chosen for change in group]

@@ -50,9 +50,16 @@ def train_command(
         connect()
         with stage("train"):
             checkpoint = train(
-                asked, data, uri, parts=parts, init=init, num_workers=count, use_gpu=gpu, threads_per_worker=threads,
+                asked,
+                data,
+                uri,
+                parts=parts,
+                init=init,
+                num_workers=count,
+                use_gpu=gpu,
+                threads_per_worker=threads,
                 progress=console.print,
-            )  # fmt: skip
+            )
         console.print(f"checkpoint: {checkpoint}")
         tell(recipe=asked.name, checkpoint=checkpoint, metrics=read_spec(checkpoint).metrics)
 

@@ -42,9 +42,10 @@ def without_global_randomness() -> Iterator[None]:
     before = _random_state()
     yield
     must(
-        _random_state() == before, "nothing is drawn from the random generators that the process shares",
+        _random_state() == before,
+        "nothing is drawn from the random generators that the process shares",
         mend="draw from the rng that plan is given, and in apply from np.random.Philox(plan.seed)",
-    )  # fmt: skip
+    )
 
 
 def _random_state() -> tuple[Any, ...]:

@@ -44,9 +44,10 @@ class EditCase:
             plan = step.plan(sample, row, DONORS, {r: m.spec for r, m in self.models.items()})
             if isinstance(plan, Skip):
                 raise ContractError(
-                    "an edit serves the rows that it is checked on", found=plan.reason,
+                    "an edit serves the rows that it is checked on",
+                    found=plan.reason,
                     next_step="let Params() serve slices with labels and two channels, or give rows of yours by --rows",
-                )  # fmt: skip
+                )
             plans.append(plan)
             if step is not self.steps[-1]:
                 (sample,) = step.apply([sample], [plan], self.models)
@@ -87,9 +88,11 @@ class EditCase:
 
 
 def edit_case(
-    loaded: LoadedPolicy, kinds: Sequence[str], samples: Sequence[Sample] = SAMPLES,
+    loaded: LoadedPolicy,
+    kinds: Sequence[str],
+    samples: Sequence[Sample] = SAMPLES,
     changes: Callable[[Step], Mapping[str, Any]] = lambda step: {},
-) -> EditCase:  # fmt: skip
+) -> EditCase:
     """A policy with an untrained model of the given kind for each of its roles, and samplers of two steps.
 
     Args:
@@ -124,8 +127,11 @@ def replays(case: EditCase) -> None:
     with without_global_randomness():
         replayed = case.apply(case.samples, again)
     same = all(_bytes(a) == _bytes(b) for a, b in zip(case.edited, replayed, strict=True))
-    must(same, "a plan that went through JSON makes the same row again",
-         mend="draw in plan, and in apply from plan.seed alone; keep lists, numbers and texts in the plan")  # fmt: skip
+    must(
+        same,
+        "a plan that went through JSON makes the same row again",
+        mend="draw in plan, and in apply from plan.seed alone; keep lists, numbers and texts in the plan",
+    )
 
 
 def ignores_neighbours(case: EditCase) -> None:
@@ -134,8 +140,11 @@ def ignores_neighbours(case: EditCase) -> None:
     padded = case.apply([case.samples[1]] * len(case.samples), [case.plans[1]] * len(case.samples))
     same = [a.image.tobytes() == b.image.tobytes() for a, b in zip(case.edited, backward, strict=True)]
     same.append(padded[0].image.tobytes() == case.edited[1].image.tobytes())
-    must(all(same), "a row of a batch depends on its own sample and plan alone",
-         mend="compute each row of apply by itself, or by operations that do not mix rows")  # fmt: skip
+    must(
+        all(same),
+        "a row of a batch depends on its own sample and plan alone",
+        mend="compute each row of apply by itself, or by operations that do not mix rows",
+    )
 
 
 def agrees_alone(case: EditCase) -> None:
@@ -144,9 +153,12 @@ def agrees_alone(case: EditCase) -> None:
         (alone,) = case.apply([sample], [plan])
         difference = float(np.abs(alone.image - after.image).max())
         label = np.array_equal(alone.label, after.label)  # type: ignore[arg-type]  # None equals None
-        must(label and difference <= GREY_LEVEL, "a batch makes what its rows make alone",
-             found=f"{difference:g} grey levels apart" + ("" if label else ", and another label map"),
-             mend="compute each row of apply from its own sample and plan")  # fmt: skip
+        must(
+            label and difference <= GREY_LEVEL,
+            "a batch makes what its rows make alone",
+            found=f"{difference:g} grey levels apart" + ("" if label else ", and another label map"),
+            mend="compute each row of apply from its own sample and plan",
+        )
 
 
 def keeps_geometry(case: EditCase) -> None:
@@ -154,14 +166,25 @@ def keeps_geometry(case: EditCase) -> None:
     before = [(s.image.copy(), None if s.label is None else np.array(s.label)) for s in case.samples]
     for (image, label), sample, after in zip(before, case.samples, case.apply(case.samples, case.plans), strict=True):
         untouched = np.array_equal(image, sample.image) and (label is None or np.array_equal(label, sample.label))  # type: ignore[arg-type]
-        must(untouched, "apply leaves the arrays that it is given as they are",
-             mend="copy them before changing them; Sample.replace makes the new row")  # fmt: skip
+        must(
+            untouched,
+            "apply leaves the arrays that it is given as they are",
+            mend="copy them before changing them; Sample.replace makes the new row",
+        )
         for what in ("channels", "subject_id", "volume_id", "slice_index", "site", "split"):
-            must(getattr(after, what) == getattr(sample, what), f"a row has the {what} of its source",
-                 found=getattr(after, what), mend="make the row by sample.replace(image=…, label=…)")  # fmt: skip
+            must(
+                getattr(after, what) == getattr(sample, what),
+                f"a row has the {what} of its source",
+                found=getattr(after, what),
+                mend="make the row by sample.replace(image=…, label=…)",
+            )
         same_grid = after.image.shape == sample.image.shape and after.affine.tobytes() == sample.affine.tobytes()
-        must(same_grid, "a row lies on the grid of its source", found=after.image.shape,
-             mend="keep the image's shape and the affine")  # fmt: skip
+        must(
+            same_grid,
+            "a row lies on the grid of its source",
+            found=after.image.shape,
+            mend="keep the image's shape and the affine",
+        )
         must(
             bool(np.isfinite(after.image).all()),
             "an image is finite",
@@ -185,15 +208,26 @@ def stays_in_region(case: EditCase) -> None:
             label = after.label != sample.label
         image, region = (after.image != sample.image).any(axis=0), case.region(sample, plan)
         if region is not None:
-            must(region.dtype == bool and region.shape == image.shape, "a region is a bool mask of the image's shape",
-                 found=f"{region.dtype} {region.shape}", mend="return such a mask, or None for all voxels")  # fmt: skip
+            must(
+                region.dtype == bool and region.shape == image.shape,
+                "a region is a bool mask of the image's shape",
+                found=f"{region.dtype} {region.shape}",
+                mend="return such a mask, or None for all voxels",
+            )
             outside = int((image | label)[~region].sum())
-            must(not outside, "nothing changes outside the region that the edit declares", found=f"{outside} voxels",
-                 mend="let region cover them, or leave them as they are")  # fmt: skip
+            must(
+                not outside,
+                "nothing changes outside the region that the edit declares",
+                found=f"{outside} voxels",
+                mend="let region cover them, or leave them as they are",
+            )
         if label.any():
-            must(float(image[label].mean()) > 0.5, "a label changes where the image does",
-                 found=f"{image[label].mean():.2f} of the changed labels lie on changed pixels",
-                 mend="change image and label together, or leave the label")  # fmt: skip
+            must(
+                float(image[label].mean()) > 0.5,
+                "a label changes where the image does",
+                found=f"{image[label].mean():.2f} of the changed labels lie on changed pixels",
+                mend="change image and label together, or leave the label",
+            )
 
 
 def plans_without_global_randomness(case: EditCase) -> None:

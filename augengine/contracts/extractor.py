@@ -27,10 +27,18 @@ def extracts(case: ExtractorCase) -> None:
     """float (N, F), finite, and not the same for all."""
     with own_code("the features of three rows"):
         found = case.extractor.of(case.samples)
-    must(found.ndim == 2 and len(found) == len(case.samples), "features are (N, F)", found=found.shape,
-         mend="return one row of features per image")  # fmt: skip
-    must(len(np.unique(found, axis=0)) > 1, "features tell images apart", found="the same for all",
-         mend="compute them from the image")  # fmt: skip
+    must(
+        found.ndim == 2 and len(found) == len(case.samples),
+        "features are (N, F)",
+        found=found.shape,
+        mend="return one row of features per image",
+    )
+    must(
+        len(np.unique(found, axis=0)) > 1,
+        "features tell images apart",
+        found="the same for all",
+        mend="compute them from the image",
+    )
 
 
 def ignores_neighbours(case: ExtractorCase) -> None:
@@ -38,8 +46,12 @@ def ignores_neighbours(case: ExtractorCase) -> None:
     together = case.extractor.of(case.samples)
     alone = np.concatenate([case.extractor.of([sample]) for sample in case.samples])
     apart = float(np.abs(alone - together).max() / max(float(np.abs(together).max()), 1e-12))
-    must(apart <= CLOSE, "an image's features do not depend on the images beside it", found=f"{apart:.2g} apart",
-         mend="set the network to eval, and normalise each image by itself")  # fmt: skip
+    must(
+        apart <= CLOSE,
+        "an image's features do not depend on the images beside it",
+        found=f"{apart:.2g} apart",
+        mend="set the network to eval, and normalise each image by itself",
+    )
 
 
 CHECKS: Checks[ExtractorCase] = {

@@ -60,16 +60,23 @@ def measures(case: GateCase) -> None:
     if not any(math.isfinite(value) for value in case.values.values()):
         with own_code("the gate's value of a row beside itself"):
             case.gate.value(next(iter(case.pairs.values())), case.tools)
-        must(False, "a gate gives a finite number for some of the rows that it is checked on", found=case.values,
-             mend="measure, or check it on rows of yours by --rows")  # fmt: skip
+        must(
+            False,
+            "a gate gives a finite number for some of the rows that it is checked on",
+            found=case.values,
+            mend="measure, or check it on rows of yours by --rows",
+        )
 
 
 def can_fail(case: GateCase) -> None:
     """Some pair moves its value: a gate whose value is always the same can reject nothing."""
     found = {repr(value) for value in case.values.values()}
-    must(len(found) > 1, "a gate's value depends on the row: some defect or change must move it",
-         found=f"{found.pop()} for all of {len(case.values)} pairs, defects among them",
-         mend="measure the image or label after the edit")  # fmt: skip
+    must(
+        len(found) > 1,
+        "a gate's value depends on the row: some defect or change must move it",
+        found=f"{found.pop()} for all of {len(case.values)} pairs, defects among them",
+        mend="measure the image or label after the edit",
+    )
 
 
 def repeats(case: GateCase) -> None:
@@ -77,8 +84,12 @@ def repeats(case: GateCase) -> None:
     with without_global_randomness():
         again = GateCase(case.gate, case.tools, case.samples).values
     moved = [name for name, value in case.values.items() if repr(value) != repr(again[name])]
-    must(not moved, "the same row has the same value each time", found=moved[:1],
-         mend="draw nothing at random, and keep nothing between rows")  # fmt: skip
+    must(
+        not moved,
+        "the same row has the same value each time",
+        found=moved[:1],
+        mend="draw nothing at random, and keep nothing between rows",
+    )
 
 
 def leaves_rows(case: GateCase) -> None:
@@ -87,8 +98,12 @@ def leaves_rows(case: GateCase) -> None:
         before = _arrays(pair)
         with suppress(Exception):  # as in `values`
             case.gate.value(pair, case.tools)
-        must(_arrays(pair) == before, "a gate leaves the rows that it compares as they are", found=name,
-             mend="copy arrays before changing them")  # fmt: skip
+        must(
+            _arrays(pair) == before,
+            "a gate leaves the rows that it compares as they are",
+            found=name,
+            mend="copy arrays before changing them",
+        )
 
 
 CHECKS: Checks[GateCase] = {

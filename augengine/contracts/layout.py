@@ -38,16 +38,24 @@ def names_every_file(make: Open) -> None:
         except DataError:
             return
         told = {*listing.unused, *listing.shared, *(file for e in listing.entries for file in reader.files(e))}
-        must(told >= set(STRAY), "every file belongs to an entry, is shared, or is named as unused with a reason",
-             found=f"nothing of {sorted(set(STRAY) - told)}", mend="name it in Listing.unused")  # fmt: skip
+        must(
+            told >= set(STRAY),
+            "every file belongs to an entry, is shared, or is named as unused with a reason",
+            found=f"nothing of {sorted(set(STRAY) - told)}",
+            mend="name it in Listing.unused",
+        )
 
 
 def travels(make: Open) -> None:
     """Ray sends a reader to its workers."""
     with tempfile.TemporaryDirectory() as folder, own_code("sending the reader to a worker"):
         reader = copy.deepcopy(make(Path(folder), SourceOptions()))  # as Ray does, this asks every part for its state
-        must(reader.root == Path(folder), "a reader arrives at a worker as it was", found=reader.root,
-             mend="keep root and options as attributes")  # fmt: skip
+        must(
+            reader.root == Path(folder),
+            "a reader arrives at a worker as it was",
+            found=reader.root,
+            mend="keep root and options as attributes",
+        )
 
 
 CHECKS: Checks[Open] = {

@@ -24,8 +24,14 @@ def tiny_spec(kind: Kind, *, channels: tuple[str, ...] = ("t1",), size: int = 32
     return ModelSpec(
         kind=kind,
         network=UNetSpec(
-            channels=(8, 16), res_blocks=1, attention_levels=(2,), head_channels=8, norm_groups=8, token_dim=16,
-            unshuffle=2, structure=acquisition,
+            channels=(8, 16),
+            res_blocks=1,
+            attention_levels=(2,),
+            head_channels=8,
+            norm_groups=8,
+            token_dim=16,
+            unshuffle=2,
+            structure=acquisition,
         ),
         diffusion=DiffusionSpec(parametrisation="x0", schedule="cosine"),
         vocabulary=Vocabulary.fit([p.acquisition(0.5) for p in duke_protocols()]) if acquisition else None,
@@ -37,7 +43,7 @@ def tiny_spec(kind: Kind, *, channels: tuple[str, ...] = ("t1",), size: int = 32
         mask="labels_unknown" if kind == "painter" else "none",
         image_size=(size,) * axes,
         spacing_mm=(2.0,) * axes,
-    )  # fmt: skip
+    )
 
 
 def tiny_bank(samples: list[Sample], labels: tuple[str, ...] = ("necrosis", "oedema", "enhancing")) -> Model:

@@ -148,6 +148,14 @@ OWN: Mapping[str, Collection[str]] = {registry.kind: registry.own for registry i
     bundled.KINDS[folder.name]: names(folder) for folder in (bundled.POLICIES, bundled.RECIPES, bundled.PROTOCOLS)
 }
 KINDS: Mapping[str, Callable[[Plugin, Sequence[Plugin], Sequence[Sample]], Lines]] = {
-    "edit": _edit, "gate": _gate, "layout": _layout, "segmenter": _segmenter, "target": _target, "tracker": _tracker,
-    "extractor": _extractor, "policy": _policy, "recipe": _recipe, "protocol": _protocol,
-}  # fmt: skip
+    "edit": _edit,
+    "gate": _gate,
+    "layout": _layout,
+    "segmenter": _segmenter,
+    "target": _target,
+    "tracker": _tracker,
+    "extractor": _extractor,
+    "policy": _policy,
+    "recipe": _recipe,
+    "protocol": _protocol,
+}

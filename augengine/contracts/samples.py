@@ -29,8 +29,13 @@ def lesion_sample(
     depth = np.linalg.norm(grid_mm, axis=0)
     away = np.linalg.norm(grid_mm - np.reshape(at_mm, column), axis=0)
     label = np.zeros(depth.shape, np.uint8)
-    for name, inside in {"white_matter": depth < 50, "csf": depth < 8, "oedema": away < 14, "enhancing": away < 10,
-                         "necrosis": away < 5}.items():  # fmt: skip
+    for name, inside in {
+        "white_matter": depth < 50,
+        "csf": depth < 8,
+        "oedema": away < 14,
+        "enhancing": away < 10,
+        "necrosis": away < 5,
+    }.items():
         label[inside] = LESION_CODES[name]
     bright = np.array([[0, 300, 250, 0, 600, 100, 400], [0, 450, 700, 0, 500, 80, 350]], np.float32)[:, label]
     image = np.round((bright + rng.normal(0, 10, bright.shape)).clip(min=1)) * (label > 0)

@@ -49,8 +49,11 @@ def fitted(cls: type[Segmenter], samples: Sequence[Sample]) -> SegmenterCase:
         must(returned == out, "fit returns its folder", found=returned, mend="return out")
         with own_code("load of what fit left"):
             segmenter = cls.load(out)
-        must(bool(segmenter.channels and segmenter.regions), "a fitted segmenter has channels and regions",
-             mend="set them in load")  # fmt: skip
+        must(
+            bool(segmenter.channels and segmenter.regions),
+            "a fitted segmenter has channels and regions",
+            mend="set them in load",
+        )
         with own_code("normalised"):
             return SegmenterCase(segmenter, segmenter.normalised(rows))
 
@@ -60,10 +63,18 @@ def predicts_probabilities(case: SegmenterCase) -> None:
     with own_code("predict"):
         found = case.segmenter.predict(case.images)
     wanted = (len(case.images), len(case.segmenter.regions), *case.images.shape[2:])
-    must(found.dtype == np.float32 and found.shape == wanted, "predict returns float32 (B, R, *)",
-         found=f"{found.dtype} {found.shape}, not {wanted}", mend="return one channel per region")  # fmt: skip
-    must(bool((found >= 0).all() and (found <= 1).all()), "what predict returns are probabilities",
-         found=f"{found.min():g} to {found.max():g}", mend="end in a sigmoid or softmax")  # fmt: skip
+    must(
+        found.dtype == np.float32 and found.shape == wanted,
+        "predict returns float32 (B, R, *)",
+        found=f"{found.dtype} {found.shape}, not {wanted}",
+        mend="return one channel per region",
+    )
+    must(
+        bool((found >= 0).all() and (found <= 1).all()),
+        "what predict returns are probabilities",
+        found=f"{found.min():g} to {found.max():g}",
+        mend="end in a sigmoid or softmax",
+    )
 
 
 def ignores_neighbours(case: SegmenterCase) -> None:
@@ -71,15 +82,22 @@ def ignores_neighbours(case: SegmenterCase) -> None:
     predict = case.segmenter.predict
     together = predict(case.images)
     again = predict(case.images)
-    must(again.tobytes() == together.tobytes(), "the same images have the same prediction",
-         mend="draw from the seeds that _predict is given, or not at all, and switch dropout off")  # fmt: skip
+    must(
+        again.tobytes() == together.tobytes(),
+        "the same images have the same prediction",
+        mend="draw from the seeds that _predict is given, or not at all, and switch dropout off",
+    )
     alone, backwards = np.concatenate([predict(i[None]) for i in case.images]), predict(case.images[::-1])[::-1]
     loud = case.images.copy()
     loud[1:] *= 3
     pairs = ((alone, together), (backwards, together), (predict(loud)[:1], together[:1]))
     share = max(float((np.abs(other - same) > SAME).mean()) for other, same in pairs)
-    must(share <= case.undecided, "a row's prediction depends on neither its place nor its neighbours",
-         found=f"{share:.1%} of the pixels differ", mend="compute rows by themselves, in eval mode")  # fmt: skip
+    must(
+        share <= case.undecided,
+        "a row's prediction depends on neither its place nor its neighbours",
+        found=f"{share:.1%} of the pixels differ",
+        mend="compute rows by themselves, in eval mode",
+    )
 
 
 def refuses(case: SegmenterCase) -> None:
@@ -91,8 +109,12 @@ def refuses(case: SegmenterCase) -> None:
             case.segmenter.predict(images)
         except DataError:
             continue
-        must(False, "images that do not fit are refused by a DataError", found=what,
-             mend="override _predict, and leave predict as it is")  # fmt: skip
+        must(
+            False,
+            "images that do not fit are refused by a DataError",
+            found=what,
+            mend="override _predict, and leave predict as it is",
+        )
 
 
 CHECKS: Checks[SegmenterCase] = {
@@ -106,8 +128,12 @@ def says_how_it_predicts(cls: type[Segmenter]) -> None:
     """`settings` is plain JSON, since it is part of an identity."""
     with own_code("settings"):
         canonical_json(cls.settings())
-    must(isinstance(cls.roles, dict | MappingProxyType), "roles map the recipes' roles to kinds", found=cls.roles,
-         mend="set roles to a mapping, empty if fit takes no recipes")  # fmt: skip
+    must(
+        isinstance(cls.roles, dict | MappingProxyType),
+        "roles map the recipes' roles to kinds",
+        found=cls.roles,
+        mend="set roles to a mapping, empty if fit takes no recipes",
+    )
 
 
 def _quiet(line: str) -> None:

@@ -71,12 +71,16 @@ class AutoencoderSpec(Strict):
         """The same in the words of diffusers' `AutoencoderKL`."""
         levels = len(self.channels)
         return {
-            "in_channels": 3, "out_channels": 3,
-            "down_block_types": ("DownEncoderBlock2D",) * levels, "up_block_types": ("UpDecoderBlock2D",) * levels,
-            "block_out_channels": self.channels, "layers_per_block": self.res_blocks,
-            "latent_channels": self.latent_channels, "norm_num_groups": self.norm_groups,
+            "in_channels": 3,
+            "out_channels": 3,
+            "down_block_types": ("DownEncoderBlock2D",) * levels,
+            "up_block_types": ("UpDecoderBlock2D",) * levels,
+            "block_out_channels": self.channels,
+            "layers_per_block": self.res_blocks,
+            "latent_channels": self.latent_channels,
+            "norm_num_groups": self.norm_groups,
             "mid_block_add_attention": self.middle_attention,
-        }  # fmt: skip
+        }
 
 
 class Autoencoder(nn.Module):
@@ -142,8 +146,9 @@ class Autoencoder(nn.Module):
         if tuple(z.shape[2:]) != self.latent_size(size):
             raise ConfigError(
                 f"the latent of an image of {tuple(size)} has the size {self.latent_size(size)}",
-                found=tuple(z.shape[2:]), next_step="pass the size of the image that was encoded",
-            )  # fmt: skip
+                found=tuple(z.shape[2:]),
+                next_step="pass the size of the image that was encoded",
+            )
         single = z.reshape(-1, self.spec.latent_channels, *z.shape[2:])
         drawn = self._run(self.body.decoder, self.body.post_quant_conv(single))
         return crop(self._returned(drawn, len(z)), size)
@@ -171,9 +176,10 @@ class Autoencoder(nn.Module):
         variance = squares / count - (total / count) ** 2 if count else 0.0
         if not (math.isfinite(variance) and variance > 0):
             raise DataError(
-                "the latents of the training images must vary", found=f"{count} values, variance {variance:g}",
+                "the latents of the training images must vary",
+                found=f"{count} values, variance {variance:g}",
                 next_step="train the autoencoder further, or check that its images are not empty",
-            )  # fmt: skip
+            )
         self.scale.fill_(variance**-0.5)
 
     def _shown(self, x: Tensor) -> Tensor:

@@ -67,9 +67,10 @@ class AutoencodingLoss(nn.Module):
         super().__init__()
         if spec.perceptual_weight > 0 and features is None:
             raise ConfigError(
-                "a perceptual loss needs a feature extractor", found=f"perceptual_weight {spec.perceptual_weight:g}",
+                "a perceptual loss needs a feature extractor",
+                found=f"perceptual_weight {spec.perceptual_weight:g}",
                 next_step="set perceptual_weight to 0, or pass an extractor",
-            )  # fmt: skip
+            )
         self.spec = spec
         self.features = features
         if isinstance(features, nn.Module):
@@ -132,8 +133,9 @@ class AutoencodingLoss(nn.Module):
         if min(x.shape[2:]) < smallest:
             raise ConfigError(
                 f"{self.spec.discriminator_layers} discriminator layers need images of at least {smallest}",
-                found=tuple(x.shape[2:]), next_step="lower discriminator_layers",
-            )  # fmt: skip
+                found=tuple(x.shape[2:]),
+                next_step="lower discriminator_layers",
+            )
         # The same weights as constants: the autoencoder's term must not teach the discriminator to be fooled.
         constants = {name: p.detach() for name, p in discriminator.named_parameters()}
         judged = functional_call(discriminator, constants, (reconstruction,))[-1]

@@ -97,9 +97,11 @@ def check_rule(spec: ModelSpec, rule: IntensityRule, where: str | None = None) -
     """
     if spec.sees_images and rule != spec.intensity.rule:
         raise CheckpointError(
-            f"this model was trained on {spec.intensity.rule}", found=str(rule), where=where,
+            f"this model was trained on {spec.intensity.rule}",
+            found=str(rule),
+            where=where,
             next_step=f"{how_to_ingest(spec.intensity.rule)}, or train another model",
-        )  # fmt: skip
+        )
 
 
 def how_to_ingest(rule: IntensityRule) -> str:
@@ -218,16 +220,20 @@ def _network(store: Store, spec: ModelSpec) -> nn.Module:
         if numbers > held:  # a weight takes two or four bytes
             raise CheckpointError(
                 f"the weights do not fit the network that {SPEC} describes",
-                found=f"{numbers} weights, and a file of {held} bytes", where=where, next_step="copy the folder again",
-            )  # fmt: skip
+                found=f"{numbers} weights, and a file of {held} bytes",
+                where=where,
+                next_step="copy the folder again",
+            )
         return build(spec)
     except CheckpointError:
         raise
     except Exception as error:  # networks raise many unrelated classes for sizes that do not go together
         raise CheckpointError(
-            "the network that is described cannot be built", found=f"{type(error).__name__}: {error}", where=where,
+            "the network that is described cannot be built",
+            found=f"{type(error).__name__}: {error}",
+            where=where,
             next_step="copy the folder again, or train anew",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _weights(store: Store, spec: ModelSpec) -> Callable[[], dict[str, Tensor]]:

@@ -58,9 +58,10 @@ class ControlledUNet(nn.Module):
         super().__init__()
         if not isinstance(prior, DiffusionModelUNet) or prior.with_conditioning or prior.num_class_embeds is not None:
             raise ConfigError(
-                "a controlled prior is MONAI's UNet, unconditional", found=type(prior).__name__,
+                "a controlled prior is MONAI's UNet, unconditional",
+                found=type(prior).__name__,
                 next_step="train the prior with body: monai, without tokens and classes",
-            )  # fmt: skip
+            )
         self.factor = spec.factor
         self.multiple = 2 ** (len(prior.block_out_channels) - 1)
         self.control = ControlNet(
@@ -90,8 +91,9 @@ class ControlledUNet(nn.Module):
         if (len(image), *(-(-n // self.factor) for n in image.shape[2:])) != expected:
             raise ConfigError(
                 f"the image is {self.factor} times as large as the latents {tuple(x_t.shape)}",
-                found=tuple(image.shape), next_step="resample it to the grid of the encoded label map",
-            )  # fmt: skip
+                found=tuple(image.shape),
+                next_step="resample it to the grid of the encoded label map",
+            )
         padded = pad(x_t, self.multiple)
         seen = pad_to(image, [n * self.factor for n in padded.shape[2:]])
         skips, middle = self.control(padded, t_B, seen)

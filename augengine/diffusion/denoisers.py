@@ -32,9 +32,12 @@ class GenerativeNetwork(nn.Module):
     """
 
     def __init__(
-        self, body: nn.Module, parts: Mapping[str, nn.Module],
-        intensity: IntensityRecipe = IntensityRecipe(), channels: int = 0,  # noqa: B008  (frozen)
-    ) -> None:  # fmt: skip
+        self,
+        body: nn.Module,
+        parts: Mapping[str, nn.Module],
+        intensity: IntensityRecipe = IntensityRecipe(),  # noqa: B008  (frozen)
+        channels: int = 0,
+    ) -> None:
         super().__init__()
         self.body, self.intensity, self.channels = body, intensity, channels
         self.parts = nn.ModuleDict(parts).requires_grad_(False)

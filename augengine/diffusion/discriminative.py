@@ -82,10 +82,14 @@ class Segmenter(nn.Module):
     """
 
     def __init__(
-        self, spec: SegmenterSpec, channels: int, regions: int, spatial_dims: int,
+        self,
+        spec: SegmenterSpec,
+        channels: int,
+        regions: int,
+        spatial_dims: int,
         intensity: IntensityRecipe = IntensityRecipe(),  # noqa: B008  (frozen)
         vocabulary: Vocabulary | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         from monai.networks.nets import UNet  # late: importing MONAI takes seconds
 
         super().__init__()
@@ -128,8 +132,9 @@ class Segmenter(nn.Module):
         if self.spec.norm == "instance" and all(n == self.multiple for n in padded.shape[2:]):
             raise ConfigError(
                 f"with norm instance an image is larger than {self.multiple} along one axis",
-                found=tuple(x.shape[2:]), next_step="take fewer levels, or norm: group",
-            )  # fmt: skip
+                found=tuple(x.shape[2:]),
+                next_step="take fewer levels, or norm: group",
+            )
         if self.film is not None:
             self.film.tell(acquired, len(x))
         logits: Tensor = self.head(self.body(padded))
@@ -140,9 +145,13 @@ class Predictor(nn.Module):
     """`forward(x)`: normalised image (B, channels, *) of any size to a vector (B, outputs); `intensity` as above."""
 
     def __init__(
-        self, spec: PredictorSpec, channels: int, outputs: int, spatial_dims: int,
+        self,
+        spec: PredictorSpec,
+        channels: int,
+        outputs: int,
+        spatial_dims: int,
         intensity: IntensityRecipe = IntensityRecipe(),  # noqa: B008  (frozen)
-    ) -> None:  # fmt: skip
+    ) -> None:
         from monai.networks.nets import resnet18  # late: importing MONAI takes seconds
 
         super().__init__()

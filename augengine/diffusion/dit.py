@@ -81,8 +81,9 @@ class DiT(nn.Module):
         if len(image_size) != 2 or len(padded) != 1:
             raise ConfigError(
                 "a diffusion transformer takes square two-dimensional images",
-                found=tuple(image_size), next_step="crop or pad the images to a square, or use a UNet",
-            )  # fmt: skip
+                found=tuple(image_size),
+                next_step="crop or pad the images to a square, or use a UNet",
+            )
         self.frequencies = Timesteps(FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time = TimestepEmbedding(FREQUENCIES, layout.width)
         self.classes = nn.Embedding(classes + 1, layout.width)
@@ -105,8 +106,9 @@ class DiT(nn.Module):
         if tuple(x.shape[2:]) != self.image_size:
             raise ConfigError(
                 f"this diffusion transformer takes images of {self.image_size}",
-                found=tuple(x.shape[2:]), next_step="positions are part of its training; resize or pad the images",
-            )  # fmt: skip
+                found=tuple(x.shape[2:]),
+                next_step="positions are part of its training; resize or pad the images",
+            )
         weight = self.classes.weight
         embedding_BD = self.time(self.frequencies(t_B).to(weight.dtype)) + self.classes(class_index)
         out: Tensor = self.body(pad(x, self.patch), timestep=embedding_BD).sample

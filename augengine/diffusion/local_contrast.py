@@ -140,9 +140,13 @@ class Rendered:
 
 
 def render(
-    network: LocalContrast, image: np.ndarray, spacing_mm: Sequence[float], source: Acquisition, target: Acquisition,
+    network: LocalContrast,
+    image: np.ndarray,
+    spacing_mm: Sequence[float],
+    source: Acquisition,
+    target: Acquisition,
     texture: float,
-) -> Rendered:  # fmt: skip
+) -> Rendered:
     """A normalised image (C, *) of `source` as `target` would have shown it; outside the body it stays as it is.
 
     Args:

@@ -28,16 +28,18 @@ _BOXES = 3
 _LARGE = 3.0  # voxels, from which on a Gaussian is three boxes (Wells 1986)
 
 FEATURES = (
-    "intensity", "log_intensity",
+    "intensity",
+    "log_intensity",
     *(f"log_over_mean_{s:g}mm" for s in SCALES_MM),
     *(f"log_mean_{s:g}mm_over_next" for s in SCALES_MM[:-1]),
-    "log_mean_3mm", "log_mean_12mm",
+    "log_mean_3mm",
+    "log_mean_12mm",
     *(f"gradient_{s:g}mm" for s in EDGES_MM),
     *(f"blob_{s:g}mm" for s in EDGES_MM[:2]),
     *(f"spread_{s:g}mm" for s in SPREADS_MM),
     *(f"log_over_{end}_{w:g}mm" for w in WINDOWS_MM for end in ("maximum", "minimum")),
     "depth_mm",
-)  # fmt: skip
+)
 _PLACE = {name: n for n, name in enumerate(FEATURES)}
 
 
@@ -76,9 +78,10 @@ def local_features(image: np.ndarray, where: np.ndarray, spacing_mm: Sequence[fl
     spacing_mm = tuple(spacing_mm)[: where.ndim]
     box = tuple(
         slice(int(found.min()), int(found.max()) + 1)
-        for found in (np.flatnonzero(where.any(axis=tuple(a for a in range(where.ndim) if a != n)))
-                      for n in range(where.ndim))
-    )  # fmt: skip
+        for found in (
+            np.flatnonzero(where.any(axis=tuple(a for a in range(where.ndim) if a != n))) for n in range(where.ndim)
+        )
+    )
     inside = where[box]
     mask = inside.astype(np.float32)
     a = np.where(inside, np.maximum(image[box], 0), 0).astype(np.float32)

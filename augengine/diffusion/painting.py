@@ -71,8 +71,9 @@ def _wanted(
     if (context is None) == bool(spec.context):
         raise CheckpointError(
             "a generator is shown the neighbouring slices that it was trained with, and only these",
-            found="none" if context is None else tuple(context.shape), next_step=f"its offsets are {spec.context}",
-        )  # fmt: skip
+            found="none" if context is None else tuple(context.shape),
+            next_step=f"its offsets are {spec.context}",
+        )
     planes = []
     if spec.mask != "none":
         planes.append(one_hot(tissue, len(spec.labels)))
@@ -99,9 +100,15 @@ def paint(
     if (autoencoder := generator.network.autoencoder) is not None:
         prompt = latent_mask(prompt, autoencoder.factor)
     drawn = inpaint(
-        denoiser(generator, wanted, sampling.guidance), known, prompt, _timesteps(generator, sampling),
-        generator.schedule, _noise(seeds), sampling.solver, sampling.prompting,
-    )  # fmt: skip
+        denoiser(generator, wanted, sampling.guidance),
+        known,
+        prompt,
+        _timesteps(generator, sampling),
+        generator.schedule,
+        _noise(seeds),
+        sampling.solver,
+        sampling.prompting,
+    )
     return composite(x, generator.network.decode(drawn, x.shape[2:]), edit).cpu()
 
 
@@ -121,9 +128,16 @@ def _paint_boxes(
         roi, shown = Roi.of(edit[row], margin, getattr(generator.network.body, "multiple", 1)), wanted.rows(row)
         shown = shown if shown.planes is None else replace(shown, planes=roi.crop(shown.planes))
         painted[row] = inpaint(
-            denoiser(generator, shown, sampling.guidance), x[row], edit[row], timesteps, generator.schedule,
-            row_generators([seed]), sampling.solver, sampling.prompting, roi,
-        )  # fmt: skip
+            denoiser(generator, shown, sampling.guidance),
+            x[row],
+            edit[row],
+            timesteps,
+            generator.schedule,
+            row_generators([seed]),
+            sampling.solver,
+            sampling.prompting,
+            roi,
+        )
     return painted.cpu()
 
 

@@ -64,10 +64,16 @@ def _described(acquisition: Acquisition, vocabulary: Vocabulary) -> list[float]:
     field = acquisition.field_strength_t
     phase = fat_phasor(te, field) if te and field else 0j
     numbers = [
-        float(bool(tr)), math.log(tr / _TR_MS) if tr else 0.0, float(bool(te)), (te or 0.0) / _TE_MS,
-        float(bool(flip)), math.log(flip / _FLIP_DEG) if flip else 0.0, (field or 0.0) / _FIELD_T,
-        phase.real, phase.imag,
-    ]  # fmt: skip
+        float(bool(tr)),
+        math.log(tr / _TR_MS) if tr else 0.0,
+        float(bool(te)),
+        (te or 0.0) / _TE_MS,
+        float(bool(flip)),
+        math.log(flip / _FLIP_DEG) if flip else 0.0,
+        (field or 0.0) / _FIELD_T,
+        phase.real,
+        phase.imag,
+    ]
     encoded = vocabulary.encode([acquisition]).features[0]
     widths, start = vocabulary.widths, 0
     for name, wide in widths.items():
@@ -87,6 +93,6 @@ def _changes(source: Acquisition, target: Acquisition) -> Sequence[float]:
             1.0, np.array(T1_MS), np.inf, repetition_time_ms=tr or 0.0, echo_time_ms=0.0, flip_angle_deg=flip or 0.0
         )
         for tr, flip in both
-    ]  # fmt: skip
+    ]
     ratio = np.log(signals[1] / signals[0])
     return [1.0, *(ratio - ratio.mean()).tolist()]

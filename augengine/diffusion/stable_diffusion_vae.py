@@ -41,9 +41,11 @@ def check(folder: str, settings: Mapping[str, Any]) -> None:
     for name in (CONFIG, WEIGHTS):
         if not (place / name).is_file():
             raise ConfigError(
-                f"a folder of pretrained weights holds {CONFIG} and {WEIGHTS}", found=f"no {name}", where=folder,
+                f"a folder of pretrained weights holds {CONFIG} and {WEIGHTS}",
+                found=f"no {name}",
+                where=folder,
                 next_step="give a local folder that diffusers' AutoencoderKL.save_pretrained wrote",
-            )  # fmt: skip
+            )
     try:
         config = json.loads((place / CONFIG).read_text(encoding="utf-8"))
     except ValueError:
@@ -57,9 +59,11 @@ def check(folder: str, settings: Mapping[str, Any]) -> None:
         value = tuple(there[name]) if isinstance(there[name], list | tuple) else there[name]
         if value != wanted:
             raise ConfigError(
-                f"the recipe's network has {name} {wanted}", found=value, where=str(place / CONFIG),
+                f"the recipe's network has {name} {wanted}",
+                found=value,
+                where=str(place / CONFIG),
                 next_step="set the recipe's section network to what the weights are of",
-            )  # fmt: skip
+            )
 
 
 def read(folder: str) -> dict[str, Tensor]:

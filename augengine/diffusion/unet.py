@@ -108,9 +108,12 @@ class DenoisingUNet(nn.Module):
         self.curves = channels * (spec.local_curves * (tissues + 1) + 1) if spec.local_curves else 0
         body = _monai_unet if spec.body == "monai" else _CompactBody
         self.unet = body(
-            spec, spatial_dims, (channels + planes) * factor, channels * factor + self.curves,
+            spec,
+            spatial_dims,
+            (channels + planes) * factor,
+            channels * factor + self.curves,
             with_tokens=bool(classes) or vocabulary is not None,
-        )  # fmt: skip
+        )
         self.multiple = spec.unshuffle * 2 ** (len(spec.channels) - 1)
 
     def forward(self, x: Tensor, t_B: Tensor, conditioning: Conditioning) -> Tensor:
@@ -204,10 +207,15 @@ class _CompactBody(nn.Module):
         self.time = _perceptron(self.width, embedding_dim)
         self.acquisition = _perceptron(spec.token_dim, embedding_dim) if with_tokens else None
         self.unet = CompactUNet(
-            spatial_dims, inputs, outputs, spec.channels, embedding_dim=embedding_dim,
+            spatial_dims,
+            inputs,
+            outputs,
+            spec.channels,
+            embedding_dim=embedding_dim,
             token_dim=spec.token_dim if with_tokens else None,
-            heads=spec.channels[-1] // spec.head_channels, norm_groups=spec.norm_groups,
-        )  # fmt: skip
+            heads=spec.channels[-1] // spec.head_channels,
+            norm_groups=spec.norm_groups,
+        )
 
     def forward(self, x: Tensor, t_B: Tensor, context: Tensor | None, class_labels: Tensor | None) -> Tensor:
         """As MONAI's `DiffusionModelUNet`."""

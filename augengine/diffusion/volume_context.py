@@ -28,9 +28,10 @@ def neighbour_index(volume_ids: Sequence[str], slice_indices: Sequence[int], off
     if len(rows) < len(slices):
         double = next(key for row, key in enumerate(slices) if rows[key] != row)
         raise DataError(
-            "each slice of a volume must stand in one row", found=f"slice {double[1]} of {double[0]} twice",
+            "each slice of a volume must stand in one row",
+            found=f"slice {double[1]} of {double[0]} twice",
             next_step="read one data set, without copies or augmented rows of the same slice",
-        )  # fmt: skip
+        )
 
     def row_at(volume: str, index: int, offset: int) -> int:
         toward = range(offset, 0, -1) if offset > 0 else range(offset, 1)

@@ -120,10 +120,13 @@ def advise(
         }
         pooled = _pooled(list(differences.values()))
         random = generator("advice", arm, ratio)
-        options.append(Option(
-            ratio, _interval(pooled, random, level),
-            {cell: _interval(found, random, level) for cell, found in differences.items()},
-        ))  # fmt: skip
+        options.append(
+            Option(
+                ratio,
+                _interval(pooled, random, level),
+                {cell: _interval(found, random, level) for cell, found in differences.items()},
+            )
+        )
     worth = [option for option in options if option.gain.low > 0 and option.gain.estimate >= least]
     harmless = [option for option in worth if not option.costs] or worth
     best = max(harmless, key=lambda option: (option.gain.estimate, -option.ratio), default=None)
@@ -132,9 +135,14 @@ def advise(
     learnt = float(np.mean(without)) >= LEARNT
     verdict: Verdict = "use" if best and learnt else "not worth it" if hopeless and learnt else "undecided"
     return Advice(
-        verdict, best.ratio if best and learnt else None, tuple(options), least, len(chosen), options[0].gain.subjects,
+        verdict,
+        best.ratio if best and learnt else None,
+        tuple(options),
+        least,
+        len(chosen),
+        options[0].gain.subjects,
         float(np.mean(without)),
-    )  # fmt: skip
+    )
 
 
 def _difference(arm: BySeed, baseline: BySeed, seeds: Sequence[int]) -> BySeed:

@@ -47,9 +47,13 @@ class Arm:
 CHANGES = ("classical", "random_contrast", "batchgeneratorsv2")
 """Arms that change all rows at random, alone or with any addition: `classical+counterfactual`."""
 ADDITIONS: Mapping[str, Extra] = {
-    "counterfactual": "augmented", "counterfactual_untrained": "untrained", "histogram_match": "matched",
-    "pasted": "pasted", "gmm": "gmm", "oversampled": "oversampled",
-}  # fmt: skip
+    "counterfactual": "augmented",
+    "counterfactual_untrained": "untrained",
+    "histogram_match": "matched",
+    "pasted": "pasted",
+    "gmm": "gmm",
+    "oversampled": "oversampled",
+}
 """Arms that add rows, and the kind of these."""
 FLAGS: Mapping[Extra, str] = {"augmented": "--augmented", "untrained": "--augmented-untrained"}
 """Where the rows of arms come from that are not made on the spot."""
@@ -92,10 +96,12 @@ def declared_rows(texts: Iterable[str], flag: str = FLAGS["augmented"]) -> dict[
         extra = {"counterfactual": "augmented", "counterfactual_untrained": "untrained"}.get(name, name)
         if (extra == name and name in {*ARMS, *KINDS}) or not folder:
             raise ConfigError(
-                "rows of a folder get a name of their own", found=text, where=flag,
+                "rows of a folder get a name of their own",
+                found=text,
+                where=flag,
                 next_step=f"NAME=FOLDER with a name other than {', '.join(sorted({*KINDS, *ARMS} - {name}))[:60]}…; a "
                 "folder with = in its name as ./FOLDER",
-            )  # fmt: skip
+            )
         found[extra] = (*found.get(extra, ()), folder)
     return found
 
@@ -135,9 +141,13 @@ def arms_of(train: str, arms: Sequence[Arm], protocol: Protocol) -> list[Arm]:
 
 
 def views_of(
-    chosen: TrainingSet, arms: Sequence[Arm], protocol: Protocol, data: Inventory,
-    folders: Mapping[Extra, Sequence[str]], ratio: float,
-) -> dict[Extra, list[View]]:  # fmt: skip
+    chosen: TrainingSet,
+    arms: Sequence[Arm],
+    protocol: Protocol,
+    data: Inventory,
+    folders: Mapping[Extra, Sequence[str]],
+    ratio: float,
+) -> dict[Extra, list[View]]:
     """What the arms of a domain, or of a draw of its subjects, are trained on: the real rows under `none`, and the
     additions by kind.
 
@@ -184,23 +194,29 @@ def check_arms(arms: Sequence[Arm], protocol: Protocol, given: Collection[Extra]
     for arm in arms:
         if arm.extra in FLAGS and arm.extra not in given:
             raise ConfigError(
-                f"the arm {arm.name} needs augmented rows", where=FLAGS[arm.extra], found="no folder",
+                f"the arm {arm.name} needs augmented rows",
+                where=FLAGS[arm.extra],
+                found="no folder",
                 next_step="give what jobs/augment_*.py wrote, or leave the arm out",
-            )  # fmt: skip
+            )
         if arm.batchgeneratorsv2:
             from augengine.train.nnunet_transforms import require  # late: it loads torch
 
             require()
         if arm.extra in ("pasted", "oversampled") and not protocol.lesion:
             raise ConfigError(
-                f"the arm {arm.name} needs a protocol that says which labels are a lesion", found=protocol.name,
-                where="--arms", next_step="add lesion: [LABEL, …] to a protocol of your own, or leave the arm out",
-            )  # fmt: skip
+                f"the arm {arm.name} needs a protocol that says which labels are a lesion",
+                found=protocol.name,
+                where="--arms",
+                next_step="add lesion: [LABEL, …] to a protocol of your own, or leave the arm out",
+            )
         if arm.extra == "matched" and protocol.generator_sees == "train_domain":
             raise ConfigError(
                 f"the arm {arm.name} needs images of the other domain, which this protocol holds out",
-                found=protocol.name, where="--arms", next_step="leave the arm out, or use a transductive protocol",
-            )  # fmt: skip
+                found=protocol.name,
+                where="--arms",
+                next_step="leave the arm out, or use a transductive protocol",
+            )
 
 
 def _no_rows(
@@ -212,11 +228,12 @@ def _no_rows(
     there = ", ".join(f"{n} of {whose}" for whose, n in sorted(count_sources(folders, data).items()))
     return DataError(
         f"the domain {train} has no augmented rows for its cells {cells} (arms {names}): its scans are those of "
-        f"{protocol.key} {' or '.join(protocol.values(train))}, split {splits}", where=", ".join(folders),
+        f"{protocol.key} {' or '.join(protocol.values(train))}, split {splits}",
+        where=", ".join(folders),
         found=f"rows made from {there}" if there else "no rows",
         next_step=f"augment the scans of {train}, too, with a policy whose select takes them, and give {flag} "
         "again; or choose a protocol or --arms without them",
-    )  # fmt: skip
+    )
 
 
 def _donors(train: str, protocol: Protocol, data: Inventory) -> frozenset[Scanned]:

@@ -28,9 +28,11 @@ def check_out(out: Store) -> None:
     for name in _OTHERS:
         if out.exists(name):
             raise RunError(
-                "an experiment has an output folder of its own", found=name, where=out.uri,
+                "an experiment has an output folder of its own",
+                found=name,
+                where=out.uri,
                 next_step="give another --out",
-            )  # fmt: skip
+            )
 
 
 def check_classes(experiment: Experiment) -> None:
@@ -55,9 +57,10 @@ def check_data(data: Inventory, chunks: Sequence[Chunk], protocol: Protocol) -> 
                 wanted = f"{protocol.key} {' or '.join(protocol.values(domain))}"
                 raise DataError(
                     f"the cell {cell} of protocol {protocol.name} has no labelled rows to be {what} on, of {wanted}",
-                    found=_labelled(data), where=data.uri,
+                    found=_labelled(data),
+                    where=data.uri,
                     next_step="check the splits and labels of the data, or choose another protocol",
-                )  # fmt: skip
+                )
 
 
 def check_validation(experiment: Experiment, data: Inventory) -> None:
@@ -73,9 +76,10 @@ def check_validation(experiment: Experiment, data: Inventory) -> None:
             raise DataError(
                 f"best_checkpoint of recipe {choosing[0]} chooses by the validation loss, and the domain {train} has "
                 f"no labelled rows of split {' or '.join(protocol.splits.val)}",
-                found=_labelled(data), where=data.uri,
+                found=_labelled(data),
+                where=data.uri,
                 next_step="ingest with other --fractions or --labelled-fractions, or give a --recipe without it",
-            )  # fmt: skip
+            )
 
 
 def _labelled(data: Inventory) -> str:

@@ -57,9 +57,10 @@ def regions_of_classes(regions: Unions, classes: Unions) -> dict[str, int]:
             found[name] = place
     if not found:
         raise ConfigError(
-            "a segmenter predicts at least one class of the protocol", found=_told(regions),
+            "a segmenter predicts at least one class of the protocol",
+            found=_told(regions),
             next_step=f"choose another segmenter or protocol; classes: {_told(classes)}",
-        )  # fmt: skip
+        )
     return found
 
 

@@ -53,9 +53,11 @@ class ContrastWorker:
         channel = self.protocol.contrast_channel
         if channel not in row.channels:
             raise DataError(
-                f"contrast_channel of protocol {self.protocol.name} is a channel of the rows", found=channel,
-                where=row.sample_id, next_step=f"channels: {', '.join(row.channels)}",
-            )  # fmt: skip
+                f"contrast_channel of protocol {self.protocol.name} is a channel of the rows",
+                found=channel,
+                where=row.sample_id,
+                next_step=f"channels: {', '.join(row.channels)}",
+            )
         codes = [row.labels[name] for name in self.protocol.lesion if name in row.labels]
         assert row.label is not None  # rows without one are left out
         lesion = np.isin(row.label, codes)

@@ -60,8 +60,12 @@ def ratios_of(plan: Plan, out: str) -> dict[str, float]:
     for chunk in plan.chunks:
         unit = contrast_id(chunk["chunk_id"], plan.protocol)
         if unit not in records:
-            raise RunError("the lesion contrast of every test patient is measured", found=f"none of {unit}",
-                           where=folder.uri, next_step="run the experiment again, without --tables-only")  # fmt: skip
+            raise RunError(
+                "the lesion contrast of every test patient is measured",
+                found=f"none of {unit}",
+                where=folder.uri,
+                next_step="run the experiment again, without --tables-only",
+            )
         for part in records[unit].files.get(RATIOS, ()):
             for row in folder.parquet(part.name).read().to_pylist():
                 found[row["subject_id"]] = row["ratio"]
@@ -84,10 +88,20 @@ def by_thirds(plan: Plan, scores: Scores, ratios: Mapping[str, float], measured:
                 random = generator("thirds", plan.protocol.name, *measured)
                 pair = (_only(values, third.patients), _only(other, third.patients))
                 difference = hierarchical_interval(*pair, rng=random, resample_seeds=True)
-            found.append(OfThird(
-                row.cell, row.arm, row.subjects, third.name, third.low, third.high, len(third.patients),
-                float(np.mean([means[p] for p in third.patients])), None if other is None else against, difference,
-            ))  # fmt: skip
+            found.append(
+                OfThird(
+                    row.cell,
+                    row.arm,
+                    row.subjects,
+                    third.name,
+                    third.low,
+                    third.high,
+                    len(third.patients),
+                    float(np.mean([means[p] for p in third.patients])),
+                    None if other is None else against,
+                    difference,
+                )
+            )
     return found
 
 
@@ -110,10 +124,18 @@ def thirds_table(found: Sequence[OfThird], plan: Plan, title: str) -> Iterable[s
         if one.difference is not None:
             interval = f"{one.difference.low:.4f} … {one.difference.high:.4f}"
             gain = [str(one.against), f"{one.difference.estimate:+.4f}", interval]
-        yield _line([
-            one.cell, one.arm, str(one.subjects or "all"), one.third, f"{one.low:.2f}–{one.high:.2f}",
-            str(one.patients), f"{one.mean:.3f}", *gain,
-        ])  # fmt: skip
+        yield _line(
+            [
+                one.cell,
+                one.arm,
+                str(one.subjects or "all"),
+                one.third,
+                f"{one.low:.2f}–{one.high:.2f}",
+                str(one.patients),
+                f"{one.mean:.3f}",
+                *gain,
+            ]
+        )
     yield ""
 
 

@@ -67,7 +67,8 @@ def check_sizes(sizes: Collection[int], data: Inventory, protocol: Protocol) -> 
         there = available(data, protocol, train)
         if (most := max(sizes, default=EVERYONE)) > there:
             raise DataError(
-                f"the domain {train} is to train on {most} subjects", found=f"{there} with labels in split "
-                f"{' or '.join(protocol.splits.train)}", where=data.uri,
+                f"the domain {train} is to train on {most} subjects",
+                found=f"{there} with labels in split {' or '.join(protocol.splits.train)}",
+                where=data.uri,
                 next_step="give smaller numbers by --train-subjects, or all",
-            )  # fmt: skip
+            )

@@ -45,8 +45,12 @@ def _table(figures: Sequence[BySize], protocol: Protocol, found: Mapping[str, in
             of = {(f.metric, f.of): f for f in figures if (f.cell, f.samples) == (cell, n)}
             values = [str(of[column].value) if column in of else "–" for column in columns]
             text.append(line([str(n), *values, str(of[main].to_largest)]))
-        text += ["", f"From an ensemble of {samples} on, the largest is better by less than {tolerance:g}, at 95 % "
-                 "over patients.", ""]  # fmt: skip
+        text += [
+            "",
+            f"From an ensemble of {samples} on, the largest is better by less than {tolerance:g}, at 95 % "
+            "over patients.",
+            "",
+        ]
     return text
 
 

@@ -114,11 +114,19 @@ def sampled(out: str) -> Plan:
     """The plan of an evaluation of a segmenter that draws samples; raises as `by_size` does."""
     plan = Plan.read(out)
     if plan.segmenter != LdmSeg.name:
-        raise ConfigError(f"the segmenter {LdmSeg.name} draws samples", found=plan.segmenter, where=out,
-                          next_step=f"evaluate with --segmenter {LdmSeg.name} first")  # fmt: skip
+        raise ConfigError(
+            f"the segmenter {LdmSeg.name} draws samples",
+            found=plan.segmenter,
+            where=out,
+            next_step=f"evaluate with --segmenter {LdmSeg.name} first",
+        )
     if plan.nets > 1:
-        raise ConfigError("ensembles by size are of one network per training", found=f"{plan.nets}", where=out,
-                          next_step="evaluate with --nets 1 first")  # fmt: skip
+        raise ConfigError(
+            "ensembles by size are of one network per training",
+            found=f"{plan.nets}",
+            where=out,
+            next_step="evaluate with --nets 1 first",
+        )
     return plan
 
 
@@ -126,8 +134,12 @@ def check_sizes(sizes: Sequence[int]) -> list[int]:
     """The sizes in order, each once; a `ConfigError` where there is nothing to compare."""
     found = sorted(set(sizes))
     if len(found) < 2 or found[0] < 1:
-        raise ConfigError("ensembles are compared by size: two numbers or more, from 1 on", found=list(sizes),
-                          where="--samples", next_step="for example --samples 1,5,10,20,30,40")  # fmt: skip
+        raise ConfigError(
+            "ensembles are compared by size: two numbers or more, from 1 on",
+            found=list(sizes),
+            where="--samples",
+            next_step="for example --samples 1,5,10,20,30,40",
+        )
     return found
 
 
@@ -146,24 +158,32 @@ def _chunks(data: Inventory, plan: Plan, store: Store) -> dict[str, Chunk]:
     """The evaluation's chunks of test subjects, by id."""
     chunks = {chunk.digest(data, plan.protocol): chunk for chunk in test_chunks(data, plan.protocol)}
     if {chunk["chunk_id"] for chunk in plan.chunks} != chunks.keys():
-        raise DataError("the rows are those that the evaluation tested on", found="others", where=data.uri,
-                        next_step=f"give the --data that {store.uri} was made of")  # fmt: skip
+        raise DataError(
+            "the rows are those that the evaluation tested on",
+            found="others",
+            where=data.uri,
+            next_step=f"give the --data that {store.uri} was made of",
+        )
     return chunks
 
 
 def _predicted(
-    plan: Plan, store: Store, data: str, chunks: Mapping[str, Chunk], pairs: Sequence[Trained], sizes: Sequence[int],
-    actors: Actors, progress: Progress | None,
-) -> dict[tuple[Trained, int], str]:  # fmt: skip
+    plan: Plan,
+    store: Store,
+    data: str,
+    chunks: Mapping[str, Chunk],
+    pairs: Sequence[Trained],
+    sizes: Sequence[int],
+    actors: Actors,
+    progress: Progress | None,
+) -> dict[tuple[Trained, int], str]:
     """File of the class maps of every training, chunk and size."""
     units = {}
     for trial, chunk in pairs:
         spec = {"segmenter": f"{store.uri}/segmenters/{trial}", "chunk": chunks[chunk].to_dict()}
         drawn = digest(sizes, LdmSeg.settings()["sampling"], length=8)
         units[trial, chunk] = Unit(f"{prediction_id(trial, chunk)}-{drawn}", spec)
-    args = {
-        "data": data, "protocol": plan.protocol, "device": "cuda" if actors.num_gpus else "cpu", "sizes": sizes
-    }  # fmt: skip
+    args = {"data": data, "protocol": plan.protocol, "device": "cuda" if actors.num_gpus else "cpu", "sizes": sizes}
     folder = store.folder(f"{FOLDER}/predictions")
     done = run_units(
         list(units.values()), EnsembleWorker, args, folder, {"stage": FOLDER}, actors=actors, progress=progress
@@ -182,9 +202,13 @@ def _measured(
         spec = {"predictions": f"{FOLDER}/predictions/{name}", "truth": f"{TRUTH}/{truth.name}"}
         units[(trial, chunk), n] = Unit(digest(plan.protocol.metrics, name, truth.sha256, length=16), spec)
     done = run_units(
-        list(units.values()), MeasureWorker, {"out": store, "protocol": plan.protocol}, folder,
-        {"stage": f"{FOLDER}, measured"}, actors=replace(actors, num_gpus=0),
-    )  # fmt: skip
+        list(units.values()),
+        MeasureWorker,
+        {"out": store, "protocol": plan.protocol},
+        folder,
+        {"stage": f"{FOLDER}, measured"},
+        actors=replace(actors, num_gpus=0),
+    )
     return {key: scores_of(folder, done.records[unit.unit_id]) for key, unit in units.items()}
 
 
@@ -194,9 +218,11 @@ def _compared(cell: str, measured: Measured, values: Mapping[int, BySeed]) -> li
     largest = means[max(means)]
     return [
         BySize(
-            cell, n, *measured,
+            cell,
+            n,
+            *measured,
             value=bootstrap_interval(found, rng=generator("ensembles", cell, *measured)),
             to_largest=paired_interval(largest, found, rng=generator("ensembles", cell, *measured)),
         )
         for n, found in means.items()
-    ]  # fmt: skip
+    ]

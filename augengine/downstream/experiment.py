@@ -106,8 +106,13 @@ class Experiment:
         no checkpoint (`best_checkpoint`): all steps are trained.
         """
         classes = {name: list(labels) for name, labels in outermost_first(self.protocol.classes).items()}
-        changes: dict[str, Any] = {"warp": None, "classical": None, "random_contrast": None,
-                                   "batchgeneratorsv2": None, "pictures_every": 0}  # fmt: skip
+        changes: dict[str, Any] = {
+            "warp": None,
+            "classical": None,
+            "random_contrast": None,
+            "batchgeneratorsv2": None,
+            "pictures_every": 0,
+        }
         if self.protocol.validates_on_test:
             changes["best_checkpoint"] = None
         adapted = {}

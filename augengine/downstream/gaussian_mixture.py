@@ -34,9 +34,14 @@ def mixtures(rows: Sequence[Sample], copies: int, rng: np.random.Generator) -> I
             made = mixture(normalise(row), tissues(row, rng), rng)
             plan = {"params": {"clusters": CLUSTERS}, "donors": [], "replicate": copy}
             provenance = Provenance(
-                output_id=digest("gmm", row.sample_id, copy, length=24), parent_id=row.sample_id, policy="gmm",
-                policy_digest=digest("gmm", 1), edit="gmm", plan=plan, engine_version=__version__,
-            )  # fmt: skip
+                output_id=digest("gmm", row.sample_id, copy, length=24),
+                parent_id=row.sample_id,
+                policy="gmm",
+                policy_digest=digest("gmm", 1),
+                edit="gmm",
+                plan=plan,
+                engine_version=__version__,
+            )
             yield row.replace(image=denormalise(made, row), provenance=provenance)
 
 

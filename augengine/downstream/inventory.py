@@ -96,9 +96,11 @@ def take_inventory(uri: str, protocol: Protocol) -> Inventory:
                         class_codes(row, protocol)
                 if split.setdefault(key, row["split"]) != row["split"]:
                     raise DataError(
-                        "a subject stands in one split", found=f"{split[key]} and {row['split']}",
-                        where=row["sample_id"], next_step="split by subject (jobs/ingest.py does)",
-                    )  # fmt: skip
+                        "a subject stands in one split",
+                        found=f"{split[key]} and {row['split']}",
+                        where=row["sample_id"],
+                        next_step="split by subject (jobs/ingest.py does)",
+                    )
             groups.append(Group(name, n, frozenset(found)))
     return Inventory(store.uri, tuple(groups), split, frozenset(labelled), content_digest(store, names))
 
@@ -115,9 +117,10 @@ def class_codes(row: Mapping[str, Any], protocol: Protocol) -> list[list[int]]:
             if label not in codes:
                 raise DataError(
                     f"the class '{name}' of protocol {protocol.name} needs the label '{label}'",
-                    found=", ".join(codes) or "no labels", where=row["sample_id"],
+                    found=", ".join(codes) or "no labels",
+                    where=row["sample_id"],
                     next_step="choose a protocol whose classes the data have",
-                )  # fmt: skip
+                )
     return [[codes[label] for label in labels] for labels in protocol.classes.values()]
 
 

@@ -77,7 +77,8 @@ def _check_subjects(stores: Sequence[Store]) -> None:
         for person in subjects(store):
             if held.setdefault(person, store.uri) != store.uri:
                 raise DataError(
-                    "a subject id stands in one data set, since two people may bear it", found=person,
+                    "a subject id stands in one data set, since two people may bear it",
+                    found=person,
                     where=f"{held[person]}, {store.uri}",
                     next_step="ingest one of them with another --pseudonym-key-file",
-                )  # fmt: skip
+                )

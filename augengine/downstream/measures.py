@@ -59,8 +59,12 @@ def _volumes(
     volumes: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in truth:
         if row["sample_id"] not in found:
-            raise DataError("every true class map has a prediction", found="none", where=row["sample_id"],
-                            next_step="delete the folder `predictions` and run the same command again")  # fmt: skip
+            raise DataError(
+                "every true class map has a prediction",
+                found="none",
+                where=row["sample_id"],
+                next_step="delete the folder `predictions` and run the same command again",
+            )
         volumes.setdefault((row["subject_id"], row["volume_id"]), []).append(row)
     for (subject, _), rows in sorted(volumes.items()):
         rows.sort(key=lambda row: row["slice_index"] or 0)

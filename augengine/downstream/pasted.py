@@ -46,13 +46,23 @@ def pasted(rows: Sequence[Sample], lesion: Sequence[str], copies: int, rng: np.r
                 recipient = alike[int(rng.integers(min(NEAR_ROWS, len(alike))))] if alike else row
                 where = place(row, recipient, lesion, rng)
             made = recipient if where is None else paste_lesion(row, recipient, lesion, where)
-            plan = {"params": {"lesion_of": row.sample_id, "shift_voxels": where}, "donors": [row.subject_id],
-                    "replicate": copy}  # fmt: skip
+            plan = {
+                "params": {"lesion_of": row.sample_id, "shift_voxels": where},
+                "donors": [row.subject_id],
+                "replicate": copy,
+            }
             output_id = digest("pasted", row.sample_id, recipient.sample_id, copy, length=24)
-            yield made.replace(provenance=Provenance(
-                output_id=output_id, parent_id=recipient.sample_id, policy="pasted", policy_digest=digest("pasted", 1),
-                edit="pasted", plan=plan, engine_version=__version__,
-            ))  # fmt: skip
+            yield made.replace(
+                provenance=Provenance(
+                    output_id=output_id,
+                    parent_id=recipient.sample_id,
+                    policy="pasted",
+                    policy_digest=digest("pasted", 1),
+                    edit="pasted",
+                    plan=plan,
+                    engine_version=__version__,
+                )
+            )
 
 
 def lesion_of(row: Sample, lesion: Sequence[str]) -> np.ndarray:
@@ -125,8 +135,10 @@ def _middle(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _moved(array: np.ndarray, shift: Sequence[int]) -> np.ndarray:
     """An array (*) moved by whole voxels; what comes in from beyond the edge is 0."""
     out = np.zeros_like(array)
-    pairs = [(slice(max(-s, 0), n - max(s, 0)), slice(max(s, 0), n + min(s, 0)))
-             for s, n in zip(shift, array.shape, strict=True)]  # fmt: skip
+    pairs = [
+        (slice(max(-s, 0), n - max(s, 0)), slice(max(s, 0), n + min(s, 0)))
+        for s, n in zip(shift, array.shape, strict=True)
+    ]
     out[tuple(to for _, to in pairs)] = array[tuple(start for start, _ in pairs)]
     return out
 

@@ -34,9 +34,13 @@ def experiment_of(experiment: Experiment, arm: str, ratios: Sequence[float]) -> 
     """
     first, *more = sorted(set(ratios))
     return replace(
-        experiment, arms=(baselines(arm)[-1], arm), ratio=first, curve=tuple(more), curve_arms=(arm,),
+        experiment,
+        arms=(baselines(arm)[-1], arm),
+        ratio=first,
+        curve=tuple(more),
+        curve_arms=(arm,),
         shorten_curve=True,
-    )  # fmt: skip
+    )
 
 
 def pilot(experiment: Experiment, least: float, stage: Stage, say: Callable[[str], None], *, actors: Actors) -> Advice:
@@ -79,8 +83,10 @@ def check_patients(experiment: Experiment) -> None:
     if len(patients) < FEWEST_PATIENTS:
         raise DataError(
             f"a pilot decides on {FEWEST_PATIENTS} labelled patients of split 'val' at least",
-            found=len(patients), where=experiment.data, next_step="ingest with a larger share, --fractions",
-        )  # fmt: skip
+            found=len(patients),
+            where=experiment.data,
+            next_step="ingest with a larger share, --fractions",
+        )
 
 
 def write_advice(found: Advice, plan: Plan, out: str) -> list[str]:

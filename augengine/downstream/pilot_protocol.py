@@ -50,31 +50,42 @@ def protocol_of(data: str, key: str = "none", lesion: Sequence[str] = ()) -> Pro
         raise unknown_name("key of domains", key, KEYS, "--by")
     if SHORT.get(key, key) in NUMBERS:
         raise ConfigError(
-            "domains of numbers are ranges, which a protocol states", found=key, where="--by",
+            "domains of numbers are ranges, which a protocol states",
+            found=key,
+            where="--by",
             next_step="write a protocol (docs/evidence.md) and give it by --protocol",
-        )  # fmt: skip
+        )
     found = _Found.of(data, key)
     if unknown := [name for name in lesion if name not in found.labels]:
         raise unknown_name("label", unknown[0], sorted(found.labels), "--lesion")
     if len(found.labels) > MOST_CLASSES:
         raise ConfigError(
-            f"a protocol has at most {MOST_CLASSES} classes", found=f"{len(found.labels)} labels", where=data,
+            f"a protocol has at most {MOST_CLASSES} classes",
+            found=f"{len(found.labels)} labels",
+            where=data,
             next_step="unite labels to classes in a protocol of your own, and give it by --protocol",
-        )  # fmt: skip
+        )
     for split, values in ((TRAIN, found.trained), (DECIDE, found.decide)):
         if not values:
             raise DataError(
                 f"a pilot trains on labelled rows of split '{TRAIN}' and decides on those of split '{DECIDE}'",
-                found=f"none of '{split}'", where=data, next_step="ingest with other --fractions",
-            )  # fmt: skip
+                found=f"none of '{split}'",
+                where=data,
+                next_step="ingest with other --fractions",
+            )
     domains = sorted(found.trained | found.decide)
     cells = [Cell(train=train, test=test) for train, test in product(sorted(found.trained), sorted(found.decide))]
     made: dict[str, Any] = {
-        "name": "pilot", "key": key, "domains": {domain: (domain,) for domain in domains}, "cells": cells,
+        "name": "pilot",
+        "key": key,
+        "domains": {domain: (domain,) for domain in domains},
+        "cells": cells,
         "splits": {"train": (TRAIN,), "val": (DECIDE,), "test": (DECIDE,), "elsewhere": (DECIDE,)},
-        "classes": {name: (name,) for name in sorted(found.labels)}, "generator_sees": "target_images",
-        "metrics": ("dice",), "lesion": tuple(lesion),
-    }  # fmt: skip
+        "classes": {name: (name,) for name in sorted(found.labels)},
+        "generator_sees": "target_images",
+        "metrics": ("dice",),
+        "lesion": tuple(lesion),
+    }
     return Protocol.model_validate(made)
 
 

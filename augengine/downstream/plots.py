@@ -24,10 +24,12 @@ def write_plots(plan: Plan, scores: Scores, results: Mapping[str, Any], measured
     store, title = Store(out), f"{measured[1]} {measured[0]}"
     told = [g for g in results["comparisons"] if (g["metric"], g["class"]) == measured]
     main = {row: found for row, found in scores.items() if plan.main(row) and measured in found}
-    figures = {FOREST: forest(told, title) if told else None,
-               CURVE: curve(results["curve"], title) if results["curve"] else None,
-               FEW: few_labels(results["few_labels"], title) if results.get("few_labels") else None,
-               PATIENTS: patients(main, measured, title) if told else None}  # fmt: skip
+    figures = {
+        FOREST: forest(told, title) if told else None,
+        CURVE: curve(results["curve"], title) if results["curve"] else None,
+        FEW: few_labels(results["few_labels"], title) if results.get("few_labels") else None,
+        PATIENTS: patients(main, measured, title) if told else None,
+    }
     for name, figure in figures.items():
         if figure is not None:
             buffer = io.BytesIO()
@@ -82,8 +84,9 @@ def few_labels(gains: Sequence[Mapping[str, Any]], title: str) -> Figure:
     panels = np.ravel(figure.subplots(1, len(cells), sharey=True, squeeze=False))
     for axes, cell in zip(panels, cells, strict=True):
         for n, pair in enumerate(pairs):
-            found = sorted((g for g in gains if (g["cell"], g["arm"], g["against"]) == (cell, *pair)),
-                           key=lambda g: g["patients"])  # fmt: skip
+            found = sorted(
+                (g for g in gains if (g["cell"], g["arm"], g["against"]) == (cell, *pair)), key=lambda g: g["patients"]
+            )
             numbers, values = [g["patients"] for g in found], [g["with_seeds"] or g["difference"] for g in found]
             colour = COLOURS[n % len(COLOURS)]
             axes.plot(numbers, [v["estimate"] for v in values], "o-", color=colour, label=f"{pair[0]} − {pair[1]}")

@@ -27,9 +27,13 @@ SUBJECTS_PER_CHUNK = 8
 BATCH = 16
 TRUTH, PREDICTIONS, MAPS = "truth", "predictions", "maps"
 _MAP = [
-    ("sample_id", pa.string()), ("subject_id", pa.string()), ("volume_id", pa.string()), ("slice_index", pa.int32()),
-    ("map_shape", pa.list_(pa.int32())), ("map", pa.large_binary()),
-]  # fmt: skip
+    ("sample_id", pa.string()),
+    ("subject_id", pa.string()),
+    ("volume_id", pa.string()),
+    ("slice_index", pa.int32()),
+    ("map_shape", pa.list_(pa.int32())),
+    ("map", pa.large_binary()),
+]
 PREDICTION_SCHEMA = pa.schema([*_MAP, ("classes", pa.list_(pa.string()))])
 TRUTH_SCHEMA = pa.schema([*_MAP, ("spacing_mm", pa.list_(pa.float64(), 3))])
 
@@ -58,8 +62,12 @@ class Chunk:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {"value": self.value, "split": self.split, "subjects": list(self.subjects),
-                "places": [list(place) for place in self.places]}  # fmt: skip
+        return {
+            "value": self.value,
+            "split": self.split,
+            "subjects": list(self.subjects),
+            "places": [list(place) for place in self.places],
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Chunk:

@@ -190,9 +190,12 @@ def by_site(asked: Protocol, sites: Sequence[str]) -> Protocol:
         raise ConfigError("a comparison of sites needs two different ones", found=", ".join(sites), where="--site")
     cells = [Cell(train=train, test=test) for train in sites for test in sites]
     changes = {
-        "key": "site", "domains": {site: (site,) for site in sites}, "cells": tuple(cells), "reference": (),
+        "key": "site",
+        "domains": {site: (site,) for site in sites},
+        "cells": tuple(cells),
+        "reference": (),
         "name": f"{asked.name}_by_site",
-    }  # fmt: skip
+    }
     return Protocol.model_validate(asked.model_dump() | changes)
 
 
@@ -205,7 +208,9 @@ def other_domain(asked: Protocol, train: str) -> str:
     others = [name for name in asked.domains if not set(asked.values(name)) & set(asked.values(train))]
     if len(others) != 1:
         raise ConfigError(
-            "a direction needs one other domain", found=f"{train} of {', '.join(asked.domains)}",
-            where=asked.name, next_step="choose a protocol with two domains",
-        )  # fmt: skip
+            "a direction needs one other domain",
+            found=f"{train} of {', '.join(asked.domains)}",
+            where=asked.name,
+            next_step="choose a protocol with two domains",
+        )
     return others[0]

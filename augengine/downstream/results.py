@@ -88,12 +88,21 @@ class Plan:
         if not store.exists(PLAN):
             raise RunError(
                 f"an experiment's folder holds {PLAN}", where=store.uri, next_step="run it without --tables-only"
-            )  # fmt: skip
+            )
         values = store.read_json(PLAN)
         protocol = Protocol.model_validate(values["protocol"])
-        return cls(protocol, values["segmenter"], values["steps"], values["ratio"], tuple(values["trials"]),
-                   tuple(values["chunks"]), tuple(values.get("sizes", (0,))), values.get("fresh_draws", False),
-                   values.get("nets", 1), values.get("patients", {}))  # fmt: skip
+        return cls(
+            protocol,
+            values["segmenter"],
+            values["steps"],
+            values["ratio"],
+            tuple(values["trials"]),
+            tuple(values["chunks"]),
+            tuple(values.get("sizes", (0,))),
+            values.get("fresh_draws", False),
+            values.get("nets", 1),
+            values.get("patients", {}),
+        )
 
     def tested(self, trial: Mapping[str, Any], cell: Cell) -> list[Mapping[str, Any]]:
         """The chunks of a cell, if the training is one of it."""
@@ -131,9 +140,14 @@ def measure(out: str, *, actors: Actors, progress: Progress | None = None, anew:
                 identity = (plan.protocol.classes, plan.protocol.metrics, SURFACES, *tidied, *shas)
                 units[name] = Unit(f"{name}-{digest(*identity, length=8)}", spec)
     done = run_units(
-        list(units.values()), MeasureWorker, {"out": store, "protocol": plan.protocol}, folder, {"stage": MEASURES},
-        actors=actors, progress=progress,
-    )  # fmt: skip
+        list(units.values()),
+        MeasureWorker,
+        {"out": store, "protocol": plan.protocol},
+        folder,
+        {"stage": MEASURES},
+        actors=actors,
+        progress=progress,
+    )
     scored = {name: scores_of(folder, done.records[unit.unit_id]) for name, unit in units.items()}
     scores: Scores = {}
     for trial in plan.trials:
@@ -165,10 +179,11 @@ def check_order(plan: Plan, part: Part, store: Store) -> None:
     names = store.parquet(f"{PREDICTIONS}/{part.name}").schema_arrow.names
     if "classes" not in names and plan.segmenter in ("ldm_seg", "pcf"):
         raise RunError(
-            f"predictions of {plan.segmenter} say which classes they hold", found="older ones, which do not",
+            f"predictions of {plan.segmenter} say which classes they hold",
+            found="older ones, which do not",
             where=store.path(f"{PREDICTIONS}/{part.name}"),
             next_step=f"delete the folder {PREDICTIONS} and run the same command again",
-        )  # fmt: skip
+        )
 
 
 def stored_maps(store: Store) -> dict[str, Part]:
@@ -180,9 +195,11 @@ def one_of(parts: Mapping[str, Part], unit_id: str, store: Store) -> Part:
     """The file of a unit; a `RunError` where it is missing."""
     if unit_id not in parts:
         raise RunError(
-            "every prediction and truth that the plan names is stored", found=f"none of {unit_id}", where=store.uri,
+            "every prediction and truth that the plan names is stored",
+            found=f"none of {unit_id}",
+            where=store.uri,
             next_step="run the experiment again, without --tables-only",
-        )  # fmt: skip
+        )
     return parts[unit_id]
 
 
@@ -239,13 +256,20 @@ def gains(scores: Scores, measured: Measured, plan: Plan, *, over_seeds: bool = 
     found = compare(pairs, rng=_rng(plan, measured)) if pairs else {}
     return [
         Gain(
-            row.cell, row.arm, against.arm, row.ratio, found[name].difference,
+            row.cell,
+            row.arm,
+            against.arm,
+            row.ratio,
+            found[name].difference,
             hierarchical_interval(*pairs[name], rng=_rng(plan, measured), resample_seeds=True) if over_seeds else None,
-            found[name].p, found[name].p_holm, row.subjects, len(pairs[name][0]),
+            found[name].p,
+            found[name].p_holm,
+            row.subjects,
+            len(pairs[name][0]),
             draws_needed(*pairs[name]) if over_seeds else None,
         )
         for name, (row, against) in family.items()
-    ]  # fmt: skip
+    ]
 
 
 @dataclass(frozen=True)
@@ -348,9 +372,12 @@ def summary(values: BySeed) -> dict[str, float]:
     """Mean and deviation over patients (of their means over seeds), deviation over seeds, and how many there are."""
     patients, seeds = list(seed_means(values).values()), [float(np.mean(list(v.values()))) for v in values.values()]
     return {
-        "mean": float(np.mean(patients)), "sd_patients": _sd(patients), "sd_seeds": _sd(seeds),
-        "patients": len(patients), "seeds": len(seeds),
-    }  # fmt: skip
+        "mean": float(np.mean(patients)),
+        "sd_patients": _sd(patients),
+        "sd_seeds": _sd(seeds),
+        "patients": len(patients),
+        "seeds": len(seeds),
+    }
 
 
 def _sd(values: Sequence[float]) -> float:

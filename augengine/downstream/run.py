@@ -82,16 +82,26 @@ def run(experiment: Experiment, stage: Stage, *, actors: Actors = Actors()) -> D
         units = [Unit(chunk.digest(data, protocol), chunk.to_dict()) for chunk in chunks]
         args = {"data": data.uri, "protocol": protocol}
         run_units(
-            units, TruthWorker, args, Store(f"{out.uri}/{TRUTH}"), {"stage": TRUTH}, actors=_light(actors),
+            units,
+            TruthWorker,
+            args,
+            Store(f"{out.uri}/{TRUTH}"),
+            {"stage": TRUTH},
+            actors=_light(actors),
             progress=progress,
-        )  # fmt: skip
+        )
     if protocol.contrast_channel is not None:
         with stage("lesion contrast of test patients") as progress:
             units = [Unit(contrast_id(c.digest(data, protocol), protocol), c.to_dict()) for c in chunks]
             run_units(
-                units, ContrastWorker, args, Store(f"{out.uri}/{CONTRAST}"), {"stage": CONTRAST},
-                actors=_light(actors), progress=progress,
-            )  # fmt: skip
+                units,
+                ContrastWorker,
+                args,
+                Store(f"{out.uri}/{CONTRAST}"),
+                {"stage": CONTRAST},
+                actors=_light(actors),
+                progress=progress,
+            )
     with stage("predict") as progress:
         _predict(experiment, trials, chunks, data, actors, progress)
     return Done(trainings, lineage, tuple(trials))
@@ -122,13 +132,23 @@ class FitWorker:
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
         """One row that names the training."""
-        training = Training(spec["augmented_per_real"], spec["classical"], spec["random_contrast"],
-                            spec["batchgeneratorsv2"], num_workers=0, threads_per_worker=1,
-                            progress=lambda line: None)  # fmt: skip
+        training = Training(
+            spec["augmented_per_real"],
+            spec["classical"],
+            spec["random_contrast"],
+            spec["batchgeneratorsv2"],
+            num_workers=0,
+            threads_per_worker=1,
+            progress=lambda line: None,
+        )
         self.segmenter.fit(
-            spec["shards"], self.steps, spec["seed"], f"{self.out}/{spec['trial_id']}", recipes=self.recipes,
+            spec["shards"],
+            self.steps,
+            spec["seed"],
+            f"{self.out}/{spec['trial_id']}",
+            recipes=self.recipes,
             training=training,
-        )  # fmt: skip
+        )
         return {FITTED: pa.table({"trial_id": [spec["trial_id"]], "steps": [self.steps]})}
 
 
@@ -141,23 +161,31 @@ def _fit(experiment: Experiment, trials: Sequence[Trial], actors: Actors, progre
         net: Unit(
             net,
             {
-                "trial_id": net, "shards": list(trial.shards), "seed": seed,
-                "classical": arms[trial.arm].classical, "random_contrast": arms[trial.arm].random_contrast,
-                "batchgeneratorsv2": arms[trial.arm].batchgeneratorsv2, "augmented_per_real": per_real(trial, arms),
+                "trial_id": net,
+                "shards": list(trial.shards),
+                "seed": seed,
+                "classical": arms[trial.arm].classical,
+                "random_contrast": arms[trial.arm].random_contrast,
+                "batchgeneratorsv2": arms[trial.arm].batchgeneratorsv2,
+                "augmented_per_real": per_real(trial, arms),
             },
         )
         for trial in trials
         for net, seed in trial.nets
-    }  # fmt: skip
+    }
     return run_units(
         list(units.values()), FitWorker, args, store, {"stage": "segmenters"}, actors=actors, progress=progress
     )
 
 
 def _predict(
-    experiment: Experiment, trials: Sequence[Trial], chunks: Sequence[Chunk], data: Inventory, actors: Actors,
+    experiment: Experiment,
+    trials: Sequence[Trial],
+    chunks: Sequence[Chunk],
+    data: Inventory,
+    actors: Actors,
     progress: Progress,
-) -> None:  # fmt: skip
+) -> None:
     protocol, out = experiment.protocol, Store(experiment.out)
     units = {}
     for trial in trials:
@@ -168,9 +196,14 @@ def _predict(
             units[unit_id] = Unit(unit_id, spec)
     args = {"data": data.uri, "protocol": protocol, "device": "cuda" if actors.num_gpus else "cpu"}
     run_units(
-        list(units.values()), PredictionWorker, args, Store(f"{out.uri}/{PREDICTIONS}"), {"stage": PREDICTIONS},
-        actors=actors, progress=progress,
-    )  # fmt: skip
+        list(units.values()),
+        PredictionWorker,
+        args,
+        Store(f"{out.uri}/{PREDICTIONS}"),
+        {"stage": PREDICTIONS},
+        actors=actors,
+        progress=progress,
+    )
 
 
 def chunks_of(train: str, chunks: Iterable[Chunk], protocol: Protocol) -> list[Chunk]:

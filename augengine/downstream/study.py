@@ -73,9 +73,15 @@ class Built:
 
 
 def build(
-    study: Study, protocol: Protocol, out: str, extras: Collection[Extra], stage: Stage, say: Progress, *,
+    study: Study,
+    protocol: Protocol,
+    out: str,
+    extras: Collection[Extra],
+    stage: Stage,
+    say: Progress,
+    *,
     actors: Actors,
-) -> Built:  # fmt: skip
+) -> Built:
     """Make what is missing; Ray must be initialised.
 
     Args:
@@ -92,7 +98,7 @@ def build(
     with stage("phantom cohort") as report:
         shard_cohort(
             study.cohort, f"{out}/cohort", study.preparation, fractions=study.fractions, actors=light, progress=report
-        )  # fmt: skip
+        )
     data = take_inventory(f"{out}/cohort", protocol)
     if protocol.generator_sees == "unlabelled":
         data = take_inventory(_write([_some_unlabelled(data)], out, protocol, stage, light)[0], protocol)

@@ -40,9 +40,13 @@ SURFACE_RULE = (
     "lid above and below, and a slice without neighbours has its contours alone."
 )
 _TITLES = {
-    "dice": "Dice", "hd95_mm": "HD95, mm", "accuracy": "Acc., %", "lesion_dice": "Lesion-wise Dice",
-    "lesion_hd95_mm": "Lesion-wise HD95, mm", "false_positive_lesions": "False-positive lesions",
-}  # fmt: skip
+    "dice": "Dice",
+    "hd95_mm": "HD95, mm",
+    "accuracy": "Acc., %",
+    "lesion_dice": "Lesion-wise Dice",
+    "lesion_hd95_mm": "Lesion-wise HD95, mm",
+    "false_positive_lesions": "False-positive lesions",
+}
 _SCALE = {"accuracy": 100.0}
 _DIGITS = {"accuracy": 1, "hd95_mm": 1, "lesion_hd95_mm": 1, "false_positive_lesions": 2}
 _LOWER_IS_BETTER = {"hd95_mm", "lesion_hd95_mm", "false_positive_lesions"}
@@ -69,16 +73,23 @@ def write_tables(plan: Plan, scores: Scores, out: str) -> dict[str, Any]:
     faint = by_thirds(plan, scores, ratios_of(plan, out), primary(plan))
     absent = unpredicted(plan, out)
     results = {
-        "protocol": plan.protocol.name, "segmenter": plan.segmenter, "steps": plan.steps, "ratio": plan.ratio,
-        "sizes": list(plan.sizes), "fresh_draws": plan.fresh_draws, "nets": plan.nets,
+        "protocol": plan.protocol.name,
+        "segmenter": plan.segmenter,
+        "steps": plan.steps,
+        "ratio": plan.ratio,
+        "sizes": list(plan.sizes),
+        "fresh_draws": plan.fresh_draws,
+        "nets": plan.nets,
         "not_predicted": list(absent),
         "rows": [
             {**asdict(row), "metric": metric, "class": name, **summary(found)}
-            for row, by_measured in scores.items() for (metric, name), found in by_measured.items()
+            for row, by_measured in scores.items()
+            for (metric, name), found in by_measured.items()
         ],
         "comparisons": [
             {"metric": metric, "class": name, **gain.to_dict()}
-            for (metric, name), found in compared.items() for gain in found
+            for (metric, name), found in compared.items()
+            for gain in found
         ],
         "gaps": [gap.to_dict() for gap in closed],
         "shared": [one.to_dict() for one in mixed],
@@ -87,16 +98,22 @@ def write_tables(plan: Plan, scores: Scores, out: str) -> dict[str, Any]:
         "few_labels": [
             {**gain.to_dict(), "patients": gain.subjects or plan.patients.get(train_of(plan, gain), 0)} for gain in few
         ],
-    }  # fmt: skip
+    }
     text = "\n".join(
         [
-            f"# {plan.protocol.name}: {plan.segmenter}, {plan.steps} steps per training", "",
+            f"# {plan.protocol.name}: {plan.segmenter}, {plan.steps} steps per training",
+            "",
             *_absent(plan, absent),
-            *_segmentation(plan, main, compared), *_gain_table(told, plan), *_gap_table(closed),
-            *_shared_table(mixed, plan), *_by_metric(plan, main, compared), *_curve_table(curve, plan),
-            *_few_table(few, plan), *thirds_table(faint, plan, heading(primary(plan))),
+            *_segmentation(plan, main, compared),
+            *_gain_table(told, plan),
+            *_gap_table(closed),
+            *_shared_table(mixed, plan),
+            *_by_metric(plan, main, compared),
+            *_curve_table(curve, plan),
+            *_few_table(few, plan),
+            *thirds_table(faint, plan, heading(primary(plan))),
         ]
-    )  # fmt: skip
+    )
     store = Store(out)
     store.write_json(RESULTS, results)
     store.write(TABLES, (text.rstrip() + "\n").encode())
@@ -152,16 +169,33 @@ def _gain_table(found: Sequence[Gain], plan: Plan) -> Iterable[str]:
     yield f"## Gains in {heading(primary(plan))}"
     yield ""
     yield line(
-        ["Cell", "Arm", "against", "gain", "95 % over patients", f"95 % over patients and {plan.draws}", "p",
-         "p (Holm)", _needed_heading(plan)]
-    )  # fmt: skip
+        [
+            "Cell",
+            "Arm",
+            "against",
+            "gain",
+            "95 % over patients",
+            f"95 % over patients and {plan.draws}",
+            "p",
+            "p (Holm)",
+            _needed_heading(plan),
+        ]
+    )
     yield line(["---"] * 9)
     for gain in found:
-        yield line([
-            gain.cell, gain.arm, gain.against, f"{gain.difference.estimate:+.4f}", _interval(gain.difference),
-            _interval(gain.with_seeds) if gain.with_seeds else "–", f"{gain.p:.3g}", f"{gain.p_holm:.3g}",
-            _needed(gain.draws_needed),
-        ])  # fmt: skip
+        yield line(
+            [
+                gain.cell,
+                gain.arm,
+                gain.against,
+                f"{gain.difference.estimate:+.4f}",
+                _interval(gain.difference),
+                _interval(gain.with_seeds) if gain.with_seeds else "–",
+                f"{gain.p:.3g}",
+                f"{gain.p_holm:.3g}",
+                _needed(gain.draws_needed),
+            ]
+        )
     yield ""
 
 
@@ -189,8 +223,16 @@ def _shared_table(found: Sequence[Shared], plan: Plan) -> Iterable[str]:
     yield line(["Training", "Test", "difference", "95 % over patients", over, _needed_heading(plan)])
     yield line(["---"] * 6)
     for one in found:
-        yield line([one.train, one.test, f"{one.difference.estimate:+.4f}", _interval(one.difference),
-                     _interval(one.with_seeds), _needed(one.draws_needed)])  # fmt: skip
+        yield line(
+            [
+                one.train,
+                one.test,
+                f"{one.difference.estimate:+.4f}",
+                _interval(one.difference),
+                _interval(one.with_seeds),
+                _needed(one.draws_needed),
+            ]
+        )
     yield ""
 
 
@@ -222,9 +264,10 @@ def _curve(plan: Plan, scores: Scores) -> list[Gain]:
     varied = {row.arm for row in scores if row.ratio != plan.ratio}
     nearest = {baselines(arm)[-1] for arm in varied}
     chosen = {
-        row: found for row, found in scores.items()
+        row: found
+        for row, found in scores.items()
         if row.subjects == plan.sizes[0] and (row.arm in varied or (row.arm in nearest and row.ratio == plan.ratio))
-    }  # fmt: skip
+    }
     found = gains(chosen, primary(plan), plan, over_seeds=True) if varied else []
     own = [gain for gain in found if gain.against == baselines(gain.arm)[-1]]
     return sorted(own, key=lambda g: (g.cell, g.arm, g.ratio))
@@ -238,8 +281,16 @@ def _curve_table(found: Sequence[Gain], plan: Plan) -> Iterable[str]:
     yield line(["Cell", "Arm", "ratio", "gain", "95 % over patients", _needed_heading(plan)])
     yield line(["---"] * 6)
     for gain in found:
-        yield line([gain.cell, gain.arm, f"{gain.ratio:g}", f"{gain.difference.estimate:+.4f}",
-                     _interval(gain.difference), _needed(gain.draws_needed)])  # fmt: skip
+        yield line(
+            [
+                gain.cell,
+                gain.arm,
+                f"{gain.ratio:g}",
+                f"{gain.difference.estimate:+.4f}",
+                _interval(gain.difference),
+                _needed(gain.draws_needed),
+            ]
+        )
     yield ""
 
 
@@ -268,14 +319,33 @@ def _few_table(found: Sequence[Gain], plan: Plan) -> Iterable[str]:
         else "All seeds train on the same patients; smaller numbers are among larger ones."
     )
     yield ""
-    yield line(["Cell", "Arm", "against", "patients", "gain", f"95 % over patients and {plan.draws}", "p (Holm)",
-                _needed_heading(plan)])  # fmt: skip
+    yield line(
+        [
+            "Cell",
+            "Arm",
+            "against",
+            "patients",
+            "gain",
+            f"95 % over patients and {plan.draws}",
+            "p (Holm)",
+            _needed_heading(plan),
+        ]
+    )
     yield line(["---"] * 8)
     for gain in found:
         patients = gain.subjects or f"all ({plan.patients.get(train_of(plan, gain), '?')})"
-        yield line([gain.cell, gain.arm, gain.against, str(patients), f"{gain.difference.estimate:+.4f}",
-                    _interval(gain.with_seeds or gain.difference), f"{gain.p_holm:.3g}",
-                    _needed(gain.draws_needed)])  # fmt: skip
+        yield line(
+            [
+                gain.cell,
+                gain.arm,
+                gain.against,
+                str(patients),
+                f"{gain.difference.estimate:+.4f}",
+                _interval(gain.with_seeds or gain.difference),
+                f"{gain.p_holm:.3g}",
+                _needed(gain.draws_needed),
+            ]
+        )
     yield ""
 
 

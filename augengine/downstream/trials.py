@@ -42,8 +42,14 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, without paths."""
-        return {"train": self.train, "arm": self.arm, "ratio": self.ratio, "seed": self.seed,
-                "trial_id": self.trial_id, "subjects": self.subjects}  # fmt: skip
+        return {
+            "train": self.train,
+            "arm": self.arm,
+            "ratio": self.ratio,
+            "seed": self.seed,
+            "trial_id": self.trial_id,
+            "subjects": self.subjects,
+        }
 
 
 def plan(experiment: Experiment, arms: Sequence[Arm], folders: Folders) -> list[Trial]:
@@ -73,9 +79,17 @@ def _trial(
 
     def identity(of_net: int) -> str:
         return digest(
-            [uri.rsplit("/", 1)[-1] for uri in shards], experiment.segmenter, recipes, arm.classical,
-            arm.random_contrast, ratio if extra else 0, of_net, experiment.steps, *more, length=16,
-        )  # fmt: skip
+            [uri.rsplit("/", 1)[-1] for uri in shards],
+            experiment.segmenter,
+            recipes,
+            arm.classical,
+            arm.random_contrast,
+            ratio if extra else 0,
+            of_net,
+            experiment.steps,
+            *more,
+            length=16,
+        )
 
     nets = tuple((identity(of_net), of_net) for of_net in (seed + NET_STRIDE * k for k in range(experiment.nets)))
     trial_id = nets[0][0] if len(nets) == 1 else digest([net for net, _ in nets], length=16)
@@ -110,19 +124,26 @@ def write_plan(experiment: Experiment, trials: Sequence[Trial], chunks: Sequence
     Store(experiment.out).write_json(
         PLAN,
         {
-            "protocol": experiment.protocol.model_dump(mode="json"), "segmenter": experiment.segmenter,
-            "steps": experiment.steps, "ratio": experiment.ratio, "data": data.digest,
-            "sizes": list(experiment.sizes), "fresh_draws": experiment.fresh_draws, "nets": experiment.nets,
+            "protocol": experiment.protocol.model_dump(mode="json"),
+            "segmenter": experiment.segmenter,
+            "steps": experiment.steps,
+            "ratio": experiment.ratio,
+            "data": data.digest,
+            "sizes": list(experiment.sizes),
+            "fresh_draws": experiment.fresh_draws,
+            "nets": experiment.nets,
             "patients": {
                 train: available(data, experiment.protocol, train) for train in experiment.protocol.train_domains
             },
             "trials": [trial.to_dict() for trial in trials],
             "chunks": [
                 {
-                    "chunk_id": c.digest(data, experiment.protocol), "value": c.value, "split": c.split,
+                    "chunk_id": c.digest(data, experiment.protocol),
+                    "value": c.value,
+                    "split": c.split,
                     "subjects": list(c.subjects),
                 }
                 for c in chunks
             ],
         },
-    )  # fmt: skip
+    )

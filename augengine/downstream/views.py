@@ -228,9 +228,14 @@ def matched(sample: Sample, donor: Sample, copy: int) -> Sample:
     plan = {"params": {"donor": donor.sample_id}, "donors": [donor.subject_id], "replicate": copy}
     output_id = digest("histogram_match", sample.sample_id, donor.sample_id, copy, length=24)
     provenance = Provenance(
-        output_id=output_id, parent_id=sample.sample_id, policy="histogram_match", policy_digest=digest("body", 1),
-        edit="histogram_match", plan=plan, engine_version=__version__,
-    )  # fmt: skip
+        output_id=output_id,
+        parent_id=sample.sample_id,
+        policy="histogram_match",
+        policy_digest=digest("body", 1),
+        edit="histogram_match",
+        plan=plan,
+        engine_version=__version__,
+    )
     return sample.replace(
         image=denormalise(np.asarray(image, np.float32), sample), acquisition=donor.acquisition, provenance=provenance
     )

@@ -27,9 +27,13 @@ EDITS: Registry[Edit] = Registry(
     {
         edit.name: edit
         for edit in (
-            AcquisitionEdit(), TumorRemovalEdit(), TumorRelocationEdit(), SyntheticLabelsEdit(), ReconstructionEdit(),
+            AcquisitionEdit(),
+            TumorRemovalEdit(),
+            TumorRelocationEdit(),
+            SyntheticLabelsEdit(),
+            ReconstructionEdit(),
             LesionInsertionEdit(),
         )
     },
     _edit,
-)  # fmt: skip
+)

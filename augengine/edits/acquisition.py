@@ -190,8 +190,11 @@ def _rendered(
     seeds = [p.seed for p in plans]
     guidance = Guidance(sampler.guidance, sampler.guidance_interval, sampler.guidance_rescale)
     settings: dict[str, Any] = {
-        "solver": sampler.solver, "steps": sampler.steps, "strength": sampler.strength, "guidance": guidance,
-    }  # fmt: skip
+        "solver": sampler.solver,
+        "steps": sampler.steps,
+        "strength": sampler.strength,
+        "guidance": guidance,
+    }
     measured: list[Mapping[str, float]] = [{} for _ in samples]
     if params.method == "inversion":
         sources = [s.acquisition for s in samples]

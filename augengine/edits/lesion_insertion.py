@@ -139,9 +139,10 @@ class LesionInsertionEdit:
             )
         if params.ball is not None and len(spec.lesion) > 1:
             raise CheckpointError(
-                "a ball has one part, and goes with a bank of one label", found=", ".join(spec.lesion),
+                "a ball has one part, and goes with a bank of one label",
+                found=", ".join(spec.lesion),
                 next_step="leave params.ball out",
-            )  # fmt: skip
+            )
 
     def plan(
         self, sample: Sample, params: InsertionParams, rng: np.random.Generator, context: Context
@@ -168,18 +169,26 @@ class LesionInsertionEdit:
         channels = params.contrast if params.texture == "drawn" else {}
         ball = params.ball or Ball()
         drawn = Insertion(
-            labels=lesions, host=params.host, texture=params.texture, gain=_uniform(params.gain, rng),
+            labels=lesions,
+            host=params.host,
+            texture=params.texture,
+            gain=_uniform(params.gain, rng),
             own=_uniform(params.own, rng),
             log_contrast={name: _uniform((np.log(low), np.log(high)), rng) for name, (low, high) in channels.items()},
-            dark_core=bool(rng.random() < params.dark_core), unevenness=ball.unevenness,
+            dark_core=bool(rng.random() < params.dark_core),
+            unevenness=ball.unevenness,
             tries=tuple(_try(params, ball, count, places, rng) for _ in range(params.tries)),
-        )  # fmt: skip
+        )
         return Drawing(drawn.model_dump(mode="json"))
 
     def apply(
-        self, samples: Sequence[Sample], plans: Sequence[Plan], models: Mapping[str, Model], params: InsertionParams,
+        self,
+        samples: Sequence[Sample],
+        plans: Sequence[Plan],
+        models: Mapping[str, Model],
+        params: InsertionParams,
         sampler: Sampler,
-    ) -> list[Sample]:  # fmt: skip
+    ) -> list[Sample]:
         """Lay a lesion into every sample.
 
         Raises:
@@ -190,13 +199,13 @@ class LesionInsertionEdit:
         for channels in {s.channels for s in samples}:
             if channels != bank.spec.channels:
                 raise CheckpointError(
-                    f"this bank was cut from channels {', '.join(bank.spec.channels)}", found=", ".join(channels),
+                    f"this bank was cut from channels {', '.join(bank.spec.channels)}",
+                    found=", ".join(channels),
                     next_step="cut one from these channels, or select samples that have the bank's",
-                )  # fmt: skip
+                )
         return [
-            _inserted(s, Insertion.model_validate(p.params), p.seed, bank)
-            for s, p in zip(samples, plans, strict=True)
-        ]  # fmt: skip
+            _inserted(s, Insertion.model_validate(p.params), p.seed, bank) for s, p in zip(samples, plans, strict=True)
+        ]
 
     def region(self, sample: Sample, plan: Plan) -> np.ndarray | None:
         """Wherever the host region lets a lesion come to lie, and its soft border."""
@@ -256,9 +265,7 @@ def _inserted(sample: Sample, plan: Insertion, seed: int, bank: Model) -> Sample
         made = laid_into(scene, lesion, texture, plan.own) + air
         inside = reach(lesion, BORDER_MM, spacing)
         label, labels = _labelled(sample, moved, bank.spec.labels)
-        return sample.replace(
-            image=np.where(inside, made, sample.image).astype(np.float32), label=label, labels=labels
-        )  # fmt: skip
+        return sample.replace(image=np.where(inside, made, sample.image).astype(np.float32), label=label, labels=labels)
     raise SkippedError(f"no room for a lesion in {len(plan.tries)} tries: at most {best:.0%} of one on free tissue")
 
 
@@ -288,7 +295,7 @@ def _contrast(crop: Crop, moved: np.ndarray, channels: Sequence[str], plan: Inse
 
 def _ball(
     crop: Crop, diameter_mm: float, unevenness: float, spacing_mm: Sequence[float], random: np.random.Generator
-) -> Crop:  # fmt: skip
+) -> Crop:
     """A drawn shape with the contrast of a bank's lesion, in voxels of the recipient."""
     radius_mm = diameter_mm / 2
     half = [int(np.ceil(1.6 * radius_mm / s)) + 1 for s in spacing_mm]

@@ -20,9 +20,7 @@ _KEPT_TEXTURE = 0.8  # of a donor's fine structure
 _LOG = 1.6  # the recipient's own structure is cut at this logarithm of its ratio to the background
 
 
-def donor_texture(
-    log_ratio: np.ndarray, lesion: np.ndarray, gain: float, spacing_mm: Sequence[float]
-) -> np.ndarray:  # fmt: skip
+def donor_texture(log_ratio: np.ndarray, lesion: np.ndarray, gain: float, spacing_mm: Sequence[float]) -> np.ndarray:
     """A donor's log ratio (C, *) in its new place: what is large in it times `gain`, most of its fine structure kept.
 
     Args:
@@ -37,7 +35,7 @@ def donor_texture(
 
 def drawn_texture(
     rng: np.random.Generator, contrast: np.ndarray, lesion: np.ndarray, dark_core: bool, spacing_mm: Sequence[float]
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """A log ratio (C, *) of `contrast` (C, *) with smooth and with fine heterogeneity; one field for all channels.
 
     Args:

@@ -214,9 +214,16 @@ def normalised(samples: Sequence[Sample], generator: Generator) -> Tensor:
 
 
 def repaint(
-    generator: Generator, samples: Sequence[Sample], x: Tensor, edit: np.ndarray, seeds: Sequence[int],
-    params: LesionParams, sampler: Sampler, *, ill: bool,
-) -> Tensor:  # fmt: skip
+    generator: Generator,
+    samples: Sequence[Sample],
+    x: Tensor,
+    edit: np.ndarray,
+    seeds: Sequence[int],
+    params: LesionParams,
+    sampler: Sampler,
+    *,
+    ill: bool,
+) -> Tensor:
     """`x` (B, C, *) with what `edit` (B, *) covers generated, as healthy tissue or as the label maps show it.
 
     Args:
@@ -238,15 +245,23 @@ def repaint(
     if params.roi_margin_mm is None:
         return paint(generator, x, prompt, wanted, seeds, sampling)
     return torch.cat(
-        [_paint_box(generator, x, prompt, wanted, seeds, sampling, n, params.roi_margin_mm / min(voxel_mm(s)))
-         for n, s in enumerate(samples)]
-    )  # fmt: skip
+        [
+            _paint_box(generator, x, prompt, wanted, seeds, sampling, n, params.roi_margin_mm / min(voxel_mm(s)))
+            for n, s in enumerate(samples)
+        ]
+    )
 
 
 def _paint_box(
-    generator: Generator, x: Tensor, edit: Tensor, wanted: Conditioning, seeds: Sequence[int], sampling: Sampling,
-    n: int, margin: float,
-) -> Tensor:  # fmt: skip
+    generator: Generator,
+    x: Tensor,
+    edit: Tensor,
+    wanted: Conditioning,
+    seeds: Sequence[int],
+    sampling: Sampling,
+    n: int,
+    margin: float,
+) -> Tensor:
     """Row n, since voxel sizes may differ between rows and every row has a box of its own anyway."""
     row = slice(n, n + 1)
     boxed = replace(sampling, roi_margin=math.ceil(margin))

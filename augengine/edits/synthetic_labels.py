@@ -166,10 +166,17 @@ class SyntheticLabelsEdit:
         if params.side != "any" and masks.left_right_axis(sample.affine, axes) is None:
             return Skip("the slice has no left and right")
         plan = SyntheticLesion(
-            healing=healing, host=params.host, side=params.side, paint=params.paint, volume_ml=None, lesions=None,
-            new_margin_mm=params.beyond_mm(context.specs.get("painter")), min_component_ml=params.min_component_ml,
-            centres=(), candidates=params.candidates,
-        )  # fmt: skip
+            healing=healing,
+            host=params.host,
+            side=params.side,
+            paint=params.paint,
+            volume_ml=None,
+            lesions=None,
+            new_margin_mm=params.beyond_mm(context.specs.get("painter")),
+            min_component_ml=params.min_component_ml,
+            centres=(),
+            candidates=params.candidates,
+        )
         places = np.argwhere(plan.room(sample))
         low, high = params.volume_ml or (params.min_component_ml, np.inf)
         room_ml = len(places) * voxel_ml(sample)
@@ -221,11 +228,16 @@ class SyntheticLabelsEdit:
         known = params.style == "source"
         return [
             painted_sample(
-                s, row, region, label=new.label, label_confidence=new.label_confidence, labels=new.labels,
+                s,
+                row,
+                region,
+                label=new.label,
+                label_confidence=new.label_confidence,
+                labels=new.labels,
                 acquisition=s.acquisition if known else Acquisition(),
             )
             for s, row, region, new in zip(samples, made, edit, shown, strict=True)
-        ]  # fmt: skip
+        ]
 
     def region(self, sample: Sample, plan: Plan) -> np.ndarray | None:
         """Everything; or the old lesion and wherever in the host region the new one may come to lie."""
@@ -255,17 +267,22 @@ def side(sample: Sample, wanted: Side) -> np.ndarray:
 
 
 def _nearest(
-    prior: Generator, samples: Sequence[Sample], plans: Sequence[SyntheticLesion], seeds: Sequence[int],
+    prior: Generator,
+    samples: Sequence[Sample],
+    plans: Sequence[SyntheticLesion],
+    seeds: Sequence[int],
     sampling: PriorSampling,
-) -> list[Candidate]:  # fmt: skip
+) -> list[Candidate]:
     """The best candidate of every row; one map per row at a time, so that memory does not grow with their number."""
     rooms = [plan.room(s) for plan, s in zip(plans, samples, strict=True)]
     best: list[list[Candidate]] = [[] for _ in samples]
     for n in range(plans[0].candidates):
         drawn = generate(
-            prior, Conditioning(), [derive("label map", seed, n) for seed in seeds],
+            prior,
+            Conditioning(),
+            [derive("label map", seed, n) for seed in seeds],
             Sampling(solver=sampling.solver, steps=sampling.steps),
-        )  # fmt: skip
+        )
         maps = enforce_nesting(drawn).numpy()
         for row, (values, s, plan, room) in enumerate(zip(maps, samples, plans, rooms, strict=True)):
             planes = laid(values, prior.spec.spacing_mm[: room.ndim], room.shape, voxel_mm(s))

@@ -108,7 +108,7 @@ def check_donors(target: Target, donors: Sequence[Donor]) -> None:
             f"target.empirical takes acquisitions of the data's training subjects{kind}",
             found=mismatch(asked.where, scanned) if scanned else f"no training subject{kind}",
             next_step="mend target.empirical, or take other data",
-        )  # fmt: skip
+        )
 
 
 def paintable(target: Acquisition, source: Acquisition) -> Acquisition:
@@ -126,8 +126,9 @@ def check_stated(target: Target, vocabulary: Vocabulary | None) -> None:
         if others := [key for key in row if key not in PARAMETERS]:
             raise ConfigError(
                 f"target.{name} states what a generator can paint: {', '.join(PARAMETERS)}",
-                found=", ".join(others), next_step="leave it out of the target",
-            )  # fmt: skip
+                found=", ".join(others),
+                next_step="leave it out of the target",
+            )
     if vocabulary is None or target.unseen in ("absent", "nearest"):
         return
     strange = {name: vocabulary.unseen(Acquisition(**row)) for name, row in stated.items()}  # type: ignore[arg-type]
@@ -136,9 +137,10 @@ def check_stated(target: Target, vocabulary: Vocabulary | None) -> None:
         chosen = [row for row in rows if matches(target.empirical.where, row)]
         if not chosen:
             raise ConfigError(
-                "target.empirical takes rows of the published protocols", found=mismatch(target.empirical.where, rows),
+                "target.empirical takes rows of the published protocols",
+                found=mismatch(target.empirical.where, rows),
                 next_step="mend target.empirical.where",
-            )  # fmt: skip
+            )
         if all(vocabulary.unseen(row) for row in chosen):
             strange["empirical"] = vocabulary.unseen(chosen[0])
     for name, reasons in strange.items():
@@ -147,4 +149,4 @@ def check_stated(target: Target, vocabulary: Vocabulary | None) -> None:
                 f"the generator never saw the values of target.{name}, and cannot paint them",
                 found="; ".join(reasons.values()),
                 next_step="take a generator that saw them, other values, or target.unseen: absent or nearest",
-            )  # fmt: skip
+            )

@@ -291,11 +291,14 @@ class TumorRelocationEdit:
         x = repaint(generator, shown, x, new, [derive("second step", n) for n in seeds], params, sampler, ill=True)
         return [
             painted_sample(
-                s, textured(row, scene.lesion, s.channels, params.texture), scene.old | scene.new,
-                label=scene.label, labels=scene.labels,
+                s,
+                textured(row, scene.lesion, s.channels, params.texture),
+                scene.old | scene.new,
+                label=scene.label,
+                labels=scene.labels,
             )
             for s, row, scene in zip(samples, x.numpy(), scenes, strict=True)
-        ]  # fmt: skip
+        ]
 
     def region(self, sample: Sample, plan: Plan) -> np.ndarray | None:
         """The old and the new place with their margins."""
@@ -329,9 +332,13 @@ def _ellipsoid(add: DrawnLesion, rng: np.random.Generator) -> Ellipsoid:
 
 
 def _motion(
-    sample: Sample, params: RelocationParams, healing: Healing, places: np.ndarray, axis: int | None,
+    sample: Sample,
+    params: RelocationParams,
+    healing: Healing,
+    places: np.ndarray,
+    axis: int | None,
     rng: np.random.Generator,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     axes, spacing = sample.image.ndim - 1, np.asarray(voxel_mm(sample))
     mirror = params.mirror == "always" or (params.mirror == "random" and rng.random() < 0.5)
     if params.keep_position:

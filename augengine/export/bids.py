@@ -26,17 +26,34 @@ from augengine.yaml_config import Strict, unknown_name
 VERSION = "1.10.0"
 DERIVATIVES = "derivatives/augengine"
 SUFFIXES = {
-    "t1": "T1w", "t1w": "T1w", "t1n": "T1w", "t1c": "ce-gadolinium_T1w", "t1ce": "ce-gadolinium_T1w",
-    "t1gd": "ce-gadolinium_T1w", "t1post": "ce-gadolinium_T1w", "t2": "T2w", "t2w": "T2w", "flair": "FLAIR",
-    "t2f": "FLAIR", "t2flair": "FLAIR", "t2star": "T2starw", "pd": "PDw",
-}  # fmt: skip
+    "t1": "T1w",
+    "t1w": "T1w",
+    "t1n": "T1w",
+    "t1c": "ce-gadolinium_T1w",
+    "t1ce": "ce-gadolinium_T1w",
+    "t1gd": "ce-gadolinium_T1w",
+    "t1post": "ce-gadolinium_T1w",
+    "t2": "T2w",
+    "t2w": "T2w",
+    "flair": "FLAIR",
+    "t2f": "FLAIR",
+    "t2flair": "FLAIR",
+    "t2star": "T2starw",
+    "pd": "PDw",
+}
 _SECONDS = {
-    "EchoTime": "echo_time_ms", "RepetitionTime": "repetition_time_ms", "InversionTime": "inversion_time_ms",
-}  # fmt: skip
+    "EchoTime": "echo_time_ms",
+    "RepetitionTime": "repetition_time_ms",
+    "InversionTime": "inversion_time_ms",
+}
 _PLAIN = {
-    "FlipAngle": "flip_angle_deg", "MagneticFieldStrength": "field_strength_t", "SliceThickness": "slice_thickness_mm",
-    "Manufacturer": "manufacturer", "ManufacturersModelName": "model", "ScanOptions": "scan_options",
-}  # fmt: skip
+    "FlipAngle": "flip_angle_deg",
+    "MagneticFieldStrength": "field_strength_t",
+    "SliceThickness": "slice_thickness_mm",
+    "Manufacturer": "manufacturer",
+    "ManufacturersModelName": "model",
+    "ScanOptions": "scan_options",
+}
 
 
 class Bids(Strict):
@@ -59,9 +76,11 @@ class Bids(Strict):
         found = [self.suffix(channel) for channel in about.channels]
         if len(set(found)) < len(found):
             raise ConfigError(
-                "every channel needs a BIDS suffix of its own", found=", ".join(found), where="--suffixes",
+                "every channel needs a BIDS suffix of its own",
+                found=", ".join(found),
+                where="--suffixes",
                 next_step="for example t1=acq-plain_T1w",
-            )  # fmt: skip
+            )
 
     def units(self, cases: Sequence[Case], about: About) -> Iterable[Unit]:
         """A row group each; `called` is the subject's label, the entities of its image, `desc`, and its source's."""
@@ -116,9 +135,10 @@ class Bids(Strict):
         found = self.suffixes.get(channel) or SUFFIXES.get(channel.lower())
         if found is None:
             raise ConfigError(
-                f"nobody knows what channel '{channel}' is in BIDS", where="--suffixes",
+                f"nobody knows what channel '{channel}' is in BIDS",
+                where="--suffixes",
                 next_step=f"say it, for example {channel}=T1w",
-            )  # fmt: skip
+            )
         return found
 
     def _case(self, item: Item, about: About) -> Iterator[File]:
@@ -140,9 +160,11 @@ class Bids(Strict):
         name = f"{DERIVATIVES}/sub-{subject}/anat/{stem}{_desc(desc)}_dseg"
         yield File(f"{name}.nii.gz", nifti_bytes(item.label, item.affine, case.synthetic), (case.name,))
         about_label = {
-            "Description": f"labels of {case.name}", "Sources": of_label, "SpatialReference": of_label[0],
+            "Description": f"labels of {case.name}",
+            "Sources": of_label,
+            "SpatialReference": of_label[0],
             "Synthetic": case.synthetic,
-        }  # fmt: skip
+        }
         yield _text(f"{name}.json", about_label, (case.name,))
 
     def _name(self, stem: str, desc: str, channel: str) -> str:
@@ -184,10 +206,13 @@ def sidecar(item: Item, source: str | None, licence: str | None) -> dict[str, An
     if not case.synthetic:
         return found
     found |= {
-        "Description": f"synthetic image by the policy {case.policy}", "Synthetic": True,
-        "SkullStripped": _emptied(item), "Policy": case.policy, "PolicyDigest": case.policy_digest,
+        "Description": f"synthetic image by the policy {case.policy}",
+        "Synthetic": True,
+        "SkullStripped": _emptied(item),
+        "Policy": case.policy,
+        "PolicyDigest": case.policy_digest,
         "SourceLicence": licence or "not stated",
-    }  # fmt: skip
+    }
     return {**found, "Sources": [source], "SpatialReference": source} if source else found
 
 

@@ -17,9 +17,18 @@ from augengine.selection import Selected
 from augengine.selection.reading import metadata
 
 _COLUMNS = [
-    "sample_id", "subject_id", "volume_id", "slice_index", "site", "split", "synthetic", "image_shape", "affine",
-    "acquisition", "provenance",
-]  # fmt: skip
+    "sample_id",
+    "subject_id",
+    "volume_id",
+    "slice_index",
+    "site",
+    "split",
+    "synthetic",
+    "image_shape",
+    "affine",
+    "acquisition",
+    "provenance",
+]
 
 
 @dataclass(frozen=True)
@@ -97,9 +106,10 @@ def cases_of(selected: Selected) -> list[Case]:
     kinds = {len(case.shape): case.sample_id for case in cases}
     if len(kinds) > 1:
         raise DataError(
-            "slices and volumes must not stand in one export", found=f"{kinds[2]} and {kinds[3]}",
+            "slices and volumes must not stand in one export",
+            found=f"{kinds[2]} and {kinds[3]}",
             next_step="export the data sets one by one",
-        )  # fmt: skip
+        )
     return _with_sources(selected, cases)
 
 
@@ -160,15 +170,18 @@ def _with_sources(selected: Selected, cases: Sequence[Case]) -> list[Case]:
         if case.synthetic:
             if case.parent not in found:
                 raise DataError(
-                    "the source of every augmented row must be in the data", found=f"no row {case.parent}",
-                    where=case.sample_id, next_step="give the data set that the run augmented, too",
-                )  # fmt: skip
+                    "the source of every augmented row must be in the data",
+                    found=f"no row {case.parent}",
+                    where=case.sample_id,
+                    next_step="give the data set that the run augmented, too",
+                )
             if (subject := subjects[case.parent]) in selected.held_out:
                 raise LeakageError(
                     "no held-out subject may have a part in an augmented row",
-                    found=f"{subject} is the subject of its source {case.parent}", where=case.sample_id,
+                    found=f"{subject} is the subject of its source {case.parent}",
+                    where=case.sample_id,
                     next_step="leave the row out, for example by --where, or augment training rows alone",
-                )  # fmt: skip
+                )
             case = replace(case, air=(found[case.parent],))
         done.append(case)
     return done

@@ -100,9 +100,12 @@ def _scanned(dataset: Any, case: Case) -> None:
     dataset.ScanOptions = acquisition.get("scan_options") or ""
     dataset.MRAcquisitionType, dataset.EchoTrainLength = "", None
     for key, name in {
-        "MagneticFieldStrength": "field_strength_t", "FlipAngle": "flip_angle_deg", "EchoTime": "echo_time_ms",
-        "RepetitionTime": "repetition_time_ms", "InversionTime": "inversion_time_ms",
-    }.items():  # fmt: skip
+        "MagneticFieldStrength": "field_strength_t",
+        "FlipAngle": "flip_angle_deg",
+        "EchoTime": "echo_time_ms",
+        "RepetitionTime": "repetition_time_ms",
+        "InversionTime": "inversion_time_ms",
+    }.items():
         value = acquisition.get(name)
         setattr(dataset, key, None if value is None else _decimal(value))
 

@@ -43,9 +43,10 @@ class DicomSeg(Strict):
         """Refuse where highdicom is not installed, or nothing is labelled."""
         if importlib.util.find_spec("highdicom") is None:
             raise ConfigError(
-                "the target dicom-seg needs highdicom", found="not installed",
+                "the target dicom-seg needs highdicom",
+                found="not installed",
                 next_step="pip install 'augengine[dicom-seg]'",
-            )  # fmt: skip
+            )
         if not about.labels:
             raise ConfigError("a DICOM Segmentation needs labels", found="none", where="--labels")
 
@@ -112,9 +113,13 @@ def _segment(number: int, name: str, case: Case) -> Any:
     category, kind = _CODES.get(name, (_TISSUE, _TISSUE))
     family = Code("123110", "DCM", "Artificial Intelligence")
     return SegmentDescription(
-        number, name, Code(*category), Code(*kind), "AUTOMATIC" if case.synthetic else "SEMIAUTOMATIC",
+        number,
+        name,
+        Code(*category),
+        Code(*kind),
+        "AUTOMATIC" if case.synthetic else "SEMIAUTOMATIC",
         AlgorithmIdentificationSequence("augengine" if case.synthetic else "not stated", family, __version__),
-    )  # fmt: skip
+    )
 
 
 def _settle(found: Any, case: Case) -> None:

@@ -89,11 +89,20 @@ class HuggingFace(Strict):
     def _row(self, item: Item, about: About) -> dict[str, Any]:
         case, affine = item.case, item.affine.ravel().tolist()
         row: dict[str, Any] = {
-            "case": case.name, "sample_id": case.sample_id, "subject_id": case.subject_id, "parent": case.parent,
-            "policy": case.policy, "policy_digest": case.policy_digest, "licence": about.licence,
-            "affine_json": json.dumps(affine), "synthetic": case.synthetic, "channels": list(about.channels),
-            "labels": list(about.labels), "affine": affine, "spacing_mm": list(item.spacing_mm),
-        }  # fmt: skip
+            "case": case.name,
+            "sample_id": case.sample_id,
+            "subject_id": case.subject_id,
+            "parent": case.parent,
+            "policy": case.policy,
+            "policy_digest": case.policy_digest,
+            "licence": about.licence,
+            "affine_json": json.dumps(affine),
+            "synthetic": case.synthetic,
+            "channels": list(about.channels),
+            "labels": list(about.labels),
+            "affine": affine,
+            "spacing_mm": list(item.spacing_mm),
+        }
         if not self.nifti:
             label = None if item.label is None else item.label.ravel()
             image = item.image.astype(np.float32).ravel()

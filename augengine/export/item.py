@@ -71,9 +71,11 @@ class Items:
         image = _joined([self._channels(sample) for sample in samples], case)
         if not np.isfinite(image).all():
             raise DataError(
-                "an image must hold finite numbers", found=f"{int((~np.isfinite(image)).sum())} voxels that are none",
-                where=case.sample_id, next_step="mend the source and ingest it again: tools read them as 0 or fail",
-            )  # fmt: skip
+                "an image must hold finite numbers",
+                found=f"{int((~np.isfinite(image)).sum())} voxels that are none",
+                where=case.sample_id,
+                next_step="mend the source and ingest it again: tools read them as 0 or fail",
+            )
         label = _joined([self._label(sample) for sample in samples], case)
         confidence = _joined([sample.label_confidence for sample in samples], case)
         cleared = 0

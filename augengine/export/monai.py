@@ -49,9 +49,11 @@ class Monai(Strict):
             "licence": about.licence or "not stated",
             "modality": {str(n): name for n, name in enumerate(about.channels)},
             "labels": {str(n): name for n, name in enumerate(("background", *about.labels))},
-            "numTraining": len(lists["training"]), "numValidation": len(lists["validation"]),
-            "numTest": len(lists["test"]), **lists,
-        }  # fmt: skip
+            "numTraining": len(lists["training"]),
+            "numValidation": len(lists["validation"]),
+            "numTest": len(lists["test"]),
+            **lists,
+        }
         yield File(DATALIST, json.dumps(values, indent=1).encode())
 
     def identity(self) -> dict[str, Any]:

@@ -31,9 +31,10 @@ def case_names(samples: Iterable[tuple[str, bool]]) -> dict[str, str]:
     for sample_id, synthetic in samples:
         if sample_id in wanted:
             raise DataError(
-                "a sample id must stand for one row", found=sample_id,
+                "a sample id must stand for one row",
+                found=sample_id,
                 next_step="export data sets that were ingested apart from each other one by one",
-            )  # fmt: skip
+            )
         wanted[sample_id] = (SYNTHETIC if synthetic else "") + _safe(sample_id)
     alike: dict[str, list[str]] = defaultdict(list)
     for sample_id, name in wanted.items():

@@ -50,9 +50,10 @@ def check_grid(affine: np.ndarray, shape: tuple[int, ...], where: str) -> None:
     if moved.max() > PLACE_TOLERANCE_MM:
         raise DataError(
             "the axes of an image must be at right angles, since DICOM, ITK and qform know no shear",
-            found=f"a corner would move by {moved.max():.3g} mm", where=where,
+            found=f"a corner would move by {moved.max():.3g} mm",
+            where=where,
             next_step="resample the volume onto a grid of right angles before ingest",
-        )  # fmt: skip
+        )
 
 
 def oriented(arrays: list[np.ndarray], affine: np.ndarray, target: str) -> tuple[list[np.ndarray], np.ndarray]:

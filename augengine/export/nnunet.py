@@ -66,9 +66,11 @@ class NnUnet(Strict):
         """Refuse a folder that nnU-Net does not know, regions that it cannot train, and a split without validation."""
         if not _FOLDER.fullmatch(about.folder):
             raise ConfigError(
-                "nnU-Net finds data sets in folders Dataset<3 digits>_<name>", found=about.folder, where="--out",
+                "nnU-Net finds data sets in folders Dataset<3 digits>_<name>",
+                found=about.folder,
+                where="--out",
                 next_step="for example --out $nnUNet_raw/Dataset501_Breast",
-            )  # fmt: skip
+            )
         if not about.labels:
             raise DataError("nnU-Net trains on labels", found="none", next_step="name them with --labels")
         self._order(about.labels)
@@ -76,9 +78,10 @@ class NnUnet(Strict):
         for split in ("train", "val"):
             if not any(case.split == split and not case.synthetic for case in cases):
                 raise DataError(
-                    "a fold needs real cases in train and val, or nnU-Net draws its own", found=f"none in {split}",
+                    "a fold needs real cases in train and val, or nnU-Net draws its own",
+                    found=f"none in {split}",
                     next_step="ingest with --fractions that leave some for each",
-                )  # fmt: skip
+                )
 
     def units(self, cases: Sequence[Case], about: About) -> Iterable[Unit]:
         """A row group each."""
@@ -143,8 +146,9 @@ class NnUnet(Strict):
             if len(own) != 1:
                 raise ConfigError(
                     "a region must have one label that no later region has, from the outermost inwards",
-                    found=f"{region}: {', '.join(own) or 'none'}", where="--regions",
-                )  # fmt: skip
+                    found=f"{region}: {', '.join(own) or 'none'}",
+                    where="--regions",
+                )
             order.append(labels.index(own[0]) + 1)
         if left := [name for name in labels if name not in {n for names in self.regions.values() for n in names}]:
             raise ConfigError("every label must be in a region", found=", ".join(left), where="--regions")

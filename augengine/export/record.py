@@ -13,14 +13,20 @@ RECORD = "export.json"
 def entry(case: Case, files: Sequence[str], cleared: int | None) -> dict[str, Any]:
     """What `export.json` says of a case."""
     found: dict[str, Any] = {
-        "sample_id": case.sample_id, "subject_id": case.subject_id, "split": case.split, "synthetic": case.synthetic,
+        "sample_id": case.sample_id,
+        "subject_id": case.subject_id,
+        "split": case.split,
+        "synthetic": case.synthetic,
         "files": sorted(files),
-    }  # fmt: skip
+    }
     if case.synthetic:
         found |= {
-            "parent": case.parent, "policy": case.policy, "policy_digest": case.policy_digest,
-            "replicate": case.replicate, "source_licence": case.licence,
-        }  # fmt: skip
+            "parent": case.parent,
+            "policy": case.policy,
+            "policy_digest": case.policy_digest,
+            "replicate": case.replicate,
+            "source_licence": case.licence,
+        }
     if cleared:
         found["cleared_voxels"] = cleared
     return found

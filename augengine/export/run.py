@@ -83,10 +83,13 @@ def export(
     about = About(selected.channels, selected.label_names, _licence(selected, licence), folder)
     target.check(cases, about)
     fingerprint = {
-        "stage": "export", "engine_version": augengine.__version__, "target": target.name,
-        "options": {**target.identity(), "stack": stack, "clear": clear}, "about": about.to_json(),
+        "stage": "export",
+        "engine_version": augengine.__version__,
+        "target": target.name,
+        "options": {**target.identity(), "stack": stack, "clear": clear},
+        "about": about.to_json(),
         "cases": digest([case.to_json() for case in cases]),
-    }  # fmt: skip
+    }
     if made := TARGETS.made_by(target.name):
         fingerprint["plugins"] = made
     counts = dict(sorted(Counter(_kind(case) for case in cases).items()))
@@ -99,9 +102,13 @@ def export(
     for name in state.names(ATTEMPTS):  # that a run was killed is no fault of its units
         state.remove(name)
     args = {
-        "target": target, "sources": selected.sources, "labels": request.labels, "clear": clear, "about": about,
+        "target": target,
+        "sources": selected.sources,
+        "labels": request.labels,
+        "clear": clear,
+        "about": about,
         "out": out,
-    }  # fmt: skip
+    }
     run = run_units(units, ExportWorker, args, state, fingerprint, actors=actors, progress=progress)
     files = {row["name"]: row for row in _rows(state, run, FILES)}
     listed = files_of(files)
@@ -115,11 +122,15 @@ def export(
         files[file.name] = {"sha256": sha256, "bytes": len(file.content), "cases": []}
     _remove_temporary(out, files)
     record = {
-        "engine_version": augengine.__version__, "target": target.name, **about.to_json(),
-        "fingerprint": fingerprint, "counts": counts, "left_out": {k: n for k, n in selected.left_out.items() if n},
+        "engine_version": augengine.__version__,
+        "target": target.name,
+        **about.to_json(),
+        "fingerprint": fingerprint,
+        "counts": counts,
+        "left_out": {k: n for k, n in selected.left_out.items() if n},
         "files": {name: {"sha256": row["sha256"], "bytes": row["bytes"]} for name, row in files.items()},
         "cases": {case.name: entry(case, listed[case.name], cleared_of.get(case.name)) for case in cases},
-    }  # fmt: skip
+    }
     out.write_json(RECORD, record)
     state.remove_all()
     cleared = sum(cleared_of.values())
@@ -142,14 +153,17 @@ def _licence(selected: Selected, stated: str | None) -> str | None:
             found[licence] = store.uri
     if len(found) > 1:
         raise DataError(
-            "data of one export must have one licence", found=", ".join(sorted(found)),
+            "data of one export must have one licence",
+            found=", ".join(sorted(found)),
             next_step="export the data sets apart from each other",
-        )  # fmt: skip
+        )
     if found and stated not in (None, *found):
         raise DataError(
-            "--licence must not contradict the data", found=f"{stated}, and the data set says {next(iter(found))}",
-            where=next(iter(found.values())), next_step="leave --licence out",
-        )  # fmt: skip
+            "--licence must not contradict the data",
+            found=f"{stated}, and the data set says {next(iter(found))}",
+            where=next(iter(found.values())),
+            next_step="leave --licence out",
+        )
     return next(iter(found), stated)
 
 
@@ -172,15 +186,18 @@ def _finished(out: Store, fingerprint: Mapping[str, Any]) -> dict[str, Any] | No
         if canonical_json(held.get("fingerprint")) == canonical_json(fingerprint):
             return held
         raise RunError(
-            "this folder holds another export, of other rows or with other options", where=out.uri,
+            "this folder holds another export, of other rows or with other options",
+            where=out.uri,
             next_step="choose another --out, or delete it",
-        )  # fmt: skip
+        )
     there = [*out.folders(), *out.sizes("")]
     if there and STATE not in there:
         raise RunError(
-            "an export needs a folder of its own", found=f"{len(there)} files and folders", where=out.uri,
+            "an export needs a folder of its own",
+            found=f"{len(there)} files and folders",
+            where=out.uri,
             next_step="choose another --out",
-        )  # fmt: skip
+        )
     return None
 
 

@@ -43,10 +43,11 @@ def stacked(cases: Sequence[Case]) -> list[Case]:
         found = [case.slice_index for case in members]
         if members[0].synthetic and source is not None and found != source:
             raise DataError(
-                "a stack must have all slices of its source", found=f"{len(found)} of {len(source)}",
+                "a stack must have all slices of its source",
+                found=f"{len(found)} of {len(source)}",
                 where=f"{members[0].volume_id} by policy {members[0].policy}",
                 next_step="leave --stack out, or augment every slice",
-            )  # fmt: skip
+            )
     names = case_names((case.sample_id, case.synthetic) for case in made)
     return [replace(case, name=names[case.sample_id]) for case in made]
 
@@ -65,26 +66,31 @@ def _volume(key: _Key, members: Sequence[Case]) -> Case:
         if step != 1:
             raise DataError(
                 "to become a volume every slice must be there once",
-                found=f"slices {a.slice_index} and {b.slice_index} next to each other", where=where,
+                found=f"slices {a.slice_index} and {b.slice_index} next to each other",
+                where=where,
                 next_step="leave --stack out, or ingest and augment all slices",
-            )  # fmt: skip
+            )
         if b.shape != a.shape:
             raise DataError("slices of a volume must have one shape", found=f"{a.shape} and {b.shape}", where=where)
         if b.plan != a.plan:
             raise DataError(
                 "slices become a volume only if the same was drawn for all",
-                found=f"{a.sample_id} and {b.sample_id} differ", where=where,
+                found=f"{a.sample_id} and {b.sample_id} differ",
+                where=where,
                 next_step="leave --stack out, or augment volumes (ingest --volumes)",
-            )  # fmt: skip
+            )
     sample_id = first.volume_id
     if first.synthetic:
         sample_id += f"-{first.policy}-{digest([case.sample_id for case in members], length=8)}"
     return replace(
-        first, sample_id=sample_id, slice_index=None, shape=(*first.shape, len(members)),
+        first,
+        sample_id=sample_id,
+        slice_index=None,
+        shape=(*first.shape, len(members)),
         parent=first.volume_id if first.synthetic else None,
         rows=tuple(case.rows[0] for case in members),
         air=tuple(case.air[0] for case in members) if first.synthetic else (),
-    )  # fmt: skip
+    )
 
 
 def stack_affine(affines: Sequence[np.ndarray], where: str) -> np.ndarray:
@@ -99,7 +105,9 @@ def stack_affine(affines: Sequence[np.ndarray], where: str) -> np.ndarray:
         expected[:3, 3] += n * first[:3, 2]
         if np.abs(affine - expected).max() > PLACE_TOLERANCE_MM:
             raise DataError(
-                "the slices of a volume must lie one slice distance apart", where=where,
-                found=f"slice {n} is {np.abs(affine - expected).max():.3g} mm off", next_step="leave --stack out",
-            )  # fmt: skip
+                "the slices of a volume must lie one slice distance apart",
+                where=where,
+                found=f"slice {n} is {np.abs(affine - expected).max():.3g} mm off",
+                next_step="leave --stack out",
+            )
     return first

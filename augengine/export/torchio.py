@@ -49,9 +49,11 @@ class TorchIO(Strict):
     def finish(self, cases: Sequence[Case], about: About, listed: Mapping[str, Sequence[str]]) -> Iterator[File]:
         """The table, and the module that reads it."""
         values = {
-            "channels": list(about.channels), "labels": {name: n for n, name in enumerate(about.labels, 1)},
-            "licence": about.licence, "subjects": [self._entry(case, about, listed[case.name]) for case in cases],
-        }  # fmt: skip
+            "channels": list(about.channels),
+            "labels": {name: n for n, name in enumerate(about.labels, 1)},
+            "licence": about.licence,
+            "subjects": [self._entry(case, about, listed[case.name]) for case in cases],
+        }
         yield File(SUBJECTS, json.dumps(values, indent=1).encode())
         content = importlib.resources.files("augengine.export.torchio_tools").joinpath(READER).read_bytes()
         yield File(READER, content)
@@ -63,9 +65,14 @@ class TorchIO(Strict):
     def _entry(self, case: Case, about: About, files: Sequence[str]) -> dict[str, Any]:
         label = label_name(case) if labelled(case, files) else None
         return {
-            "name": case.name, "subject": case.subject_id, "split": case.split, "synthetic": case.synthetic,
-            "images": image_names(case, about), "label": label, "sampling": _sampling_name(case),
-        }  # fmt: skip
+            "name": case.name,
+            "subject": case.subject_id,
+            "split": case.split,
+            "synthetic": case.synthetic,
+            "images": image_names(case, about),
+            "label": label,
+            "sampling": _sampling_name(case),
+        }
 
 
 def sampling(item: Item) -> np.ndarray:

@@ -41,9 +41,11 @@ class WebDataset(Strict):
         training = sum(case.trains for case in cases)
         if training < self.readers:
             raise ConfigError(
-                "every reader needs a tar, and every tar a case", found=f"{training} training cases for "
-                f"{self.readers} readers", where="--readers", next_step=f"use --readers {max(training, 1)} or fewer",
-            )  # fmt: skip
+                "every reader needs a tar, and every tar a case",
+                found=f"{training} training cases for {self.readers} readers",
+                where="--readers",
+                next_step=f"use --readers {max(training, 1)} or fewer",
+            )
 
     def units(self, cases: Sequence[Case], about: About) -> Iterable[Unit]:
         """A tar each."""
@@ -84,14 +86,21 @@ class WebDataset(Strict):
             "json",
             json.dumps(
                 {
-                    "sample_id": case.sample_id, "subject_id": case.subject_id, "split": case.split,
-                    "synthetic": case.synthetic, "parent": case.parent, "policy": case.policy,
-                    "policy_digest": case.policy_digest, "channels": list(about.channels),
+                    "sample_id": case.sample_id,
+                    "subject_id": case.subject_id,
+                    "split": case.split,
+                    "synthetic": case.synthetic,
+                    "parent": case.parent,
+                    "policy": case.policy,
+                    "policy_digest": case.policy_digest,
+                    "channels": list(about.channels),
                     "labels": {name: n for n, name in enumerate(about.labels, 1)},
-                    "affine": item.affine.tolist(), "spacing_mm": list(item.spacing_mm), "licence": about.licence,
+                    "affine": item.affine.tolist(),
+                    "spacing_mm": list(item.spacing_mm),
+                    "licence": about.licence,
                 }
             ).encode(),
-        )  # fmt: skip
+        )
 
 
 def _npy(array: np.ndarray) -> bytes:

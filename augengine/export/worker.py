@@ -39,10 +39,12 @@ class ExportWorker:
             self.out.write(file.name, file.content)
             rows.append(
                 {
-                    "name": file.name, "sha256": hashlib.sha256(file.content).hexdigest(),
-                    "bytes": len(file.content), "cases": list(file.cases),
+                    "name": file.name,
+                    "sha256": hashlib.sha256(file.content).hexdigest(),
+                    "bytes": len(file.content),
+                    "cases": list(file.cases),
                 }
-            )  # fmt: skip
+            )
         return {
             FILES: pa.Table.from_pylist(rows, schema=_FILES),
             CLEARED: pa.Table.from_pylist(cleared, schema=_CLEARED),

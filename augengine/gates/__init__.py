@@ -7,6 +7,15 @@ from augengine.gates.verdict import MEASURES, GateResult, Gates, complete, gate_
 from augengine.metrics.structure import structure_term
 
 __all__ = [
-    "MEASURES", "Case", "Gate", "GateResult", "Gates", "Tools", "body_mask", "complete", "gate_hashes",
-    "image_digest", "structure_term",
-]  # fmt: skip
+    "MEASURES",
+    "Case",
+    "Gate",
+    "GateResult",
+    "Gates",
+    "Tools",
+    "body_mask",
+    "complete",
+    "gate_hashes",
+    "image_digest",
+    "structure_term",
+]

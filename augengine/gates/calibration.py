@@ -79,13 +79,16 @@ class Calibration:
             **{key: _plain(getattr(self, key)) for key in keys},
             "gates": {
                 g.given.name: {
-                    "comparison": g.comparison, "measured": g.measured, "median": _plain(g.median),
-                    "given": _bounds(g.given), "proposed": _bounds(g.proposed),
+                    "comparison": g.comparison,
+                    "measured": g.measured,
+                    "median": _plain(g.median),
+                    "given": _bounds(g.given),
+                    "proposed": _bounds(g.proposed),
                     **{key: _plain(getattr(g, key)) for key in keys},
                 }
                 for g in self.gates
             },
-        }  # fmt: skip
+        }
 
 
 def calibrate(
@@ -114,20 +117,29 @@ def calibrate(
         measures.append(measured)
         found.append(
             GateCalibration(
-                spec, proposed, gate.comparison, len(measured.real),
+                spec,
+                proposed,
+                gate.comparison,
+                len(measured.real),
                 float(np.median(list(measured.real.values()))) if measured.real else math.nan,
-                _rejected(spec, measured.real), _rejected(proposed, measured.real),
+                _rejected(spec, measured.real),
+                _rejected(proposed, measured.real),
                 {d: _rejected(spec, v) for d, v in measured.planted.items()},
                 {d: _rejected(proposed, v) for d, v in measured.planted.items()},
             )
-        )  # fmt: skip
+        )
     real = [m.real for m in measures]
     given, then = [g.given for g in found], [g.proposed for g in found]
     return Calibration(
-        tuple(found), halved, len(test), {d: len(e) for d, e in eligible.items()}, _any(given, real), _any(then, real),
+        tuple(found),
+        halved,
+        len(test),
+        {d: len(e) for d, e in eligible.items()},
+        _any(given, real),
+        _any(then, real),
         {d: _any(given, [m.planted[d] for m in measures]) for d in DEFECTS},
         {d: _any(then, [m.planted[d] for m in measures]) for d in DEFECTS},
-    )  # fmt: skip
+    )
 
 
 def _halves(names: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -146,17 +158,23 @@ def propose(spec: GateSpec, values: Sequence[float], rate: float) -> GateSpec:
     if not len(values) or min(values) == max(values):
         return spec
     ordered, middle = np.sort(values), float(np.median(values))
-    ends = {"min": float(np.quantile(ordered, rate, method="lower")),
-            "max": float(np.quantile(ordered, 1 - rate, method="higher"))}  # fmt: skip
+    ends = {
+        "min": float(np.quantile(ordered, rate, method="lower")),
+        "max": float(np.quantile(ordered, 1 - rate, method="higher")),
+    }
     # Positive measures are moved by a factor: a bound on a ratio or a size must not fall to 0 and below.
     moved = {k: v * (v / middle) ** GUARD if ordered[0] > 0 else v + GUARD * (v - middle) for k, v in ends.items()}
     return spec.model_copy(update={k: float(f"{v:.4g}") for k, v in moved.items() if getattr(spec, k) is not None})
 
 
 def _measure(
-    gates: Gates, spec: GateSpec, gate: Gate, rows: Sequence[RealRow], test: Sequence[int],
+    gates: Gates,
+    spec: GateSpec,
+    gate: Gate,
+    rows: Sequence[RealRow],
+    test: Sequence[int],
     eligible: Mapping[str, Sequence[int]],
-) -> Values:  # fmt: skip
+) -> Values:
     values = Values()
     for n in test:
         case = _case(gate, rows[n])
@@ -186,9 +204,10 @@ def _rng(defect: str, row: RealRow) -> np.random.Generator:
 def _eligible(name: str, rows: Sequence[RealRow], test: Sequence[int]) -> list[int]:
     """Rows that can show a defect, evenly mixed."""
     able = [
-        n for n in test
+        n
+        for n in test
         if (case := rows[n].case("recoloured")) is not None and DEFECTS[name](case, _rng(name, rows[n])) is not None
-    ]  # fmt: skip
+    ]
     return [able[i] for i in generator("planted", name).permutation(len(able))]
 
 

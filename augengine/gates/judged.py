@@ -31,9 +31,10 @@ class RefereeGate(ModelGate, LesionGate):
         if not self._regions(spec):
             raise CheckpointError(
                 f"the referee needs a region of lesion labels ({', '.join(self.lesion)}) alone",
-                found=str({name: list(labels) for name, labels in spec.regions.items()}), where=self.model.ref,
+                found=str({name: list(labels) for name, labels in spec.regions.items()}),
+                where=self.model.ref,
                 next_step="set the gate's options.lesion, or train a referee with such a region",
-            )  # fmt: skip
+            )
 
     def seen(self, sample: Sample, tools: Tools) -> np.ndarray:
         """bool (*spatial): where the referee sees the lesion in the row."""

@@ -132,9 +132,11 @@ def _places(store: Store, select: Select) -> Iterator[tuple[str, int, int]]:
 
 def _follows(row: Sample, other: Sample | None) -> bool:
     return (
-        other is not None and other.volume_id == row.volume_id
-        and row.slice_index is not None and other.slice_index == row.slice_index + 1
-    )  # fmt: skip
+        other is not None
+        and other.volume_id == row.volume_id
+        and row.slice_index is not None
+        and other.slice_index == row.slice_index + 1
+    )
 
 
 def _stranger(n: int, rows: Sequence[tuple[Sample, Sample | None]]) -> Sample | None:

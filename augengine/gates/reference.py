@@ -36,8 +36,12 @@ def read_reference(uri: str, labels: tuple[str, ...]) -> Reference:
     maps = [planes for row in _rows(uri) if (planes := _planes(row, labels)).any()]
     shapes = {m.shape for m in maps}
     if len(shapes) != 1:
-        raise DataError("reference label maps are training rows of one shape", found=sorted(shapes), where=uri,
-                        next_step="give the shards that the prior was trained on")  # fmt: skip
+        raise DataError(
+            "reference label maps are training rows of one shape",
+            found=sorted(shapes),
+            where=uri,
+            next_step="give the shards that the prior was trained on",
+        )
     return Reference(labels, np.stack(maps))
 
 

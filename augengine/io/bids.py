@@ -68,18 +68,20 @@ class BidsReader(FileReader):
         tree = Tree.of(walk(self.root), self.options.mask)
         if not tree.images and tree.deeper:
             raise ConfigError(
-                "a BIDS data set has its subjects right below its root", found=f"{tree.deeper}/sub-*",
+                "a BIDS data set has its subjects right below its root",
+                found=f"{tree.deeper}/sub-*",
                 next_step=f"ingest {self.root / tree.deeper}",
-            )  # fmt: skip
+            )
         drafts = self._stacked(tree) if self.options.channels else _single(tree)
         if not drafts.volumes:
             reasons = {**tree.reasons, **drafts.reasons}
             kinds = Counter(why for path, why in reasons.items() if path.lower().endswith(IMAGE_ENDINGS))
             raise DataError(
-                "a BIDS data set must hold an anatomical image", where=str(self.root),
+                "a BIDS data set must hold an anatomical image",
+                where=str(self.root),
                 found="; ".join(f"{n} {why}" for why, n in kinds.most_common(4)) or "no image",
                 next_step="check the path; --channels name=SUFFIX takes other suffixes of anat",
-            )  # fmt: skip
+            )
         with_images = {n: list(draft.images.values()) for n, draft in enumerate(drafts.volumes) if draft.images}
         found = match(tree.masks, with_images)
         self._check_masks(tree, found)
@@ -147,9 +149,10 @@ class BidsReader(FileReader):
                 drafts.volumes.append(Draft(subject, tail, place, choice.images, choice.notes, choice.error))
         if tree.images and not drafts.volumes:
             raise ConfigError(
-                "--channels must match an image", found=", ".join(self.options.channels.values()),
+                "--channels must match an image",
+                found=", ".join(self.options.channels.values()),
                 next_step=f"suffixes in this data set: {', '.join(sorted({i.suffix for i in tree.images}))}",
-            )  # fmt: skip
+            )
         return drafts
 
     def _check_masks(self, tree: Tree, found: Found) -> None:
@@ -165,18 +168,21 @@ class BidsReader(FileReader):
         if masked is None and (options.mask or options.labels):
             others = ", ".join(sorted(tree.others)[:6])
             raise ConfigError(
-                "masks or labels are stated, and no mask belongs to an image", found=f"{len(tree.masks)} masks",
+                "masks or labels are stated, and no mask belongs to an image",
+                found=f"{len(tree.masks)} masks",
                 next_step=(f"choose with --mask PATTERN (suffixes: {others}), " if others else "")
                 + "check the masks' entities, or leave --labels and --mask out",
-            )  # fmt: skip
+            )
         if masked is not None and not options.labels:
             codes = stated_codes(masked, tree.tables, self.root)
             raise ConfigError(
-                "this data set has masks: the meaning of their codes must be stated", where=masked.path,
-                next_step=(f"its dseg.tsv says --labels {codes}" if codes
-                           else "give --labels name=code,... or --labels SCHEME")
+                "this data set has masks: the meaning of their codes must be stated",
+                where=masked.path,
+                next_step=(
+                    f"its dseg.tsv says --labels {codes}" if codes else "give --labels name=code,... or --labels SCHEME"
+                )
                 + ", or --mask none to ingest images only",
-            )  # fmt: skip
+            )
 
 
 def _single(tree: Tree) -> Drafts:

@@ -113,9 +113,11 @@ def _wanted(channel: str, text: str) -> BidsName:
     found = parse(text.strip())
     if found is None or found.source is not None or not found.suffix.isalnum():
         raise ConfigError(
-            "a BIDS channel is a suffix, with entities before it that must match", found=f"{channel}={text}",
-            where="--channels", next_step="for example t1=T1w, or t1ce=ce-gadolinium_T1w",
-        )  # fmt: skip
+            "a BIDS channel is a suffix, with entities before it that must match",
+            found=f"{channel}={text}",
+            where="--channels",
+            next_step="for example t1=T1w, or t1ce=ce-gadolinium_T1w",
+        )
     return found
 
 

@@ -119,10 +119,13 @@ class BratsReader(FileReader):
             return
         where = f"layout {self.layout}" + (f", task {', '.join(names)}," if names != [""] else "")
         raise ConfigError(
-            f"{where} needs a label scheme that belongs to it", found=options.scheme or "none", where="--labels",
-            next_step=f"state --labels {' or '.join(schemes)}" if schemes
+            f"{where} needs a label scheme that belongs to it",
+            found=options.scheme or "none",
+            where="--labels",
+            next_step=f"state --labels {' or '.join(schemes)}"
+            if schemes
             else "none is known here: state its codes with --labels name=code,...",
-        )  # fmt: skip
+        )
 
     @cached_property
     def _tissue(self) -> TissueMap | None:
@@ -140,9 +143,11 @@ class BratsReader(FileReader):
         """A tissue map that no case has was misspelt."""
         if entries and self._tissue is not None and not any(entry["tissue"] for entry in entries):
             raise ConfigError(
-                "--tissue must match a file in the folder of a case", where=str(self.root),
-                found=f"'{self._tissue.pattern}', and no such file", next_step="mend the pattern",
-            )  # fmt: skip
+                "--tissue must match a file in the folder of a case",
+                where=str(self.root),
+                found=f"'{self._tissue.pattern}', and no such file",
+                next_step="mend the pattern",
+            )
 
     def files(self, entry: Entry) -> list[str]:
         """As of every reader, and the map of tissues."""
@@ -203,10 +208,12 @@ class BratsReader(FileReader):
         taken = {n for files in (*found.values(), masks, tissues) for n in files}
         others = {n for c, suffix in task.channels.items() for n in _named(names, case, task.separator, suffix)}
         return entry, {
-            f"{folder}/{n}": "a channel that --channels does not name" if n in others
+            f"{folder}/{n}": "a channel that --channels does not name"
+            if n in others
             else "no channel or mask of this layout"
-            for n in names if n not in taken
-        }  # fmt: skip
+            for n in names
+            if n not in taken
+        }
 
 
 def _named(names: Sequence[str], case: str, separator: str, suffix: str) -> list[str]:

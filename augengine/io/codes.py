@@ -43,16 +43,18 @@ def check_codes(
     fractions = ~(np.abs(values - codes) <= tolerance)
     if fractions.any():
         raise DataError(
-            "a mask must hold whole codes", found=f"value(s) {[float(f'{v:.6g}') for v in values[fractions][:4]]}",
+            "a mask must hold whole codes",
+            found=f"value(s) {[float(f'{v:.6g}') for v in values[fractions][:4]]}",
             next_step="threshold a map of probabilities, or resample the mask by nearest neighbour, first",
-        )  # fmt: skip
+        )
     unknown = sorted({int(c) for c in codes} - {0, *labels.values()})
     if unknown:
         names = ", ".join(f"{n}={c}" for n, c in labels.items())
         raise DataError(
-            f"mask codes must be those of the stated labels ({names})", found=f"code(s) {unknown[:8]}",
+            f"mask codes must be those of the stated labels ({names})",
+            found=f"code(s) {unknown[:8]}",
             next_step="state the right scheme with --labels",
-        )  # fmt: skip
+        )
     notes = ["mask: NaN was taken as background"] if empty.any() else []
     if (values != codes).any():
         notes.append("mask: values off by rounding were taken as the nearest code")

@@ -58,10 +58,15 @@ class Record:
         files = {folder: [part.to_json() for part in parts] for folder, parts in self.files.items()}
         retried = {"retried": dict(self.retried)} if self.retried else {}
         return {
-            **retried, "unit_id": self.unit_id, "counts": dict(self.counts), "files": files, "seconds": self.seconds,
-            "pid": self.pid, "peak_rss_mib": self.peak_rss_mib,
+            **retried,
+            "unit_id": self.unit_id,
+            "counts": dict(self.counts),
+            "files": files,
+            "seconds": self.seconds,
+            "pid": self.pid,
+            "peak_rss_mib": self.peak_rss_mib,
             "reasons": {folder: dict(reasons) for folder, reasons in self.reasons.items()},
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Record:
@@ -126,15 +131,17 @@ def _parsed(store: Store, name: str, content: bytes) -> Record:
         values = store.parsed(name, content)
         if isinstance(values, dict) and "counts" in values and "files" not in values:
             raise RunError(
-                "an older version began this run, and its records do not list their files", where=store.path(name),
+                "an older version began this run, and its records do not list their files",
+                where=store.path(name),
                 next_step="choose another --out, or finish it with that version",
-            )  # fmt: skip
+            )
         return Record.from_json(unsealed(values, store.path(name)))
     except (DataError, KeyError, TypeError, AttributeError, ValueError):
         raise RunError(
-            "this is no commit record, or a damaged one", where=store.path(name),
+            "this is no commit record, or a damaged one",
+            where=store.path(name),
             next_step="delete the file and run the same command again: its work is done anew",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def claim(store: Store, fingerprint: Mapping[str, Any]) -> None:
@@ -146,9 +153,11 @@ def claim(store: Store, fingerprint: Mapping[str, Any]) -> None:
     if key is not None:
         there, asked = told_changes(held, fingerprint.get(key))
         raise RunError(
-            f"this output folder holds a run with another {key}", found=there, where=store.uri,
+            f"this output folder holds a run with another {key}",
+            found=there,
+            where=store.uri,
             next_step=f"choose another --out (this run has {asked})",
-        )  # fmt: skip
+        )
 
 
 def version(
@@ -180,9 +189,11 @@ def version(
     if key in digested:
         there, asked = _told_by_file(store, *digested[key]) or (there, asked)
     raise RunError(
-        f"this output folder holds a run with another {key}", found=there, where=store.uri,
+        f"this output folder holds a run with another {key}",
+        found=there,
+        where=store.uri,
         next_step=f"choose another --out, or keep both with --new-version (this run has {asked})",
-    )  # fmt: skip
+    )
 
 
 def _told_by_file(store: Store, name: str, asked: Any) -> tuple[str, str] | None:

@@ -35,14 +35,18 @@ def dataset_files(store: Store) -> list[str]:
     kind = next((kind for kind in ROW_FOLDERS if kind in files), None)
     if kind is None:
         raise DataError(
-            f"a data set's rows are its {' or '.join(ROW_FOLDERS)}", found=", ".join(files) or "no files",
-            where=store.uri, next_step="give the folder that ingest, phantom or augment wrote",
-        )  # fmt: skip
+            f"a data set's rows are its {' or '.join(ROW_FOLDERS)}",
+            found=", ".join(files) or "no files",
+            where=store.uri,
+            next_step="give the folder that ingest, phantom or augment wrote",
+        )
     if not files[kind]:
         raise DataError(
-            "this data set has no rows", found=f"no {kind}", where=store.uri,
+            "this data set has no rows",
+            found=f"no {kind}",
+            where=store.uri,
             next_step="read the reasons in failed/ or rejected/, then mend the input or the policy",
-        )  # fmt: skip
+        )
     return [part.name for part in files[kind]]
 
 
@@ -99,9 +103,11 @@ def _check_list(store: Store, listed: Mapping[str, Sequence[Part]], counts: Mapp
 
 def _changed(store: Store, found: str) -> DataError:
     return DataError(
-        f"{MANIFEST} must list each file of its folder once, and all rows that it counts", found=found,
-        where=store.uri, next_step="restore the file, or run the command that wrote the data set again",
-    )  # fmt: skip
+        f"{MANIFEST} must list each file of its folder once, and all rows that it counts",
+        found=found,
+        where=store.uri,
+        next_step="restore the file, or run the command that wrote the data set again",
+    )
 
 
 def licence_of(store: Store) -> str | None:
@@ -143,9 +149,11 @@ def _no_dataset(store: Store) -> DataError:
     elif store.names("", ".parquet"):
         found, next_step = "Parquet files alone", "write them with augengine.io.dataset.write_dataset"
     return DataError(
-        f"a data set is a folder with {MANIFEST} and {SUCCESS}, which says which files are its rows", found=found,
-        where=store.uri, next_step=next_step,
-    )  # fmt: skip
+        f"a data set is a folder with {MANIFEST} and {SUCCESS}, which says which files are its rows",
+        found=found,
+        where=store.uri,
+        next_step=next_step,
+    )
 
 
 def _listed_by_older_versions(store: Store) -> dict[str, list[Part]]:

@@ -47,25 +47,34 @@ class DatasetJson:
             channels = {str(name): int(number) for number, name in names.items()}
             if len(channels) != len(names):
                 raise ConfigError(
-                    "channels must have different names", found=", ".join(map(str, names.values())), where=str(path),
+                    "channels must have different names",
+                    found=", ".join(map(str, names.values())),
+                    where=str(path),
                     next_step="correct the file",
-                )  # fmt: skip
+                )
             own = {
                 str(case): ([str(f) for f in files["images"]], files.get("label"))
                 for case, files in (values.get("dataset") or {}).items()
             }
             ending = values.get("file_ending")
             return cls(
-                channels, labels, regions, None if ending is None else str(ending).lower(),
-                _cases(values.get("training")), _cases(values.get("test")), own,
-            )  # fmt: skip
+                channels,
+                labels,
+                regions,
+                None if ending is None else str(ending).lower(),
+                _cases(values.get("training")),
+                _cases(values.get("test")),
+                own,
+            )
         except ConfigError:
             raise
         except (ValueError, TypeError, AttributeError, KeyError, OSError) as error:
             raise ConfigError(
                 "dataset.json must state its channels and labels as nnU-Net or the Decathlon do",
-                found=type(error).__name__, where=str(path), next_step="correct the file, or state --layout nifti",
-            ) from None  # fmt: skip
+                found=type(error).__name__,
+                where=str(path),
+                next_step="correct the file, or state --layout nifti",
+            ) from None
 
 
 def _labels(stated: Mapping[str, Any] | None) -> tuple[dict[str, int] | None, bool]:

@@ -31,14 +31,18 @@ def deface_words(command: str) -> list[str]:
         raise ConfigError("the deface command must be words", found=str(error), where="--deface") from None
     if any(not any(place in word for word in words) for place in (IN, OUT)):
         raise ConfigError(
-            f"the deface command says where the files go, {IN} and {OUT}", found=command, where="--deface",
+            f"the deface command says where the files go, {IN} and {OUT}",
+            found=command,
+            where="--deface",
             next_step=f'for example --deface "pydeface {IN} --outfile {OUT} --force"',
-        )  # fmt: skip
+        )
     if shutil.which(words[0]) is None:
         raise ConfigError(
-            "the deface command must be installed on every node", found=words[0], where="--deface",
+            "the deface command must be installed on every node",
+            found=words[0],
+            where="--deface",
             next_step="install it, or give its path",
-        )  # fmt: skip
+        )
     return words
 
 
@@ -82,7 +86,7 @@ def _channel(image: np.ndarray, affine: np.ndarray, words: list[str], folder: Pa
         raise DataError(
             "the deface command must keep the voxels where they are",
             found=f"shape {values.shape}, was {image.shape}" if values.shape != image.shape else "another affine",
-        )  # fmt: skip
+        )
     if not np.isfinite(values).all():
         raise DataError("the deface command must write numbers", found="values that are none")
     return values

@@ -94,9 +94,13 @@ class DicomReader:
         spec = source.spec
         loaded = load_stack([self.root / name for name in spec["files"]], spec["frames"])
         sample = Sample(
-            image=loaded.image[None], affine=loaded.affine, channels=(next(iter(self.options.channels), "mr"),),
-            subject_id=source.subject_id, volume_id=source.volume_id, acquisition=source.acquisition,
-        )  # fmt: skip
+            image=loaded.image[None],
+            affine=loaded.affine,
+            channels=(next(iter(self.options.channels), "mr"),),
+            subject_id=source.subject_id,
+            volume_id=source.volume_id,
+            acquisition=source.acquisition,
+        )
         labels = self.options.labels
         if not spec.get("mask") or not labels:
             return Volume(sample, loaded.notes, loaded.outside, SLICE_AXIS)
@@ -113,9 +117,10 @@ class DicomReader:
         """
         if self._wants_masks and sources and not any(source.labelled or source.error for source in sources):
             raise ConfigError(
-                "--labels is stated, but no volume of this data set has a DICOM Segmentation", where=str(self.root),
+                "--labels is stated, but no volume of this data set has a DICOM Segmentation",
+                where=str(self.root),
                 next_step="check the path, or leave --labels out",
-            )  # fmt: skip
+            )
         return settle(sources)
 
     def _masked(self, source: Source, masks: Masks, stack: int) -> Source:
@@ -133,8 +138,10 @@ class DicomReader:
         alone = entry["alone"] and not self._asked
         return [
             person(s.first.patient, entry["folder"], [s.first.study, *_without(nameless, s.first.series)], alone)
-            if p.note else p for s, p in zip(stacks, whose, strict=True)
-        ]  # fmt: skip
+            if p.note
+            else p
+            for s, p in zip(stacks, whose, strict=True)
+        ]
 
     @property
     def _wants_masks(self) -> bool:
@@ -161,9 +168,15 @@ class DicomReader:
         }
         notes = (*stack.notes, *remarks, *([whose.note] if whose.note and not self._asked else []))
         return Source(
-            f"{subject}_{self._id(frame.series)}{part}", subject, files[0], spec, acquisition,
-            stack.error or whose.error, notes, participant=whose.name,
-        )  # fmt: skip
+            f"{subject}_{self._id(frame.series)}{part}",
+            subject,
+            files[0],
+            spec,
+            acquisition,
+            stack.error or whose.error,
+            notes,
+            participant=whose.name,
+        )
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()

@@ -115,9 +115,10 @@ def frames_of(header: Any, path: Path, allow_echo_planar: bool = False) -> Conte
     missing = [k for k in ("SeriesInstanceUID", "Modality", "Rows", "Columns") if not stated(header, k)]
     if missing == ["SeriesInstanceUID"]:  # what stands behind it in the file is there
         error = NoSeriesError(
-            "a DICOM image must say which series it is of", found="no SeriesInstanceUID, as after de-identification",
+            "a DICOM image must say which series it is of",
+            found="no SeriesInstanceUID, as after de-identification",
             next_step="de-identify anew and replace UIDs instead of removing them (PS3.15, Retain UIDs, or new ones)",
-        )  # fmt: skip
+        )
         error.place = numbers(stated(header, "ImagePositionPatient"), 3)
         raise error
     if missing:

@@ -16,9 +16,11 @@ from augengine.io.dicom_header import FrameHeader, stated, texts
 
 DICOMDIR = "1.2.840.10008.1.3.10"
 MR_IMAGES = (
-    "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3",
+    "1.2.840.10008.5.1.4.1.1.4",
+    "1.2.840.10008.5.1.4.1.1.4.1",
+    "1.2.840.10008.5.1.4.1.1.4.3",
     "1.2.840.10008.5.1.4.1.1.4.4",
-)  # fmt: skip
+)
 SPECTRUM = "1.2.840.10008.5.1.4.1.1.4.2"
 CAPTURES = "1.2.840.10008.5.1.4.1.1.7"  # of a screen; the multi-frame ones begin alike
 DIRECTORY = "a directory of the medium (DICOMDIR)"
@@ -42,12 +44,29 @@ NO_GEOMETRY = "position, orientation and pixel spacing must be stated"
 # and 4 of Enhanced MR (PS3.3 C.8.16.1.3 and C.8.16.1.4); SUB, ADC, FA, T1 MAP, …: Siemens.
 _LETTERS = {"P": PHASE, "R": REAL, "I": IMAGINARY}
 _WORDS = {
-    "PHASE": PHASE, "PHASE MAP": PHASE, "PHASE IMAGE": PHASE, "REAL": REAL, "IMAGINARY": IMAGINARY,
-    "VELOCITY": VELOCITY, "VELOCITY MAP": VELOCITY, "B0 MAP": FIELD_MAP, "FIELD MAP": FIELD_MAP,
-    "PROJECTION IMAGE": PROJECTION, "MIP": PROJECTION, "MINIP": PROJECTION, "MAX IP": PROJECTION, "MIN IP": PROJECTION,
-    "SUBTRACTION": DIFFERENCE, "SUB": DIFFERENCE, "QUANTITY": MAP, "ADC": MAP, "FA": MAP, "T1 MAP": MAP, "T2 MAP": MAP,
+    "PHASE": PHASE,
+    "PHASE MAP": PHASE,
+    "PHASE IMAGE": PHASE,
+    "REAL": REAL,
+    "IMAGINARY": IMAGINARY,
+    "VELOCITY": VELOCITY,
+    "VELOCITY MAP": VELOCITY,
+    "B0 MAP": FIELD_MAP,
+    "FIELD MAP": FIELD_MAP,
+    "PROJECTION IMAGE": PROJECTION,
+    "MIP": PROJECTION,
+    "MINIP": PROJECTION,
+    "MAX IP": PROJECTION,
+    "MIN IP": PROJECTION,
+    "SUBTRACTION": DIFFERENCE,
+    "SUB": DIFFERENCE,
+    "QUANTITY": MAP,
+    "ADC": MAP,
+    "FA": MAP,
+    "T1 MAP": MAP,
+    "T2 MAP": MAP,
     "T2 STAR MAP": MAP,
-}  # fmt: skip
+}
 _COMPONENTS = {"PHASE": PHASE, "REAL": REAL, "IMAGINARY": IMAGINARY}  # (0008,9208); PS3.3, table C.8-85
 _GE_PARTS = {1: PHASE, 2: REAL, 3: IMAGINARY}
 # Siemens writes MOSAIC; United Imaging's grid of slices is VFRAME (dcm2niix, UIH/README.md).

@@ -22,8 +22,12 @@ from augengine.io.segments import named_mask, plain
 
 # What coded types of segments are called in label schemes, where the segment's own label is none of the stated ones.
 _TYPES = {
-    "55603005": "fat", "6574001": "necrosis", "79654002": "oedema", "52988006": "lesion", "108369006": "lesion",
-}  # fmt: skip
+    "55603005": "fat",
+    "6574001": "necrosis",
+    "79654002": "oedema",
+    "52988006": "lesion",
+    "108369006": "lesion",
+}
 _WHOLE = 1e-3  # voxels; farther off the image's own grid, a mask is resampled
 _HALF = 0.5
 
@@ -45,9 +49,11 @@ def need_highdicom() -> None:
     """Refuse where it is not installed."""
     if importlib.util.find_spec("highdicom") is None:
         raise ConfigError(
-            "DICOM Segmentations are read by highdicom", found="not installed", where="--labels",
+            "DICOM Segmentations are read by highdicom",
+            found="not installed",
+            where="--labels",
             next_step="pip install 'augengine[dicom-seg]', or --mask none to ingest images only",
-        )  # fmt: skip
+        )
 
 
 def read_segmentation(path: Path, labels: Mapping[str, int], shape: Sequence[int], affine: np.ndarray) -> Mask:
@@ -68,8 +74,9 @@ def read_segmentation(path: Path, labels: Mapping[str, int], shape: Sequence[int
         kind = str(found.SegmentationType)
     except Exception as error:  # highdicom raises many unrelated classes for files that it cannot take
         text = str(error).split("\n")[0]
-        raise DataError("a DICOM Segmentation must be one volume of planes", found=f"{type(error).__name__}: {text}") \
-            from None  # fmt: skip
+        raise DataError(
+            "a DICOM Segmentation must be one volume of planes", found=f"{type(error).__name__}: {text}"
+        ) from None
     layers = (np.asarray(volume.array) >= _HALF).transpose(3, 2, 1, 0).astype(np.uint8)
     order = [2, 1, 0, 3]  # highdicom's axes are slice, row, column
     own = LPS_TO_RAS @ np.asarray(volume.affine, np.float64)[:, order]

@@ -121,14 +121,19 @@ def _places(frames: list[Frame]) -> list[int]:
 
 def _ways(frames: list[Frame], places: list[int]) -> list[Groups]:
     tags: list[Callable[[Frame], Hashable]] = [
-        lambda f: f.temporal, lambda f: f.acquisition_number, lambda f: f.trigger_ms, lambda f: f.echo,
+        lambda f: f.temporal,
+        lambda f: f.acquisition_number,
+        lambda f: f.trigger_ms,
+        lambda f: f.echo,
         lambda f: f.moment,
-    ]  # fmt: skip
+    ]
     repetition = _clusters(frames, lambda f: f.acquisition.repetition_time_ms, FLOORS["repetition_time_ms"])
     return [
-        repetition, *(_by(frames, tag) for tag in tags),
-        _in_turn(frames, places, lambda f: f.moment), _in_turn(frames, places, lambda f: f.trigger_ms),
-    ]  # fmt: skip
+        repetition,
+        *(_by(frames, tag) for tag in tags),
+        _in_turn(frames, places, lambda f: f.moment),
+        _in_turn(frames, places, lambda f: f.trigger_ms),
+    ]
 
 
 def _in_turn(frames: list[Frame], places: list[int], time: Callable[[Frame], float | None]) -> Groups:
@@ -205,9 +210,16 @@ def _rank(frames: list[Frame]) -> tuple[object, ...]:
     a = first.acquisition
     temporal = float(first.temporal) if first.temporal.isdecimal() else 0.0
     numbers = (
-        temporal, a.echo_time_ms, a.inversion_time_ms, a.flip_angle_deg, a.repetition_time_ms,
-        first.acquisition_number, first.moment, first.trigger_ms, first.order,
-    )  # fmt: skip
+        temporal,
+        a.echo_time_ms,
+        a.inversion_time_ms,
+        a.flip_angle_deg,
+        a.repetition_time_ms,
+        first.acquisition_number,
+        first.moment,
+        first.trigger_ms,
+        first.order,
+    )
     return (first.stack, *(-1.0 if n is None else n for n in numbers), str(first.path), first.index or 0)
 
 

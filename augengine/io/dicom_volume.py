@@ -68,9 +68,10 @@ def assemble(images: Sequence[Image]) -> Loaded:
             duplicates += 1
         else:
             raise DataError(
-                "a series must hold one image per position", found=f"different images at {depth[n]:.2f} mm",
+                "a series must hold one image per position",
+                found=f"different images at {depth[n]:.2f} mm",
                 next_step="split dynamic or multi-echo series into one folder per volume",
-            )  # fmt: skip
+            )
     line = fit_line([frames[n] for n in kept])
     volume = np.stack([images[n].pixels.T for n in kept], axis=-1)
     notes = [f"{duplicates} exact duplicates dropped"] if duplicates else []

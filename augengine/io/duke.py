@@ -97,10 +97,15 @@ class DukeReader:
         if box is not None and not box.inside(shape):
             notes = [*notes, f"tumour box {box} lies outside the image {shape}"]
         sample = Sample(
-            image=loaded.image[None], affine=loaded.affine, channels=("t1",), label=label,
-            labels={} if label is None else SCHEMES["duke"], subject_id=source.subject_id,
-            volume_id=source.volume_id, acquisition=source.acquisition,
-        )  # fmt: skip
+            image=loaded.image[None],
+            affine=loaded.affine,
+            channels=("t1",),
+            label=label,
+            labels={} if label is None else SCHEMES["duke"],
+            subject_id=source.subject_id,
+            volume_id=source.volume_id,
+            acquisition=source.acquisition,
+        )
         return Volume(sample, notes, loaded.outside, SLICE_AXIS)
 
     def _survey(self) -> tuple[dict[str, str], list[File]]:
@@ -122,9 +127,11 @@ class DukeReader:
             patient, where = parts[level], "/".join(parts[: level + 1])
             if found.setdefault(patient, where) != where:
                 raise ConfigError(
-                    "a patient must have one folder of images", found=f"{found[patient]}, {where}",
-                    where=str(self.root), next_step="ingest one copy at a time",
-                )  # fmt: skip
+                    "a patient must have one folder of images",
+                    found=f"{found[patient]}, {where}",
+                    where=str(self.root),
+                    next_step="ingest one copy at a time",
+                )
         return found, others
 
     def _masks(self, others: list[File]) -> dict[str, list[Path]]:
@@ -141,14 +148,17 @@ class DukeReader:
         with_masks = masks.keys() & set(patients)
         if options.masks_root is not None and not with_masks:
             raise ConfigError(
-                "--masks must hold a mask of one of the patients", found=f"none of {len(patients)}",
-                where=str(options.masks_root), next_step="check the path; file or folder names hold Breast_MRI_NNN",
-            )  # fmt: skip
+                "--masks must hold a mask of one of the patients",
+                found=f"none of {len(patients)}",
+                where=str(options.masks_root),
+                next_step="check the path; file or folder names hold Breast_MRI_NNN",
+            )
         if options.labels is not None and not with_masks:
             raise ConfigError(
-                "labels are stated, but none of the patients has a mask", where=str(self.root),
+                "labels are stated, but none of the patients has a mask",
+                where=str(self.root),
                 next_step="give --masks FOLDER, or leave --labels out",
-            )  # fmt: skip
+            )
         tables: dict[str, Mapping[str, object]] = {
             "mapping": self.mapping,
             "clinical": self.clinical,
@@ -157,9 +167,11 @@ class DukeReader:
         for name, table in tables.items():
             if getattr(options, name) is not None and not table.keys() & set(patients):
                 raise ConfigError(
-                    f"--{name} must name one of the patients", found=f"none of {len(patients)}",
-                    where=str(getattr(options, name)), next_step="check the path",
-                )  # fmt: skip
+                    f"--{name} must name one of the patients",
+                    found=f"none of {len(patients)}",
+                    where=str(getattr(options, name)),
+                    next_step="check the path",
+                )
 
     def _tables(self) -> list[str]:
         """Tables below the root, which volumes of all patients use."""

@@ -32,9 +32,10 @@ HALF_DAY_S, DAY_S = 43200.0, 86400.0
 SHORTEST_PHASE_S = 1.0  # the fastest protocols of a breast take several
 
 OTHER, LATER_PHASE, DERIVED_SERIES = (
-    "another series, not of the dynamic study", "a later phase of the dynamic study",
+    "another series, not of the dynamic study",
+    "a later phase of the dynamic study",
     "a derived series (subtraction, projection or reformat)",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -157,9 +158,11 @@ def _earliest(dynamic: list[Stack]) -> tuple[list[Stack], str]:
             return first, "temporal order"
         dynamic = first
     ways: list[tuple[str, Callable[[Frame], float | None]]] = [
-        ("trigger time", lambda f: f.trigger_ms), ("temporal position", lambda f: float(f.temporal or "nan")),
-        ("acquisition number", lambda f: f.acquisition_number), ("series number", lambda f: f.series_number),
-    ]  # fmt: skip
+        ("trigger time", lambda f: f.trigger_ms),
+        ("temporal position", lambda f: float(f.temporal or "nan")),
+        ("acquisition number", lambda f: f.acquisition_number),
+        ("series number", lambda f: f.series_number),
+    ]
     for name, value in ways:
         values = [value(s.first) for s in dynamic]
         if any(v is None or v != v for v in values):

@@ -117,8 +117,9 @@ def segments(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
     if old and len(layers) != len(numbers):
         raise DataError(
             "segments without stated values must have a layer each",
-            found=f"{len(numbers)} segments in {len(layers)} layers", where=str(path),
-        )  # fmt: skip
+            found=f"{len(numbers)} segments in {len(layers)} layers",
+            where=str(path),
+        )
     found: dict[str, np.ndarray] = {}
     for place, number in enumerate(numbers):
         tissue = _tissue(header, number, len(numbers), path)

@@ -50,9 +50,10 @@ def clinical_by_patient(path: Path) -> dict[str, dict[str, str]]:
     rows = [[cell.strip() for cell in row] for row in table_rows(path)]
     if len(rows) < 4 or "Patient ID" not in rows[1]:
         raise ConfigError(
-            "row 2 of the clinical table must hold the column names, 'Patient ID' among them", where=str(path),
+            "row 2 of the clinical table must hold the column names, 'Patient ID' among them",
+            where=str(path),
             next_step="use Clinical_and_Other_Features as downloaded",
-        )  # fmt: skip
+        )
     legends = {name: legend(text) for name, text in zip(rows[1], rows[2], strict=False)}
     found: dict[str, dict[str, str]] = {}
     for row in records([rows[1], *rows[3:]]):
@@ -130,9 +131,10 @@ def pre_contrast_series(path: Path) -> dict[str, str]:
     rows = records(table_rows(path))
     if not rows or not {"original_path_and_filename", "classic_path"} <= rows[0].keys():
         raise ConfigError(
-            "the mapping table needs the columns original_path_and_filename and classic_path", where=str(path),
+            "the mapping table needs the columns original_path_and_filename and classic_path",
+            where=str(path),
             next_step="use Breast-Cancer-MRI-filepath_filename-mapping as downloaded",
-        )  # fmt: skip
+        )
     found: dict[str, str] = {}
     for row in rows:
         parts = PurePosixPath(row["original_path_and_filename"].replace("\\", "/")).parts

@@ -63,9 +63,10 @@ def _refuse_label_map(data: np.ndarray) -> None:
         values = np.unique(data)
         if 1 < len(values) <= CODES_AT_MOST and (values >= 0).all() and (values == np.rint(values)).all():
             raise DataError(
-                "an image must hold more than a few whole values, as label maps do", found=f"{len(values)} values",
+                "an image must hold more than a few whole values, as label maps do",
+                found=f"{len(values)} values",
                 next_step="name a mask with --mask PATTERN; leave the file out if it is none",
-            )  # fmt: skip
+            )
 
 
 def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -116,7 +117,7 @@ def stack_channels(
                 "all channels must lie on one grid",
                 found=f"'{name}' {image.data.shape} differs from the first channel",
                 next_step="co-register and resample the channels, or ingest them one by one",
-            )  # fmt: skip
+            )
         shift = grid_shift(first.data.shape, first.affine, image.affine)
         if shift > NOTED_SHIFT_VOXELS:
             notes.append(f"{name}: grid taken as the first channel's; they differ by {shift:.2f} voxels at most")
@@ -127,10 +128,15 @@ def stack_channels(
         notes += _moved(watch)
     axes = {image.acquired_axis for image in images.values()}
     sample = Sample(
-        image=np.stack([image.data.astype(np.float32, copy=False) for image in images.values()]), affine=first.affine,
-        channels=tuple(images), label=label, labels=labels if labels and label is not None else {},
-        subject_id=source.subject_id, volume_id=source.volume_id, acquisition=source.acquisition,
-    )  # fmt: skip
+        image=np.stack([image.data.astype(np.float32, copy=False) for image in images.values()]),
+        affine=first.affine,
+        channels=tuple(images),
+        label=label,
+        labels=labels if labels and label is not None else {},
+        subject_id=source.subject_id,
+        volume_id=source.volume_id,
+        acquisition=source.acquisition,
+    )
     return Volume(sample, notes, acquired_axis=axes.pop() if len(axes) == 1 else None, watch=watch)
 
 
@@ -192,9 +198,17 @@ class FileReader(ABC):
         acquisition = Acquisition(**entry.get("acquisition", {}))
         volume = subject + entry.get("volume", "")
         source = Source(
-            volume, subject, entry["entry"], spec, acquisition, error, tuple(notes), participant=name, public=public,
+            volume,
+            subject,
+            entry["entry"],
+            spec,
+            acquisition,
+            error,
+            tuple(notes),
+            participant=name,
+            public=public,
             split=entry.get("split"),
-        )  # fmt: skip
+        )
         return Scanned([source])
 
     def read(self, source: Source) -> Volume:
@@ -215,16 +229,20 @@ class FileReader(ABC):
         masked = [e for e in found if e["mask"] or e.get("masked") or "mask" in (e.get("error") or "")]
         if masked and not self.options.labels:
             raise ConfigError(
-                "this data set has masks: the meaning of their codes must be stated", where=masked[0]["entry"],
+                "this data set has masks: the meaning of their codes must be stated",
+                where=masked[0]["entry"],
                 next_step="give --labels name=code,... or --labels SCHEME",
-            )  # fmt: skip
+            )
         if found and not masked and self.options.mask:
             raise ConfigError(
-                "--mask must match the mask of a volume", found=f"'{self.options.mask}', and no such file",
-                where=str(self.root), next_step="mend the pattern, or leave --mask and --labels out",
-            )  # fmt: skip
+                "--mask must match the mask of a volume",
+                found=f"'{self.options.mask}', and no such file",
+                where=str(self.root),
+                next_step="mend the pattern, or leave --mask and --labels out",
+            )
         if found and not masked and self.options.labels:
             raise ConfigError(
-                "--labels is stated, but no volume of this data set has a mask", where=str(self.root),
+                "--labels is stated, but no volume of this data set has a mask",
+                where=str(self.root),
                 next_step="check the path, name the masks with --mask PATTERN, or leave --labels out",
-            )  # fmt: skip
+            )

@@ -50,22 +50,27 @@ class ImagesTrReader(FileReader):
         if labels is None and self.stated.regions:
             raise ConfigError(
                 "labels of dataset.json are regions, which overlap: the codes of the label files must be stated",
-                where=str(self.base / NAME), next_step="give --labels name=code,...",
-            )  # fmt: skip
+                where=str(self.base / NAME),
+                next_step="give --labels name=code,...",
+            )
         if labels is None and self.stated.labels:
             labels = dict(self.stated.labels)
         try:
             options = SourceOptions(**{**dict(options), "labels": labels})
         except ValidationError as error:
             raise ConfigError(
-                "labels of dataset.json must be codes of 1 to 255", where=str(self.base / NAME),
-                found=str(error.errors()[0]["msg"]), next_step="give --labels name=code,...",
-            ) from None  # fmt: skip
+                "labels of dataset.json must be codes of 1 to 255",
+                where=str(self.base / NAME),
+                found=str(error.errors()[0]["msg"]),
+                next_step="give --labels name=code,...",
+            ) from None
         if self.stated.ending is not None and self.stated.ending not in self.suffixes:
             raise ConfigError(
-                f"files must be NIfTI or NRRD ({', '.join(self.suffixes)})", found=self.stated.ending,
-                where=str(self.base / NAME), next_step="convert the data set",
-            )  # fmt: skip
+                f"files must be NIfTI or NRRD ({', '.join(self.suffixes)})",
+                found=self.stated.ending,
+                where=str(self.base / NAME),
+                next_step="convert the data set",
+            )
         super().__init__(root, options)
         self.channels = self._channels()
 
@@ -76,9 +81,11 @@ class ImagesTrReader(FileReader):
             number = re.fullmatch(r"\*?_?(\d{1,4})(\..*)?", text)
             if number is None:
                 raise ConfigError(
-                    f"channels of layout {self.layout} are given by their numbers", found=f"{name}={text}",
-                    where="--channels", next_step=f"for example {name}=0000",
-                )  # fmt: skip
+                    f"channels of layout {self.layout} are given by their numbers",
+                    found=f"{name}={text}",
+                    where="--channels",
+                    next_step=f"for example {name}=0000",
+                )
             found[name] = int(number.group(1))
         return found or dict(self.stated.channels)
 
@@ -188,9 +195,11 @@ def _base(root: Path) -> Path:
         found = [folder for folder in level if (folder / "imagesTr").is_dir()]
         if len(found) > 1:
             raise ConfigError(
-                "one data set with imagesTr can be ingested at a time", found=", ".join(f.name for f in found[:6]),
-                where=str(root), next_step="state the folder of one of them",
-            )  # fmt: skip
+                "one data set with imagesTr can be ingested at a time",
+                found=", ".join(f.name for f in found[:6]),
+                where=str(root),
+                next_step="state the folder of one of them",
+            )
         if found:
             return found[0]
         level = [below for folder in level for below in visible_folders(folder)]

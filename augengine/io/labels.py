@@ -48,9 +48,11 @@ def parse_labels(text: str) -> tuple[dict[str, int], str | None]:
         name, _, code = part.partition("=")
         if not name.strip() or not code.strip().isdecimal() or not 1 <= int(code) <= 255 or name.strip() in labels:
             raise ConfigError(
-                "labels are given as name=code,..., with codes of 1 to 255", found=part, where="--labels",
+                "labels are given as name=code,..., with codes of 1 to 255",
+                found=part,
+                where="--labels",
                 next_step=f"for example lesion=1; or name a scheme: {', '.join(SCHEMES)}",
-            )  # fmt: skip
+            )
         labels[name.strip()] = int(code)
     return labels, None
 
@@ -159,13 +161,13 @@ def _refuse_other_headers(mask: Mask, shape: Sequence[int], affine: np.ndarray, 
             "image and mask of one shape must state one geometry",
             found=f"the header of the {identities[0]} states none but the identity: it was likely lost",
             next_step=f"{_TRUST_VOXELS}, or --mask-grid header if both are right",
-        )  # fmt: skip
+        )
     if not one_shape and not mask.whole and np.allclose(mask.affine, affine, atol=1e-4):
         raise DataError(
             "image and mask must have one shape if their headers state the same geometry",
             found=f"image {tuple(shape)}, mask {mask.label.shape}",
             next_step="correct the mask's header or leave it out",
-        )  # fmt: skip
+        )
 
 
 def _any_plane(uncovered: np.ndarray) -> bool:

@@ -32,12 +32,21 @@ READERS: Registry[Callable[[Path, SourceOptions], Reader]] = Registry(
     {
         r.layout: r
         for r in (
-            DicomReader, DukeReader, NiftiReader, NrrdReader, NnunetReader, DecathlonReader, Brats2020, Brats2021,
-            Brats2023, Brats2024, BidsReader,
+            DicomReader,
+            DukeReader,
+            NiftiReader,
+            NrrdReader,
+            NnunetReader,
+            DecathlonReader,
+            Brats2020,
+            Brats2021,
+            Brats2023,
+            Brats2024,
+            BidsReader,
         )
     },
     _reader,
-)  # fmt: skip
+)
 LAYOUTS = ("auto", *READERS)
 LOOK_AT_PATHS = 20_000
 
@@ -55,9 +64,10 @@ def open_layout(root: Path, layout: str, options: SourceOptions) -> tuple[Reader
     listing = reader.listing()
     if not listing.entries:
         raise DataError(
-            f"no subject of layout '{name}' in this folder", where=str(root),
+            f"no subject of layout '{name}' in this folder",
+            where=str(root),
             next_step=f"check the path, or state another --layout ({', '.join(READERS)})",
-        )  # fmt: skip
+        )
     return reader, listing
 
 
@@ -80,9 +90,10 @@ def detect(root: Path, options: SourceOptions) -> str:
         if stated not in ("brats2023", "brats2024"):
             schemes = sorted({s for y in years for task in YEARS[y].tasks.values() for s in task.schemes})
             raise ConfigError(
-                "these folders are named alike in BraTS 2023 and 2024", where=str(root),
+                "these folders are named alike in BraTS 2023 and 2024",
+                where=str(root),
                 next_step=f"state --labels ({', '.join(schemes)}), or --layout brats2023 or brats2024",
-            )  # fmt: skip
+            )
         return stated
     if years:
         return years[0]
@@ -105,6 +116,8 @@ def detect(root: Path, options: SourceOptions) -> str:
     if len(found) == 1:
         return found[0]
     raise ConfigError(
-        "the layout of this folder is not clear", found=" and ".join(found) or "no known file", where=str(root),
+        "the layout of this folder is not clear",
+        found=" and ".join(found) or "no known file",
+        where=str(root),
         next_step=f"check the path, or state --layout ({', '.join(READERS)})",
-    )  # fmt: skip
+    )

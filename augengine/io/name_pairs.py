@@ -11,8 +11,16 @@ from augengine.io.pairing import Group, starred, stem
 
 IMAGE_ENDINGS = ("_image",)
 MASK_ENDINGS = (
-    "_label", "_mask", "_seg", "_segmentation", "-label", "-mask", "-seg", "-segmentation", ".seg",
-)  # fmt: skip
+    "_label",
+    "_mask",
+    "_seg",
+    "_segmentation",
+    "-label",
+    "-mask",
+    "-seg",
+    "-segmentation",
+    ".seg",
+)
 # Words that may end the name of an image, too: they make a mask where the image without them lies beside it.
 LIKELY_MASK = re.compile(
     r"(.+?)[-_. ](labels|masks|lesions?|rois?|gt|dseg|segm|annotations?|ground[-_ ]?truth|tumou?r)", re.IGNORECASE
@@ -58,9 +66,11 @@ def _place_of(path: str, images: Mapping[tuple[str, str], object], mask_pattern:
     text = stem(name)
     likely = LIKELY_MASK.fullmatch(text)
     keys = [
-        without_mask_ending(text), text, starred(mask_pattern, name) if mask_pattern else None,
+        without_mask_ending(text),
+        text,
+        starred(mask_pattern, name) if mask_pattern else None,
         likely.group(1) if likely else None,
-    ]  # fmt: skip
+    ]
     own = [key for key in keys if key]
     for key in own:
         same = [k for f, k in images if f == folder and k.lower() == key.lower()]

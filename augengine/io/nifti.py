@@ -48,9 +48,11 @@ class NiftiFile:
         """The affine. Raises DataError where there is none: left and right would be a guess."""
         if self.affine is None:
             raise DataError(
-                "sform or qform must state where the voxels lie", found="no usable one", where=str(self.path),
+                "sform or qform must state where the voxels lie",
+                found="no usable one",
+                where=str(self.path),
                 next_step="set the orientation with a tool that knows it, e.g. nibabel or fslorient",
-            )  # fmt: skip
+            )
         return self.affine
 
     def values(self) -> np.ndarray:
@@ -111,9 +113,10 @@ def open_nifti(path: Path) -> NiftiFile:
         raw = _raw_header(head)
         if path.name.lower().endswith(".hdr") and raw is not None and raw["magic"].item()[:2] != b"ni":
             raise DataError(
-                "Analyze 7.5 files state no orientation: left and right would be a guess", where=str(path),
+                "Analyze 7.5 files state no orientation: left and right would be a guess",
+                where=str(path),
                 next_step="convert them to NIfTI with a tool that knows the orientation",
-            )  # fmt: skip
+            )
         declared = _declared(raw, path, packed)
         image, renamed = _image(path, packed, raw, declared)
     except DataError:
@@ -141,9 +144,11 @@ def squeeze(data: np.ndarray, path: Path) -> np.ndarray:
         data = data[..., None]
     if data.ndim != 3:
         raise DataError(
-            "one file must hold one 3D volume", found=f"shape {shape}", where=str(path),
+            "one file must hold one 3D volume",
+            found=f"shape {shape}",
+            where=str(path),
             next_step="split time series and multi-channel files first",
-        )  # fmt: skip
+        )
     if data.dtype.kind not in "iuf":
         raise DataError("voxels must be real numbers", found=str(data.dtype), where=str(path))
     return data
@@ -182,9 +187,10 @@ def _declared(raw: Any, path: Path, packed: bool) -> int:
     shape = shape[:axes] if 1 <= axes <= 7 else [0]
     if min(shape) < 1:
         raise DataError(
-            "a NIfTI header must declare 1 to 7 axes, each of 1 or more voxels", found=raw["dim"].tolist(),
+            "a NIfTI header must declare 1 to 7 axes, each of 1 or more voxels",
+            found=raw["dim"].tolist(),
             where=str(path),
-        )  # fmt: skip
+        )
     begin = float(raw["vox_offset"])
     if not 0 <= begin < 2**31:
         raise DataError("vox_offset says where the voxels begin", found=begin, where=str(path))

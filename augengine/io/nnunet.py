@@ -48,9 +48,11 @@ class NnunetReader(ImagesTrReader):
         numbers = sorted({number for own in files.values() for number in own})
         if not self.channels and len(numbers) > 1:
             raise ConfigError(
-                "channels need names, and dataset.json states none", found=", ".join(f"{n:04d}" for n in numbers),
-                where=str(self.base), next_step="give --channels t1=0000,...",
-            )  # fmt: skip
+                "channels need names, and dataset.json states none",
+                found=", ".join(f"{n:04d}" for n in numbers),
+                where=str(self.base),
+                next_step="give --channels t1=0000,...",
+            )
         wanted = self.channels or {"image": numbers[0] if numbers else 0}
         found = {}
         for case in {*files, *(stem(n) for n in labels)}:
@@ -106,9 +108,10 @@ def split_channels(path: Path, channels: Mapping[str, int], every: bool) -> dict
     if data.ndim != 4 or not names or max(names.values()) >= data.shape[3] or (every and len(names) != data.shape[3]):
         raise DataError(
             "the channels of a file must be those that dataset.json or --channels name",
-            found=f"shape {data.shape}, names {', '.join(names) or 'none'}", where=str(path),
+            found=f"shape {data.shape}, names {', '.join(names) or 'none'}",
+            where=str(path),
             next_step="give --channels t1=0,t2=1,...",
-        )  # fmt: skip
+        )
     return {
         name: Image(nifti.squeeze(data[..., number], path), file.placed(), file.notes, file.acquired_axis)
         for name, number in names.items()

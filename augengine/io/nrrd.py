@@ -28,8 +28,17 @@ SPACES = {
     "las": (-1, 1, 1),
 }
 # In mm, as the units library that the format refers to spells them.
-UNITS_MM = {"": 1.0, "mm": 1.0, "millimeter": 1.0, "um": 1e-3, "µm": 1e-3, "micron": 1e-3, "microns": 1e-3, "cm": 10.0,
-            "m": 1e3}  # fmt: skip
+UNITS_MM = {
+    "": 1.0,
+    "mm": 1.0,
+    "millimeter": 1.0,
+    "um": 1e-3,
+    "µm": 1e-3,
+    "micron": 1e-3,
+    "microns": 1e-3,
+    "cm": 10.0,
+    "m": 1e3,
+}
 PACKED: dict[str, Packing] = {
     "raw": "raw",
     "gzip": "gzip",
@@ -79,9 +88,11 @@ def read_nrrd(path: Path, within: Path | None = None) -> tuple[np.ndarray, np.nd
     space = str(header.get("space", "")).lower()
     if space not in SPACES:
         raise DataError(
-            f"the NRRD space must be one of {', '.join(s for s in SPACES if '-' in s)}", found=space or "none",
-            where=str(path), next_step="save the file in a space that names the patient's sides",
-        )  # fmt: skip
+            f"the NRRD space must be one of {', '.join(s for s in SPACES if '-' in s)}",
+            found=space or "none",
+            where=str(path),
+            next_step="save the file in a space that names the patient's sides",
+        )
     if "space directions" not in header or "space origin" not in header:
         raise DataError("an NRRD file must state space directions and origin", where=str(path))
     vectors, origin = np.asarray(header["space directions"], float), np.asarray(header["space origin"], float)
@@ -140,15 +151,14 @@ def _numbered(words: list[str], path: Path) -> list[str]:
     numbers = [int(word) for word in words[1:4] if re.fullmatch(r"-?\d{1,9}", word)]
     if len(numbers) != 3 or numbers[2] == 0 or not _PATTERN.fullmatch(words[0]):
         raise DataError(
-            "a pattern of data files is one %d between texts, with first, last and step", found=" ".join(words),
+            "a pattern of data files is one %d between texts, with first, last and step",
+            found=" ".join(words),
             where=str(path),
-        )  # fmt: skip
+        )
     first, last, step = numbers
     several = range(first, last + (1 if step > 0 else -1), step)
     if not 0 < len(several) <= MOST_FILES:
-        raise DataError(
-            f"a header must name 1 to {MOST_FILES} data files", found=f"{len(several)}", where=str(path)
-        )  # fmt: skip
+        raise DataError(f"a header must name 1 to {MOST_FILES} data files", found=f"{len(several)}", where=str(path))
     return [words[0] % k for k in several]
 
 
@@ -205,14 +215,13 @@ def _joined(header: dict[str, Any], path: Path, parts: list[Path]) -> np.ndarray
     if len(parts) > 1 and (each not in (len(sizes), len(sizes) - 1) or line_skip != 0):
         raise DataError("data files must follow each other along the last axis, without lines to skip", where=str(path))
     if encoding not in PACKED:
-        raise DataError(
-            f"NRRD data must be encoded as one of {', '.join(PACKED)}", found=encoding, where=str(path)
-        )  # fmt: skip
+        raise DataError(f"NRRD data must be encoded as one of {', '.join(PACKED)}", found=encoding, where=str(path))
     if min(sizes, default=0) < 1 or byte_skip < -1 or not 0 <= line_skip <= MOST_FILES:
         raise DataError(
             f"NRRD sizes are 1 or more, byte skip -1 or more, line skip 0 to {MOST_FILES}",
-            found=f"sizes {sizes}, byte skip {byte_skip}, line skip {line_skip}", where=str(path),
-        )  # fmt: skip
+            found=f"sizes {sizes}, byte skip {byte_skip}, line skip {line_skip}",
+            where=str(path),
+        )
     dtype = nrrd.reader._determine_datatype(header)
     own = parts or [path]
     count = math.prod(sizes) // len(own)
@@ -232,9 +241,10 @@ def _joined(header: dict[str, Any], path: Path, parts: list[Path]) -> np.ndarray
             content = _written_out(content, dtype, count)
         if len(content) != bytes_each:
             raise DataError(
-                "every data file must hold its share of the voxels", found=f"{len(content)} of {bytes_each} bytes",
+                "every data file must hold its share of the voxels",
+                found=f"{len(content)} of {bytes_each} bytes",
                 where=str(path),
-            )  # fmt: skip
+            )
         pieces.append(np.frombuffer(content, dtype))
     return (np.concatenate(pieces) if len(pieces) > 1 else pieces[0]).reshape(sizes, order="F")
 

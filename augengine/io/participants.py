@@ -45,9 +45,10 @@ class Participants:
         if not wanted:
             if options.participants is not None:
                 raise ConfigError(
-                    "--participants needs a column to read", found=options.participants.name,
+                    "--participants needs a column to read",
+                    found=options.participants.name,
                     next_step="give --subject-column or --site-column, or leave it out",
-                )  # fmt: skip
+                )
             return cls()
         beside = root / "participants.tsv"
         table = options.participants or (beside if beside.is_file() else None)
@@ -92,9 +93,10 @@ class Participants:
         if value.lower() in NOTHING:
             found = "no row" if row is None else "an empty cell"
             raise DataError(
-                f"the table of participants must state '{column}' of every volume", found=found,
+                f"the table of participants must state '{column}' of every volume",
+                found=found,
                 next_step=f"complete the table; its column '{KEY}' must hold the names that the data set uses",
-            )  # fmt: skip
+            )
         return value
 
 
@@ -110,7 +112,8 @@ def _by_participant(rows: list[dict[str, str]], wanted: list[str], where: str) -
             if first.get(column, "") != row.get(column, ""):
                 raise ConfigError(
                     f"rows of one participant must agree on '{column}'",
-                    found=f"{row[KEY]}: {first.get(column, '')} and {row.get(column, '')}", where=where,
+                    found=f"{row[KEY]}: {first.get(column, '')} and {row.get(column, '')}",
+                    where=where,
                     next_step="correct the table",
-                )  # fmt: skip
+                )
     return found

@@ -37,8 +37,9 @@ def display_factor(values: Mapping[str, Any]) -> tuple[float, str | None]:
         if isinstance(slope, bool) or not isinstance(slope, int | float) or not slope > 0:
             raise DataError(
                 f"Philips' floating-point values ({FLAG}) become display values by {' and '.join(_SLOPES)}",
-                found=f"{name} {slope!r}", next_step="convert anew with dcm2niix -p n, which writes display values",
-            )  # fmt: skip
+                found=f"{name} {slope!r}",
+                next_step="convert anew with dcm2niix -p n, which writes display values",
+            )
         factor *= slope
     return factor, f"Philips: floating-point values times {factor:.6g} are display values, as DICOM's are"
 

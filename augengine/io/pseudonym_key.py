@@ -42,9 +42,11 @@ def pseudonym_key(file: Path | None = None) -> str:
         return _key(path.read_bytes().strip(), str(path))
     except OSError as error:
         raise ConfigError(
-            "the key of pseudonyms cannot be read", found=error.strerror, where=str(path),
+            "the key of pseudonyms cannot be read",
+            found=error.strerror,
+            where=str(path),
             next_step="give --pseudonym-key-file FILE with 16 secret bytes or more",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def own_file() -> Path:
@@ -61,7 +63,9 @@ def _make(path: Path) -> None:
 def _key(secret: bytes, where: str) -> str:
     if len(secret) < LEAST_BYTES:
         raise ConfigError(
-            f"the key of pseudonyms has {LEAST_BYTES} bytes or more", found=f"{len(secret)} bytes", where=where,
+            f"the key of pseudonyms has {LEAST_BYTES} bytes or more",
+            found=f"{len(secret)} bytes",
+            where=where,
             next_step='make one, for example with python -c "import secrets; print(secrets.token_hex(32))"',
-        )  # fmt: skip
+        )
     return hashlib.blake2b(secret, digest_size=32, person=b"augengine-pseudo").hexdigest()

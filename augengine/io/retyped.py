@@ -33,6 +33,8 @@ def _cast(column: pa.ChunkedArray, wanted: pa.DataType, found: str, where: str) 
         return pa.chunked_array([pa.array(column.to_pylist(), wanted)])
     except (pa.ArrowException, ValueError, TypeError):
         raise DataError(
-            f"a shard that another tool rewrote must hold {wanted}", found=found, where=where,
+            f"a shard that another tool rewrote must hold {wanted}",
+            found=found,
+            where=where,
             next_step="write it anew without changing its values, or make the data set anew",
-        ) from None  # fmt: skip
+        ) from None

@@ -56,9 +56,7 @@ def kinds(table: pa.Table, labelled: np.ndarray) -> list[Kind]:
     rows = table.take(pa.array(first)).to_pylist()
     order = np.argsort(kind, kind="stable")
     places = np.split(order, np.cumsum(np.bincount(kind))[:-1])
-    found = [
-        Kind({**row, "labelled": bool(labelled[n])}, of) for row, n, of in zip(rows, first, places, strict=True)
-    ]  # fmt: skip
+    found = [Kind({**row, "labelled": bool(labelled[n])}, of) for row, n, of in zip(rows, first, places, strict=True)]
     return sorted(found, key=lambda one: int(one.places[-1]))
 
 

@@ -19,9 +19,20 @@ from augengine.records import ACQUISITION_NUMERIC, incredible
 SPACING_MM = (1e-3, 1e3)
 KINDS = ("<u1", "|u1", "<u2", "<i2", "<u4", "<i4", "<f2", "<f4", "<f8", "|i1", "uint16", "int16", "float32", "uint8")
 _NEVER_NULL = (
-    "sample_id", "subject_id", "volume_id", "synthetic", "channels", "image_dtype", "image_shape", "affine",
-    "spacing_mm", "acquisition", "intensity_rule", "label_names", "label_codes",
-)  # fmt: skip
+    "sample_id",
+    "subject_id",
+    "volume_id",
+    "synthetic",
+    "channels",
+    "image_dtype",
+    "image_shape",
+    "affine",
+    "spacing_mm",
+    "acquisition",
+    "intensity_rule",
+    "label_names",
+    "label_codes",
+)
 
 
 def row_problem(row: Mapping[str, Any]) -> str | None:
@@ -96,10 +107,13 @@ def _kind(row: Mapping[str, Any]) -> str | None:
 
 
 _RULES: Sequence[tuple[Sequence[str], Callable[[Mapping[str, Any]], str | None]]] = (
-    (("acquisition",), _acquisition), (("affine",), _geometry), (("label_names", "label_codes"), _labels),
-    (("image_shape", "channels"), _shape), (("intensity_low", "intensity_high", "channels"), _ranges),
+    (("acquisition",), _acquisition),
+    (("affine",), _geometry),
+    (("label_names", "label_codes"), _labels),
+    (("image_shape", "channels"), _shape),
+    (("intensity_low", "intensity_high", "channels"), _ranges),
     (("image_dtype",), _kind),
-)  # fmt: skip
+)
 
 
 class SeenIds:
@@ -123,6 +137,8 @@ class SeenIds:
         twice = len(hashes) - len(np.unique(hashes))
         if twice:
             raise DataError(
-                "a sample id may stand once in a data set", found=f"{twice} rows with an id that another one has",
-                where=where, next_step="give each row an id of its own",
-            )  # fmt: skip
+                "a sample id may stand once in a data set",
+                found=f"{twice} rows with an id that another one has",
+                where=where,
+                next_step="give each row an id of its own",
+            )

@@ -73,9 +73,11 @@ class RunLock:
         if not self.store.local and self.store.create(LOCK, self._content() + b" "):
             self.store.remove(LOCK)
             raise RunError(
-                "an output folder needs storage with conditional writes", found="one that writes over what is there",
-                where=self.store.uri, next_step="choose another --out, or a newer server and fsspec package",
-            )  # fmt: skip
+                "an output folder needs storage with conditional writes",
+                found="one that writes over what is there",
+                where=self.store.uri,
+                next_step="choose another --out, or a newer server and fsspec package",
+            )
         self._thread.start()
 
     def __exit__(
@@ -97,15 +99,20 @@ class RunLock:
         if self._lost.is_set():
             raise RunError(
                 f"another job took this output folder over, since this one showed no life for {self.expiry_s:g} s",
-                where=self.store.uri, next_step="let it finish; every row that it needs is made once",
-            )  # fmt: skip
+                where=self.store.uri,
+                next_step="let it finish; every row that it needs is made once",
+            )
 
     def _content(self) -> bytes:
         pid, beats = os.getpid(), self._beats
         held = {
-            "pid": pid, "started": self._started, "since": self._since, "run": self.run, "place": _place(self.run),
+            "pid": pid,
+            "started": self._started,
+            "since": self._since,
+            "run": self.run,
+            "place": _place(self.run),
             "beats": beats,
-        }  # fmt: skip
+        }
         return canonical_json(held).encode()
 
     def _renew(self) -> None:
@@ -145,9 +152,10 @@ class RunLock:
     def _refusal(self, held: dict[str, Any]) -> RunError:
         return RunError(
             "another job is writing to this output folder",
-            found=f"{_named(held)}, since {held.get('since')}", where=self.store.uri,
+            found=f"{_named(held)}, since {held.get('since')}",
+            where=self.store.uri,
             next_step=f"wait for it or choose another --out; {self.expiry_s:g} s after it dies its lock is void",
-        )  # fmt: skip
+        )
 
 
 def _read(store: Store) -> bytes | None:
@@ -225,9 +233,13 @@ def process_start(pid: int) -> str | None:
 def _told_by_ps(pid: int) -> str | None:
     try:
         told = subprocess.run(
-            ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False, timeout=10,
+            ["ps", "-o", "stat=,lstart=", "-p", str(pid)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
             env={**os.environ, "LC_ALL": "C"},
-        )  # fmt: skip
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     state, _, start = told.stdout.strip().partition(" ")

@@ -35,9 +35,11 @@ def unsealed(values: Any, where: str) -> dict[str, Any]:
     damaged_seal = SEAL not in values and get_close_matches(SEAL, map(str, values), n=1, cutoff=0.7)
     if damaged_seal or (SEAL in values and values[SEAL] != _sum(content)):
         raise DataError(
-            "this file must be as it was written", found="another checksum", where=where,
+            "this file must be as it was written",
+            found="another checksum",
+            where=where,
             next_step="restore it, or run the command that wrote it again",
-        )  # fmt: skip
+        )
     return content
 
 

@@ -53,9 +53,11 @@ def named_mask(
             notes.append("mask: segments that bear no name were taken by their values")
         if code is None:
             raise DataError(
-                f"names of segments must be those of the stated labels ({', '.join(labels)})", found=f"'{name}'",
-                where=str(path), next_step="state them with --labels name=code,...",
-            )  # fmt: skip
+                f"names of segments must be those of the stated labels ({', '.join(labels)})",
+                found=f"'{name}'",
+                where=str(path),
+                next_step="state them with --labels name=code,...",
+            )
         joined[code] = joined.get(code, np.zeros(layers.shape[1:], bool)) | (layers[layer] == value)
     label = np.zeros(layers.shape[1:], np.uint8)
     for code in (c for c in labels.values() if c in joined):

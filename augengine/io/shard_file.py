@@ -41,9 +41,11 @@ class ShardFile(pq.ParquetFile):  # type: ignore[misc]
                 footer = _footer(path, filesystem)
                 if hashlib.sha256(footer).hexdigest()[:12] != named["footer"]:
                     raise DataError(
-                        "the footer of a shard must be the one that its name tells", found="another one", where=path,
+                        "the footer of a shard must be the one that its name tells",
+                        found="another one",
+                        where=path,
                         next_step="restore the file, or write changed rows with augengine.io.dataset.write_dataset",
-                    )  # fmt: skip
+                    )
                 metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
             super().__init__(path, filesystem=filesystem, metadata=metadata, page_checksum_verification=True)
 

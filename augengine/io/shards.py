@@ -116,9 +116,10 @@ def _lineage(provenance: Mapping[str, Any] | None) -> dict[str, Any]:
         return dict.fromkeys(LINEAGE)
     plan = provenance.get("plan", {})
     return {
-        "parent_id": provenance.get("parent_id"), "policy": provenance.get("policy"),
+        "parent_id": provenance.get("parent_id"),
+        "policy": provenance.get("policy"),
         "replicate": plan.get("replicate"),
-    }  # fmt: skip
+    }
 
 
 def pixels(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
@@ -148,9 +149,10 @@ def from_row(row: dict[str, Any]) -> Sample:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
-            "a row must have the values of all columns", found=f"{type(error).__name__}: {error}",
+            "a row must have the values of all columns",
+            found=f"{type(error).__name__}: {error}",
             where=str(row.get("sample_id")),
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _sample(
@@ -210,11 +212,16 @@ def to_bytes(table: pa.Table) -> bytes:
     """
     sink = io.BytesIO()
     pq.write_table(
-        table, sink, compression="zstd", compression_level=3, row_group_size=ROW_GROUP_ROWS,
+        table,
+        sink,
+        compression="zstd",
+        compression_level=3,
+        row_group_size=ROW_GROUP_ROWS,
         use_dictionary=[n for n in _DICTIONARY if n in table.column_names],
         write_statistics=[n for n in _STATISTICS if n in table.column_names],
-        write_page_checksum=True, write_page_index=True,
-    )  # fmt: skip
+        write_page_checksum=True,
+        write_page_index=True,
+    )
     return sink.getvalue()
 
 
@@ -229,9 +236,11 @@ def check_schema(file: pq.ParquetFile, where: str) -> None:
         missing = [name for name in _NEEDED if name not in file.schema_arrow.names]
         if {"image", "image_shape"}.isdisjoint(missing):
             raise DataError(
-                "a shard that another tool rewrote must have kept its columns", found=f"no {', '.join(missing)}",
-                where=where, next_step="write it anew with all columns, or make the data set anew",
-            )  # fmt: skip
+                "a shard that another tool rewrote must have kept its columns",
+                found=f"no {', '.join(missing)}",
+                where=where,
+                next_step="write it anew with all columns, or make the data set anew",
+            )
         raise DataError("this Parquet file is not an augengine shard", where=where, next_step="ingest the data first")
     if version not in READABLE:
         raise DataError(f"shards of schema version {' or '.join(READABLE)} are needed", found=version, where=where)

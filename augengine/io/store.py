@@ -313,14 +313,16 @@ def check_uri(uri: str) -> None:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", uri):  # a drive has one letter
         scheme, _, rest = uri.partition(":/")
         raise RunError(
-            "a URI has two slashes behind its scheme, else it would be a local folder", found=uri,
+            "a URI has two slashes behind its scheme, else it would be a local folder",
+            found=uri,
             next_step=f"write {scheme}://{rest}",
-        )  # fmt: skip
+        )
     if "::" in uri:
         raise RunError(
-            "a chain of URIs may read through a cache that does not see what others write", found=uri,
+            "a chain of URIs may read through a cache that does not see what others write",
+            found=uri,
             next_step="give the URI of the storage itself",
-        )  # fmt: skip
+        )
     try:
         parts = urlsplit(uri) if "://" in uri else None
         password = parts.password if parts else None
@@ -328,9 +330,10 @@ def check_uri(uri: str) -> None:
         password = None
     if parts is not None and password is not None:
         raise RunError(
-            "a URI stands in outputs and logs and so holds no password", found=f"{parts.scheme}://…@{parts.hostname}",
+            "a URI stands in outputs and logs and so holds no password",
+            found=f"{parts.scheme}://…@{parts.hostname}",
             next_step="give it by storage options or an FSSPEC_* variable",
-        )  # fmt: skip
+        )
 
 
 def _texts(value: Any) -> Iterator[str]:

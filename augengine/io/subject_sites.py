@@ -26,10 +26,11 @@ def sites_of(uris: Sequence[str], table: Path, column: str) -> dict[str, str]:
     unknown = sorted(person for person, site in found.items() if site.lower() in NOTHING)
     if unknown:
         raise DataError(
-            f"the table of participants must state '{column}' of every subject", found=f"nothing of {unknown[0]} and "
-            f"{len(unknown) - 1} others", where=str(table),
+            f"the table of participants must state '{column}' of every subject",
+            found=f"nothing of {unknown[0]} and {len(unknown) - 1} others",
+            where=str(table),
             next_step="complete it, with the subject ids of the shards; or ingest with --site-column",
-        )  # fmt: skip
+        )
     return found
 
 

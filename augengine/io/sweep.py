@@ -38,9 +38,10 @@ def sweep(store: Store, records: Mapping[str, Record]) -> int:
             listed.add(part.name)
             if part.bytes not in (there.get(part.name), store.size(part.name)):
                 raise RunError(
-                    "a committed file is missing or damaged", where=store.path(part.name),
+                    "a committed file is missing or damaged",
+                    where=store.path(part.name),
                     next_step=f"delete {store.path(record_name(unit_id))} and run the same command again",
-                )  # fmt: skip
+                )
     orphans = [*_orphans(there, records, listed), *_bookkeeping(store, records)]
     for name in orphans:
         store.remove(name)

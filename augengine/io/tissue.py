@@ -25,10 +25,29 @@ TISSUES = ("csf", "grey_matter", "white_matter")
 _SYNTHSEG = {
     "csf": (4, 5, 43, 44, 14, 15, 24),
     "grey_matter": (
-        3, 8, 10, 11, 12, 13, 17, 18, 26, 42, 47, 49, 50, 51, 52, 53, 54, 58, *range(1001, 1036), *range(2001, 2036),
+        3,
+        8,
+        10,
+        11,
+        12,
+        13,
+        17,
+        18,
+        26,
+        42,
+        47,
+        49,
+        50,
+        51,
+        52,
+        53,
+        54,
+        58,
+        *range(1001, 1036),
+        *range(2001, 2036),
     ),
     "white_matter": (2, 7, 28, 41, 46, 60, 16),
-}  # fmt: skip
+}
 # FAST (Zhang et al. 2001) numbers the classes of a T1-weighted scan by their brightness.
 _FAST = {"csf": (1,), "grey_matter": (2,), "white_matter": (3,)}
 SCHEMES: Mapping[str, Mapping[str, tuple[int, ...]]] = {"synthseg": _SYNTHSEG, "fast": _FAST}
@@ -51,9 +70,11 @@ class TissueMap:
         scheme, equals, pattern = (part.strip() for part in text.partition("="))
         if not equals or not pattern or "/" in pattern:
             raise ConfigError(
-                "give SCHEME=PATTERN, the pattern of a file in the case's own folder", found=text, where="--tissue",
+                "give SCHEME=PATTERN, the pattern of a file in the case's own folder",
+                found=text,
+                where="--tissue",
                 next_step="for example synthseg=*_synthseg.nii.gz",
-            )  # fmt: skip
+            )
         if scheme not in SCHEMES:
             raise unknown_name("tissue scheme", scheme, list(SCHEMES), "--tissue")
         return cls(scheme, pattern)
@@ -73,16 +94,20 @@ class TissueMap:
         codes, places = np.unique(values, return_inverse=True)
         if (codes != np.rint(codes)).any():
             raise DataError(
-                "a tissue map must hold whole codes", found=f"{float(codes[codes != np.rint(codes)][0]):g}",
-                where=path.name, next_step="give the tool's segmentation, not a map of probabilities",
-            )  # fmt: skip
+                "a tissue map must hold whole codes",
+                found=f"{float(codes[codes != np.rint(codes)][0]):g}",
+                where=path.name,
+                next_step="give the tool's segmentation, not a map of probabilities",
+            )
         known = {code: n for n, name in enumerate(TISSUES, 1) for code in SCHEMES[self.scheme][name]}
         strange = sorted({int(code) for code in codes} - {0, *known})
         if strange:
             raise DataError(
-                f"a tissue map must hold the codes of {self.scheme}", found=f"code(s) {strange[:8]}", where=path.name,
+                f"a tissue map must hold the codes of {self.scheme}",
+                found=f"code(s) {strange[:8]}",
+                where=path.name,
                 next_step=f"state another scheme with --tissue ({', '.join(SCHEMES)})",
-            )  # fmt: skip
+            )
         table = np.array([known.get(int(code), 0) for code in codes], np.uint8)
         return Mask(table[places.reshape(values.shape)], file.affine, notes=file.notes)
 

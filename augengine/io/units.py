@@ -27,6 +27,8 @@ def check_spacing(sizes_mm: np.ndarray, unit: str, field: str, where: str | None
     if unit in ("micron", "meter"):
         likely = "mm"
     raise DataError(
-        f"voxels must measure {LIMITS_MM[0]:g} to {LIMITS_MM[1]:g} mm", found=", ".join(f"{s:g} mm" for s in sizes_mm),
-        where=where, next_step=f"the header (unit: {unit}) likely means {likely}: mend {field}",
-    )  # fmt: skip
+        f"voxels must measure {LIMITS_MM[0]:g} to {LIMITS_MM[1]:g} mm",
+        found=", ".join(f"{s:g} mm" for s in sizes_mm),
+        where=where,
+        next_step=f"the header (unit: {unit}) likely means {likely}: mend {field}",
+    )

@@ -46,8 +46,11 @@ class Extractor:
         shapes: dict[tuple[int, ...], list[int]] = {}
         for n, sample in enumerate(samples):
             if self.channels and sample.channels != self.channels:
-                raise DataError(f"extractor {self.id} takes channels {', '.join(self.channels)}",
-                                found=", ".join(sample.channels), where=sample.sample_id)  # fmt: skip
+                raise DataError(
+                    f"extractor {self.id} takes channels {', '.join(self.channels)}",
+                    found=", ".join(sample.channels),
+                    where=sample.sample_id,
+                )
             shapes.setdefault(sample.image.shape, []).append(n)
         rows: dict[int, np.ndarray] = {}
         for numbers in shapes.values():
@@ -68,6 +71,9 @@ def same_extractor(*ids: str) -> str:
     """
     found = sorted(set(ids))
     if len(found) != 1:
-        raise DataError("numbers compare only if one extractor made the features", found=", ".join(found) or "none",
-                        next_step="extract all with the same weights")  # fmt: skip
+        raise DataError(
+            "numbers compare only if one extractor made the features",
+            found=", ".join(found) or "none",
+            next_step="extract all with the same weights",
+        )
     return found[0]

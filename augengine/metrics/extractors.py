@@ -58,8 +58,10 @@ def load_extractor(
         ((package, version),) = made.items()  # other code may make other features of the same weights
         return _checked(replace(extractor, name=f"{extractor.name}@{package}-{version}"), sha256, str(weights_path))
     if (kind == "radiomics") != (weights_path is None):
-        raise ConfigError("an extractor is checkpoint, meshnet or resnet50 with a weights_path, or radiomics without",
-                          found=f"{kind}, {weights_path}")  # fmt: skip
+        raise ConfigError(
+            "an extractor is checkpoint, meshnet or resnet50 with a weights_path, or radiomics without",
+            found=f"{kind}, {weights_path}",
+        )
     return _checked(make(weights_path, device), sha256, str(weights_path))
 
 
@@ -81,11 +83,18 @@ def from_safetensors(
         weights = {k: v for k, v in safetensors.torch.load(content).items() if not k.startswith("fc.")}
         network.load_state_dict(weights, strict=True)
     except FileNotFoundError:
-        raise CheckpointError("weights are never downloaded: give a file", found="none there", where=weights_path,
-                              next_step="download and convert it to safetensors once") from None  # fmt: skip
+        raise CheckpointError(
+            "weights are never downloaded: give a file",
+            found="none there",
+            where=weights_path,
+            next_step="download and convert it to safetensors once",
+        ) from None
     except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError("the weights must fit the network, name by name", where=weights_path,
-                              found=str(error).splitlines()[-1].strip()) from None  # fmt: skip
+        raise CheckpointError(
+            "the weights must fit the network, name by name",
+            where=weights_path,
+            found=str(error).splitlines()[-1].strip(),
+        ) from None
     frozen = network.eval().requires_grad_(False).to(device)
     found = hashlib.sha256(content).hexdigest()
     return _checked(Extractor(name, _pictures(frozen, device), found), sha256, weights_path)
@@ -93,8 +102,12 @@ def from_safetensors(
 
 def _checked(extractor: Extractor, sha256: str | None, where: str) -> Extractor:
     if sha256 and not extractor.sha256.startswith(sha256.lower()):
-        raise CheckpointError(f"the weights must have sha256 {sha256}", found=extractor.sha256, where=where,
-                              next_step="get these very weights, or state the hash of yours")  # fmt: skip
+        raise CheckpointError(
+            f"the weights must have sha256 {sha256}",
+            found=extractor.sha256,
+            where=where,
+            next_step="get these very weights, or state the hash of yours",
+        )
     return extractor
 
 
@@ -110,8 +123,7 @@ def _meshnet(weights_path: str, device: str) -> Extractor:
 def _resnet50(weights_path: str, device: str) -> Extractor:
     from monai.networks.nets import resnet50  # late: importing MONAI takes seconds
 
-    network = resnet50(spatial_dims=2, n_input_channels=3, conv1_t_stride=2, feed_forward=False,
-                       bias_downsample=False)  # fmt: skip
+    network = resnet50(spatial_dims=2, n_input_channels=3, conv1_t_stride=2, feed_forward=False, bias_downsample=False)
     return from_safetensors("resnet50-1", network, weights_path, device=device)
 
 
@@ -133,8 +145,10 @@ def _per_channel(network: nn.Module) -> Callable[[Tensor], Tensor]:
             flat = channel.flatten(1).cpu().numpy()
             low, high = np.percentile(flat, (5, 95), axis=1)
             shape = (-1, *[1] * (x.ndim - 1))
-            low_B, span_B = (torch.from_numpy(v.astype(np.float32)).to(x.device).reshape(shape)
-                             for v in (low, np.maximum(high - low, 1e-6)))  # fmt: skip
+            low_B, span_B = (
+                torch.from_numpy(v.astype(np.float32)).to(x.device).reshape(shape)
+                for v in (low, np.maximum(high - low, 1e-6))
+            )
             channels.append(network(((channel - low_B) / span_B).clamp(0, 1)))
         return torch.cat(channels, dim=1)
 
@@ -156,8 +170,11 @@ def _pictures(network: nn.Module, device: str) -> Callable[[np.ndarray], np.ndar
 
     def run(x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] not in (1, 3):
-            raise DataError("a network for pictures takes slices of one or three channels", found=tuple(x.shape),
-                            next_step="use another extractor, or shards of slices")  # fmt: skip
+            raise DataError(
+                "a network for pictures takes slices of one or three channels",
+                found=tuple(x.shape),
+                next_step="use another extractor, or shards of slices",
+            )
         out: Tensor = network((x.expand(-1, 3, -1, -1).clamp(0, 1) - mean) / sd)
         return out if out.ndim == 2 else out.flatten(2).mean(2)
 

@@ -46,7 +46,7 @@ class FeatureSet:
     @classmethod
     def of(
         cls, extractor: str, features: np.ndarray, row_ids: Sequence[str], subjects: Sequence[str], keep: int = 2048
-    ) -> FeatureSet:  # fmt: skip
+    ) -> FeatureSet:
         """Summarise (N, F) features of rows with ids that are unique within the whole set."""
         codes = np.array([group_of(s) for s in subjects])
         groups = {int(g): Gaussian.of(features[codes == g]) for g in np.unique(codes)}
@@ -77,16 +77,26 @@ class FeatureSet:
         for g, more in other.groups.items():
             groups[g] = groups[g].merge(more) if g in groups else more
         return FeatureSet(
-            self.extractor, groups, self.subjects | other.subjects, min(self.keep, other.keep), self.keys + other.keys,
-            self.kept_subjects + other.kept_subjects, np.concatenate([self.kept, other.kept]),
-        )._smallest()  # fmt: skip
+            self.extractor,
+            groups,
+            self.subjects | other.subjects,
+            min(self.keep, other.keep),
+            self.keys + other.keys,
+            self.kept_subjects + other.kept_subjects,
+            np.concatenate([self.kept, other.kept]),
+        )._smallest()
 
     def _smallest(self) -> FeatureSet:
         order = sorted(range(len(self.keys)), key=self.keys.__getitem__)[: self.keep]
         return FeatureSet(
-            self.extractor, self.groups, self.subjects, self.keep, tuple(self.keys[n] for n in order),
-            tuple(self.kept_subjects[n] for n in order), self.kept[order],
-        )  # fmt: skip
+            self.extractor,
+            self.groups,
+            self.subjects,
+            self.keep,
+            tuple(self.keys[n] for n in order),
+            tuple(self.kept_subjects[n] for n in order),
+            self.kept[order],
+        )
 
 
 class FeatureMeasure:

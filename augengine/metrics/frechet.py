@@ -97,8 +97,10 @@ def frechet_distance(a: np.ndarray | Gaussian, b: np.ndarray | Gaussian) -> floa
     """
     one, other = (x if isinstance(x, Gaussian) else Gaussian.of(x) for x in (a, b))
     if one.mean.shape != other.mean.shape or min(one.rows, other.rows) < 2:
-        raise DataError("a Fréchet distance needs two sets of ≥ 2 rows of the same features",
-                        found=f"{one.rows} × {one.mean.size} and {other.rows} × {other.mean.size}")  # fmt: skip
+        raise DataError(
+            "a Fréchet distance needs two sets of ≥ 2 rows of the same features",
+            found=f"{one.rows} × {one.mean.size} and {other.rows} × {other.mean.size}",
+        )
     factor_a, factor_b = one.deviations, other.deviations
     spread = (factor_a**2).sum() + (factor_b**2).sum()
     shared = np.linalg.svd(factor_a @ factor_b.T, compute_uv=False).sum()
@@ -188,9 +190,14 @@ def label_distance(
 ) -> SetDistance:
     """`set_distance` of label maps, bool (N, R, *spatial) and (M, R, *spatial)."""
     return set_distance(
-        extractor.features(synthetic), extractor.features(real), subjects, n,
-        extractor=extractor.id, rng=rng, draws=draws,
-    )  # fmt: skip
+        extractor.features(synthetic),
+        extractor.features(real),
+        subjects,
+        n,
+        extractor=extractor.id,
+        rng=rng,
+        draws=draws,
+    )
 
 
 def _halves(subjects: Sequence[str], n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -198,8 +205,11 @@ def _halves(subjects: Sequence[str], n: int, rng: np.random.Generator) -> tuple[
     names, codes, counts = np.unique(np.asarray(subjects), return_inverse=True, return_counts=True)
     most = (len(codes) - int(counts.max(initial=0)) + 1) // 2
     if not 2 <= n <= most:
-        raise DataError("two halves without a common subject hold n ≥ 2 maps each", found=f"n = {n}",
-                        next_step=f"use n up to {most}, or more subjects")  # fmt: skip
+        raise DataError(
+            "two halves without a common subject hold n ≥ 2 maps each",
+            found=f"n = {n}",
+            next_step=f"use n up to {most}, or more subjects",
+        )
     side, filled = np.zeros(len(names), int), [0, 0]
     for subject in rng.permutation(len(names)):  # to the emptier side, so that both fill whatever the counts
         side[subject] = int(filled[1] < filled[0])

@@ -110,8 +110,11 @@ def removed(pairs: Sequence[Pair], lesion: Collection[str]) -> list[tuple[Pair, 
     for pair in pairs:
         sample, source = pair
         if source is None or source.image.shape != sample.image.shape:
-            raise DataError("a removal is measured beside its source, of the same shape", where=sample.sample_id,
-                            next_step="give the folder that was augmented")  # fmt: skip
+            raise DataError(
+                "a removal is measured beside its source, of the same shape",
+                where=sample.sample_id,
+                next_step="give the folder that was augmented",
+            )
         if sample.label is not None and source.label is not None:
             found.append((pair, source, _of(source, lesion) & ~_of(sample, lesion)))
     return found

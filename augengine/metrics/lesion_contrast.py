@@ -69,8 +69,11 @@ def lesion_to_ring_ratio(
     1.5
     """
     if image.shape != lesion.shape:
-        raise DataError("an image and its lesion have one shape", found=f"{image.shape} and {lesion.shape}",
-                        next_step="give one channel, and resample one of the two")  # fmt: skip
+        raise DataError(
+            "an image and its lesion have one shape",
+            found=f"{image.shape} and {lesion.shape}",
+            next_step="give one channel, and resample one of the two",
+        )
     ring = ring_around(lesion, foreground, width)
     if not ring.any():
         return math.nan

@@ -45,9 +45,13 @@ class Patient:
     def merge(self, other: Patient) -> Patient:
         """Both parts of one patient."""
         return Patient(
-            self.site, self.split, self.rows + other.rows, self.lesion_rows + other.lesion_rows,
-            self.volume_ml + other.volume_ml, self.contrast.merge(other.contrast),
-        )  # fmt: skip
+            self.site,
+            self.split,
+            self.rows + other.rows,
+            self.lesion_rows + other.lesion_rows,
+            self.volume_ml + other.volume_ml,
+            self.contrast.merge(other.contrast),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,17 +97,26 @@ class LesionSurvey:
         """Both."""
         for name in ("channels", "shape", "rule"):
             if (here := getattr(self, name)) != (there := getattr(other, name)):
-                raise DataError(f"rows must share their {name}; some have {here}", found=str(there),
-                                next_step="ingest with --size, or survey one data set at a time")  # fmt: skip
+                raise DataError(
+                    f"rows must share their {name}; some have {here}",
+                    found=str(there),
+                    next_step="ingest with --size, or survey one data set at a time",
+                )
         patients = dict(self.patients)
         for name, more in other.patients.items():
             patients[name] = patients[name].merge(more) if name in patients else more
         return LesionSurvey(
-            patients, heapq.nsmallest(self.kept, [*self.lesions, *other.lesions]),
-            heapq.nsmallest(RECIPIENTS, [*self.recipients, *other.recipients]), self.too_large + other.too_large,
+            patients,
+            heapq.nsmallest(self.kept, [*self.lesions, *other.lesions]),
+            heapq.nsmallest(RECIPIENTS, [*self.recipients, *other.recipients]),
+            self.too_large + other.too_large,
             self.names | other.names,
-            self.channels, self.shape, self.rule, min(self.spacing_mm, other.spacing_mm), self.kept,
-        )  # fmt: skip
+            self.channels,
+            self.shape,
+            self.rule,
+            min(self.spacing_mm, other.spacing_mm),
+            self.kept,
+        )
 
 
 class SurveyLesions:
@@ -160,11 +173,17 @@ class SurveyLesions:
                 if max(s.stop - s.start for s in box) > self.size:
                     too_large += 1
                 elif (crop := self._crop(sample, scene, lesion, part)) is not None:
-                    lesions.append(Found(rng.derive("lesion", sample.sample_id, n), sample.subject_id,
-                                         sample.acquisition.manufacturer, crop))  # fmt: skip
+                    lesions.append(
+                        Found(
+                            rng.derive("lesion", sample.sample_id, n),
+                            sample.subject_id,
+                            sample.acquisition.manufacturer,
+                            crop,
+                        )
+                    )
         return LesionSurvey(
             {sample.subject_id: patient}, heapq.nsmallest(self.kept, lesions), recipients, too_large, *common
-        )  # fmt: skip
+        )
 
     def _crop(self, sample: Sample, scene: Scene, lesion: np.ndarray, part: np.ndarray) -> Crop | None:
         assert sample.label is not None

@@ -86,9 +86,11 @@ def lesion_wise(prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[
     """
     check_masks(prediction, truth)
     if truth.ndim not in (2, 3) or len(spacing_mm) != 3 or min(spacing_mm) <= 0:
-        raise DataError("lesions are counted in 2D or 3D masks with three lengths above 0",
-                        found=f"{tuple(spacing_mm)} for {truth.shape}",
-                        next_step="of a slice, give the distance between slices as the third")  # fmt: skip
+        raise DataError(
+            "lesions are counted in 2D or 3D masks with three lengths above 0",
+            found=f"{tuple(spacing_mm)} for {truth.shape}",
+            next_step="of a slice, give the distance between slices as the third",
+        )
     if (either := prediction | truth).any():  # nothing depends on what lies farther away
         frame = bounding_box(either, [rule.dilation] * truth.ndim)
         prediction, truth = prediction[frame], truth[frame]

@@ -47,8 +47,11 @@ def nearest_training_dice(
         DataError: no training map, or regions or voxels that differ.
     """
     if not len(training) or synthetic.shape[1:] != training.shape[1:]:
-        raise DataError("training maps have the synthetic ones' regions and grid",
-                        found=f"{training.shape} beside {synthetic.shape}", next_step="prepare both alike")  # fmt: skip
+        raise DataError(
+            "training maps have the synthetic ones' regions and grid",
+            found=f"{training.shape} beside {synthetic.shape}",
+            next_step="prepare both alike",
+        )
     best, nearest = np.full(len(synthetic), -1.0), np.full(len(synthetic), -1)
     for start in range(0, len(synthetic), chunk):
         mine = slice(start, start + chunk)

@@ -68,8 +68,12 @@ def load_meshnet(weights_path: str) -> tuple[MeshNet, str]:
     if {dtype for _, _, dtype in stored} != {"float32"} or 4 * sum(int(np.prod(s)) for _, s, _ in stored) != len(
         content
     ):
-        raise CheckpointError("the weight files hold the float32 numbers that model.json lists", where=where,
-                              found=f"{len(content)} bytes", next_step="copy the folder again")  # fmt: skip
+        raise CheckpointError(
+            "the weight files hold the float32 numbers that model.json lists",
+            where=where,
+            found=f"{len(content)} bytes",
+            next_step="copy the folder again",
+        )
     numbers, tensors, start = np.frombuffer(content, "<f4"), dict[str, Tensor](), 0
     for name, shape, _ in stored:
         size = int(np.prod(shape))
@@ -79,8 +83,9 @@ def load_meshnet(weights_path: str) -> tuple[MeshNet, str]:
     hidden = convolutions[:-1]  # the last one gives classes
     try:
         kernels = [tensors[f"{c['name']}/kernel"].permute(4, 3, 0, 1, 2).contiguous() for c in hidden]
-        network = MeshNet(kernels, [tensors[f"{c['name']}/bias"] for c in hidden],
-                          [c["dilation_rate"][0] for c in hidden], act)  # fmt: skip
+        network = MeshNet(
+            kernels, [tensors[f"{c['name']}/bias"] for c in hidden], [c["dilation_rate"][0] for c in hidden], act
+        )
     except KeyError as error:
         raise CheckpointError("every convolution has weights", found=f"no {error}", where=where) from None
     return network.eval(), hashlib.sha256(text + content).hexdigest()
@@ -93,15 +98,22 @@ def _chain(layers: Sequence[dict[str, Any]], where: str) -> tuple[list[dict[str,
     acts = {layer["config"]["activation"] for layer in layers if layer["class_name"] == "Activation"}
     alternate = kinds == ["InputLayer", *["Conv3D", "Activation"] * (len(convolutions) - 1), "Conv3D"]
     plain = all(
-        c["padding"] == "same" and set(c["strides"]) == {1} and len(set(c["dilation_rate"])) == 1
-        and set(c["kernel_size"]) in ({1}, {3}) and c["activation"] == "linear" and c["use_bias"]
+        c["padding"] == "same"
+        and set(c["strides"]) == {1}
+        and len(set(c["dilation_rate"])) == 1
+        and set(c["kernel_size"]) in ({1}, {3})
+        and c["activation"] == "linear"
+        and c["use_bias"]
         for c in convolutions
-    )  # fmt: skip
+    )
     fits = all(a["filters"] == b["filters"] for a, b in pairwise(convolutions[:-1]))
     if not (len(convolutions) > 1 and alternate and plain and fits and len(acts) == 1 and acts <= set(ACTIVATIONS)):
         found = f"{', '.join(sorted(set(kinds)))}; {', '.join(sorted(acts))}"
-        raise CheckpointError("a MeshNet alternates padded, dilated 3D convolutions of one width with relu or elu",
-                              found=found, where=where)  # fmt: skip
+        raise CheckpointError(
+            "a MeshNet alternates padded, dilated 3D convolutions of one width with relu or elu",
+            found=found,
+            where=where,
+        )
     return convolutions, acts.pop()
 
 
@@ -109,5 +121,6 @@ def _read(store: Store, name: str) -> bytes:
     try:
         return store.read(name)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise CheckpointError("a MeshNet folder holds model.json and the files that it names", found=f"no {name}",
-                              where=store.uri) from None  # fmt: skip
+        raise CheckpointError(
+            "a MeshNet folder holds model.json and the files that it names", found=f"no {name}", where=store.uri
+        ) from None

@@ -50,8 +50,11 @@ class PredictionMeasure:
         rows = []
         for sample, parent in pairs:
             if parent is None:
-                raise DataError("a gain compares an edited row with its source", where=sample.sample_id,
-                                next_step="give the folder that was augmented")  # fmt: skip
+                raise DataError(
+                    "a gain compares an edited row with its source",
+                    where=sample.sample_id,
+                    next_step="give the folder that was augmented",
+                )
             self.model.check(sample.channels, sample.intensity_rule)
             before, after = (outputs(self.model, normalise(s)[None])[0] for s in (parent, sample))
             values = prediction_row(self.vocabulary, before, after, parent.acquisition, sample.acquisition)
@@ -74,12 +77,19 @@ def check_disjoint(predictor: ModelSpec, generators: Mapping[str, ModelSpec], su
     trained = set(predictor.subject_hashes)
     for name, spec in generators.items():
         if not spec.subject_hashes and spec.untrained_seed is None:
-            raise DataError("a generator states the subjects that trained it, or nothing shows that its judge is "
-                            "independent", found="none", where=name, next_step="train it anew")  # fmt: skip
+            raise DataError(
+                "a generator states the subjects that trained it, or nothing shows that its judge is independent",
+                found="none",
+                where=name,
+                next_step="train it anew",
+            )
         if shared := trained & set(spec.subject_hashes):
-            raise DataError("a predictor and a generator that it judges share no training subject",
-                            found=f"{len(shared)} in common", where=name,
-                            next_step="train the predictor on other subjects")  # fmt: skip
+            raise DataError(
+                "a predictor and a generator that it judges share no training subject",
+                found=f"{len(shared)} in common",
+                where=name,
+                next_step="train the predictor on other subjects",
+            )
 
 
 @torch.no_grad()

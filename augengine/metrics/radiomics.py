@@ -19,9 +19,19 @@ DISTANCES = (1, 2, 4)
 ANGLES = (0.0, np.pi / 4, np.pi / 2, 3 * np.pi / 4)
 TEXTURES = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation")
 FIRST_ORDER = (
-    "mean", "sd", "skewness", "kurtosis", "p10", "median", "p90", "interquartile_range", "mean_absolute_deviation",
-    "root_mean_square", "entropy", "uniformity",
-)  # fmt: skip
+    "mean",
+    "sd",
+    "skewness",
+    "kurtosis",
+    "p10",
+    "median",
+    "p90",
+    "interquartile_range",
+    "mean_absolute_deviation",
+    "root_mean_square",
+    "entropy",
+    "uniformity",
+)
 
 
 def radiomics_features(images: np.ndarray) -> np.ndarray:
@@ -52,10 +62,19 @@ def _channel(channel: np.ndarray, body: np.ndarray) -> np.ndarray:
     share = np.bincount(bins[body], minlength=LEVELS + 1) / values.size
     p10, p25, median, p75, p90 = np.percentile(values, (10, 25, 50, 75, 90))
     first = [
-        values.mean(), values.std(), stats.skew(values), stats.kurtosis(values), p10, median, p90, p75 - p25,
-        np.abs(values - values.mean()).mean(), np.sqrt((values**2).mean()),
-        -(share[share > 0] * np.log2(share[share > 0])).sum(), (share**2).sum(),
-    ]  # fmt: skip
+        values.mean(),
+        values.std(),
+        stats.skew(values),
+        stats.kurtosis(values),
+        p10,
+        median,
+        p90,
+        p75 - p25,
+        np.abs(values - values.mean()).mean(),
+        np.sqrt((values**2).mean()),
+        -(share[share > 0] * np.log2(share[share > 0])).sum(),
+        (share**2).sum(),
+    ]
     return np.concatenate([first, _textures(np.where(body, bins, 0).astype(np.uint8))])
 
 

@@ -48,9 +48,12 @@ class Score:
 def fid(synthetic: FeatureSet, real: FeatureSet) -> Score:
     """Fréchet distance over all rows (Heusel et al. 2017)."""
     return _score(
-        "frechet", synthetic, real, (synthetic.rows, real.rows),
+        "frechet",
+        synthetic,
+        real,
+        (synthetic.rows, real.rows),
         lambda without: frechet_distance(synthetic.gaussian(without), real.gaussian(without)),
-    )  # fmt: skip
+    )
 
 
 def mmd(synthetic: FeatureSet, real: FeatureSet) -> Score:
@@ -87,7 +90,7 @@ def kid(synthetic: FeatureSet, real: FeatureSet) -> Score:
 
 def small_set_distance(
     synthetic: FeatureSet, real: FeatureSet, n: int, *, rng: np.random.Generator, draws: int = 200
-) -> SetDistance:  # fmt: skip
+) -> SetDistance:
     """Fréchet distance of standardised features between n kept rows of either set, beside the same-n real–real one."""
     extractor = same_extractor(synthetic.extractor, real.extractor)
     made, held_out = (s.kept.astype(np.float64) for s in (synthetic, real))
@@ -96,7 +99,7 @@ def small_set_distance(
 
 def _score(
     metric: str, synthetic: FeatureSet, real: FeatureSet, rows: tuple[int, int], value: Callable[[int | None], float]
-) -> Score:  # fmt: skip
+) -> Score:
     extractor = same_extractor(synthetic.extractor, real.extractor)
     if min(rows) < 2:
         raise DataError("a distance needs two sets of ≥ 2 rows", found=f"{rows[0]} and {rows[1]}")
@@ -106,7 +109,7 @@ def _score(
 
 def _jackknife(
     estimate: float, synthetic: FeatureSet, real: FeatureSet, value: Callable[[int | None], float]
-) -> Interval | None:  # fmt: skip
+) -> Interval | None:
     groups = sorted(synthetic.groups.keys() | real.groups.keys())
     left = [min(_rows_without(s, g) for s in (synthetic, real)) for g in groups]
     if len(groups) < 2 or min(left) < 2:

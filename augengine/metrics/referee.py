@@ -47,9 +47,10 @@ class Referee:
         if not found:
             raise CheckpointError(
                 f"the referee needs a region of lesion labels ({', '.join(lesion)}) alone",
-                found=str({name: list(labels) for name, labels in self.model.spec.regions.items()}), where=self.uri,
+                found=str({name: list(labels) for name, labels in self.model.spec.regions.items()}),
+                where=self.uri,
                 next_step="name the lesion's labels, or train a referee with such a region",
-            )  # fmt: skip
+            )
         return found
 
     def seen(self, samples: Sequence[Sample]) -> list[np.ndarray]:
@@ -126,9 +127,14 @@ def check_unseen(judge: ModelSpec, subjects: Iterable[str]) -> None:
         DataError: naming the subject.
     """
     if not judge.subject_hashes:
-        raise DataError("a judge states the subjects that trained it, or nothing shows that it is independent",
-                        next_step="train it with jobs/train.py")  # fmt: skip
+        raise DataError(
+            "a judge states the subjects that trained it, or nothing shows that it is independent",
+            next_step="train it with jobs/train.py",
+        )
     for subject in sorted(subjects):
         if subject_hash(subject) in judge.subject_hashes:
-            raise DataError("a judge judges only subjects that did not train it", found=subject,
-                            next_step="evaluate held-out subjects, or train it on others")  # fmt: skip
+            raise DataError(
+                "a judge judges only subjects that did not train it",
+                found=subject,
+                next_step="evaluate held-out subjects, or train it on others",
+            )

@@ -60,8 +60,11 @@ class SimilarityMeasure:
     def _row(self, pair: Pair) -> dict[str, float]:
         sample, parent = pair
         if parent is None or parent.image.shape != sample.image.shape:
-            raise DataError("similarity compares an edited row with its source, of the same shape",
-                            where=sample.sample_id, next_step="give the folder that was augmented")  # fmt: skip
+            raise DataError(
+                "similarity compares an edited row with its source, of the same shape",
+                where=sample.sample_id,
+                next_step="give the folder that was augmented",
+            )
         before, after = normalise(parent), normalise(parent.replace(image=sample.image))
         name, value = ms_ssim(before, after)
         structure = structure_term(parent.image, sample.image, body_mask(parent.image))
@@ -77,7 +80,9 @@ def _room(shape: Sequence[int], scales: int) -> bool:
 def _tensors(a: np.ndarray, b: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Both as slices, float64 (K, C, I, J): in float32 the variance of a bright, flat window would be rounding."""
     if a.shape != b.shape or a.ndim not in (3, 4) or min(a.shape[1:3]) < WINDOW:
-        raise DataError(f"similarity needs two images of one shape with slices of {WINDOW} x {WINDOW} pixels or more",
-                        found=f"{a.shape} and {b.shape}")  # fmt: skip
+        raise DataError(
+            f"similarity needs two images of one shape with slices of {WINDOW} x {WINDOW} pixels or more",
+            found=f"{a.shape} and {b.shape}",
+        )
     one, other = (np.moveaxis(x[..., None] if x.ndim == 3 else x, -1, 0) for x in (a, b))
     return torch.from_numpy(one.astype(np.float64)), torch.from_numpy(other.astype(np.float64))

@@ -65,8 +65,11 @@ def seed_means(values: BySeed) -> dict[str, float]:
     """
     patients = {tuple(sorted(by_subject)) for by_subject in values.values()}
     if len(patients) != 1:
-        raise DataError("every seed is measured on the same patients", found=f"{len(patients)} sets of patients",
-                        next_step="predict all test patients with every seed")  # fmt: skip
+        raise DataError(
+            "every seed is measured on the same patients",
+            found=f"{len(patients)} sets of patients",
+            next_step="predict all test patients with every seed",
+        )
     return {patient: float(np.mean([v[patient] for v in values.values()])) for patient in next(iter(patients))}
 
 

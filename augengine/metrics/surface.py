@@ -76,8 +76,9 @@ def _sides(a: np.ndarray, b: np.ndarray, spacing_mm: Sequence[float]) -> tuple[S
     """Of either surface the distances (n,) of its pieces to the other one and their areas; None if both are empty."""
     check_masks(a, b)
     if len(spacing_mm) != a.ndim or a.ndim not in (2, 3) or min(spacing_mm) <= 0:
-        raise DataError("spacing is one length above 0 per axis of a 2D or 3D mask",
-                        found=f"{tuple(spacing_mm)} for {a.shape}")  # fmt: skip
+        raise DataError(
+            "spacing is one length above 0 per axis of a 2D or 3D mask", found=f"{tuple(spacing_mm)} for {a.shape}"
+        )
     if not (a.any() or b.any()):
         return None
     if a.shape[2:] == (1,):

@@ -38,16 +38,23 @@ class Sequence:
         if self.inversion_time_ms is None:
             return float(
                 physics.spin_echo(
-                    entry.pd.value, t1, t2,
-                    repetition_time_ms=self.repetition_time_ms, echo_time_ms=self.echo_time_ms,
+                    entry.pd.value,
+                    t1,
+                    t2,
+                    repetition_time_ms=self.repetition_time_ms,
+                    echo_time_ms=self.echo_time_ms,
                 )
-            )  # fmt: skip
+            )
         return float(
             physics.inversion_recovery(
-                entry.pd.value, t1, t2, repetition_time_ms=self.repetition_time_ms,
-                echo_time_ms=self.echo_time_ms, inversion_time_ms=self.inversion_time_ms,
+                entry.pd.value,
+                t1,
+                t2,
+                repetition_time_ms=self.repetition_time_ms,
+                echo_time_ms=self.echo_time_ms,
+                inversion_time_ms=self.inversion_time_ms,
             )
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -84,25 +91,46 @@ SITES: dict[str, Site] = {
     "north": Site(
         "north",
         _scanner("GE MEDICAL SYSTEMS", "Signa HDxt", 1.5, 3.0),
-        {"t1": Sequence(2000, 4, 800), "t1c": Sequence(600, 12), "t2": Sequence(5000, 102),
-         "flair": Sequence(9000, 120, 2500)},
-        noise=0.018, bias=0.10, sharpness_mm=0.8, full_scale=1400.0,
+        {
+            "t1": Sequence(2000, 4, 800),
+            "t1c": Sequence(600, 12),
+            "t2": Sequence(5000, 102),
+            "flair": Sequence(9000, 120, 2500),
+        },
+        noise=0.018,
+        bias=0.10,
+        sharpness_mm=0.8,
+        full_scale=1400.0,
     ),
     "south": Site(
         "south",
         _scanner("SIEMENS", "TrioTim", 3.0, 1.0),
-        {"t1": Sequence(2300, 3, 1100), "t1c": Sequence(2300, 3, 1100), "t2": Sequence(6000, 88),
-         "flair": Sequence(8500, 135, 2440)},
-        noise=0.012, bias=0.20, sharpness_mm=0.55, full_scale=520.0,
+        {
+            "t1": Sequence(2300, 3, 1100),
+            "t1c": Sequence(2300, 3, 1100),
+            "t2": Sequence(6000, 88),
+            "flair": Sequence(8500, 135, 2440),
+        },
+        noise=0.012,
+        bias=0.20,
+        sharpness_mm=0.55,
+        full_scale=520.0,
     ),
     "west": Site(
         "west",
         _scanner("Philips Medical Systems", "Ingenia", 3.0, 5.0),
-        {"t1": Sequence(1900, 8, 950), "t1c": Sequence(480, 15), "t2": Sequence(3200, 80),
-         "flair": Sequence(11000, 125, 2800)},
-        noise=0.035, bias=0.28, sharpness_mm=1.1, full_scale=900.0,
+        {
+            "t1": Sequence(1900, 8, 950),
+            "t1c": Sequence(480, 15),
+            "t2": Sequence(3200, 80),
+            "flair": Sequence(11000, 125, 2800),
+        },
+        noise=0.035,
+        bias=0.28,
+        sharpness_mm=1.1,
+        full_scale=900.0,
     ),
-}  # fmt: skip
+}
 
 
 def render(

@@ -62,11 +62,16 @@ class BrainAnatomy:
             DataError: a label map of another shape.
         """
         if label.shape != self.fractions["csf"].shape:
-            raise DataError("a tumour's label map has the anatomy's shape", found=label.shape,
-                            next_step=f"it is {self.fractions['csf'].shape}")  # fmt: skip
+            raise DataError(
+                "a tumour's label map has the anatomy's shape",
+                found=label.shape,
+                next_step=f"it is {self.fractions['csf'].shape}",
+            )
         brain = np.asarray(sum(self.fractions.values()), np.float32)
-        parts = {n: ndimage.gaussian_filter((label == c).astype(np.float32), (0.5, 0.5, 0)) * brain
-                 for n, c in LESION_LABELS.items()}  # fmt: skip
+        parts = {
+            n: ndimage.gaussian_filter((label == c).astype(np.float32), (0.5, 0.5, 0)) * brain
+            for n, c in LESION_LABELS.items()
+        }
         # Where the label map says oedema, grey matter holds what the median voxel of a drawn one does.
         infiltrated = self.fractions["white_matter"] + 0.25 * self.fractions["grey_matter"]
         parts["oedema"] *= np.clip(infiltrated, 0.7, 1) * np.float32(0.9)
@@ -128,8 +133,11 @@ def draw_brain(
     slice_spacing_mm = slice_spacing_mm or max(round((TOP_MM - BOTTOM_MM) / slices, 2), round(voxel, 2))
     shape, spacing = (matrix, matrix, slices), (voxel, voxel, slice_spacing_mm)
     affine = np.diag([*spacing, 1.0])
-    affine[:3, 3] = [-(matrix - 1) / 2 * voxel, -(matrix - 1) / 2 * voxel,
-                     (BOTTOM_MM + TOP_MM) / 2 - (slices - 1) / 2 * slice_spacing_mm]  # fmt: skip
+    affine[:3, 3] = [
+        -(matrix - 1) / 2 * voxel,
+        -(matrix - 1) / 2 * voxel,
+        (BOTTOM_MM + TOP_MM) / 2 - (slices - 1) / 2 * slice_spacing_mm,
+    ]
     grid = [affine[d, 3] + spacing[d] * np.arange(shape[d], dtype=np.float32) for d in range(3)]
     size = rng.normal(1, 0.035, 3) * rng.normal(1, 0.03)
     warped = []
@@ -169,9 +177,14 @@ def _beyond(offset: np.ndarray, reach: float) -> np.ndarray:
 
 
 def _fold_distance(
-    rng: np.random.Generator, x: np.ndarray, y: np.ndarray, z: np.ndarray, radial: np.ndarray, wavelength_mm: float,
+    rng: np.random.Generator,
+    x: np.ndarray,
+    y: np.ndarray,
+    z: np.ndarray,
+    radial: np.ndarray,
+    wavelength_mm: float,
     spacing: tuple[float, ...],
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Distance (mm) to the nearest fold: the sheets where a texture over the directions changes its sign."""
     norm = np.sqrt((x / 67) ** 2 + (y / 84) ** 2 + (z / 64) ** 2) + np.float32(0.02)
     cells = np.float32(8 / wavelength_mm)
@@ -186,9 +199,13 @@ def _fold_distance(
 
 
 def _healthy(
-    rng: np.random.Generator, shape: tuple[int, ...], spacing: tuple[float, ...],
-    x: np.ndarray, y: np.ndarray, z: np.ndarray,
-) -> dict[str, np.ndarray]:  # fmt: skip
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...],
+    x: np.ndarray,
+    y: np.ndarray,
+    z: np.ndarray,
+) -> dict[str, np.ndarray]:
     edge = spacing[0]
     side = np.abs(x)
     # Hull: hemispheres, temporal lobes, cerebellum, brainstem.
@@ -236,9 +253,15 @@ def _healthy(
 
 
 def _paint_cerebellum(
-    canvas: Canvas, rng: np.random.Generator, cerebellum: np.ndarray, stem: np.ndarray,
-    x: np.ndarray, y: np.ndarray, z: np.ndarray, edge: float,
-) -> None:  # fmt: skip
+    canvas: Canvas,
+    rng: np.random.Generator,
+    cerebellum: np.ndarray,
+    stem: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    z: np.ndarray,
+    edge: float,
+) -> None:
     leaves = np.cos((np.hypot(y + 20, z + 30) + 0.25 * np.abs(x)) * np.float32(2 * np.pi / rng.uniform(6, 8)))
     cover = coverage(cerebellum, edge)
     canvas.paint("csf", cover)
@@ -273,9 +296,12 @@ def _paint_deep(
 
 
 def _tumour(
-    rng: np.random.Generator, fractions: Mapping[str, np.ndarray], shape: tuple[int, ...],
-    spacing: tuple[float, ...], xyz: list[np.ndarray],
-) -> dict[str, np.ndarray]:  # fmt: skip
+    rng: np.random.Generator,
+    fractions: Mapping[str, np.ndarray],
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...],
+    xyz: list[np.ndarray],
+) -> dict[str, np.ndarray]:
     """A glioma: core with necrosis and enhancing rim (four of five), and oedema that follows the white matter."""
     x, _, z = xyz
     white = fractions["white_matter"]

@@ -59,9 +59,14 @@ class BrainCohort(Subjects):
         return self._render(index, self.site(index), lesion=True, noise=True, shared_noise=True)
 
     def truth(
-        self, subject_id: str, *, site: str | None = None, lesion: bool | np.ndarray = False, noise: bool = True,
+        self,
+        subject_id: str,
+        *,
+        site: str | None = None,
+        lesion: bool | np.ndarray = False,
+        noise: bool = True,
         shared_noise: bool = False,
-    ) -> Sample:  # fmt: skip
+    ) -> Sample:
         """The same subject otherwise: without its tumour, with another one, or at another site.
 
         Args:

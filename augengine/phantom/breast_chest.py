@@ -9,9 +9,15 @@ from augengine.phantom.fields import Canvas, coverage, smooth_field
 
 
 def paint_chest(
-    canvas: Canvas, rng: np.random.Generator, torso: Torso, x: np.ndarray, y: np.ndarray, z: np.ndarray,
-    skin_depth: np.ndarray, spacing: tuple[float, float, float],
-) -> np.ndarray:  # fmt: skip
+    canvas: Canvas,
+    rng: np.random.Generator,
+    torso: Torso,
+    x: np.ndarray,
+    y: np.ndarray,
+    z: np.ndarray,
+    skin_depth: np.ndarray,
+    spacing: tuple[float, float, float],
+) -> np.ndarray:
     """Muscle, ribs, breastbone, lungs, heart, liver, aorta and spine; returns the depth below the muscle surface."""
     edge = spacing[0]
     wall = np.minimum(torso.depth(x, y, inset=torso.fat_mm), skin_depth - np.float32(1.5))
@@ -47,8 +53,11 @@ def paint_chest(
     hx, hy, hz = rng.uniform(-34, -16), rng.uniform(-74, -60), rng.uniform(-25, 0)
     turn = rng.uniform(0.3, 0.9)
     p, q = (x - hx) * np.cos(turn) + (y - hy) * np.sin(turn), (y - hy) * np.cos(turn) - (x - hx) * np.sin(turn)
-    r = np.sqrt((p / np.float32(rng.uniform(36, 42))) ** 2 + (q / np.float32(rng.uniform(44, 54))) ** 2
-                + ((z - hz) / np.float32(rng.uniform(62, 80))) ** 2)  # fmt: skip
+    r = np.sqrt(
+        (p / np.float32(rng.uniform(36, 42))) ** 2
+        + (q / np.float32(rng.uniform(44, 54))) ** 2
+        + ((z - hz) / np.float32(rng.uniform(62, 80))) ** 2
+    )
     heart = np.minimum((1 - r) * 42 + 2.5 * ripple, cavity)
     canvas.paint("fat", coverage(heart + 4, edge) * coverage(cavity, edge))
     canvas.paint("muscle", coverage(heart, edge))

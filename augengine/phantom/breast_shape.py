@@ -23,9 +23,12 @@ class Torso:
     def draw(cls, rng: np.random.Generator) -> Torso:
         """A torso of an adult woman, at times wider than the field of view."""
         return cls(
-            rng.uniform(150, 188), rng.uniform(105, 130), rng.uniform(2.2, 2.7), rng.uniform(5, 16),
+            rng.uniform(150, 188),
+            rng.uniform(105, 130),
+            rng.uniform(2.2, 2.7),
+            rng.uniform(5, 16),
             rng.uniform(-0.05, 0.05),
-        )  # fmt: skip
+        )
 
     def depth(self, x: np.ndarray, y: np.ndarray, inset: float) -> np.ndarray:
         """Depth below the surface that lies `inset` mm inside the torso."""

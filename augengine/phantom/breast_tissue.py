@@ -11,9 +11,15 @@ NIPPLE_FOCUS = 1.2  # ducts point to a spot this share of the breast's length fr
 
 
 def paint_gland(
-    canvas: Canvas, rng: np.random.Generator, breasts: list[Breast], hanging: list[np.ndarray], region: np.ndarray,
-    xyz: tuple[np.ndarray, ...], skin_depth: np.ndarray, wall: np.ndarray,
-) -> None:  # fmt: skip
+    canvas: Canvas,
+    rng: np.random.Generator,
+    breasts: list[Breast],
+    hanging: list[np.ndarray],
+    region: np.ndarray,
+    xyz: tuple[np.ndarray, ...],
+    skin_depth: np.ndarray,
+    wall: np.ndarray,
+) -> None:
     """Fibroglandular tissue: streaks that converge on the nipple, wrapped in fat."""
     target = _draw_density(rng)
     clumping = rng.uniform(0.25, 1.0)  # 0.25: one solid cone of tissue; 1: scattered islands and strands
@@ -52,9 +58,14 @@ def paint_gland(
 
 
 def paint_vessels(
-    canvas: Canvas, rng: np.random.Generator, breasts: list[Breast], hanging: list[np.ndarray], region: np.ndarray,
-    xyz: tuple[np.ndarray, ...], spacing: tuple[float, float, float],
-) -> None:  # fmt: skip
+    canvas: Canvas,
+    rng: np.random.Generator,
+    breasts: list[Breast],
+    hanging: list[np.ndarray],
+    region: np.ndarray,
+    xyz: tuple[np.ndarray, ...],
+    spacing: tuple[float, float, float],
+) -> None:
     """Veins from the chest wall towards the nipple, as curves whose volume is spread over the voxels they cross."""
     volume = np.zeros(canvas.shape, np.float32)
     origin = np.array([np.median(c) for c in xyz])
@@ -67,11 +78,13 @@ def paint_vessels(
             t = 0.1 + 0.75 * s
             rho = np.sqrt(np.maximum(1 - t**breast.point, 0.02)) * (0.80 + wobble)
             u, w = rho * breast.radius_x * np.cos(angle), rho * breast.radius_z * np.sin(angle)
-            point = np.stack([
-                breast.base[0] + breast.side * (u + breast.splay * t),
-                breast.base[1] + t * breast.length,
-                breast.base[2] + w - breast.sag * t * t,
-            ])  # fmt: skip
+            point = np.stack(
+                [
+                    breast.base[0] + breast.side * (u + breast.splay * t),
+                    breast.base[1] + t * breast.length,
+                    breast.base[2] + w - breast.sag * t * t,
+                ]
+            )
             length = np.linalg.norm(np.gradient(point, axis=1), axis=0)
             bulk = np.pi * rng.uniform(0.9, 1.7) ** 2 * length * (1 - 0.6 * s) / np.prod(spacing)
             cell = (point - origin[:, None]) / np.array(spacing)[:, None] + centre[:, None]
@@ -80,9 +93,12 @@ def paint_vessels(
 
 
 def draw_lesion(
-    rng: np.random.Generator, canvas: Canvas, region: np.ndarray, xyz: tuple[np.ndarray, ...],
+    rng: np.random.Generator,
+    canvas: Canvas,
+    region: np.ndarray,
+    xyz: tuple[np.ndarray, ...],
     spacing: tuple[float, float, float],
-) -> tuple[np.ndarray, str] | None:  # fmt: skip
+) -> tuple[np.ndarray, str] | None:
     """A spiculated cancer or a lobulated benign lesion on the border of the gland; None where there is no room."""
     gland = canvas.fractions["fibroglandular"]
     border = region & (gland > 0.3) & (gland < 0.8)

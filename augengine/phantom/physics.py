@@ -53,17 +53,26 @@ def fat_water_signal(
 
 
 def spin_echo(
-    pd: np.ndarray | float, t1_ms: np.ndarray | float, t2_ms: np.ndarray | float,
-    *, repetition_time_ms: float, echo_time_ms: float,
-) -> np.ndarray:  # fmt: skip
+    pd: np.ndarray | float,
+    t1_ms: np.ndarray | float,
+    t2_ms: np.ndarray | float,
+    *,
+    repetition_time_ms: float,
+    echo_time_ms: float,
+) -> np.ndarray:
     """Spin echo with TE << TR: PD (1 - exp(-TR/T1)) exp(-TE/T2)."""
     return np.asarray(pd * (1 - np.exp(-repetition_time_ms / np.asarray(t1_ms))) * np.exp(-echo_time_ms / t2_ms))
 
 
 def inversion_recovery(
-    pd: np.ndarray | float, t1_ms: np.ndarray | float, t2_ms: np.ndarray | float,
-    *, repetition_time_ms: float, echo_time_ms: float, inversion_time_ms: float,
-) -> np.ndarray:  # fmt: skip
+    pd: np.ndarray | float,
+    t1_ms: np.ndarray | float,
+    t2_ms: np.ndarray | float,
+    *,
+    repetition_time_ms: float,
+    echo_time_ms: float,
+    inversion_time_ms: float,
+) -> np.ndarray:
     """Magnitude after an inversion: PD |1 - 2 exp(-TI/T1) + exp(-TR/T1)| exp(-TE/T2).
 
     FLAIR with a long TI that nulls CSF (TR 9000, TI 2500, TE 120 ms); T1 weighting with a short TI and TE.
@@ -79,17 +88,26 @@ def contrast_enhanced_t1_ms(t1_ms: float, concentration_mmol_l: float) -> float:
 
 
 def tissue_gradient_echo(
-    name: str, *, repetition_time_ms: float, echo_time_ms: float, flip_angle_deg: float, field_strength_t: float,
+    name: str,
+    *,
+    repetition_time_ms: float,
+    echo_time_ms: float,
+    flip_angle_deg: float,
+    field_strength_t: float,
     t1_scale: float = 1.0,
-) -> float:  # fmt: skip
+) -> float:
     """Spoiled-gradient-echo signal of one tissue of the table; `t1_scale` is the subject's deviation from it."""
     tissue = TISSUES[name]
     return float(
         spoiled_gradient_echo(
-            tissue.pd.value, tissue.t1_ms(field_strength_t) * t1_scale, tissue.t2_star_ms(field_strength_t),
-            repetition_time_ms=repetition_time_ms, echo_time_ms=echo_time_ms, flip_angle_deg=flip_angle_deg,
+            tissue.pd.value,
+            tissue.t1_ms(field_strength_t) * t1_scale,
+            tissue.t2_star_ms(field_strength_t),
+            repetition_time_ms=repetition_time_ms,
+            echo_time_ms=echo_time_ms,
+            flip_angle_deg=flip_angle_deg,
         )
-    )  # fmt: skip
+    )
 
 
 def add_rician_noise(signal: np.ndarray, sigma: np.ndarray | float, rng: np.random.Generator) -> np.ndarray:

@@ -35,9 +35,10 @@ class Subjects(Strict):
         index = int(number) - self.FIRST if number.isdecimal() else -1
         if not 0 <= index < self.subjects or self.subject_id(index) != subject_id:
             raise DataError(
-                "the subject is not of this phantom cohort", found=subject_id,
+                "the subject is not of this phantom cohort",
+                found=subject_id,
                 next_step=f"subjects are {self.subject_id(0)} to {self.subject_id(self.subjects - 1)}",
-            )  # fmt: skip
+            )
         return index
 
     def _check(self, index: int) -> None:

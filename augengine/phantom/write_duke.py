@@ -186,8 +186,11 @@ def _write_masks(sample: Sample, anatomy: BreastAnatomy, index: int, folder: Pat
     codes = {"Dense": 1, "Vessels": 2} if index % 10 == 5 else {"Vessels": 1, "Dense": 2}
     write_segmentation(
         target / f"Segmentation_{subject}_Dense_and_Vessels.seg.nrrd",
-        {"Vessels": vessels, "Dense": dense}, codes, sample.affine, layers=index % 10 == 8,
-    )  # fmt: skip
+        {"Vessels": vessels, "Dense": dense},
+        codes,
+        sample.affine,
+        layers=index % 10 == 8,
+    )
 
 
 def write_segmentation(
@@ -208,8 +211,10 @@ def write_segmentation(
     directions = lps[:3, :3].T
     if layers:
         data = np.stack([mask.astype(np.uint8) for mask in segments.values()])
-        header |= {"kinds": ["list", "domain", "domain", "domain"],
-                   "space directions": np.vstack([np.full(3, np.nan), directions])}  # fmt: skip
+        header |= {
+            "kinds": ["list", "domain", "domain", "domain"],
+            "space directions": np.vstack([np.full(3, np.nan), directions]),
+        }
     else:
         data = np.zeros(shape, np.uint8)
         for name, mask in segments.items():

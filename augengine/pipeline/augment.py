@@ -168,15 +168,21 @@ def augment(
     described = {name: {role: read_spec(place) for role, place in roles.items()} for name, roles in uris.items()}
     mixture = settled(mixture, described, device, Store.at(out), POLICY)
     args = {
-        "policy": mixture.to_dict(), "data": read, "hashes": hashes,
+        "policy": mixture.to_dict(),
+        "data": read,
+        "hashes": hashes,
         "models": {name: {role: Store.at(place) for role, place in roles.items()} for name, roles in uris.items()},
-        "donors": [asdict(d) for d in source.donors], "device": device, "licence": licence,
+        "donors": [asdict(d) for d in source.donors],
+        "device": device,
+        "licence": licence,
         "plugins": mixture.plugins,
-    }  # fmt: skip
+    }
     fingerprint = {
-        "policy": mixture.name, "policy_digest": mixture.digest, "models": mixture.plain(hashes),
+        "policy": mixture.name,
+        "policy_digest": mixture.digest,
+        "models": mixture.plain(hashes),
         "source": source.digest,
-    }  # fmt: skip
+    }
     if licence is not None:
         fingerprint["licence"] = licence
     if mixture.plugins:
@@ -186,35 +192,50 @@ def augment(
         for name, roles in uris.items()
     }
     inputs = {
-        "data": read.uri, "models": mixture.plain(models), "device": device, "engine_version": __version__,
+        "data": read.uri,
+        "models": mixture.plain(models),
+        "device": device,
+        "engine_version": __version__,
         **({"plugins": mixture.plugins} if mixture.plugins else {}),
-    }  # fmt: skip
+    }
     store = version(Store.at(out), fingerprint, new_version, {"policy_digest": (POLICY, mixture.to_dict())})
     units = make_units(source, mixture, mixture.run_digest(hashes))
     limits = {m.name: (m.policy.output.max_reject_rate, m.policy.output.max_fail_rate) for m in mixture.members}
     watch = Watch(limits, {unit.unit_id: unit.spec["policy"] for unit in units}, store.uri)
     run = run_units(
-        units, AugmentWorker, args, store, fingerprint,
+        units,
+        AugmentWorker,
+        args,
+        store,
+        fingerprint,
         files={
             POLICY: yaml.safe_dump(mixture.to_dict(), sort_keys=False, allow_unicode=True),
             INPUTS: json.dumps(inputs, indent=1) + "\n",
         },
-        actors=actors, progress=progress, watch=None if keep_going else watch,
+        actors=actors,
+        progress=progress,
+        watch=None if keep_going else watch,
         retry_failed=retry_failed,
-    )  # fmt: skip
+    )
     counts = {k: run.counts.get(k, 0) for k in OUTCOMES}
     requested = source.selected * mixture.per_input
     members = _tallies(mixture, source, units, run)
     summary = AugmentSummary(requested, counts, run, store.uri, members)
     for tally in (summary, *members.values()):
         if sum(tally.counts.values()) != tally.requested:
-            raise DataError("rows were lost: requested = accepted + rejected + failed + skipped must hold",
-                            found=f"{tally.requested} requested, {tally.counts}", where=store.uri)  # fmt: skip
+            raise DataError(
+                "rows were lost: requested = accepted + rejected + failed + skipped must hold",
+                found=f"{tally.requested} requested, {tally.counts}",
+                where=store.uri,
+            )
     files = {k: run.files.get(k, []) for k in OUTCOMES}
     manifest = {
-        "engine_version": __version__, "policy": mixture.to_dict(), "fingerprint": fingerprint,
-        "licence": licence, **_figures(summary),
-    }  # fmt: skip
+        "engine_version": __version__,
+        "policy": mixture.to_dict(),
+        "fingerprint": fingerprint,
+        "licence": licence,
+        **_figures(summary),
+    }
     if run.retried:
         manifest["retried"] = run.retried
     if mixture.mix is not None:
@@ -226,9 +247,12 @@ def augment(
 
 def _figures(tally: AugmentSummary | MemberTally) -> dict[str, Any]:
     return {
-        "requested": tally.requested, "counts": dict(tally.counts), "reject_rate": tally.reject_rate,
-        "fail_rate": tally.fail_rate, "shortcoming": tally.shortcoming,
-    }  # fmt: skip
+        "requested": tally.requested,
+        "counts": dict(tally.counts),
+        "reject_rate": tally.reject_rate,
+        "fail_rate": tally.fail_rate,
+        "shortcoming": tally.shortcoming,
+    }
 
 
 def _tallies(mixture: Mixture, source: Source, units: Sequence[Unit], run: Summary) -> dict[str, MemberTally]:
@@ -241,11 +265,13 @@ def _tallies(mixture: Mixture, source: Source, units: Sequence[Unit], run: Summa
             counts[unit.spec["policy"]].update(run.records[unit.unit_id].counts)
     return {
         m.name: MemberTally(
-            source.requested(m.name), {k: counts[m.name][k] for k in OUTCOMES},
-            m.policy.output.max_reject_rate, m.policy.output.max_fail_rate,
+            source.requested(m.name),
+            {k: counts[m.name][k] for k in OUTCOMES},
+            m.policy.output.max_reject_rate,
+            m.policy.output.max_fail_rate,
         )
         for m in mixture.members
-    }  # fmt: skip
+    }
 
 
 def _throughput(
@@ -256,5 +282,7 @@ def _throughput(
     size = sum(part.bytes for kind in ("accepted", "rejected") for part in files[kind])
     return {
         "rows_per_second": round((kept + counts["failed"]) / run.busy_s, 4) if run.busy_s else None,
-        "bytes_per_row": round(size / kept) if kept else None, "device": device, "rows": sum(counts.values()),
-    }  # fmt: skip
+        "bytes_per_row": round(size / kept) if kept else None,
+        "device": device,
+        "rows": sum(counts.values()),
+    }

@@ -46,10 +46,11 @@ def check_taken(where: str, mixture: Mixture, source: Source, count: Count) -> d
     idle = _idle(mixture, source, count)
     if not source.selected:
         raise DataError(
-            "the policy's select takes no row of this data", where=where,
+            "the policy's select takes no row of this data",
+            where=where,
             found=f"{source.rows} rows, {'; '.join(dict.fromkeys(idle.values()))}",
             next_step="loosen select, or check split and acquisition values with `augengine plan`",
-        )  # fmt: skip
+        )
     for member in mixture.members:
         if member.name not in idle:
             for step in member.steps:
@@ -84,18 +85,26 @@ def check_targets(where: str, member: LoadedPolicy, source: Source, specs: Mappi
     scans = -(-found // draws)
     acquisitions = len({donor.acquisition for donor in source.donors})
     raise DataError(
-        f"policy '{member.name}' finds no target for any scan of this data", where=where,
+        f"policy '{member.name}' finds no target for any scan of this data",
+        where=where,
         found=f"{scans} of {len(scanned)} scans: {reason} ({len(source.donors)} training subjects with {acquisitions} "
-        "acquisitions)", next_step="add data of another scanner, or state acquisitions or targets that differ",
-    )  # fmt: skip
+        "acquisitions)",
+        next_step="add data of another scanner, or state acquisitions or targets that differ",
+    )
 
 
 def _blank(scan: Donor) -> Sample:
     """A row with a subject and an acquisition, and nothing to see."""
     return Sample(
-        image=np.zeros((1, 1, 1), np.float32), affine=np.eye(4), channels=("",), subject_id=scan.subject_id,
-        volume_id=scan.subject_id, slice_index=0, acquisition=scan.acquisition, intensity_range=((0.0, 1.0),),
-    )  # fmt: skip
+        image=np.zeros((1, 1, 1), np.float32),
+        affine=np.eye(4),
+        channels=("",),
+        subject_id=scan.subject_id,
+        volume_id=scan.subject_id,
+        slice_index=0,
+        acquisition=scan.acquisition,
+        intensity_range=((0.0, 1.0),),
+    )
 
 
 def _idle(mixture: Mixture, source: Source, count: Count) -> dict[str, str]:

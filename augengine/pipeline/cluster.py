@@ -70,12 +70,14 @@ def connect(num_cpus: int | None = None) -> None:
                     cpus = num_cpus or max(2, usable_cpus())
                     ray.init(
                         address="local", include_dashboard=False, num_cpus=cpus, _node_ip_address="127.0.0.1", **quiet
-                    )  # fmt: skip
+                    )
         except ray.exceptions.AuthenticationError as error:
             raise RunError(
-                "this Ray cluster asks for its token", found=str(error).split(". ")[0], where=f"RAY_ADDRESS={address}",
+                "this Ray cluster asks for its token",
+                found=str(error).split(". ")[0],
+                where=f"RAY_ADDRESS={address}",
                 next_step="export RAY_AUTH_MODE=token, with the head's ~/.ray/auth_token on this machine",
-            ) from None  # fmt: skip
+            ) from None
         except SystemExit:  # Ray ends a process whose head it cannot reach
             if not address:
                 raise
@@ -85,9 +87,10 @@ def connect(num_cpus: int | None = None) -> None:
                 raise _no_answer(address, str(error)) from None
             if "timed out during startup" in str(error):
                 raise RunError(
-                    "Ray must start within half a minute", found="a machine that is too busy",
+                    "Ray must start within half a minute",
+                    found="a machine that is too busy",
                     next_step="run the same command again when it is less so",
-                ) from None  # fmt: skip
+                ) from None
             raise
     if threading.current_thread() is threading.main_thread():
         # Ray's own handler in C++ prints a stack and calls what Python has set before it.
@@ -152,9 +155,11 @@ def check_answers(address: str) -> None:
 
 def _no_answer(address: str, found: str) -> RunError:
     return RunError(
-        "no Ray cluster answers", found=found.strip().splitlines()[0], where=f"RAY_ADDRESS={address}",
+        "no Ray cluster answers",
+        found=found.strip().splitlines()[0],
+        where=f"RAY_ADDRESS={address}",
         next_step="start one with `ray start --head`, or unset RAY_ADDRESS to work on this machine",
-    )  # fmt: skip
+    )
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -184,8 +189,9 @@ def output_uri(out: str | None, default_name: str) -> str:
     if in_ray_job() and not Path(out).expanduser().is_absolute():
         raise ConfigError(
             "inside a Ray job --out must be an absolute path or a URI, since the job runs in a temporary copy",
-            found=out, next_step=f"use for example --out {Path.home() / out}",
-        )  # fmt: skip
+            found=out,
+            next_step=f"use for example --out {Path.home() / out}",
+        )
     return str(Path(out).expanduser().absolute())
 
 

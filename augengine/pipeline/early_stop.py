@@ -99,10 +99,11 @@ class Watch:
                 raise EarlyStopError(
                     f"policy {name}: {rate.share:.0%} of the rows of the first {rate.counted} of {self.units[name]} "
                     f"units are {outcome}, at most {rate.limit:.0%} may be",
-                    found=", ".join(f"{reason} ({rows} rows)" for reason, rows in top), where=self.where,
+                    found=", ".join(f"{reason} ({rows} rows)" for reason, rows in top),
+                    where=self.where,
                     next_step="mend the model, the policy or its gates (`augengine calibrate`), or make the other rows "
                     "anyway with --keep-going; what is committed stays",
-                )  # fmt: skip
+                )
 
 
 def top_reasons(records: Iterable[Record], outcome: str, count: int = _TOP) -> list[tuple[str, int]]:

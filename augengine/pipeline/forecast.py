@@ -94,11 +94,16 @@ def forecast(
     per_row = measured.get("bytes_per_row") or _mean_bytes(rows)
     busy = outputs / speed if speed else None
     return Forecast(
-        source, requested, drawn, skipped, outputs,
+        source,
+        requested,
+        drawn,
+        skipped,
+        outputs,
         None if busy is None else busy / (actors.count or 1),
         None if busy is None else busy * actors.num_gpus / 3600,
-        per_row, idle,
-    )  # fmt: skip
+        per_row,
+        idle,
+    )
 
 
 def output_bytes(store: Store, source: Source, mixture: Mixture, rows_read: int = 8) -> float:
@@ -110,9 +115,10 @@ def _measured(run: Place) -> dict[str, Any]:
     store = Store.at(run)
     if not store.exists(THROUGHPUT):
         raise RunError(
-            f"a finished run holds {THROUGHPUT}", where=store.uri,
+            f"a finished run holds {THROUGHPUT}",
+            where=store.uri,
             next_step="give the folder of a finished run, or --rows-per-second",
-        )  # fmt: skip
+        )
     measured: dict[str, Any] = store.read_json(THROUGHPUT)
     return measured
 

@@ -112,9 +112,11 @@ def ingest(
     counts = {name: summary.counts.get(name, 0) for name in ("samples", "volumes", "failed")}
     if counts["volumes"] + counts["failed"] != len(sources):
         raise RunError(
-            "volumes found must equal volumes ingested plus failed", found=f"{len(sources)} found, {counts}",
-            where=store.uri, next_step="ingest into an empty folder",
-        )  # fmt: skip
+            "volumes found must equal volumes ingested plus failed",
+            found=f"{len(sources)} found, {counts}",
+            where=store.uri,
+            next_step="ingest into an empty folder",
+        )
     lost = {row["source"] for row in _rows(store, summary.files.get("failed", []))}
     files = plan.files(lost)
     manifest = {
@@ -130,9 +132,12 @@ def ingest(
     }
     finish(store, manifest, {name: summary.files.get(name, []) for name in counts})
     added = {
-        "made": summary.made, "skipped": summary.skipped, "seconds": summary.seconds, "unused": plan.unused,
+        "made": summary.made,
+        "skipped": summary.skipped,
+        "seconds": summary.seconds,
+        "unused": plan.unused,
         "hint": plan.hint,
-    }  # fmt: skip
+    }
     return {**manifest, **added, "sources": ledger(store, sources)}
 
 
@@ -195,17 +200,23 @@ class IngestWorker:
                 samples.append(to_table(rows))
                 volumes.append(
                     {
-                        "source": source.volume_id, "subject_id": source.subject_id, "split": item["split"],
-                        "rows": len(rows), "notes": [*source.notes, *volume.notes, *removed, *lost, *empty],
+                        "source": source.volume_id,
+                        "subject_id": source.subject_id,
+                        "split": item["split"],
+                        "rows": len(rows),
+                        "notes": [*source.notes, *volume.notes, *removed, *lost, *empty],
                     }
-                )  # fmt: skip
+                )
             except Exception as error:  # one bad volume must not stop the others; it is listed with its reason
                 failed.append(
                     {
-                        "source": source.volume_id, "subject_id": source.subject_id, "stage": stage,
-                        "error": type(error).__name__, "reason": reason(error, source, self.reader.root),
+                        "source": source.volume_id,
+                        "subject_id": source.subject_id,
+                        "stage": stage,
+                        "error": type(error).__name__,
+                        "reason": reason(error, source, self.reader.root),
                     }
-                )  # fmt: skip
+                )
         return {
             "samples": pa.concat_tables(samples),
             "volumes": pa.Table.from_pylist(volumes, schema=VOLUMES_SCHEMA),

@@ -78,9 +78,10 @@ class Run:
             policy, self.inputs = self.store.read(POLICY).decode(), self.store.read_json(INPUTS)
         except FileNotFoundError:
             raise RunError(
-                f"an augmented run holds {POLICY} and {INPUTS}", where=self.store.uri,
+                f"an augmented run holds {POLICY} and {INPUTS}",
+                where=self.store.uri,
                 next_step="give the folder that `augengine augment` reported (…/augmented)",
-            ) from None  # fmt: skip
+            ) from None
         made = {package: v for package, v in self.inputs.get("plugins", {}).items() if not is_installed(package)}
         check_versions(made, "the run was made", self.store.uri)
         self.mixture = Mixture.from_dict(Document(policy, self.store.path(POLICY)).data)
@@ -96,9 +97,11 @@ class Run:
             for values in _where(self.store, run_files(self.store, outcome), key, output_id):
                 return Row(outcome, values, from_row(values) if outcome in WITH_PIXELS else None)
         raise DataError(
-            "no such row in this run", found=output_id, where=self.store.uri,
+            "no such row in this run",
+            found=output_id,
+            where=self.store.uri,
             next_step="ids stand in the column sample_id of accepted/ and rejected/, output_id of failed/ and skipped/",
-        )  # fmt: skip
+        )
 
     def source(self, sample_id: str, data: Place | None = None) -> Sample:
         """The row's parent, from the folder that the run read or from `data`."""
@@ -106,9 +109,11 @@ class Run:
         for values in _where(store, dataset_files(store), "sample_id", sample_id):
             return from_row(values)
         raise DataError(
-            "the source row is not in this data", found=sample_id, where=store.uri,
+            "the source row is not in this data",
+            found=sample_id,
+            where=store.uri,
             next_step="give the folder that it came from by --data",
-        )  # fmt: skip
+        )
 
     def policy(self, provenance: Provenance) -> LoadedPolicy:
         """The policy that made a row: of a mix, the member; a folder that no longer holds it is a `RunError`."""
@@ -117,9 +122,10 @@ class Run:
                 return member
         raise RunError(
             f"the row was made under the policy digest {provenance.policy_digest}",
-            found=", ".join(m.digest for m in self.mixture.members), where=self.store.path(POLICY),
+            found=", ".join(m.digest for m in self.mixture.members),
+            where=self.store.path(POLICY),
             next_step="restore the policy.yaml that the run wrote",
-        )  # fmt: skip
+        )
 
     def checkpoints(self, policy: LoadedPolicy) -> dict[str, str]:
         """The folders that a policy's models were read from, by role."""

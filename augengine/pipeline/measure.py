@@ -120,14 +120,21 @@ class _Meter:
         found = self._read_parents(self.job.parents, set(names))
         for sample, name in zip(samples, names, strict=True):
             if name not in found:
-                raise DataError(f"the parent of every row stands in {self.job.parents}", found=f"no {name}",
-                                where=sample.sample_id, next_step="give the folder that was augmented")  # fmt: skip
+                raise DataError(
+                    f"the parent of every row stands in {self.job.parents}",
+                    found=f"no {name}",
+                    where=sample.sample_id,
+                    next_step="give the folder that was augmented",
+                )
         return [Pair(sample, found[name]) for sample, name in zip(samples, names, strict=True)]
 
     def _parent_id(self, sample: Sample) -> str:
         if sample.provenance is None:
-            raise DataError("only augmented rows have parents", where=sample.sample_id,
-                            next_step="give the folder that jobs/augment.py wrote")  # fmt: skip
+            raise DataError(
+                "only augmented rows have parents",
+                where=sample.sample_id,
+                next_step="give the folder that jobs/augment.py wrote",
+            )
         return sample.provenance.parent_id
 
     def _read_parents(self, store: Store, names: set[str]) -> dict[str, Sample]:

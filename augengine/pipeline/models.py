@@ -121,14 +121,18 @@ def check_scales(
         for channels, rule, axes in scales:
             if spec.spatial_dims != axes:
                 raise CheckpointError(
-                    f"this model was trained on {_ROWS[spec.spatial_dims]}", found=f"rows that are {_ROWS[axes]}",
-                    where=where, next_step="ingest with --slices or --volumes as it was, or train another model",
-                )  # fmt: skip
+                    f"this model was trained on {_ROWS[spec.spatial_dims]}",
+                    found=f"rows that are {_ROWS[axes]}",
+                    where=where,
+                    next_step="ingest with --slices or --volumes as it was, or train another model",
+                )
             if channels != spec.channels:
                 raise CheckpointError(
-                    f"this model was trained on channels {', '.join(spec.channels)}", found=", ".join(channels),
-                    where=where, next_step="ingest these channels, or train another model",
-                )  # fmt: skip
+                    f"this model was trained on channels {', '.join(spec.channels)}",
+                    found=", ".join(channels),
+                    where=where,
+                    next_step="ingest these channels, or train another model",
+                )
             check_rule(spec, rule, where)
 
 

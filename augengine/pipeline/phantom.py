@@ -58,9 +58,11 @@ def shard_cohort(
     splits = assign_splits(scanned, 0, fractions)
     units = [Unit(s, {"index": i, "split": splits[s]}) for i, s in enumerate(scanned)]
     settings = {
-        "stage": "phantom", "cohort": cohort.model_dump(mode="json"),
-        "preparation": preparation.model_dump(), "fractions": list(fractions),
-    }  # fmt: skip
+        "stage": "phantom",
+        "cohort": cohort.model_dump(mode="json"),
+        "preparation": preparation.model_dump(),
+        "fractions": list(fractions),
+    }
     args = {"cohort": cohort, "preparation": preparation}
     summary = run_units(units, ShardWorker, args, store, settings, actors=actors, progress=progress)
     finish(store, {**settings, "counts": summary.counts}, summary.files)

@@ -37,9 +37,7 @@ ITERATIONS, TRUST, SMOOTH_PX, FEW = 15, 0.5, 8.0, 0.02
 LEAST_VARIANCE, LEAST_VOXELS = 1e-4, 20
 
 
-def pseudo_label(
-    data: str, segmenter: str, out: str, *, actors: Actors, progress: Progress | None = None
-) -> str:  # fmt: skip
+def pseudo_label(data: str, segmenter: str, out: str, *, actors: Actors, progress: Progress | None = None) -> str:
     """Label every row anew, with the segmenter's confidence beside it; rows' own labels are not read.
 
     Args:
@@ -66,8 +64,14 @@ def pseudo_label(
         for group in range(source.parquet(name).num_row_groups)
     ]
     args = {"data": source.uri, "segmenter": segmenter, "device": "cuda" if actors.num_gpus else "cpu"}
-    mixture = {"iterations": ITERATIONS, "trust": TRUST, "smooth_px": SMOOTH_PX, "few": FEW,
-               "least_variance": LEAST_VARIANCE, "least_voxels": LEAST_VOXELS}  # fmt: skip
+    mixture = {
+        "iterations": ITERATIONS,
+        "trust": TRUST,
+        "smooth_px": SMOOTH_PX,
+        "few": FEW,
+        "least_variance": LEAST_VARIANCE,
+        "least_voxels": LEAST_VOXELS,
+    }
     fingerprint = {
         "stage": "pseudo_labels",
         "source": content_digest(source, names),
@@ -87,8 +91,9 @@ def check_labeller(spec: ModelSpec, where: str) -> None:
         raise CheckpointError("pseudo-labels come from a segmenter of single rows", found=spec.kind, where=where)
     for region, labels in spec.regions.items():
         if len(labels) != 1:
-            raise ConfigError("a pseudo-label is a region of one label", found=f"{region}: {', '.join(labels)}",
-                              where=where)  # fmt: skip
+            raise ConfigError(
+                "a pseudo-label is a region of one label", found=f"{region}: {', '.join(labels)}", where=where
+            )
 
 
 def check_rows(source: Store, names: Sequence[str], spec: ModelSpec) -> None:

@@ -59,9 +59,10 @@ def fit(
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     if (count or 1) * num_cpus >= cpus:
         raise RunError(
-            f"{count or 1} actors of {num_cpus:g} CPU leave nothing for Ray's own tasks", found=f"{cpus:g} CPUs",
+            f"{count or 1} actors of {num_cpus:g} CPU leave nothing for Ray's own tasks",
+            found=f"{cpus:g} CPUs",
             next_step="use fewer --actors or a smaller --cpus-per-actor",
-        )  # fmt: skip
+        )
     held = [node for node in nodes if node.gpus >= num_gpus and node.cpus >= num_cpus]
     room = sum(min(_times(n.gpus, num_gpus), _times(n.cpus, num_cpus)) for n in held)
     if count is None and not num_gpus:  # each computes with one thread
@@ -71,17 +72,20 @@ def fit(
     if room < (count or 1):
         there = f"{cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} node{'s' if len(nodes) > 1 else ''}, room for {room}"
         raise RunError(
-            f"{count or 1} actors need {num_cpus:g} CPU and {num_gpus:g} GPU each", found=there,
-            next_step=f"use --actors {room}, or leave it out" if room else "lower --gpus-per-actor or --cpus-per-actor"
-            ", or join a larger cluster (RAY_ADDRESS)",
-        )  # fmt: skip
+            f"{count or 1} actors need {num_cpus:g} CPU and {num_gpus:g} GPU each",
+            found=there,
+            next_step=f"use --actors {room}, or leave it out"
+            if room
+            else "lower --gpus-per-actor or --cpus-per-actor, or join a larger cluster (RAY_ADDRESS)",
+        )
     memory = sum(node.memory_bytes for node in held)
     afforded = int(memory // actor_bytes)
     if afforded < (count or 1):
         raise RunError(
             f"{count or 1} actors take {_gib((count or 1) * actor_bytes)} GiB of memory at least",
-            found=f"{_gib(memory)} GiB", next_step="use fewer --actors, or a larger machine",
-        )  # fmt: skip
+            found=f"{_gib(memory)} GiB",
+            next_step="use fewer --actors, or a larger machine",
+        )
     return min(room, afforded) if count is None else count
 
 
@@ -112,9 +116,11 @@ def check_disk(place: Place, needed_bytes: float, what: str) -> None:
     free = free_bytes(place)
     if free is not None and free < needed_bytes:
         raise RunError(
-            f"{what} takes about {_gib(needed_bytes)} GiB", found=f"{_gib(free)} GiB free", where=Store.at(place).uri,
+            f"{what} takes about {_gib(needed_bytes)} GiB",
+            found=f"{_gib(free)} GiB free",
+            where=Store.at(place).uri,
             next_step="make room, or give another --out",
-        )  # fmt: skip
+        )
 
 
 def free_bytes(place: Place) -> int | None:

@@ -73,6 +73,10 @@ def joined(earlier: Record, now: Record) -> Record:
     retried[FAILED] = 0  # they are among those that were tried now
     retried.update(now.counts)
     return replace(
-        now, counts=dict(counts), files=files, reasons=reasons, retried={k: n for k, n in retried.items() if n},
+        now,
+        counts=dict(counts),
+        files=files,
+        reasons=reasons,
+        retried={k: n for k, n in retried.items() if n},
         seconds=round(earlier.seconds + now.seconds, 3),
-    )  # fmt: skip
+    )

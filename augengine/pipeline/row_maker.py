@@ -88,9 +88,14 @@ class RowMaker:
     """
 
     def __init__(
-        self, loaded: LoadedPolicy, models: Mapping[str, Any], hashes: Mapping[str, str], donors: Sequence[Donor],
-        tools: Tools, licence: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        loaded: LoadedPolicy,
+        models: Mapping[str, Any],
+        hashes: Mapping[str, str],
+        donors: Sequence[Donor],
+        tools: Tools,
+        licence: str | None = None,
+    ) -> None:
         self.loaded, self.models, self.hashes, self.donors = loaded, models, hashes, donors
         self.licence = licence
         self.specs = {role: model.spec for role, model in models.items()}
@@ -189,11 +194,18 @@ class RowMaker:
             return False
         plan = joined(draft.row, self.loaded.steps, draft.plans)
         provenance = Provenance(
-            output_id=plan.output_id, parent_id=plan.sample_id, policy=self.loaded.name,
-            policy_digest=self.loaded.digest, edit=self.loaded.edit_name, plan=plan.to_dict(), models=self.hashes,
-            gates=[g.to_dict() for g in gates], engine_version=__version__, source_licence=self.licence,
+            output_id=plan.output_id,
+            parent_id=plan.sample_id,
+            policy=self.loaded.name,
+            policy_digest=self.loaded.digest,
+            edit=self.loaded.edit_name,
+            plan=plan.to_dict(),
+            models=self.hashes,
+            gates=[g.to_dict() for g in gates],
+            engine_version=__version__,
+            source_licence=self.licence,
             plugins=self.plugins,
-        )  # fmt: skip
+        )
         rows.keep(draft.sample.replace(provenance=provenance), broken)
         return True
 

@@ -24,9 +24,13 @@ Measure = Callable[[list[ModelSpec], Runtime, int], int]
 
 
 def settled(
-    mixture: Mixture, specs: Mapping[str, Mapping[str, ModelSpec]], device: str, folder: Store, policy_file: str,
+    mixture: Mixture,
+    specs: Mapping[str, Mapping[str, ModelSpec]],
+    device: str,
+    folder: Store,
+    policy_file: str,
     measure: Measure | None = None,
-) -> Mixture:  # fmt: skip
+) -> Mixture:
     """The same policies under runtimes that this machine can obey.
 
     Args:
@@ -50,9 +54,10 @@ def settled(
         runtime = values[member.name]
         if not runtime.plain and not _diffusing(specs[member.name]):
             raise ConfigError(
-                "a runtime is for models that diffuse", found=f"policy '{member.name}' has none",
+                "a runtime is for models that diffuse",
+                found=f"policy '{member.name}' has none",
                 next_step="leave out its section runtime",
-            )  # fmt: skip
+            )
         check(runtime, device)
     return _with(mixture, values)
 

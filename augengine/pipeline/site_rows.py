@@ -43,9 +43,11 @@ def rows_by_site(
         selected[site] += mixture.takes(row)
     if not rows.keys() - {UNSTATED}:
         raise DataError(
-            "a plan by site needs rows that state theirs", found=f"{rows.total()} rows, none of which does",
-            where=store.uri, next_step="give --participants FILE, or ingest with --site-column",
-        )  # fmt: skip
+            "a plan by site needs rows that state theirs",
+            found=f"{rows.total()} rows, none of which does",
+            where=store.uri,
+            next_step="give --participants FILE, or ingest with --site-column",
+        )
     for site in sites:
         if site not in rows:
             raise unknown_name("site", site, sorted(rows), "--site")

@@ -137,9 +137,13 @@ class _Findings:
             self.groups.append(Group(shard, group, int(n), dict(of)))
 
     def _count(
-        self, kind: Kind, within: np.ndarray, group_of: np.ndarray, ids: Sequence[str],
+        self,
+        kind: Kind,
+        within: np.ndarray,
+        group_of: np.ndarray,
+        ids: Sequence[str],
         requested: Sequence[Counter[tuple[str, int]]],
-    ) -> set[str]:  # fmt: skip
+    ) -> set[str]:
         """Count what is to be made of the rows of a kind, by row group; returns the policies that make it."""
         if self.mixture.mix is None:  # its only policy makes every row
             for group in np.flatnonzero(within).tolist():

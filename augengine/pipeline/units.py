@@ -244,9 +244,11 @@ def _run(
             progress(skipped + n, len(units), counts)
     if errors:
         raise RunError(
-            f"{len(errors)} of {len(todo)} work units failed", found=errors[0]["error"], where=work.store.uri,
+            f"{len(errors)} of {len(todo)} work units failed",
+            found=errors[0]["error"],
+            where=work.store.uri,
             next_step="mend the cause and run the same command again; the other units are committed",
-        )  # fmt: skip
+        )
     found = {**done, **made}
     seconds = time.monotonic() - started
     records = {unit.unit_id: found[unit.unit_id] for unit in units}
@@ -283,17 +285,19 @@ class _Committer:
     def do(self, unit: Unit) -> str:
         """Do and commit one unit; what became of it as JSON, `error` and `fatal` included."""
         result: dict[str, Any] = {
-            "unit_id": unit.unit_id, "pid": os.getpid(), "record": None, "error": "", "fatal": None
-        }  # fmt: skip
+            "unit_id": unit.unit_id,
+            "pid": os.getpid(),
+            "record": None,
+            "error": "",
+            "fatal": None,
+        }
         try:
             # Ray starts a block of many units anew when its actor dies; most of them may be done.
             record = find_record(self.store, unit.unit_id) or self._commit(unit)
             result["record"] = record.to_json()
         except RunError as error:  # the output cannot be written: no other unit would fare better
             found = None if error.found is None else str(error.found)
-            result["fatal"] = {
-                "rule": error.rule, "found": found, "next_step": error.next_step, "where": error.where
-            }  # fmt: skip
+            result["fatal"] = {"rule": error.rule, "found": found, "next_step": error.next_step, "where": error.where}
         except Exception as error:  # a unit must not take the others down: it is reported and stays uncommitted
             result["error"] = str(error) if isinstance(error, AugengineError) else f"{type(error).__name__}: {error}"
         return canonical_json(result)
@@ -435,4 +439,4 @@ def on_actors(
             f"{count} actors must start within {ray.data.DataContext.get_current().wait_for_min_actors_s} s",
             found=f"waiting for {waits_for(count, actors.num_cpus, actors.num_gpus) or 'them to load their models'}",
             next_step="run the same command again when other jobs have ended, or with fewer --actors",
-        ) from None  # fmt: skip
+        ) from None

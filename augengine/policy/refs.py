@@ -32,10 +32,11 @@ def resolve_refs(document: Document, data: dict[str, Any], at: Path_) -> None:
             beside = here
         if not os.path.exists(beside) and os.path.exists(here):
             raise ConfigError(
-                "a ref is relative to the folder of its policy", where=where,
+                "a ref is relative to the folder of its policy",
+                where=where,
                 found=f"nothing at {beside}, something at {here} in the working directory",
                 next_step="write the path from the policy's folder, an absolute one, or give --checkpoint",
-            )  # fmt: skip
+            )
         section["ref"] = os.path.normpath(beside)
 
 

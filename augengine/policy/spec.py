@@ -230,9 +230,11 @@ def policy_digest(policy: Policy | Chain) -> str:
     models: Any = {"__all__": {"ref"}}
     gates: Any = {"__all__": {"options": {"model": {"ref"}, "reference": {"ref"}}}}
     not_behaviour: Any = {
-        "models": models, "gates": gates, "edits": {"__all__": {"models": models, "gates": gates}},
+        "models": models,
+        "gates": gates,
+        "edits": {"__all__": {"models": models, "gates": gates}},
         "output": {"max_reject_rate", "max_fail_rate"},
-    }  # fmt: skip
+    }
     if policy.runtime.plain:
         not_behaviour["runtime"] = True
     return digest(policy.model_dump(mode="json", exclude=not_behaviour))

@@ -111,16 +111,24 @@ def intervals(measured: Measured, subjects: Sequence[str]) -> dict[str, dict[str
 
 
 def target(
-    name: str, ours: Sequence[float], other: Sequence[float], subjects: Sequence[str], bound: float, *,
-    ratio: bool = True, at_most: bool = True,
-) -> Target:  # fmt: skip
+    name: str,
+    ours: Sequence[float],
+    other: Sequence[float],
+    subjects: Sequence[str],
+    bound: float,
+    *,
+    ratio: bool = True,
+    at_most: bool = True,
+) -> Target:
     """Ours relative to another method's (or minus it), paired by subject."""
     a, b = (per_subject(v, subjects) for v in (ours, other))
     both = [s for s in a if s in b]
     found = paired_interval(
-        {s: a[s] for s in both}, {s: b[s] for s in both}, "ratio" if ratio else "difference",
+        {s: a[s] for s in both},
+        {s: b[s] for s in both},
+        "ratio" if ratio else "difference",
         rng=rng.generator("target", name),
-    )  # fmt: skip
+    )
     return Target(name, found, bound, at_most)
 
 

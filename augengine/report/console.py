@@ -40,8 +40,14 @@ def say(text: str) -> None:
 def finish(exit_code: int) -> None:
     """Print what was told as JSON, if that is wanted; of a mistake in the flags, that it is one."""
     if console.stderr:
-        usage = {"error": {"rule": "the flags of a command are those of its --help", "found": None, "where": None,
-                           "next_step": "standard error says which is not"}}  # fmt: skip
+        usage = {
+            "error": {
+                "rule": "the flags of a command are those of its --help",
+                "found": None,
+                "where": None,
+                "next_step": "standard error says which is not",
+            }
+        }
         typer.echo(told(exit_code=exit_code, **(usage if exit_code == 2 else {})))
 
 
@@ -57,9 +63,14 @@ def stage(title: str) -> Iterator[Report]:
 @contextmanager
 def _bar(title: str) -> Iterator[Report]:
     columns = (
-        TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[details]}"),
-    )  # fmt: skip
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[details]}"),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(title, total=None, details="")
 

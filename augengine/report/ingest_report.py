@@ -49,9 +49,13 @@ def print_ledger(summary: Mapping[str, Any], uri: str) -> None:
     """The table, the counts, and where the shards are."""
     counts, found = summary["counts"], summary["found"]
     tell(
-        data=uri, found=found, counts=counts, subjects_by_split=summary["subjects_by_split"],
-        files=summary["input_files"], units={"made": summary["made"], "there": summary["skipped"]},
-    )  # fmt: skip
+        data=uri,
+        found=found,
+        counts=counts,
+        subjects_by_split=summary["subjects_by_split"],
+        files=summary["input_files"],
+        units={"made": summary["made"], "there": summary["skipped"]},
+    )
     console.print(ledger_table(summary, hidden=in_ray_job()))  # a cluster keeps its logs, and others read them
     console.print(
         f"{found['volumes']} volumes of {found['subjects']} subjects found = {counts['volumes']} ingested "

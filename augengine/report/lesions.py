@@ -42,9 +42,16 @@ def site_rows(survey: LesionSurvey) -> tuple[list[str], list[list[str]]]:
         share = sum(p.lesion_rows for p in own) / max(1, sum(p.rows for p in own))
         ratios = [[p.contrast.ratios[c] for p in ill] for c in range(len(survey.channels))]
         rows.append(
-            [site or "not stated", str(len(own)), str(len(ill)), f"{share:.0%}", _quartiles([p.volume_ml for p in ill]),
-             *(_quartiles(values) for values in ratios), str(sum(faint(p) for p in ill))]
-        )  # fmt: skip
+            [
+                site or "not stated",
+                str(len(own)),
+                str(len(ill)),
+                f"{share:.0%}",
+                _quartiles([p.volume_ml for p in ill]),
+                *(_quartiles(values) for values in ratios),
+                str(sum(faint(p) for p in ill)),
+            ]
+        )
     return head, rows
 
 
@@ -70,9 +77,7 @@ def write_survey(survey: LesionSurvey, about: Mapping[str, Any], store: Store) -
     return [store.path(JSON), store.path(PLOT)]
 
 
-def write_bank(
-    survey: LesionSurvey, asked: Sequence[str], labels: Sequence[str], size: int, store: Store
-) -> ModelSpec:  # fmt: skip
+def write_bank(survey: LesionSurvey, asked: Sequence[str], labels: Sequence[str], size: int, store: Store) -> ModelSpec:
     """Write the sample of training lesions as a checkpoint of kind lesion_bank into the folder `bank`.
 
     Args:
@@ -87,22 +92,29 @@ def write_bank(
             "a bank needs lesions of training subjects",
             found=f"none that fits {size} voxels, {survey.too_large} larger",
             next_step="raise --box, lower --least-ml, or check the splits of the data",
-        )  # fmt: skip
+        )
     table = np.array([0, *(labels.index(name) + 1 if name in labels else 0 for name in asked)], np.uint8)
     crops = [replace(found.crop, label=table[found.crop.label]) for found in survey.lesions]
     bodies, brightness, roughness = (np.array([r[n] for r in survey.recipients]) for n in (1, 2, 3))
     makers = [found.manufacturer for found in survey.lesions]
     spec = ModelSpec(
-        kind="lesion_bank", network=LesionBankSpec(lesions=len(survey.lesions), size=size), channels=survey.channels,
-        labels=tuple(labels), lesion=tuple(labels), image_size=survey.shape, spacing_mm=survey.spacing_mm,
+        kind="lesion_bank",
+        network=LesionBankSpec(lesions=len(survey.lesions), size=size),
+        channels=survey.channels,
+        labels=tuple(labels),
+        lesion=tuple(labels),
+        image_size=survey.shape,
+        spacing_mm=survey.spacing_mm,
         intensity=IntensitySpec.model_validate(asdict(survey.rule)),
         subject_hashes=tuple(sorted({subject_hash(found.subject_id) for found in survey.lesions})),
         manufacturers=tuple(sorted({manufacturer(m) for m in makers if m})) if all(makers) else None,
-        metrics={LEAST_BODY: float(np.percentile(bodies, _LEAST)),
-                 LEAST_BRIGHTNESS: float(np.percentile(brightness, _LEAST)),
-                 MOST_ROUGHNESS: float(np.percentile(roughness, _MOST))},
+        metrics={
+            LEAST_BODY: float(np.percentile(bodies, _LEAST)),
+            LEAST_BRIGHTNESS: float(np.percentile(brightness, _LEAST)),
+            MOST_ROUGHNESS: float(np.percentile(roughness, _MOST)),
+        },
         recipe="lesion_bank",
-    )  # fmt: skip
+    )
     return save_generator(store.folder(BANK), spec, bank_weights(crops))
 
 
@@ -123,8 +135,13 @@ def _plot(survey: LesionSurvey) -> bytes:
         axes = canvas.add_subplot(1, len(survey.channels), n + 1)
         for k, site in enumerate(sites):
             own = [p for p in ill if p.site == site]
-            axes.scatter([p.volume_ml for p in own], [p.contrast.ratios[n] for p in own], s=14, color=f"C{k}",
-                         label=site or "not stated")  # fmt: skip
+            axes.scatter(
+                [p.volume_ml for p in own],
+                [p.contrast.ratios[n] for p in own],
+                s=14,
+                color=f"C{k}",
+                label=site or "not stated",
+            )
         for level in FAINT:
             axes.axhline(level, color="0.7", linewidth=0.8)
         axes.set(xscale="log", yscale="log", xlabel="lesion volume of the patient, ml", title=channel)

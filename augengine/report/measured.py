@@ -137,8 +137,10 @@ def measure_runs(
             plans |= _pair_measures(asked, device)
             if lesion:
                 threshold, note = _threshold(data, uri, asked, actors)
-                plans["healed"] = (HealedMeasure, {"lesion": lesion, "referee": asked.referee, "threshold": threshold,
-                                                   "device": device})  # fmt: skip
+                plans["healed"] = (
+                    HealedMeasure,
+                    {"lesion": lesion, "referee": asked.referee, "threshold": threshold, "device": device},
+                )
         else:
             notes.append(f"{name}: no augmented rows, so it is compared as a set alone")
         found = measure(

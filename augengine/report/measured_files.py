@@ -46,9 +46,11 @@ def write_measured(
     head = ["measure", "rests on", *runs]
     lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows_of(figures, runs))]
     ends = [
-        "", "Estimate [95 % interval over patients]; ↑ more is better, ↓ less is better. Distances of features have "
-        "jackknife intervals over groups of patients, all else bootstrap intervals.", *(f"- {note}" for note in notes),
-    ]  # fmt: skip
+        "",
+        "Estimate [95 % interval over patients]; ↑ more is better, ↓ less is better. Distances of features have "
+        "jackknife intervals over groups of patients, all else bootstrap intervals.",
+        *(f"- {note}" for note in notes),
+    ]
     store.write(TABLE, "\n".join([*lines, *ends, ""]).encode())
     store.write(PLOT, _plot(figures, runs))
     return [store.path(name) for name in (TABLE, JSON, PLOT)]

@@ -135,21 +135,29 @@ def evaluate(
     own = {method: Store.at(place) for method, place in (models or {}).items()}
     own_specs = {method: read_spec(store) for method, store in own.items()}
     args = {
-        "data": source, "checkpoint": trained, "models": own, "cohort": cohort.model_dump(mode="json"),
+        "data": source,
+        "checkpoint": trained,
+        "models": own,
+        "cohort": cohort.model_dump(mode="json"),
         "preparation": preparation.model_dump(mode="json"),
-        "samplers": {m: s.model_dump(mode="json") for m, s in samplers.items()}, "histograms": histograms,
-        "protocols": protocols or {"all": duke_protocols()}, "predictor": predictor,
-    }  # fmt: skip
+        "samplers": {m: s.model_dump(mode="json") for m, s in samplers.items()},
+        "histograms": histograms,
+        "protocols": protocols or {"all": duke_protocols()},
+        "predictor": predictor,
+    }
     if predictor is not None:
         specs = {trained.uri: generator_spec} | {own[method].uri: spec for method, spec in own_specs.items()}
         check_disjoint(read_spec(predictor), specs, subjects)
     fingerprint = {
-        "checkpoint": generator_spec.sha256, "models": {method: spec.sha256 for method, spec in own_specs.items()},
-        "samplers": args["samplers"], "cohort": args["cohort"],
-        "preparation": args["preparation"], "data": content_digest(source, files),
+        "checkpoint": generator_spec.sha256,
+        "models": {method: spec.sha256 for method, spec in own_specs.items()},
+        "samplers": args["samplers"],
+        "cohort": args["cohort"],
+        "preparation": args["preparation"],
+        "data": content_digest(source, files),
         "protocols": {name: [asdict(p) for p in rows] for name, rows in (protocols or {}).items()},
         "predictor": None if predictor is None else read_spec(predictor).sha256,
-    }  # fmt: skip
+    }
     run = run_units(
         units,
         TruthWorker,
@@ -253,10 +261,12 @@ class TruthWorker:
         before, after = is_fat_saturated(sample.acquisition), is_fat_saturated(target)
         names = {True: "fat-saturated", False: "not saturated"}
         return {
-            "sample_id": sample.sample_id, "subject_id": sample.subject_id, "method": method,
+            "sample_id": sample.sample_id,
+            "subject_id": sample.subject_id,
+            "method": method,
             "pairs": "flipping" if before != after else "same order",
             "direction": f"{names[before]} → {names[after]}",
-        }  # fmt: skip
+        }
 
 
 def edited(

@@ -37,9 +37,15 @@ def measured_batch(specs: Sequence[ModelSpec], runtime: Runtime, most: int) -> i
     runtime = runtime.model_copy(update={"network_batch": "whole"})
     spec = largest.spec
     key = digest(
-        spec.network.model_dump(mode="json"), spec.planes, spec.content_channels, spec.image_size,
-        runtime.model_dump(mode="json"), most, _processor(), torch.__version__,
-    )  # fmt: skip
+        spec.network.model_dump(mode="json"),
+        spec.planes,
+        spec.content_channels,
+        spec.image_size,
+        runtime.model_dump(mode="json"),
+        most,
+        _processor(),
+        torch.__version__,
+    )
     path = cache_folder("network_batch") / f"{key}.json"
     if path.exists():
         costs = {int(rows): cost for rows, cost in json.loads(path.read_text()).items()}
@@ -100,8 +106,9 @@ def example(generator: Generator, rows: int) -> tuple[torch.Tensor, torch.Tensor
     acquired = None if spec.vocabulary is None else spec.vocabulary.encode([Acquisition()] * rows)
     conditioning = Conditioning(
         torch.zeros(rows, spec.planes, *spec.image_size) if spec.planes else None,
-        torch.ones(rows, dtype=torch.long) if spec.classes else None, acquired,
-    )  # fmt: skip
+        torch.ones(rows, dtype=torch.long) if spec.classes else None,
+        acquired,
+    )
     t_B = torch.full((rows,), generator.schedule.spec.timesteps // 2)
     return noise, t_B, generator.prepared(conditioning, rows)
 

@@ -32,25 +32,29 @@ def check(runtime: Runtime, device: str) -> None:
     """
     if not runtime.settled:
         raise ConfigError(
-            "runtime 'auto' is chosen when a run is planned", found=runtime.model_dump(),
+            "runtime 'auto' is chosen when a run is planned",
+            found=runtime.model_dump(),
             next_step="call augengine.pipeline.runtime.settled first",
-        )  # fmt: skip
+        )
     if runtime.backend == "openvino":
         able = openvino_precisions()
         if device != "cpu":
             raise ConfigError("runtime.backend openvino is for CPUs", found=device, next_step="set compile or eager")
         if not able:
             raise ConfigError(
-                "runtime.backend openvino needs OpenVINO", found="not installed",
+                "runtime.backend openvino needs OpenVINO",
+                found="not installed",
                 next_step="pip install 'augengine[openvino]', or set runtime.backend: eager",
-            )  # fmt: skip
+            )
         if runtime.precision not in able:
             raise ConfigError(
                 f"OpenVINO would compute in float32 on this processor, not in {runtime.precision}",
-                found=f"it can do {', '.join(sorted(able))}", next_step="set runtime.precision: fp32",
-            )  # fmt: skip
+                found=f"it can do {', '.join(sorted(able))}",
+                next_step="set runtime.precision: fp32",
+            )
     if runtime.backend == "compile" and device == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         raise ConfigError(
-            "runtime.backend compile needs a C++ compiler on a CPU", found="none in the path",
+            "runtime.backend compile needs a C++ compiler on a CPU",
+            found="none in the path",
             next_step="install g++, or set runtime.backend: eager",
-        )  # fmt: skip
+        )

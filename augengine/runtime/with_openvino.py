@@ -40,9 +40,12 @@ class OpenVino:
 
         self.network, self.core = network, openvino.Core()
         self.options = {
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False,
-            "INFERENCE_PRECISION_HINT": HINTS[precision], "EXECUTION_MODE_HINT": "ACCURACY",
-        }  # fmt: skip
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "EXECUTION_MODE_HINT": "ACCURACY",
+        }
         self.weights = _weights_digest(network)
         self.made: dict[tuple[Any, ...], Any] = {}
 

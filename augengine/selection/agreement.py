@@ -25,17 +25,21 @@ def common_channels(wanted: tuple[str, ...] | None, found: Mapping[tuple[str, ..
     if wanted is None:
         for other in others:
             raise DataError(
-                f"rows must have the same channels; {found[first]} has {', '.join(first)}", found=", ".join(other),
-                where=found[other], next_step="name the channels that are wanted",
-            )  # fmt: skip
+                f"rows must have the same channels; {found[first]} has {', '.join(first)}",
+                found=", ".join(other),
+                where=found[other],
+                next_step="name the channels that are wanted",
+            )
         return first
     for channels, where in found.items():
         for name in wanted:
             if name not in channels:
                 raise DataError(
-                    f"every row must have channel '{name}'", found=", ".join(channels), where=where,
+                    f"every row must have channel '{name}'",
+                    found=", ".join(channels),
+                    where=where,
                     next_step="leave the channel out, or the data set",
-                )  # fmt: skip
+                )
     return wanted
 
 
@@ -61,9 +65,11 @@ def common_labels(labels: Labels, found: Mapping[Scheme, str]) -> tuple[str, ...
         for (names, _), where in found.items():
             if not set(parts) & set(names):
                 raise DataError(
-                    f"every row must know the label '{union}'", found=", ".join(names) or "no labels", where=where,
+                    f"every row must know the label '{union}'",
+                    found=", ".join(names) or "no labels",
+                    where=where,
                     next_step="leave the label out, or the data set",
-                )  # fmt: skip
+                )
     return tuple(labels.unions)
 
 
@@ -72,7 +78,9 @@ def _same(labels: Labels, found: Mapping[Scheme, str]) -> tuple[str, ...]:
     for names, where in others:
         if names != first[0]:
             raise DataError(
-                f"rows must have the same labels; {first[1]} has {', '.join(first[0])}", found=", ".join(names),
-                where=where, next_step="name the labels that are wanted",
-            )  # fmt: skip
+                f"rows must have the same labels; {first[1]} has {', '.join(first[0])}",
+                found=", ".join(names),
+                where=where,
+                next_step="name the labels that are wanted",
+            )
     return first[0]

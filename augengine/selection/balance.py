@@ -48,6 +48,9 @@ def check_share(share: float | None, where: str) -> float:
     if share is None or not 0 <= share <= 1:
         raise DataError(
             "where augmented rows take the place of real ones (balance), augmented_per_real says which share of them, "
-            "0 to 1", found=share, where=where, next_step="set augmented_per_real, say to 0.5",
-        )  # fmt: skip
+            "0 to 1",
+            found=share,
+            where=where,
+            next_step="set augmented_per_real, say to 0.5",
+        )
     return share

@@ -24,8 +24,11 @@ MADE = ("policy", "policy_digest", "edit", "parent_id", "replicate")
 GATE = "gate."
 _NUMERIC = ("slice_index", "replicate", *ACQUISITION_NUMERIC)
 _ORDER: Mapping[str, Callable[[float, float], bool]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-}  # fmt: skip
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 _PATTERN = re.compile(r"\s*(?P<field>[^\s=<>!]+)\s*(?P<operator>!=|<=|>=|=|<|>)\s*(?P<value>\S.*?)\s*")
 
 
@@ -55,9 +58,10 @@ class Condition:
         found = _PATTERN.fullmatch(text)
         if not found:
             raise ConfigError(
-                "a condition is a field, an operator (= != < <= > >=) and a value", found=text,
+                "a condition is a field, an operator (= != < <= > >=) and a value",
+                found=text,
                 next_step="for example: manufacturer = GE",
-            )  # fmt: skip
+            )
         name, sign = found["field"], found["operator"]
         fields = (*ROW, *ACQUISITION, *MADE)
         if name not in fields and not (name.startswith(GATE) and name != GATE):

@@ -25,7 +25,8 @@ def folds_of(subjects: Collection[str], folds: int) -> list[frozenset[str]]:
     for n, fold in enumerate(found):
         if not fold:
             raise DataError(
-                "every fold must have a subject", found=f"none in fold {n} of {folds}, of {len(subjects)} subjects",
+                "every fold must have a subject",
+                found=f"none in fold {n} of {folds}, of {len(subjects)} subjects",
                 next_step="ask for fewer folds",
-            )  # fmt: skip
+            )
     return found

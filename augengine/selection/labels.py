@@ -46,9 +46,10 @@ class Labels:
             raise ConfigError("labels are names, or unions of names, one at least", found=wanted)
         if len(set(names)) < len(names) or (not isinstance(wanted, Mapping) and len(cleaned) < len(wanted)):
             raise ConfigError(
-                "a label stands in one union alone, since a voxel has one code", found=", ".join(names),
+                "a label stands in one union alone, since a voxel has one code",
+                found=", ".join(names),
                 next_step="take the parts as labels, and put them together in the loss",
-            )  # fmt: skip
+            )
         return cls(cleaned)
 
     def within(self, scheme: Mapping[str, int]) -> tuple[str, ...]:

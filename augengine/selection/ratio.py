@@ -23,7 +23,8 @@ def rank_limit(ranks: Sequence[int], real: int, ratio: float, split: str, where:
     if wanted > len(ranks):
         raise DataError(
             f"{ratio:g} augmented rows for each of {real} real ones are {wanted}",
-            found=f"{len(ranks)} of split '{split}'", where=where,
+            found=f"{len(ranks)} of split '{split}'",
+            where=where,
             next_step="augment with more replicates, or lower augmented_per_real",
-        )  # fmt: skip
+        )
     return sorted(ranks)[wanted - 1] + 1 if wanted else 0

@@ -67,20 +67,22 @@ class Request:
             raise ConfigError(f"splits are {', '.join(SPLITS)}", found=", ".join(map(str, self.splits)) or "none")
         if self.augmented and not self.trains:
             raise ConfigError(
-                "augmented rows are for training alone", found=f"split {', '.join(self.splits or ())}",
+                "augmented rows are for training alone",
+                found=f"split {', '.join(self.splits or ())}",
                 next_step="leave augmented out for validation and test",
-            )  # fmt: skip
+            )
         if self.augmented_per_real is not None and not (self.augmented and self.augmented_per_real >= 0):
             raise ConfigError(
                 "augmented_per_real is a number from 0 on, and says how many of the augmented rows are taken",
                 found=f"{self.augmented_per_real} of {len(self.augmented)} augmented data sets",
                 next_step="give augmented, too, or leave augmented_per_real out",
-            )  # fmt: skip
+            )
         if self.balance and not self.augmented:
             raise ConfigError(
-                "balance says which augmented rows take the place of which real ones", found="no augmented data set",
+                "balance says which augmented rows take the place of which real ones",
+                found="no augmented data set",
                 next_step="give augmented, too, or leave balance out",
-            )  # fmt: skip
+            )
         if self.balance:
             check_share(self.augmented_per_real, "augmented_per_real")
         if self.unlabelled not in get_args(Unlabelled):

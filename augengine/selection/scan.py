@@ -26,9 +26,21 @@ from augengine.selection.request import Request
 from augengine.yaml_config import unknown_name
 
 _COLUMNS = [
-    "sample_id", "subject_id", "split", "synthetic", "channels", "image_shape", "label_names", "label_codes",
-    "intensity_rule", "intensity_low", "intensity_high", "acquisition", "affine", "image_dtype",
-]  # fmt: skip
+    "sample_id",
+    "subject_id",
+    "split",
+    "synthetic",
+    "channels",
+    "image_shape",
+    "label_names",
+    "label_codes",
+    "intensity_rule",
+    "intensity_low",
+    "intensity_high",
+    "acquisition",
+    "affine",
+    "image_dtype",
+]
 
 
 def damaged(row: Mapping[str, Any]) -> str | None:
@@ -85,9 +97,11 @@ class Scan:
         if row["synthetic"] != augmented:
             kinds = ("augmented rows", "real ones") if augmented else ("real rows", "augmented ones")
             raise DataError(
-                f"this data set must hold {kinds[0]}", found=f"{kinds[1]}, such as {row['sample_id']}", where=store.uri,
+                f"this data set must hold {kinds[0]}",
+                found=f"{kinds[1]}, such as {row['sample_id']}",
+                where=store.uri,
                 next_step="give ingested data sets as real, and runs of augment as augmented",
-            )  # fmt: skip
+            )
         self.splits.add(split)
         self.unknown.discard(subject)
         if not augmented and request.splits is not None and split not in (*request.training, None):
@@ -125,9 +139,11 @@ class Scan:
         for n in kept:
             if not there[n] and self.request.unlabelled == "refuse":
                 raise DataError(
-                    "every row must have a label map", found="none", where=found[n]["sample_id"],
+                    "every row must have a label map",
+                    found="none",
+                    where=found[n]["sample_id"],
                     next_step="say unlabelled='skip' to leave such rows out, or 'keep'",
-                )  # fmt: skip
+                )
             reasons[n] = None if there[n] else "no label map"
         return [n for n in kept if there[n]]
 
@@ -172,9 +188,11 @@ class Scan:
         """
         if self.unknown:
             raise DataError(
-                "an excluded subject must be one of the data's", found=sorted(self.unknown)[0],
-                where=", ".join(store.uri for store in self.request.real), next_step="mend its id, or leave it out",
-            )  # fmt: skip
+                "an excluded subject must be one of the data's",
+                found=sorted(self.unknown)[0],
+                where=", ".join(store.uri for store in self.request.real),
+                next_step="mend its id, or leave it out",
+            )
         for condition, where in self.silent.items():
             self._explain(condition, where)
         limit = None

@@ -44,8 +44,9 @@ class ShardDataset(Dataset[Item]):
         if selected.request.balance:
             raise ConfigError(
                 "balance chooses other rows in every epoch, and items of ShardDataset know of no epoch",
-                found=", ".join(selected.request.balance), next_step="read by ShardStream, or leave balance out",
-            )  # fmt: skip
+                found=", ".join(selected.request.balance),
+                next_step="read by ShardStream, or leave balance out",
+            )
         if cache_mb < 0:
             raise ConfigError("cache_mb is a number of MiB", found=cache_mb)
         self.selected, self.form, self.cache_mb = selected, form, cache_mb

@@ -27,10 +27,25 @@ _PATIENCE, _WASTE = 64, 8
 _PIXELS = ("image", "label", "label_confidence")
 # What items are made of: not what would be parsed for nothing, such as provenance.
 _COLUMNS = [
-    "sample_id", "subject_id", "volume_id", "slice_index", "site", "split", "synthetic", "parent_id", "policy",
-    "channels", *_PIXELS, "image_dtype", "image_shape", "label_names", "label_codes", "affine", "intensity_low",
+    "sample_id",
+    "subject_id",
+    "volume_id",
+    "slice_index",
+    "site",
+    "split",
+    "synthetic",
+    "parent_id",
+    "policy",
+    "channels",
+    *_PIXELS,
+    "image_dtype",
+    "image_shape",
+    "label_names",
+    "label_codes",
+    "affine",
+    "intensity_low",
     "intensity_high",
-]  # fmt: skip
+]
 
 
 class _PlainMemory:
@@ -117,8 +132,9 @@ class Groups:
             warnings.warn(
                 f"{self._rows_read} rows were read to give {self._given}: rows are asked for in no order, and the "
                 "cache holds few of their row groups; pass sampler=data.sampler(), use ShardStream, or raise cache_mb",
-                RuntimeWarning, stacklevel=4,
-            )  # fmt: skip
+                RuntimeWarning,
+                stacklevel=4,
+            )
         self._rows[index] = rows
         self.nbytes += rows.nbytes
         while self.nbytes > self.limit and len(self._rows) > 1:

@@ -47,8 +47,11 @@ class Form:
     augmented_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, valid in (("normalise", (*get_args(Normalise), None)), ("layout", get_args(Layout)),
-                            ("as_", get_args(As))):  # fmt: skip
+        for name, valid in (
+            ("normalise", (*get_args(Normalise), None)),
+            ("layout", get_args(Layout)),
+            ("as_", get_args(As)),
+        ):
             if (found := getattr(self, name)) not in valid:
                 raise ConfigError(f"{name} is one of {', '.join(map(str, valid))}", found=found)
 
@@ -57,9 +60,11 @@ class Form:
         first, *others = selected.intensity.items()
         if self.normalise == "volume" and others:
             raise DataError(
-                f"intensity ranges must be measured by one rule; {first[1]} has {first[0]}", found=str(others[0][0]),
-                where=others[0][1], next_step="ingest anew, or say normalise='channel' or None",
-            )  # fmt: skip
+                f"intensity ranges must be measured by one rule; {first[1]} has {first[0]}",
+                found=str(others[0][0]),
+                where=others[0][1],
+                next_step="ingest anew, or say normalise='channel' or None",
+            )
 
 
 class Items:

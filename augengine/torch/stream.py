@@ -163,8 +163,9 @@ class ShardStream(IterableDataset[Item]):
         if state["order"] != expected:
             raise RunError(
                 "a state belongs to the same rows, seed, window, batch size, rank and workers that it was taken with",
-                found=f"order {state['order']}, not {expected}", next_step="resume with what the run began with",
-            )  # fmt: skip
+                found=f"order {state['order']}, not {expected}",
+                next_step="resume with what the run began with",
+            )
         self._epoch, self._row, self._resumed = int(state["epoch"]), int(state["row"]), True
         self._shared[_EPOCH] = self._epoch
 

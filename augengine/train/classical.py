@@ -27,9 +27,7 @@ _KERNEL_SDS = 6
 _EPSILON = 1e-7
 
 
-def classical(
-    x: Tensor, tissue: Tensor, recipe: ClassicalRecipe, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+def classical(x: Tensor, tissue: Tensor, recipe: ClassicalRecipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Images (B, C, *), 2D or 3D, and tissue maps (B, *), which only move; beyond the edge, the edge's values.
 
     Each row's changes follow from one number of `generator`; no global random state is read or set.
@@ -108,7 +106,7 @@ def bent(channel: Tensor, gamma: float, *, negative: bool) -> Tensor:
 
 def _moved_at_random(
     x: Tensor, tissue: Tensor, recipe: ClassicalRecipe, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     turns, scales = rng.random(2) < 0.2
     if not (turns or scales):
         return x, tissue

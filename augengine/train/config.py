@@ -402,55 +402,87 @@ def check(recipe: Recipe) -> None:
         (network.body in bodies, f"kind {kind} takes network.body {' or '.join(sorted(bodies))}, not {network.body}"),
         (needed <= set(recipe.parts), f"kind {kind} needs parts: {', '.join(sorted(needed))}"),
         (not strange, f"kind {kind} takes parts: {', '.join(sorted(allowed)) or 'none'}, not {', '.join(strange)}"),
-        ((recipe.diffusion is not None) == (kind in GENERATORS and not changes),
-         "generators, and only they, have a section diffusion"
-         + (", but for network.body local_contrast" if kind == "acquisition" else "")),
-        ((recipe.back_translation is not None) == changes,
-         "network.body local_contrast and the section back_translation go together"),
+        (
+            (recipe.diffusion is not None) == (kind in GENERATORS and not changes),
+            "generators, and only they, have a section diffusion"
+            + (", but for network.body local_contrast" if kind == "acquisition" else ""),
+        ),
+        (
+            (recipe.back_translation is not None) == changes,
+            "network.body local_contrast and the section back_translation go together",
+        ),
         (not changes or recipe.warp is None, "network.body local_contrast takes no section warp: it knows no place"),
         (not (changes and recipe.hardware.shard), "network.body local_contrast is too small for hardware.shard"),
         (not (changes and recipe.hardware.channels_last), "hardware.channels_last is for convolutions"),
-        (not changes or intensity.foreground != "nonzero",
-         "network.body local_contrast takes intensity.foreground all or body: it looks for a body above air, 0"),
+        (
+            not changes or intensity.foreground != "nonzero",
+            "network.body local_contrast takes intensity.foreground all or body: it looks for a body above air, 0",
+        ),
         (structure == (recipe.structure is not None), "network.structure true and the section structure go together"),
         (not structure or kind == "acquisition", "only kind acquisition takes network.structure true"),
         (recipe.classical is None or segments, "only segmenters and correctors take the section classical"),
         (recipe.batchgeneratorsv2 is None or segments, "only segmenters and correctors take batchgeneratorsv2"),
         (recipe.random_contrast is None or segments, "only segmenters and correctors take the section random_contrast"),
-        (recipe.intensity is None or (kind != "label_prior" and data.content == "image"),
-         "a model of label maps alone takes no section intensity"),
-        (intensity.plain or reads,
-         f"intensity.scale and intensity.clip are for models that draw no images; this is kind {kind}"),
-        (intensity.foreground == "all" or not (structure or recipe.random_contrast),
-         "network.structure and random_contrast recolour tissue from 0 on: foreground "
-         f"{intensity.foreground} puts some of it below"),
+        (
+            recipe.intensity is None or (kind != "label_prior" and data.content == "image"),
+            "a model of label maps alone takes no section intensity",
+        ),
+        (
+            intensity.plain or reads,
+            f"intensity.scale and intensity.clip are for models that draw no images; this is kind {kind}",
+        ),
+        (
+            intensity.foreground == "all" or not (structure or recipe.random_contrast),
+            "network.structure and random_contrast recolour tissue from 0 on: foreground "
+            f"{intensity.foreground} puts some of it below",
+        ),
         (recipe.mask is None or kind == "painter", "only kind painter takes the section mask"),
-        ((recipe.autoencoding is not None) == (kind == "autoencoder"),
-         "kind autoencoder, and only it, has a section autoencoding"),
-        (recipe.pretrained is None or (network.body == "autoencoder_kl" and network.design == "stable_diffusion"),
-         "pretrained goes with network.design stable_diffusion"),
+        (
+            (recipe.autoencoding is not None) == (kind == "autoencoder"),
+            "kind autoencoder, and only it, has a section autoencoding",
+        ),
+        (
+            recipe.pretrained is None or (network.body == "autoencoder_kl" and network.design == "stable_diffusion"),
+            "pretrained goes with network.design stable_diffusion",
+        ),
         ("features" not in recipe.parts or data.content == "image", "the part features sees images, not label maps"),
-        (recipe.autoencoding is None or (recipe.autoencoding.perceptual_weight > 0) == ("features" in recipe.parts),
-         "autoencoding.perceptual_weight and the part features (a segmenter) go together"),
+        (
+            recipe.autoencoding is None or (recipe.autoencoding.perceptual_weight > 0) == ("features" in recipe.parts),
+            "autoencoding.perceptual_weight and the part features (a segmenter) go together",
+        ),
         (bool(data.regions) == labels, "data.regions goes with label content, segmenters and correctors"),
         (data.content == "image" or kind == "autoencoder", "data.content labels goes with kind autoencoder"),
         ((kind == "counterfactual") <= bool(data.lesion), "kind counterfactual needs data.lesion"),
-        ((recipe.mask is not None and recipe.mask.ablation != "none") <= bool(data.lesion),
-         "mask-ablated training needs data.lesion"),
+        (
+            (recipe.mask is not None and recipe.mask.ablation != "none") <= bool(data.lesion),
+            "mask-ablated training needs data.lesion",
+        ),
         (recipe.mask is None or set(recipe.mask.hosts) <= set(data.lesion), "mask.hosts names labels of data.lesion"),
-        (recipe.mask is None or not set(data.lesion) & {n for names in recipe.mask.hosts.values() for n in names},
-         "a lesion is no host of another: mask.hosts maps labels of data.lesion to healthy tissue"),
-        (not recipe.loss.lesion_weight or (bool(data.lesion) and of_pixels),
-         "loss.lesion_weight needs data.lesion and a generator of images, without an autoencoder"),
-        (not data.context or (of_pixels and kind != "acquisition"),
-         f"data.context needs a painter or counterfactual generator of pixels; this is kind {kind}"),
-        (not (recipe.hardware.shard and recipe.hardware.channels_last),
-         "hardware.shard and hardware.channels_last exclude each other"),
-        (recipe.best_checkpoint is None or data.validation_rows > 0,
-         "best_checkpoint chooses by validation loss: it needs data.validation_rows above 0"),
-        (recipe.optimiser.batch_size % recipe.optimiser.accumulation == 0,
-         f"optimiser.batch_size {recipe.optimiser.batch_size} must be a multiple of accumulation"),
-    ]  # fmt: skip
+        (
+            recipe.mask is None or not set(data.lesion) & {n for names in recipe.mask.hosts.values() for n in names},
+            "a lesion is no host of another: mask.hosts maps labels of data.lesion to healthy tissue",
+        ),
+        (
+            not recipe.loss.lesion_weight or (bool(data.lesion) and of_pixels),
+            "loss.lesion_weight needs data.lesion and a generator of images, without an autoencoder",
+        ),
+        (
+            not data.context or (of_pixels and kind != "acquisition"),
+            f"data.context needs a painter or counterfactual generator of pixels; this is kind {kind}",
+        ),
+        (
+            not (recipe.hardware.shard and recipe.hardware.channels_last),
+            "hardware.shard and hardware.channels_last exclude each other",
+        ),
+        (
+            recipe.best_checkpoint is None or data.validation_rows > 0,
+            "best_checkpoint chooses by validation loss: it needs data.validation_rows above 0",
+        ),
+        (
+            recipe.optimiser.batch_size % recipe.optimiser.accumulation == 0,
+            f"optimiser.batch_size {recipe.optimiser.batch_size} must be a multiple of accumulation",
+        ),
+    ]
     if kind in _FROM_NOISE and (why := starting_level(recipe)) is not None:
         mend = "use schedule cosine, or zero_terminal_snr with parametrisation v or x0"
         rules.append((False, f"kind {kind} samples from noise, and {why}; {mend}"))

@@ -38,9 +38,18 @@ Uris = Place | Sequence[Place]
 EVERY_RANK = 2**63
 
 _SURVEY_COLUMNS = [
-    "sample_id", "subject_id", "split", "channels", "image_shape", "label_names", "spacing_mm", "acquisition",
-    "intensity_rule", "synthetic", "provenance",
-]  # fmt: skip
+    "sample_id",
+    "subject_id",
+    "split",
+    "channels",
+    "image_shape",
+    "label_names",
+    "spacing_mm",
+    "acquisition",
+    "intensity_rule",
+    "synthetic",
+    "provenance",
+]
 
 
 @dataclass(frozen=True)
@@ -97,9 +106,13 @@ class Batch:
     def part(self, rows: slice) -> Batch:
         """Some of the rows."""
         return Batch(
-            self.images[rows], self.tissue[rows], self.context[rows], self.acquisitions[rows], self.subjects[rows],
+            self.images[rows],
+            self.tissue[rows],
+            self.context[rows],
+            self.acquisitions[rows],
+            self.subjects[rows],
             self.spacings_mm[rows],
-        )  # fmt: skip
+        )
 
     @property
     def nbytes(self) -> int:
@@ -194,9 +207,11 @@ class Rows:
             raise unknown_name("label", self.balance[0], sorted(names), "data.balance")
         if not real:
             raise DataError(
-                "augmented rows take the place of real ones (data.balance)", found="no real rows", where=where,
+                "augmented rows take the place of real ones (data.balance)",
+                found="no real rows",
+                where=where,
                 next_step="give the real data set by --data, too, or leave data.balance out",
-            )  # fmt: skip
+            )
 
     def _limit(self, ranks: Sequence[int], real: int, where: str) -> int:
         ratio = self.augmented_per_real
@@ -251,9 +266,10 @@ def survey(uris: Uris, rows: Rows) -> Survey:
         kind = {None: "rows", True: "labelled rows", False: "rows without labels"}[rows.labelled]
         stated = f" that say {rows.where}" if rows.where else ""
         raise DataError(
-            f"no {kind} of split '{rows.split}'{stated} here", where=where,
+            f"no {kind} of split '{rows.split}'{stated} here",
+            where=where,
             next_step="ingest data with a split, or mend the recipe's data section",
-        )  # fmt: skip
+        )
     return Survey(
         rows=len(ids),
         channels=tuple(first["channels"]),
@@ -298,7 +314,7 @@ def _stores(uris: Uris) -> list[Store]:
 
 def _row_groups(
     stores: Sequence[Store], columns: list[str]
-) -> Iterator[tuple[tuple[int, str, int], list[dict[str, Any]]]]:  # fmt: skip
+) -> Iterator[tuple[tuple[int, str, int], list[dict[str, Any]]]]:
     """Row groups as (folder, shard, group) and their rows."""
     for n, store in enumerate(stores):
         for name in dataset_files(store):
@@ -456,9 +472,11 @@ class BatchReader:
         """The sample; one on another scale than the others, whichever split it is of, is a `DataError`."""
         if self.rule not in (None, sample.intensity_rule):
             raise DataError(
-                f"rows must have {self.rule}", found=str(sample.intensity_rule), where=sample.sample_id,
+                f"rows must have {self.rule}",
+                found=str(sample.intensity_rule),
+                where=sample.sample_id,
                 next_step="train on data that were ingested alike",
-            )  # fmt: skip
+            )
         return sample
 
 

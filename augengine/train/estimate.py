@@ -122,11 +122,14 @@ def estimate(
 def describe(found: Estimate) -> list[tuple[str, str]]:
     """Rows of a table: what, how much."""
     sizes = [
-        ("weights", found.weight_bytes), ("gradients", found.gradient_bytes), ("AdamW moments", found.moment_bytes),
-        ("moving average", found.average_bytes), ("gradient exchange", found.bucket_bytes),
+        ("weights", found.weight_bytes),
+        ("gradients", found.gradient_bytes),
+        ("AdamW moments", found.moment_bytes),
+        ("moving average", found.average_bytes),
+        ("gradient exchange", found.bucket_bytes),
         (f"activations of {found.rows} row{'s' if found.rows > 1 else ''}", found.activation_bytes),
         ("memory of one worker", found.total_bytes),
-    ]  # fmt: skip
+    ]
     frozen = found.parameters - found.trainable
     return [
         ("parameters", _short(found.parameters).strip() + (f", {_short(frozen).strip()} frozen" if frozen else "")),

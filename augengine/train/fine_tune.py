@@ -11,9 +11,18 @@ from augengine.errors import CheckpointError
 
 # What both must have alike, or the weights mean something else.
 _ALIKE = (
-    "kind", "network", "diffusion", "classes", "channels", "content", "regions", "lesion", "mask", "surroundings",
+    "kind",
+    "network",
+    "diffusion",
+    "classes",
+    "channels",
+    "content",
+    "regions",
+    "lesion",
+    "mask",
+    "surroundings",
     "context",
-)  # fmt: skip
+)
 _UNITED = ("subject_hashes", "selection_hashes", "donor_hashes", "teachers")
 
 
@@ -34,37 +43,60 @@ def fine_tuned(spec: ModelSpec, start: ModelSpec, where: str) -> ModelSpec:
             that the network has no input for; or weights that nobody trained.
     """
     if start.untrained_seed is not None:
-        raise CheckpointError("fine-tuning starts from a trained model", found="random weights", where=where,
-                              next_step="leave --init out")  # fmt: skip
+        raise CheckpointError(
+            "fine-tuning starts from a trained model", found="random weights", where=where, next_step="leave --init out"
+        )
     alike = [*_ALIKE, *(["image_size"] if spec.network.body == "dit" else [])]
     for name in alike:
         if getattr(spec, name) != getattr(start, name):
             raise CheckpointError(
                 f"to start from this model, the recipe and its rows must have its {name}: "
-                f"{_short(getattr(start, name))}", found=_short(getattr(spec, name)), where=where,
+                f"{_short(getattr(start, name))}",
+                found=_short(getattr(spec, name)),
+                where=where,
                 next_step="take the recipe that it was trained by, or leave --init out",
-            )  # fmt: skip
+            )
     if spec.sees_images and spec.intensity != start.intensity:
-        raise CheckpointError(f"this model was trained on {start.intensity.rule}", found=str(spec.intensity.rule),
-                              where=where, next_step="ingest the rows as its were")  # fmt: skip
+        raise CheckpointError(
+            f"this model was trained on {start.intensity.rule}",
+            found=str(spec.intensity.rule),
+            where=where,
+            next_step="ingest the rows as its were",
+        )
     if unknown := sorted(set(_named(spec)) - set(start.labels)):
-        raise CheckpointError("the recipe names labels that this model knows", found=", ".join(unknown), where=where,
-                              next_step=f"it knows {', '.join(start.labels) or 'none'}")  # fmt: skip
+        raise CheckpointError(
+            "the recipe names labels that this model knows",
+            found=", ".join(unknown),
+            where=where,
+            next_step=f"it knows {', '.join(start.labels) or 'none'}",
+        )
     if (strange := _strange(spec, start)) is not None:
-        raise CheckpointError("the rows' acquisitions are among those that this model knows", found=strange,
-                              where=where, next_step="train anew on the rows of both")  # fmt: skip
+        raise CheckpointError(
+            "the rows' acquisitions are among those that this model knows",
+            found=strange,
+            where=where,
+            next_step="train anew on the rows of both",
+        )
     changes = {name: tuple(sorted({*getattr(spec, name), *getattr(start, name)})) for name in _UNITED}
     known = spec.manufacturers is not None and start.manufacturers is not None
     makers = {*(spec.manufacturers or ()), *(start.manufacturers or ())}
     if not start.subject_hashes:
-        raise CheckpointError("the model that training starts from says whose scans it has seen", found="nobody's",
-                              where=where, next_step="train it anew")  # fmt: skip
+        raise CheckpointError(
+            "the model that training starts from says whose scans it has seen",
+            found="nobody's",
+            where=where,
+            next_step="train it anew",
+        )
     return spec.model_copy(
-        update=changes | {
-            "labels": start.labels, "vocabulary": start.vocabulary, "initialised_from": start.sha256,
-            "manufacturers": tuple(sorted(makers)) if known else None, "pretrained": start.pretrained,
+        update=changes
+        | {
+            "labels": start.labels,
+            "vocabulary": start.vocabulary,
+            "initialised_from": start.sha256,
+            "manufacturers": tuple(sorted(makers)) if known else None,
+            "pretrained": start.pretrained,
         }
-    )  # fmt: skip
+    )
 
 
 def _named(spec: ModelSpec) -> list[str]:

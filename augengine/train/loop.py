@@ -78,9 +78,11 @@ def train_worker(config: dict[str, Any]) -> None:
         objective.network.compile()
     trained = [p for p in objective.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
-        trained, lr=recipe.optimiser.learning_rate, weight_decay=recipe.optimiser.weight_decay,
+        trained,
+        lr=recipe.optimiser.learning_rate,
+        weight_decay=recipe.optimiser.weight_decay,
         fused=True,
-    )  # fmt: skip
+    )
     ema, precision = Ema(objective.network, recipe.optimiser.ema_decay), Precision(hardware.precision, device)
     best = None if recipe.best_checkpoint is None else Best(recipe.best_checkpoint)
     local = LocalState(out) if config["local"] else None
@@ -192,8 +194,7 @@ def train_worker(config: dict[str, Any]) -> None:
         log.close()
         # Of a run that had no step left to make there is no loss, and JSON has no number for it.
         known = {name: value for name, value in final.items() if math.isfinite(value)}
-        save_generator(out.folder("checkpoint"),
-                       spec.model_copy(update={"metrics": known}), weights)  # fmt: skip
+        save_generator(out.folder("checkpoint"), spec.model_copy(update={"metrics": known}), weights)
     if local is None:
         report()
     else:
@@ -248,10 +249,16 @@ def _from_lead(value: float | None, world: int, device: torch.device) -> float:
 def make_reader(data: Uris, rows: Rows, recipe: Recipe, spec: ModelSpec, batch_size: int) -> BatchReader:
     """The reader of some rows as `spec` sees them."""
     return BatchReader(
-        data, rows, recipe.seed, batch_size, spec.labels, context=spec.context,
-        window_groups=recipe.data.window_groups, cache_mb=recipe.data.cache_mb,
+        data,
+        rows,
+        recipe.seed,
+        batch_size,
+        spec.labels,
+        context=spec.context,
+        window_groups=recipe.data.window_groups,
+        cache_mb=recipe.data.cache_mb,
         rule=spec.intensity.rule if spec.sees_images else None,
-    )  # fmt: skip
+    )
 
 
 def micro_batches(rows: int, parts: int) -> Iterator[slice]:

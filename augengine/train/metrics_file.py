@@ -103,9 +103,11 @@ def _append(path: str, content: bytes) -> None:
             file.write(content)
     except OSError as error:
         raise RunError(
-            "cannot write the metrics of the run", found=error.strerror or str(error), where=path,
+            "cannot write the metrics of the run",
+            found=error.strerror or str(error),
+            where=path,
             next_step="make room and run the same command again: it goes on from the last checkpoint",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _name(number: int) -> str:
@@ -135,9 +137,11 @@ def _parsed(content: bytes, where: str, *, last: bool) -> list[dict[str, Any]]:
             if last and number == len(rows) and not content.endswith(b"\n"):
                 break
             raise DataError(
-                "a line of metrics must be JSON", found=repr(row[:40]), where=f"{where}:{number}",
+                "a line of metrics must be JSON",
+                found=repr(row[:40]),
+                where=f"{where}:{number}",
                 next_step="delete the line",
-            ) from None  # fmt: skip
+            ) from None
     return found
 
 

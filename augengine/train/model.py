@@ -35,8 +35,9 @@ def resolve_parts(recipe: Recipe, given: Mapping[str, str]) -> dict[str, str]:
         if uri is None:
             raise ConfigError(
                 f"recipe {recipe.name} is built on a trained model in the role '{role}'",
-                found="no folder", next_step=f"give its checkpoint folder: --part {role}=FOLDER",
-            )  # fmt: skip
+                found="no folder",
+                next_step=f"give its checkpoint folder: --part {role}=FOLDER",
+            )
     return {role: Store(uri).uri for role, uri in found.items() if uri is not None}
 
 
@@ -74,8 +75,11 @@ def model_spec(
     if data.context and len(found.image_size) == 3:
         raise ConfigError("data.context is for slices, and these rows are volumes", found=list(data.context))
     if getattr(recipe.network, "design", None) == "stable_diffusion" and len(found.image_size) == 3:
-        raise ConfigError("network.design stable_diffusion is for slices, and these rows are volumes",
-                          found=recipe.name, next_step="ingest without --volumes")  # fmt: skip
+        raise ConfigError(
+            "network.design stable_diffusion is for slices, and these rows are volumes",
+            found=recipe.name,
+            next_step="ingest without --volumes",
+        )
     uses_labels = regions or data.lesion or mask or recipe.structure
     spec = ModelSpec(
         kind=recipe.kind,
@@ -106,9 +110,10 @@ def model_spec(
     )
     if spec.sees_images and found.intensity != spec.intensity.rule:
         raise DataError(
-            f"recipe {recipe.name} takes rows with {spec.intensity.rule}", found=str(found.intensity),
+            f"recipe {recipe.name} takes rows with {spec.intensity.rule}",
+            found=str(found.intensity),
             next_step=f"{how_to_ingest(spec.intensity.rule)}, or change the recipe's section intensity",
-        )  # fmt: skip
+        )
     for role, part in parts.items():
         _check_part(spec, role, part)
     _check_folds(recipe, spec)
@@ -164,8 +169,9 @@ def _check_part(spec: ModelSpec, role: str, part: ModelSpec) -> None:
         if wanted != there:
             raise CheckpointError(
                 f"the part '{role}' of recipe {spec.recipe} must have {name} {wanted}",
-                found=there, next_step="train that part on the same data, or give another checkpoint",
-            )  # fmt: skip
+                found=there,
+                next_step="train that part on the same data, or give another checkpoint",
+            )
 
 
 def _check_folds(recipe: Recipe, spec: ModelSpec) -> None:
@@ -176,8 +182,9 @@ def _check_folds(recipe: Recipe, spec: ModelSpec) -> None:
         if not part.subject_hashes and part.untrained_seed is None:
             raise CheckpointError(
                 "the segmenters of a corrector state their training subjects, or nobody knows whom they did not see",
-                found=f"none in '{role}'", next_step="train it anew",
-            )  # fmt: skip
+                found=f"none in '{role}'",
+                next_step="train it anew",
+            )
     everywhere = set.intersection(*(set(part.subject_hashes) for part in spec.parts.values()))
     if everywhere:
         raise CheckpointError(

@@ -40,14 +40,16 @@ def require() -> None:
         found = "none"
     if found == "none" or tuple(int(part) for part in found.split(".")[:3] if part.isdigit()) < LEAST_VERSION:
         raise ConfigError(
-            f"the arm batchgeneratorsv2 needs that package, {'.'.join(map(str, LEAST_VERSION))} or later", found=found,
-            where="--arms", next_step=f"{INSTALL}, or leave the arm out",
-        )  # fmt: skip
+            f"the arm batchgeneratorsv2 needs that package, {'.'.join(map(str, LEAST_VERSION))} or later",
+            found=found,
+            where="--arms",
+            next_step=f"{INSTALL}, or leave the arm out",
+        )
 
 
 def nnunet_transforms(
     x: Tensor, tissue: Tensor, recipe: Batchgeneratorsv2Recipe, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """Images (B, C, *), 2D or 3D, and tissue maps (B, *), each row changed by what follows from `generator` alone.
 
     nnU-Net's images are z-scored, so each channel is, too, before it is changed, and put back afterwards.
@@ -89,27 +91,59 @@ def _chain(shape: tuple[int, ...], recipe: Batchgeneratorsv2Recipe) -> Any:
     widest = math.pi / 6 if len(in_plane) == 3 else math.pi if square else math.pi / 12
     kept = (0,) if flat else None
     steps: list[Any] = [Convert3DTo2DTransform()] if flat else []
-    steps.append(SpatialTransform(
-        in_plane, patch_center_dist_from_border=0, random_crop=False, p_elastic_deform=0, p_rotation=0.2,
-        rotation=(-widest, widest), p_scaling=0.2, scaling=(0.7, 1.4), p_synchronize_scaling_across_axes=1,
-        bg_style_seg_sampling=False,
-    ))  # fmt: skip
+    steps.append(
+        SpatialTransform(
+            in_plane,
+            patch_center_dist_from_border=0,
+            random_crop=False,
+            p_elastic_deform=0,
+            p_rotation=0.2,
+            rotation=(-widest, widest),
+            p_scaling=0.2,
+            scaling=(0.7, 1.4),
+            p_synchronize_scaling_across_axes=1,
+            bg_style_seg_sampling=False,
+        )
+    )
     steps += [Convert2DTo3DTransform()] if flat else []
     either, gamma = BGContrast((0.75, 1.25)), BGContrast((0.7, 1.5))
     changes: list[tuple[Any, float]] = [
         (GaussianNoiseTransform(noise_variance=(0, 0.1), p_per_channel=1, synchronize_channels=True), 0.1),
-        (GaussianBlurTransform(blur_sigma=(0.5, 1.0), synchronize_channels=False, synchronize_axes=False,
-                               p_per_channel=0.5), 0.2),
+        (
+            GaussianBlurTransform(
+                blur_sigma=(0.5, 1.0), synchronize_channels=False, synchronize_axes=False, p_per_channel=0.5
+            ),
+            0.2,
+        ),
         (MultiplicativeBrightnessTransform(multiplier_range=either, synchronize_channels=False, p_per_channel=1), 0.15),
-        (ContrastTransform(contrast_range=either, preserve_range=True, synchronize_channels=False, p_per_channel=1),
-         0.15),
-        (SimulateLowResolutionTransform(scale=(0.5, 1), synchronize_channels=False, synchronize_axes=True,
-                                        ignore_axes=kept, allowed_channels=None, p_per_channel=0.5), 0.25),
-        (GammaTransform(gamma=gamma, p_invert_image=1, synchronize_channels=False, p_per_channel=1, p_retain_stats=1),
-         0.1),
-        (GammaTransform(gamma=gamma, p_invert_image=0, synchronize_channels=False, p_per_channel=1, p_retain_stats=1),
-         0.3),
-    ]  # fmt: skip
+        (
+            ContrastTransform(contrast_range=either, preserve_range=True, synchronize_channels=False, p_per_channel=1),
+            0.15,
+        ),
+        (
+            SimulateLowResolutionTransform(
+                scale=(0.5, 1),
+                synchronize_channels=False,
+                synchronize_axes=True,
+                ignore_axes=kept,
+                allowed_channels=None,
+                p_per_channel=0.5,
+            ),
+            0.25,
+        ),
+        (
+            GammaTransform(
+                gamma=gamma, p_invert_image=1, synchronize_channels=False, p_per_channel=1, p_retain_stats=1
+            ),
+            0.1,
+        ),
+        (
+            GammaTransform(
+                gamma=gamma, p_invert_image=0, synchronize_channels=False, p_per_channel=1, p_retain_stats=1
+            ),
+            0.3,
+        ),
+    ]
     steps += [RandomTransform(change, apply_probability=chance) for change, chance in changes]
     if recipe.mirror:
         steps.append(MirrorTransform(allowed_axes=tuple(range(len(shape)))))

@@ -99,6 +99,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 def _not_finite(norm: float) -> RunError:
     return RunError(
-        "gradients must be finite", found=f"norm {norm}",
+        "gradients must be finite",
+        found=f"norm {norm}",
         next_step="lower optimiser.learning_rate, lengthen the warm-up or set precision: float32",
-    )  # fmt: skip
+    )

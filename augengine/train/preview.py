@@ -42,10 +42,12 @@ def preview(recipe: Recipe, data: Sequence[str], workers: int, parts: Mapping[st
             (make_reader(data, rows, recipe, spec, micro).batch(0), recipe.seed, 0),
         )
     measured = estimate(
-        *seen, rows=micro,
-        precision=Precision(recipe.hardware.precision, torch.device("cpu")), world=workers,
+        *seen,
+        rows=micro,
+        precision=Precision(recipe.hardware.precision, torch.device("cpu")),
+        world=workers,
         sharded=recipe.hardware.shard,
-    )  # fmt: skip
+    )
     unit = "voxels" if isinstance(network, LocalContrast) else "rows"
     epochs = "" if unit == "voxels" else f" ({recipe.steps * optimiser.batch_size / found.rows:.1f} epochs)"
     limit = f", or {recipe.max_minutes:g} min" if recipe.max_minutes is not None else ""

@@ -95,9 +95,16 @@ def train(
 
 
 def _train(
-    recipe: Recipe, data_uris: Uris, out: Store, parts: Mapping[str, str] | None, init: str | None,
-    num_workers: NumWorkers, use_gpu: bool | None, threads_per_worker: int | None, progress: Progress,
-) -> str:  # fmt: skip
+    recipe: Recipe,
+    data_uris: Uris,
+    out: Store,
+    parts: Mapping[str, str] | None,
+    init: str | None,
+    num_workers: NumWorkers,
+    use_gpu: bool | None,
+    threads_per_worker: int | None,
+    progress: Progress,
+) -> str:
     """As `train`, while nobody else writes to `out`."""
     checkpoint_uri = f"{out.uri}/checkpoint"
     data = [Store.at(place) for place in places_of(data_uris)]
@@ -129,8 +136,10 @@ def _train(
     )
     least, most = bounds(num_workers)
     if least < most:
-        progress(f"{recipe.name}: noise and the order of sums follow from the number of workers: where it changes, "
-                 "another run reaches other weights")  # fmt: skip
+        progress(
+            f"{recipe.name}: noise and the order of sums follow from the number of workers: where it changes, "
+            "another run reaches other weights"
+        )
     _tell_memory(recipe, found, progress)
     if recipe.kind == "segmenter":
         warning = share_warning(data, recipe.data.rows("train"), recipe.data.regions)
@@ -141,8 +150,13 @@ def _train(
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
-            "recipe": recipe.model_dump(mode="json"), "spec": spec.model_dump(mode="json"),
-            "data": data, "out": out, "threads": threads, "parts": part_uris, "pretrained": pretrained,
+            "recipe": recipe.model_dump(mode="json"),
+            "spec": spec.model_dump(mode="json"),
+            "data": data,
+            "out": out,
+            "threads": threads,
+            "parts": part_uris,
+            "pretrained": pretrained,
             "init": init,
             "local": num_workers == 0,
         },
@@ -159,7 +173,7 @@ def _train(
             failure_config=FailureConfig(max_failures=ELASTIC_FAILURES if least < most else FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=recipe.keep_checkpoints),
         ),
-    )  # fmt: skip
+    )
     own_threads = torch.get_num_threads()
     out.remove(DAMAGED)
     _check_ray_list(out, recipe, progress)
@@ -214,8 +228,10 @@ def _tell_end(recipe: Recipe, metrics: Mapping[str, float], progress: Progress) 
     """Say how a training ended where that is not after the recipe's steps, and whose weights the checkpoint holds."""
     done = int(metrics["steps"])
     if "worker_changes" in metrics:
-        progress(f"{recipe.name}: changes of the number of workers on the way: {int(metrics['worker_changes'])}; "
-                 "another run would reach other weights")  # fmt: skip
+        progress(
+            f"{recipe.name}: changes of the number of workers on the way: {int(metrics['worker_changes'])}; "
+            "another run would reach other weights"
+        )
     if recipe.best_checkpoint is not None:
         text = "no validation loss was a number: the checkpoint holds the last weights"
         if "best_step" in metrics:
@@ -226,13 +242,13 @@ def _tell_end(recipe: Recipe, metrics: Mapping[str, float], progress: Progress) 
             text += f"after {done} of {recipe.steps} steps"
         progress(f"{recipe.name}: {text}")
     if done < recipe.steps and "stopped_early" not in metrics:
-        progress(f"{recipe.name}: max_minutes {recipe.max_minutes:g} cut the training after {done} of "
-                 f"{recipe.steps} steps; another machine would reach other weights")  # fmt: skip
+        progress(
+            f"{recipe.name}: max_minutes {recipe.max_minutes:g} cut the training after {done} of "
+            f"{recipe.steps} steps; another machine would reach other weights"
+        )
 
 
-def check_files(
-    recipe: Recipe, num_workers: NumWorkers, parts: Mapping[str, str], init: str | None = None
-) -> None:  # fmt: skip
+def check_files(recipe: Recipe, num_workers: NumWorkers, parts: Mapping[str, str], init: str | None = None) -> None:
     """As `train` refuses a recipe and its parts whatever the data are; needs no Ray.
 
     Raises:
@@ -257,9 +273,11 @@ def check_settings(recipe: Recipe, num_workers: NumWorkers) -> None:
         stable_diffusion_vae.check(recipe.pretrained, recipe.network.diffusers)
     elif not recipe.steps:
         raise ConfigError(
-            "a training of no steps takes the weights that it is given", found="steps 0 without pretrained",
-            where=recipe.name, next_step="give --set pretrained=FOLDER, or steps",
-        )  # fmt: skip
+            "a training of no steps takes the weights that it is given",
+            found="steps 0 without pretrained",
+            where=recipe.name,
+            next_step="give --set pretrained=FOLDER, or steps",
+        )
 
 
 def _tell_memory(recipe: Recipe, found: Survey, progress: Progress) -> None:
@@ -276,16 +294,19 @@ def _tell_memory(recipe: Recipe, found: Survey, progress: Progress) -> None:
     text = f"one window of {data.window_groups} row groups takes {-(-needed // 2**20)} MiB, decoded"
     if needed > memory:
         raise ConfigError(
-            "a worker holds one window of row groups in memory", found=f"{text}, of {memory // 2**20} MiB here",
+            "a worker holds one window of row groups in memory",
+            found=f"{text}, of {memory // 2**20} MiB here",
             next_step=f"lower data.window_groups to {max(1, data.window_groups * memory // (2 * needed))}",
-        )  # fmt: skip
-    progress(f"{recipe.name}: {text}; each worker keeps so much instead of data.cache_mb {data.cache_mb}, or it would "
-             "decode a row group anew for almost every row (less memory: lower data.window_groups)")  # fmt: skip
+        )
+    progress(
+        f"{recipe.name}: {text}; each worker keeps so much instead of data.cache_mb {data.cache_mb}, or it would "
+        "decode a row group anew for almost every row (less memory: lower data.window_groups)"
+    )
 
 
 def _check_claim(
     out: Store, recipe: Recipe, found: Survey, spec: ModelSpec, data: Sequence[Place], progress: Progress
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Refuse a folder that another recipe or other data began: its state would be continued silently.
 
     Returns what `run.json` says of this run.
@@ -294,7 +315,8 @@ def _check_claim(
     """
     mixture = [found.ids] if len(data) > 1 else []  # arms of an experiment may differ in the augmented rows alone
     wanted: dict[str, Any] = {
-        "recipe": recipe.model_dump(mode="json"), "recipe_digest": recipe.digest,
+        "recipe": recipe.model_dump(mode="json"),
+        "recipe_digest": recipe.digest,
         "data_digest": digest(
             found.rows, found.subjects, found.channels, found.image_size, *found.intensity.identity, *mixture
         ),
@@ -302,12 +324,14 @@ def _check_claim(
         "parts": {role: part.sha256 for role, part in spec.parts.items()}
         | ({} if spec.pretrained is None else {"pretrained": spec.pretrained})
         | ({} if spec.initialised_from is None else {"init": spec.initialised_from}),
-    }  # fmt: skip
+    }
     if out.exists("run.json"):
         before = out.read_json("run.json")
         if "content" not in before:
-            progress(f"{recipe.name}: an older version began this run and did not record its data's content, so that "
-                     "nothing shows whether labels and pixels are still the same")  # fmt: skip
+            progress(
+                f"{recipe.name}: an older version began this run and did not record its data's content, so that "
+                "nothing shows whether labels and pixels are still the same"
+            )
             before["content"] = wanted["content"]
         for key, what in (
             ("recipe_digest", "recipe"),
@@ -319,10 +343,12 @@ def _check_claim(
                 # Of data there are digests alone, which tell nobody anything.
                 there, asked = ("", "") if what == "data" else told_changes(before.get(what), wanted[what])
                 raise RunError(
-                    f"this folder holds a run with another {what}", found=there or None, where=out.uri,
+                    f"this folder holds a run with another {what}",
+                    found=there or None,
+                    where=out.uri,
                     next_step="give another output folder, or delete this one"
                     + (f" (this run has {asked})" if asked else ""),
-                )  # fmt: skip
+                )
     return wanted
 
 
@@ -342,9 +368,11 @@ def _explained(error: BaseException, out: Store) -> AugengineError:
     last = chain[-1]
     text = str(last).strip().splitlines()
     return RunError(
-        "training failed", found=f"{type(last).__name__}: {text[-1] if text else ''}", where=out.uri,
+        "training failed",
+        found=f"{type(last).__name__}: {text[-1] if text else ''}",
+        where=out.uri,
         next_step="mend the cause and run the same command again: it goes on from the last checkpoint",
-    )  # fmt: skip
+    )
 
 
 class _Follower:

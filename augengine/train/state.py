@@ -40,16 +40,21 @@ class Progress:
 
 
 def save(
-    folder: Path, progress: Progress, objective: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema,
-    precision: Precision, best: Best | None, *, write: bool,
-) -> None:  # fmt: skip
+    folder: Path,
+    progress: Progress,
+    objective: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    ema: Ema,
+    precision: Precision,
+    best: Best | None,
+    *,
+    write: bool,
+) -> None:
     """Write weights, averaged weights, those of the best validation, optimiser moments and progress.
 
     Every worker calls it, since shards are gathered; those without `write` leave nothing in `folder`.
     """
-    files = {
-        "objective": objective.state_dict(), "ema": ema.weights, "optimiser": moments(objective, optimiser)
-    }  # fmt: skip
+    files = {"objective": objective.state_dict(), "ema": ema.weights, "optimiser": moments(objective, optimiser)}
     for name, tensors in files.items():
         gathered = whole(tensors, keep=write)
         if write:
@@ -92,9 +97,13 @@ def _sha256(file: Path) -> str:
 
 
 def load(
-    folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, precision: Precision,
+    folder: Path,
+    objective: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    ema: Ema,
+    precision: Precision,
     best: Best | None,
-) -> Progress:  # fmt: skip
+) -> Progress:
     """Inverse of `save`, into objects that were built the same way, for any number of workers, sharded or not."""
     read = {name: safetensors.torch.load_file(folder / f"{name}.safetensors") for name in ("objective", "ema")}
     load_network(objective, read["objective"])

@@ -64,15 +64,17 @@ def check(wanted: Sequence[str]) -> None:
             importlib.import_module(_MODULES[name])
         except ImportError as error:
             raise ConfigError(
-                f"tracker {name} needs its package", found=str(error),
+                f"tracker {name} needs its package",
+                found=str(error),
                 next_step=f"pip install {name}, or leave {name} out of trackers",
-            ) from None  # fmt: skip
+            ) from None
         variables = _VARIABLES[name]
         if variables and not any(os.environ.get(variable) for variable in variables):
             raise ConfigError(
-                f"tracker {name} must know where to send", found=f"{' and '.join(variables)} unset",
+                f"tracker {name} must know where to send",
+                found=f"{' and '.join(variables)} unset",
                 next_step=f"set {' or '.join(variables)}, or leave {name} out of trackers",
-            )  # fmt: skip
+            )
 
 
 class TensorBoard:
@@ -190,8 +192,10 @@ TRACKERS: Registry[Callable[[str, Store, int], Tracker]] = Registry(
 _MODULES: dict[str, str] = {"tensorboard": "torch.utils.tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 # One of them must be set.
 _VARIABLES: dict[str, tuple[str, ...]] = {
-    "tensorboard": (), "mlflow": ("MLFLOW_TRACKING_URI",), "wandb": ("WANDB_API_KEY", "WANDB_MODE")
-}  # fmt: skip
+    "tensorboard": (),
+    "mlflow": ("MLFLOW_TRACKING_URI",),
+    "wandb": ("WANDB_API_KEY", "WANDB_MODE"),
+}
 
 
 def _pixels(png: bytes) -> np.ndarray:

@@ -32,8 +32,10 @@ def warp(x: Tensor, tissue: Tensor, recipe: WarpRecipe, generator: torch.Generat
     shift_i, shift_j = (s * 2 * recipe.shift for s in spread[3:5])
     cos, sin = angle.cos(), angle.sin()
     # `affine_grid` orders coordinates (j, i): the last axis first.
-    rows = [torch.stack([cos * scale_j, -sin * scale_i * sign, shift_j], 1),
-            torch.stack([sin * scale_j, cos * scale_i * sign, shift_i], 1)]  # fmt: skip
+    rows = [
+        torch.stack([cos * scale_j, -sin * scale_i * sign, shift_j], 1),
+        torch.stack([sin * scale_j, cos * scale_i * sign, shift_i], 1),
+    ]
     grid = functional.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
     moved = functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
     index = functional.grid_sample(

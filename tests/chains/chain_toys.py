@@ -14,23 +14,40 @@ from augengine.yaml_config import Document
 
 # Of every recipe, and of its network by body and kind: `--set` of the same keys would do it.
 EVERY_RECIPE = (
-    "steps=2", "validate_every=2", "pictures_every=0", "checkpoint_minutes=100",
-    "optimiser.batch_size=2", "optimiser.accumulation=1", "optimiser.warmup_steps=0", "data.validation_rows=2",
+    "steps=2",
+    "validate_every=2",
+    "pictures_every=0",
+    "checkpoint_minutes=100",
+    "optimiser.batch_size=2",
+    "optimiser.accumulation=1",
+    "optimiser.warmup_steps=0",
+    "data.validation_rows=2",
     "hardware.precision=float32",
-)  # fmt: skip
+)
 BODIES = {
-    "monai": ("network.channels=[8, 8]", "network.attention_levels=[2]", "network.head_channels=8",
-              "network.norm_groups=4", "network.res_blocks=1", "network.token_dim=8"),
+    "monai": (
+        "network.channels=[8, 8]",
+        "network.attention_levels=[2]",
+        "network.head_channels=8",
+        "network.norm_groups=4",
+        "network.res_blocks=1",
+        "network.token_dim=8",
+    ),
     "compact": ("network.channels=[8, 16]", "network.head_channels=8", "network.norm_groups=4", "network.token_dim=8"),
     "dit": ("network.size={layers: 1, heads: 1, head_channels: 16, patch: 2}",),
-    "autoencoder_kl": ("network.channels=[4, 8]", "network.latent_channels=2", "network.norm_groups=4",
-                       "network.res_blocks=1", "autoencoding.discriminator_channels=4",
-                       "autoencoding.discriminator_layers=1"),
+    "autoencoder_kl": (
+        "network.channels=[4, 8]",
+        "network.latent_channels=2",
+        "network.norm_groups=4",
+        "network.res_blocks=1",
+        "autoencoding.discriminator_channels=4",
+        "autoencoding.discriminator_layers=1",
+    ),
     "control": ("network.encoder_channels=[4, 8]",),
     "residual_unet": ("network.channels=[8, 16]", "network.res_units=1"),
     "resnet18": ("network.width=8", "network.norm_groups=4"),
     "local_contrast": ("network.members=1", "network.width=8", "back_translation.rounds=1"),
-}  # fmt: skip
+}
 # Of every policy, each member of a mix: few steps, and gates that a network of two steps of training passes.
 EVERY_POLICY: dict[str, Any] = {"gates": [{"name": "changed", "min": 0.0}], "max_reject_rate": 1.0, "steps": 2}
 # Flags that are added to what the pages say, by the first words of a command; those who can, work in this process.

@@ -20,9 +20,15 @@ def acquisitions() -> tuple[Acquisition, Acquisition]:
 @pytest.fixture(scope="session")
 def spec(acquisitions: tuple[Acquisition, Acquisition]) -> ModelSpec:
     network = UNetSpec(
-        channels=(16, 32), res_blocks=1, attention_levels=(2,), head_channels=16, norm_groups=8, token_dim=16,
-        unshuffle=2, structure=True,
-    )  # fmt: skip
+        channels=(16, 32),
+        res_blocks=1,
+        attention_levels=(2,),
+        head_channels=16,
+        norm_groups=8,
+        token_dim=16,
+        unshuffle=2,
+        structure=True,
+    )
     return ModelSpec(
         network=network,
         diffusion=DiffusionSpec(parametrisation="x0", schedule="cosine"),

@@ -61,17 +61,23 @@ def test_dropped_rows_are_unconditional() -> None:
 
 def test_spellings_of_one_scanner_are_one_value() -> None:
     found = Vocabulary.fit(
-        [GE.replace(model="DISCOVERY_MR750"), GE.replace(manufacturer="GE MEDICAL SYSTEMS", model="Discovery MR750"),
-         GE.replace(model="DISCOVERY MR750", field_strength_t=1.494, scan_options="fs\\SAT_GEMS"), SIEMENS]
-    )  # fmt: skip
+        [
+            GE.replace(model="DISCOVERY_MR750"),
+            GE.replace(manufacturer="GE MEDICAL SYSTEMS", model="Discovery MR750"),
+            GE.replace(model="DISCOVERY MR750", field_strength_t=1.494, scan_options="fs\\SAT_GEMS"),
+            SIEMENS,
+        ]
+    )
     assert found.categories["manufacturer"] == ("GE MEDICAL SYSTEMS", "SIEMENS")
     assert found.categories["model"] == ("DISCOVERY MR750", "TrioTim")
     assert found.categories["field_strength_t"] == ("1.5", "3")
     assert found.options == ("FS", "PFP", "SAT_GEMS")
-    rows = found.encode([
-        Acquisition("GE", "Discovery_MR750", 15000.0, "SAT_GEMS_FS"),
-        Acquisition("ge healthcare", "DISCOVERY MR750", 1.494, "FS \\ sat_gems"),
-    ])  # fmt: skip
+    rows = found.encode(
+        [
+            Acquisition("GE", "Discovery_MR750", 15000.0, "SAT_GEMS_FS"),
+            Acquisition("ge healthcare", "DISCOVERY MR750", 1.494, "FS \\ sat_gems"),
+        ]
+    )
     assert rows.present[:, :4].all()
     assert torch.equal(rows.features[0], rows.features[1])
     decoded = found.decode(rows.features)[0]
@@ -81,12 +87,22 @@ def test_spellings_of_one_scanner_are_one_value() -> None:
 
 def test_a_saved_vocabulary_keeps_its_columns_and_understands_other_spellings() -> None:
     """Weights stand behind every column: one that knows two spellings must not lose or move either."""
-    old = Vocabulary.model_validate({
-        "categories": {"manufacturer": ["GE", "GE MEDICAL SYSTEMS", "SIEMENS"], "model": ["SIGNA HDx"],
-                       "field_strength_t": ["1.494", "2.8936", "3"]},
-        "options": ["EDR_GEMS_FILTERED_GEMS_PFF", "FS"],
-        "maxima": {"flip_angle_deg": 12.0, "slice_thickness_mm": 2.0, "echo_time_ms": 2.4, "repetition_time_ms": 5.3},
-    })  # fmt: skip
+    old = Vocabulary.model_validate(
+        {
+            "categories": {
+                "manufacturer": ["GE", "GE MEDICAL SYSTEMS", "SIEMENS"],
+                "model": ["SIGNA HDx"],
+                "field_strength_t": ["1.494", "2.8936", "3"],
+            },
+            "options": ["EDR_GEMS_FILTERED_GEMS_PFF", "FS"],
+            "maxima": {
+                "flip_angle_deg": 12.0,
+                "slice_thickness_mm": 2.0,
+                "echo_time_ms": 2.4,
+                "repetition_time_ms": 5.3,
+            },
+        }
+    )
     assert list(old.widths.values()) == [3, 1, 3, 2, 1, 1, 1, 1]
 
     def features(acquisition: Acquisition, stop: int) -> list[float]:

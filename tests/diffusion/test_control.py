@@ -15,11 +15,18 @@ def prior(dims: int = 2, **changes: object) -> DiffusionModelUNet:
         torch.manual_seed(0)
         unet = DiffusionModelUNet(
             **{
-                "spatial_dims": dims, "in_channels": 3, "out_channels": 3, "num_res_blocks": 1, "channels": (8, 16),
-                "attention_levels": (False, True), "norm_num_groups": 4, "num_head_channels": 8,
-                "use_flash_attention": True, **changes,
+                "spatial_dims": dims,
+                "in_channels": 3,
+                "out_channels": 3,
+                "num_res_blocks": 1,
+                "channels": (8, 16),
+                "attention_levels": (False, True),
+                "norm_num_groups": 4,
+                "num_head_channels": 8,
+                "use_flash_attention": True,
+                **changes,
             }
-        )  # fmt: skip
+        )
         # A trained prior's last convolution is not zero.
         for p in unet.parameters():
             p.data += 0.05 * torch.randn(p.shape)

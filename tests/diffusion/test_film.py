@@ -49,8 +49,9 @@ def test_untrained_it_is_the_network_that_is_not_told(dims: int, norm: str) -> N
     told, plain, x = segmenter(True, dims, norm), segmenter(False, dims, norm), images(dims)
     assert torch.equal(told(x, VOCABULARY.encode([GE, SIEMENS, GE])), plain(x))
     norms = [name for name, _ in told.named_modules() if name.endswith(".change")]
-    assert len(norms) == sum(isinstance(m, torch.nn.InstanceNorm2d | torch.nn.InstanceNorm3d | torch.nn.GroupNorm)
-                             for m in plain.modules())  # fmt: skip
+    assert len(norms) == sum(
+        isinstance(m, torch.nn.InstanceNorm2d | torch.nn.InstanceNorm3d | torch.nn.GroupNorm) for m in plain.modules()
+    )
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -68,8 +69,10 @@ def test_each_row_hears_its_own_acquisition_alone(dims: int) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_training_hides_some_acquisitions_and_validation_none(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained = objective_of("segmenter_told", network={**recipe("segmenter_told").network.model_dump(),
-                                                      "acquisition": {"token_dim": 16, "dropout": share}})  # fmt: skip
+    trained = objective_of(
+        "segmenter_told",
+        network={**recipe("segmenter_told").network.model_dump(), "acquisition": {"token_dim": 16, "dropout": share}},
+    )
     heard: list[Condition] = []
     forward = Segmenter.forward
 

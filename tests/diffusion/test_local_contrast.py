@@ -25,9 +25,13 @@ FLASH = Acquisition("GE", "Signa", 3.0, None, 9.0, 5.0, 4.0, 35.0)
 
 def spec_of(channels: tuple[str, ...] = ("t1",)) -> ModelSpec:
     return tiny_spec("acquisition").model_copy(
-        update={"network": LocalContrastSpec(members=3, width=8), "diffusion": None, "vocabulary": VOCABULARY,
-                "channels": channels}
-    )  # fmt: skip
+        update={
+            "network": LocalContrastSpec(members=3, width=8),
+            "diffusion": None,
+            "vocabulary": VOCABULARY,
+            "channels": channels,
+        }
+    )
 
 
 def network_of(channels: int = 1, seed: int = 1) -> LocalContrast:
@@ -121,8 +125,10 @@ def test_a_checkpoint_brings_it_back(tmp_path: Path) -> None:
 def test_the_condition_is_physics() -> None:
     """Between two flip angles lies a third; the scanner's model says nothing, an unknown number is flagged."""
     vocabulary = Vocabulary.fit([FLASH, GE])
-    flips = [settings.condition(FLASH, FLASH.replace(flip_angle_deg=f, repetition_time_ms=15.0), vocabulary)
-             for f in (9.0, 15.0, 25.0)]  # fmt: skip
+    flips = [
+        settings.condition(FLASH, FLASH.replace(flip_angle_deg=f, repetition_time_ms=15.0), vocabulary)
+        for f in (9.0, 15.0, 25.0)
+    ]
     assert all(len(c) == settings.width(vocabulary) for c in flips)
     known, *ratios = flips[1][-5:]
     assert known == 1

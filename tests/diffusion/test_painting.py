@@ -19,8 +19,17 @@ from augengine.diffusion.promptable import Prompting
 from augengine.diffusion.volume_noise import VolumeNoise
 from augengine.errors import CheckpointError, ConfigError
 
-CASES = [("m1", 2), ("m2", 2), ("m3", 2), ("m3_surroundings", 2), ("counterfactual", 2), ("counterfactual_dit", 2),
-         ("m3", 3), ("m3_surroundings", 3), ("counterfactual", 3)]  # fmt: skip
+CASES = [
+    ("m1", 2),
+    ("m2", 2),
+    ("m3", 2),
+    ("m3_surroundings", 2),
+    ("counterfactual", 2),
+    ("counterfactual_dit", 2),
+    ("m3", 3),
+    ("m3_surroundings", 3),
+    ("counterfactual", 3),
+]
 SEEDS = [11, 12, 13, 14]
 QUICK = Sampling(steps=4)
 
@@ -43,10 +52,13 @@ def bits(x: Tensor) -> Tensor:
 @pytest.mark.parametrize(("case", "dims"), CASES)
 @pytest.mark.parametrize(
     "sampling",
-    [QUICK, replace(QUICK, solver="ddim", strength=0.5, guidance=Guidance(3.0)),
-     replace(QUICK, prompting=Prompting("repaint", 1, 2))],
+    [
+        QUICK,
+        replace(QUICK, solver="ddim", strength=0.5, guidance=Guidance(3.0)),
+        replace(QUICK, prompting=Prompting("repaint", 1, 2)),
+    ],
     ids=["ddpm", "partial", "repaint"],
-)  # fmt: skip
+)
 def test_no_bit_changes_outside_the_prompt_and_the_same_seeds_give_the_same_bytes(
     case: str, dims: int, sampling: Sampling
 ) -> None:
@@ -87,8 +99,9 @@ def test_what_is_wanted_reaches_the_network(case: str) -> None:
         sick = counterfactual(generator, x, unhealthy(generator, tissue), SEEDS, replace(QUICK, strength=0.5))
         assert not torch.allclose(free, sick)
         assert (free != x).float().mean() > 0.9
-        again = counterfactual(generator, x[1:2], healthy(generator, tissue[1:2], edit[1:2]), SEEDS[1:2],
-                               replace(QUICK, strength=0.5))  # fmt: skip
+        again = counterfactual(
+            generator, x[1:2], healthy(generator, tissue[1:2], edit[1:2]), SEEDS[1:2], replace(QUICK, strength=0.5)
+        )
         torch.testing.assert_close(again, free[1:2], atol=1e-3, rtol=1e-3)
 
 

@@ -96,9 +96,7 @@ def test_a_row_does_not_depend_on_its_neighbours(solver: str, known: str) -> Non
 
     def run(rows: list[int], seeds: list[int]) -> Tensor:
         timesteps, generators = LINEAR.timesteps(1.0, 6), row_generators(seeds)
-        return inpaint(
-            pair_denoiser(LINEAR), x0[rows], edit[rows], timesteps, LINEAR, generators, solver, prompting
-        )  # fmt: skip
+        return inpaint(pair_denoiser(LINEAR), x0[rows], edit[rows], timesteps, LINEAR, generators, solver, prompting)
 
     assert torch.equal(run([0, 1, 2], [7, 8, 9])[2], run([2, 0, 1], [9, 1, 2])[0])
     assert not torch.equal(run([0], [7]), run([0], [8]))

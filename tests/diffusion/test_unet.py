@@ -93,8 +93,16 @@ def test_timesteps_are_embedded_as_monai_does_it() -> None:
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_local_tables_part_tissues_at_full_resolution(dims: int) -> None:
-    spec = UNetSpec(body="compact", channels=(8, 8), head_channels=8, norm_groups=4, unshuffle=4, structure=True,
-                    local_curves=3, tissue_curves=True)  # fmt: skip
+    spec = UNetSpec(
+        body="compact",
+        channels=(8, 8),
+        head_channels=8,
+        norm_groups=4,
+        unshuffle=4,
+        structure=True,
+        local_curves=3,
+        tissue_curves=True,
+    )
     knots, tissues, size = spec.local_curves, 2, (16,) * dims
     network = DenoisingUNet(spec, 1, planes=1 + 2 + tissues + 1, tissues=tissues, spatial_dims=dims)
     # A table for the rest and one per tissue, over the structure image's values, then the gain of the noisy image.

@@ -75,13 +75,12 @@ def test_a_ratio_that_does_harm_in_no_cell_goes_before_a_better_one_that_does() 
 
 
 def test_a_patient_of_two_cells_counts_once() -> None:
-    one, two = judged({"A → A": {1.0: 0.02}}, noise=0.05), judged(
-        {"A → A": {1.0: 0.02}, "B → A": {1.0: 0.02}}, noise=0.05
-    )  # fmt: skip
+    one, two = (
+        judged({"A → A": {1.0: 0.02}}, noise=0.05),
+        judged({"A → A": {1.0: 0.02}, "B → A": {1.0: 0.02}}, noise=0.05),
+    )
     assert one.patients == two.patients == 12
-    assert two.options[0].gain.estimate == pytest.approx(
-        np.mean([i.estimate for i in two.options[0].cells.values()])
-    )  # fmt: skip
+    assert two.options[0].gain.estimate == pytest.approx(np.mean([i.estimate for i in two.options[0].cells.values()]))
 
 
 def test_more_ratios_and_looks_make_intervals_wider() -> None:
@@ -238,9 +237,7 @@ def test_the_command_trains_real_networks_and_says_what_it_left_out(
     recipe = tmp_path / "small.yaml"
     recipe.write_text(recipe_file("unet_duke_small").read_text())
     out = tmp_path / "out"
-    advise_command(
-        data, [added], ratios="0.5,1,3", seeds=3, steps=2, recipe=[f"unet={recipe}"], out=str(out), actors=2
-    )  # fmt: skip
+    advise_command(data, [added], ratios="0.5,1,3", seeds=3, steps=2, recipe=[f"unet={recipe}"], out=str(out), actors=2)
     said = capsys.readouterr().out
     assert "ratios 3 were left out" in said
     told = json.loads((out / RESULT).read_text())

@@ -46,10 +46,13 @@ def test_true_labels_are_edited_and_never_shown_to_the_generator(tmp_path: Path)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     study = Study(
         Cohort(subjects=12, matrix=64, slices=3, slice_spacing_mm=20, siemens_fraction=0.5),
-        Preparation(size=32, drop_end_slices=1), recipe=str(tmp_path / "recipe.yaml"),
-        policy="duke_acquisition", labeller="unet_duke_small",
-        labeller_steps=2, fractions=(0.5, 0.25, 0.25),
-    )  # fmt: skip
+        Preparation(size=32, drop_end_slices=1),
+        recipe=str(tmp_path / "recipe.yaml"),
+        policy="duke_acquisition",
+        labeller="unet_duke_small",
+        labeller_steps=2,
+        fractions=(0.5, 0.25, 0.25),
+    )
     asked = protocol("phantom_transductive").model_copy(update={"cells": (Cell(train="GE", test="Siemens"),)})
     out = str(tmp_path / "out")
     # Untrained rows pass every gate of the control.

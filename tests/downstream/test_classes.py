@@ -25,10 +25,12 @@ RECIPES = {
     "unet": {"unet": "unet_small"},
     "dmcie": {"unet": "unet_small", "error": "dmcie_error_small"},
     "ldm_seg": {
-        "autoencoder": "label_autoencoder_small", "prior": "label_ldm_small", "control": "ldm_seg_controlnet_small",
+        "autoencoder": "label_autoencoder_small",
+        "prior": "label_ldm_small",
+        "control": "ldm_seg_controlnet_small",
     },
     "pcf": {"counterfactual": "pcf_unet_small", "prompter": "unet_small"},
-}  # fmt: skip
+}
 
 
 def experiment(segmenter: str, asked: Protocol) -> Experiment:

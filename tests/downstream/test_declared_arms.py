@@ -40,10 +40,18 @@ from augengine.records import Provenance, Sample
 from augengine.train import nnunet_transforms
 
 LABELS = {"fat": 1, "tumour": 2}
-ASKED = Protocol.model_validate({
-    "name": "tiny", "key": "none", "domains": {"all": ["all"]}, "cells": [{"train": "all", "test": "all"}],
-    "classes": {"fat": ["fat"]}, "lesion": ["tumour"], "generator_sees": "train_domain", "metrics": ["dice"],
-})  # fmt: skip
+ASKED = Protocol.model_validate(
+    {
+        "name": "tiny",
+        "key": "none",
+        "domains": {"all": ["all"]},
+        "cells": [{"train": "all", "test": "all"}],
+        "classes": {"fat": ["fat"]},
+        "lesion": ["tumour"],
+        "generator_sees": "train_domain",
+        "metrics": ["dice"],
+    }
+)
 
 
 def row(subject: int, *, lesion: bool = False, split: str = "train", **changes: Any) -> Sample:
@@ -86,8 +94,13 @@ def test_every_addition_comes_alone_and_with_every_change() -> None:
     with pytest.raises(ConfigError, match="unknown arm 'removal'"):
         find_arms(["removal"])
     assert default_arms(["augmented", "removal"]) == [
-        "real", "classical", "counterfactual", "classical+counterfactual", "removal", "classical+removal",
-    ]  # fmt: skip
+        "real",
+        "classical",
+        "counterfactual",
+        "classical+counterfactual",
+        "removal",
+        "classical+removal",
+    ]
 
 
 def test_an_arm_is_compared_with_what_it_has_but_for_its_rows() -> None:
@@ -104,12 +117,27 @@ def test_declared_arms_run_at_equal_steps_and_are_compared_with_their_baselines(
     train = [r for r in rows if r.split == "train"]
     made = {name: [edited(r, name) for r in train] for name in ("removal", "mix")}
     declared = {name: (write_samples(tmp_path / name, found),) for name, found in made.items()}
-    arms = ("classical", "removal", "classical+removal", "classical+mix", "pasted", "gmm", "random_contrast+gmm",
-            "classical+oversampled")  # fmt: skip
+    arms = (
+        "classical",
+        "removal",
+        "classical+removal",
+        "classical+mix",
+        "pasted",
+        "gmm",
+        "random_contrast+gmm",
+        "classical+oversampled",
+    )
     experiment = Experiment(
-        ASKED, write_samples(tmp_path / "real", rows), str(tmp_path / "out"), {}, declared=declared, arms=arms,
-        segmenter="threshold", seeds=2, steps=3,
-    )  # fmt: skip
+        ASKED,
+        write_samples(tmp_path / "real", rows),
+        str(tmp_path / "out"),
+        {},
+        declared=declared,
+        arms=arms,
+        segmenter="threshold",
+        seeds=2,
+        steps=3,
+    )
     Threshold.fits.clear()
     done = run(experiment, quiet, actors=INLINE)
     assert [t.arm for t in done.trials] == ["real", *arms] * 2
@@ -202,8 +230,10 @@ def test_mixtures_keep_labels_and_air_and_draw_each_tissue_anew() -> None:
     body = rows[0].label > 0  # type: ignore[operator]
     assert (first.label == rows[0].label).all()
     assert not np.allclose(first.image[0][body], second.image[0][body])
-    means = [m.image[0][m.label == 2].mean() - m.image[0][m.label == 1].mean()  # type: ignore[operator]
-             for m in mixtures(rows * 20, 1, np.random.default_rng(5))]  # fmt: skip
+    means = [
+        m.image[0][m.label == 2].mean() - m.image[0][m.label == 1].mean()  # type: ignore[operator]
+        for m in mixtures(rows * 20, 1, np.random.default_rng(5))
+    ]
     assert min(means) < 0 < max(means), "a lesion is as often darker as brighter"
 
 

@@ -46,9 +46,14 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Experiment]:
     ]
     roles = {"autoencoder": "label_autoencoder", "prior": "label_ldm", "control": "label_segmenter"}
     experiment = Experiment(
-        PROTOCOL, write_rows(folder / "rows", rows), str(folder / "out"), seeds=2, steps=1, segmenter="ldm_seg",
+        PROTOCOL,
+        write_rows(folder / "rows", rows),
+        str(folder / "out"),
+        seeds=2,
+        steps=1,
+        segmenter="ldm_seg",
         recipes={role: recipe(case, optimiser=SLOW) for role, case in roles.items()},
-    )  # fmt: skip
+    )
     with pytest.MonkeyPatch.context() as patch:
         defaults = LdmSeg.load.__func__.__kwdefaults__  # type: ignore[attr-defined]
         patch.setitem(defaults, "samples", SIZES[-1])

@@ -24,8 +24,12 @@ DUKE = [name for name in names(PROTOCOLS) if protocol(name).by_manufacturer]
 def test_vendor_protocols_have_all_cells_of_the_paper(name: str) -> None:
     asked = protocol(name)
     assert {str(cell) for cell in asked.cells} == {
-        "Both → Both", "GE → GE", "GE → Siemens", "Siemens → Siemens", "Siemens → GE",
-    }  # fmt: skip
+        "Both → Both",
+        "GE → GE",
+        "GE → Siemens",
+        "Siemens → Siemens",
+        "Siemens → GE",
+    }
     assert [str(cell) for cell in asked.cells if asked.shifted(cell)] == ["GE → Siemens", "Siemens → GE"]
     assert other_domain(asked, "GE") == "Siemens"
     with pytest.raises(ConfigError, match="one other domain"):
@@ -97,8 +101,9 @@ def written(folder: Path, text: str) -> Path:
 def test_every_shipped_file_is_read_under_its_own_name() -> None:
     assert set(names(PROTOCOLS)) >= {
         *(f"{of}_{kind}" for of in ("duke", "phantom") for kind in ("paper", "strict", "transductive")),
-        "brats_paper", "phantom_brats",
-    }  # fmt: skip
+        "brats_paper",
+        "phantom_brats",
+    }
     for name in names(PROTOCOLS):
         assert protocol(name).name == name
         assert protocol(PROTOCOLS / f"{name}.yaml") == protocol(name)
@@ -111,8 +116,10 @@ def test_a_number_is_of_the_domain_whose_range_holds_it(tmp_path: Path) -> None:
     assert found == {1.0: "1 to 2", 1.494: "1 to 2", 2.0: "2", 3.0: "3", 7.0: "6.5 to 7.5", None: "None"}
     assert asked.held_out_manufacturers("weak") == ()
     assert Protocol.model_validate(asked.model_dump(mode="json")) == asked, "as an experiment's plan keeps it"
-    rows = [slice_sample(n).replace(acquisition=slice_sample(n).acquisition.replace(field_strength_t=t))
-            for n, t in enumerate((1.5, 3.0, 2.9))]  # fmt: skip
+    rows = [
+        slice_sample(n).replace(acquisition=slice_sample(n).acquisition.replace(field_strength_t=t))
+        for n, t in enumerate((1.5, 3.0, 2.9))
+    ]
     taken = take_inventory(write_samples(tmp_path / "rows", rows), asked)
     assert {value for _, value in taken.split} == {"1 to 2", "3", "2.9"}
 

@@ -55,9 +55,15 @@ class Threshold(Segmenter):
 
     @classmethod
     def fit(
-        cls, shards: Sequence[str], steps: int, seed: int, out: str, *, recipes: Mapping[str, Recipe],
+        cls,
+        shards: Sequence[str],
+        steps: int,
+        seed: int,
+        out: str,
+        *,
+        recipes: Mapping[str, Recipe],
         training: Training = Training(),  # noqa: B008  (frozen)
-    ) -> str:  # fmt: skip
+    ) -> str:
         rows = [s for uri in shards for s in iter_samples(Store(uri), dataset_files(Store(uri))) if s.split == "train"]
         FITS.append({"rows": rows, "steps": steps, "seed": seed, "training": training})
         fat, rest = (np.mean([normalise(s)[0][s.label == n].mean() for s in rows]) for n in (1, 0))
@@ -98,11 +104,16 @@ def made(folder: Path, *arms: str, **changes: Any) -> Experiment:
     rows = cohort()
     directions = [[edited(s) for s in rows if s.split == "train" and s.acquisition == a] for a in (GE, SIEMENS)]
     values: dict[str, Any] = {
-        "protocol": PROTOCOL, "data": write_samples(folder / "real", rows), "out": str(folder / "out"), "recipes": {},
+        "protocol": PROTOCOL,
+        "data": write_samples(folder / "real", rows),
+        "out": str(folder / "out"),
+        "recipes": {},
         "augmented": tuple(write_samples(folder / f"augmented-{n}", made) for n, made in enumerate(directions)),
-        "seeds": 1, "steps": 7,
-        "segmenter": "threshold", "arms": ("real", *arms),
-    }  # fmt: skip
+        "seeds": 1,
+        "steps": 7,
+        "segmenter": "threshold",
+        "arms": ("real", *arms),
+    }
     return Experiment(**{**values, **changes})
 
 
@@ -236,8 +247,9 @@ def test_the_other_domain_is_harder_and_the_gap_is_told(full: Finished) -> None:
     assert gaps["GE → Siemens", "real"]["share"]["estimate"] == 0
     told_gains = {
         (g["cell"], g["arm"], g["against"]): g["difference"]["estimate"]
-        for g in results["comparisons"] if (g["metric"], g["class"]) == ("dice", "mean")
-    }  # fmt: skip
+        for g in results["comparisons"]
+        if (g["metric"], g["class"]) == ("dice", "mean")
+    }
     assert told_gains["GE → Siemens", "counterfactual", "real"] == pytest.approx(gain)
     assert ("GE → Siemens", "classical+counterfactual", "classical") in told_gains
     assert "| GE | Siemens | counterfactual |" in text.decode()

@@ -30,10 +30,17 @@ from augengine.metrics.draws import draw_differences, draws_needed
 from augengine.pipeline.units import INLINE
 from augengine.records import Provenance, Sample
 
-ASKED = Protocol.model_validate({
-    "name": "tiny", "key": "none", "domains": {"all": ["all"]}, "cells": [{"train": "all", "test": "all"}],
-    "classes": {"fat": ["fat"]}, "generator_sees": "train_domain", "metrics": ["dice"],
-})  # fmt: skip
+ASKED = Protocol.model_validate(
+    {
+        "name": "tiny",
+        "key": "none",
+        "domains": {"all": ["all"]},
+        "cells": [{"train": "all", "test": "all"}],
+        "classes": {"fat": ["fat"]},
+        "generator_sees": "train_domain",
+        "metrics": ["dice"],
+    }
+)
 SPLITS = {"train": range(1, 9), "val": range(9, 10), "test": range(10, 16)}
 
 
@@ -53,9 +60,16 @@ def experiment(folder: Path, **changes: Any) -> Experiment:
     rows = [noisy(slice_sample(n, split=split)) for split, numbers in SPLITS.items() for n in numbers]
     added = write_samples(folder / "mix", [edited(r) for r in rows if r.split == "train"])
     values: dict[str, Any] = {
-        "protocol": ASKED, "data": write_samples(folder / "real", rows), "out": str(folder / "out"), "recipes": {},
-        "declared": {"mix": (added,)}, "arms": ("real", "mix"), "segmenter": "threshold", "seeds": 3, "steps": 1,
-    }  # fmt: skip
+        "protocol": ASKED,
+        "data": write_samples(folder / "real", rows),
+        "out": str(folder / "out"),
+        "recipes": {},
+        "declared": {"mix": (added,)},
+        "arms": ("real", "mix"),
+        "segmenter": "threshold",
+        "seeds": 3,
+        "steps": 1,
+    }
     return Experiment(**{**values, **changes})
 
 
@@ -145,8 +159,12 @@ def test_probabilities_of_several_networks_are_averaged(tmp_path: Path) -> None:
             return 0 * x + self.level
 
     worker = PredictionWorker(asked.data, ASKED, "cpu")
-    chunk = {"value": "all", "split": "test", "subjects": ["S010"],
-             "places": [[name, 0] for name in _files(asked.data)]}  # fmt: skip
+    chunk = {
+        "value": "all",
+        "split": "test",
+        "subjects": ["S010"],
+        "places": [[name, 0] for name in _files(asked.data)],
+    }
     for levels, expected in (((0.9, 0.2), 1), ((0.6, 0.2), 0), ((0.2, 0.9), 1)):
         worker.loaded = (["a", "b"], [Constant(level) for level in levels])
         table = worker({"segmenters": ["a", "b"], "chunk": chunk})["maps"].to_pylist()

@@ -39,9 +39,13 @@ def experiment(folder: Path, name: str) -> Experiment:
     splits = {"train": range(1, 5), "val": range(5, 7), "test": range(7, 9)}
     rows = [slice_sample(n, split=split) for split, subjects in splits.items() for n in subjects]
     asked = recipe(
-        "segmenter", data={"regions": {"fat": ["fat"]}}, optimiser={"batch_size": 2, "learning_rate": 1e-3},
-        hardware={"precision": "float32"}, checkpoint_minutes=0.002, validate_every=50,
-    )  # fmt: skip
+        "segmenter",
+        data={"regions": {"fat": ["fat"]}},
+        optimiser={"batch_size": 2, "learning_rate": 1e-3},
+        hardware={"precision": "float32"},
+        checkpoint_minutes=0.002,
+        validate_every=50,
+    )
     data = write_samples(folder / "real", rows)
     return Experiment(PROTOCOL, data, str(folder / name), {"unet": asked}, seeds=1, steps=STEPS)
 

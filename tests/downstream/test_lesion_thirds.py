@@ -24,11 +24,19 @@ from augengine.errors import AugengineError, RunError
 from augengine.pipeline.units import INLINE
 from augengine.records import Sample
 
-ASKED = Protocol.model_validate({
-    "name": "tiny", "key": "none", "domains": {"all": ["all"]}, "cells": [{"train": "all", "test": "all"}],
-    "classes": {"fat": ["fat"]}, "generator_sees": "train_domain", "metrics": ["dice"], "lesion": ["fat"],
-    "contrast_channel": "t1",
-})  # fmt: skip
+ASKED = Protocol.model_validate(
+    {
+        "name": "tiny",
+        "key": "none",
+        "domains": {"all": ["all"]},
+        "cells": [{"train": "all", "test": "all"}],
+        "classes": {"fat": ["fat"]},
+        "generator_sees": "train_domain",
+        "metrics": ["dice"],
+        "lesion": ["fat"],
+        "contrast_channel": "t1",
+    }
+)
 
 
 def scan(subject: int, ratio: float, split: str = "test") -> list[Sample]:
@@ -39,8 +47,9 @@ def scan(subject: int, ratio: float, split: str = "test") -> list[Sample]:
         image[:, 2:38, 2:38] = 100
         label[16:24, 16:24] = 1
         image[:, 16:24, 16:24] = round(100 * ratio)
-        rows.append(slice_sample(subject, index, split=split, image=image, label=label,
-                                 intensity_range=((0.0, 200.0),)))  # fmt: skip
+        rows.append(
+            slice_sample(subject, index, split=split, image=image, label=label, intensity_range=((0.0, 200.0),))
+        )
     return rows
 
 
@@ -55,8 +64,16 @@ def experiment(folder: Path, protocol: Protocol = ASKED) -> Experiment:
     tested = {10: 1.05, 11: 1.1, 12: 1.6, 13: 1.7, 14: 1.8, 15: 1.9}
     rows = [row for n in range(1, 5) for row in scan(n, 1.8, "train")]
     rows += [row for subject, ratio in tested.items() for row in scan(subject, ratio)]
-    return Experiment(protocol, write_samples(folder / "rows", rows), str(folder / "out"), {}, segmenter="threshold",
-                      arms=("real", "classical"), seeds=2, steps=1)  # fmt: skip
+    return Experiment(
+        protocol,
+        write_samples(folder / "rows", rows),
+        str(folder / "out"),
+        {},
+        segmenter="threshold",
+        arms=("real", "classical"),
+        seeds=2,
+        steps=1,
+    )
 
 
 def test_faint_lesions_are_told_apart(tmp_path: Path) -> None:

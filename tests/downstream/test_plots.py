@@ -36,8 +36,9 @@ def test_the_forest_plot_has_both_intervals_of_every_comparison_in_order() -> No
     gains = [gain("classical", "GE → GE", 0.05), gain("counterfactual", "GE → Siemens", 0.4)]
     (axes,) = forest(gains, "mean Dice").axes
     assert [t.get_text() for t in axes.get_yticklabels()] == [
-        "GE → GE: classical − real", "GE → Siemens: counterfactual − real"
-    ]  # fmt: skip
+        "GE → GE: classical − real",
+        "GE → Siemens: counterfactual − real",
+    ]
     bars = [
         (line.get_linewidth(), line.get_xdata(), line.get_ydata()) for line in axes.lines if len(line.get_xdata()) == 2
     ]

@@ -293,8 +293,11 @@ def test_what_decides_its_answers_is_its_identity(name: str, tmp_path: Path, mon
     found = segmenter_identity(str(tmp_path))
     weights = {role: read_spec(f"{tmp_path}/{role}/checkpoint").sha256 for role in NETWORKS[name]}
     assert (found["segmenter"], found["weights"]) == (name, weights)
-    smaller = {"pcf": (pcf, "PcfOptions", lambda: PLAIN_CF), "dmcie": (dmcie, "SAMPLING", QUICK),
-               "ldm_seg": (ldm_seg, "SAMPLES", 3)}  # fmt: skip
+    smaller = {
+        "pcf": (pcf, "PcfOptions", lambda: PLAIN_CF),
+        "dmcie": (dmcie, "SAMPLING", QUICK),
+        "ldm_seg": (ldm_seg, "SAMPLES", 3),
+    }
     if name in smaller:
         monkeypatch.setattr(*smaller[name])
         assert canonical_json(segmenter_identity(str(tmp_path))) != canonical_json(found)

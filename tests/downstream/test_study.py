@@ -100,8 +100,9 @@ def test_a_direction_s_policy_edits_one_vendor_towards_the_other() -> None:
 
 
 def test_the_labeller_sees_rows_moved_and_learns_the_protocol_s_classes() -> None:
-    recipe = labeller_recipe(Study(Cohort(), Preparation(), labeller="unet_duke_small"),
-                             protocol("phantom_transductive"))  # fmt: skip
+    recipe = labeller_recipe(
+        Study(Cohort(), Preparation(), labeller="unet_duke_small"), protocol("phantom_transductive")
+    )
     assert recipe.warp is not None
     assert recipe.warp.flip
     assert recipe.data.regions == {"fat": ("fat",), "fibroglandular": ("fibroglandular",)}
@@ -109,9 +110,13 @@ def test_the_labeller_sees_rows_moved_and_learns_the_protocol_s_classes() -> Non
 
 @pytest.mark.parametrize(
     ("asked", "small", "found"),
-    [("phantom_transductive", True, "unet-duke-small"), ("phantom_brats", True, "unet-small"),
-     ("duke_strict", False, "unet-duke"), ("brats_paper", False, "unet3d")],
-)  # fmt: skip
+    [
+        ("phantom_transductive", True, "unet-duke-small"),
+        ("phantom_brats", True, "unet-small"),
+        ("duke_strict", False, "unet-duke"),
+        ("brats_paper", False, "unet3d"),
+    ],
+)
 def test_the_segmenter_s_recipe_follows_the_anatomy_and_the_data(
     asked: str, small: bool, found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,15 +168,21 @@ def test_what_no_generator_takes_is_not_filed_as_painted() -> None:
 @pytest.mark.parametrize(
     ("target", "error", "says"),
     [
-        ({"explicit": [{"echo_time_ms": 2.0}, {"manufacturer": "Philips"}]}, CheckpointError,
-         r"target.explicit\[1\].*'Philips' \(nearest seen: "),
-        ({"protocols": {"far": {"manufacturer": "GE", "repetition_time_ms": 40.0}}}, CheckpointError,
-         r"target.protocols.far.*repetition_time_ms 40 \(seen: 3.77 to 4.94\)"),
+        (
+            {"explicit": [{"echo_time_ms": 2.0}, {"manufacturer": "Philips"}]},
+            CheckpointError,
+            r"target.explicit\[1\].*'Philips' \(nearest seen: ",
+        ),
+        (
+            {"protocols": {"far": {"manufacturer": "GE", "repetition_time_ms": 40.0}}},
+            CheckpointError,
+            r"target.protocols.far.*repetition_time_ms 40 \(seen: 3.77 to 4.94\)",
+        ),
         ({"explicit": [{"inversion_time_ms": 900.0}]}, ConfigError, "inversion_time_ms; leave it out"),
         ({"empirical": {"from": "duke_protocols", "where": {"model": "Verio"}}}, ConfigError, "'Verio', nearest: "),
         ({"empirical": {"from": "duke_protocols", "where": {"model": "Avanto"}}}, CheckpointError, "model 'Avanto'"),
     ],
-)  # fmt: skip
+)
 def test_what_the_policy_states_is_refused_before_any_row(target: dict, error: type[Exception], says: str) -> None:
     params, sampler = AcquisitionParams.model_validate({"method": "sdedit", "target": target}), Sampler()
     with pytest.raises(error, match=says):

@@ -31,11 +31,16 @@ MORE = {
     "brats_tumor_relocation": [
         {"mirror": "never", "shift_mm": None, "roi_margin_mm": 8.0, "texture": {"flair": [0.5, 1.5]}},
         {"mirror": "never", "shift_mm": None, "keep_position": True},
-        {"mirror": "never", "shift_mm": None,
-         "add": {"diameter_mm": [16, 20],
-                 "parts": [{"label": "oedema", "share": 2}, {"label": "necrosis", "share": 1}]}},
+        {
+            "mirror": "never",
+            "shift_mm": None,
+            "add": {
+                "diameter_mm": [16, 20],
+                "parts": [{"label": "oedema", "share": 2}, {"label": "necrosis", "share": 1}],
+            },
+        },
     ],
-}  # fmt: skip
+}
 # What costs time and decides no property, by edit.
 LESS = {
     "synthetic_labels": {"candidates": 3, "places": 3, "prior": {"solver": "ddim", "steps": 2}},

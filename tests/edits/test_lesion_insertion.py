@@ -150,7 +150,7 @@ def test_rows_unlike_those_with_lesions_are_left_out(bank: Model) -> None:
         (small.replace(image=tiny), "the body has"),
         (small.replace(image=small.image * np.float32(0.05)), "its brightness is"),
         (small.replace(image=small.image * noise), "its roughness is"),
-    ):  # fmt: skip
+    ):
         drawn = EDIT.plan(sample, params, rng.generator("test", 0), context)
         assert isinstance(drawn, Skip)
         assert drawn.reason.startswith(f"unlike rows with lesions: {reason}")

@@ -321,7 +321,7 @@ def test_volumes_work_as_slices_do() -> None:
         (SAMPLE.replace(affine=np.diag([4.0, 4, 4, 1])[[2, 1, 0, 3]]), {"side": "left"}, "no left and right"),
         (lesion_sample(1, at_mm=(-20.0, 0.0, 0.0), size=16), {}, "label maps of 2 axes, the row has 3"),
     ],
-)  # fmt: skip
+)
 def test_rows_that_cannot_be_served_are_skipped(painter: Generator, sample: Sample, params: dict, says: str) -> None:
     drawing = draw(painter, sample, **params)
     assert isinstance(drawing, Skip)

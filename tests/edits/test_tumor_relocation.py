@@ -272,11 +272,15 @@ def test_impossible_placements_say_why(changes: dict[str, Any], params: dict[str
 @pytest.mark.parametrize(
     "params",
     [
-        {"keep_position": True, "shift_mm": [0, 5]}, {**ADDED, "mirror": "always", "shift_mm": [0, 1]},
-        {"mirror": "always"}, {"scale": [1.2, 0.8]}, {"scale": [0, 1]}, {"elastic_mm": [0, 9]},
+        {"keep_position": True, "shift_mm": [0, 5]},
+        {**ADDED, "mirror": "always", "shift_mm": [0, 1]},
+        {"mirror": "always"},
+        {"scale": [1.2, 0.8]},
+        {"scale": [0, 1]},
+        {"elastic_mm": [0, 9]},
         {"texture": {"t1": [1, 0]}},
     ],
-)  # fmt: skip
+)
 def test_params_that_contradict_each_other_are_refused(params: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         params_of(**params)

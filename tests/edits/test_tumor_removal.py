@@ -102,10 +102,13 @@ def test_healed_voxels_take_the_nearest_host_label(generator: Generator) -> None
 @pytest.mark.parametrize(
     ("params", "large", "small"),
     [
-        ({}, True, True), ({"components": [1]}, True, False), ({"components": [2]}, False, True),
-        ({"min_volume_ml": 1.0}, True, False), ({"max_volume_ml": 1.0}, False, True),
+        ({}, True, True),
+        ({"components": [1]}, True, False),
+        ({"components": [2]}, False, True),
+        ({"min_volume_ml": 1.0}, True, False),
+        ({"max_volume_ml": 1.0}, False, True),
     ],
-)  # fmt: skip
+)
 def test_lesions_are_chosen_by_rank_and_volume(params: dict[str, Any], large: bool, small: bool) -> None:
     sample = two_lesions()
     region = EDIT.region(sample, plan(sample, **params))

@@ -28,10 +28,25 @@ def test_from_the_flags_to_the_folder(tmp_path: Path) -> None:
     volume_cohort(tmp_path)
     (tmp_path / "weights.csv").write_text("sample_id,weight\nS001,2.5\n")
     code, text = call(
-        "nnunet", tmp_path / "data", "--augmented", tmp_path / "run", "--out", tmp_path / "Dataset501_X", "--labels",
-        "lesion=necrosis+enhancing,oedema", "--augmented-per-real", "0.34", "--source-orientation", "lps",
-        "--sampling-ratio", "0.5", "--weights", tmp_path / "weights.csv", "--licence", "CC0 1.0",
-    )  # fmt: skip
+        "nnunet",
+        tmp_path / "data",
+        "--augmented",
+        tmp_path / "run",
+        "--out",
+        tmp_path / "Dataset501_X",
+        "--labels",
+        "lesion=necrosis+enhancing,oedema",
+        "--augmented-per-real",
+        "0.34",
+        "--source-orientation",
+        "lps",
+        "--sampling-ratio",
+        "0.5",
+        "--weights",
+        tmp_path / "weights.csv",
+        "--licence",
+        "CC0 1.0",
+    )
     assert code == 0, text
     about = json.loads((tmp_path / "Dataset501_X/dataset.json").read_text())
     assert about["labels"] == {"background": 0, "lesion": 1, "oedema": 2}

@@ -58,17 +58,26 @@ def run(tmp_path: Path, slices: bool) -> tuple[Store, Store]:
         labels={"fat": 1, "b": 2, "c": 4}, channels={"t1": "t1.nii.gz"}, mask="mask.nii.gz", public_ids=True
     )
     ingest(
-        tmp_path / "nifti", str(tmp_path / "data"), layout="nifti", options=options, fractions=(0.5, 0.25, 0.25),
-        preparation=Preparation(slices=slices), licence="CC BY-NC 4.0", actors=INLINE,
-    )  # fmt: skip
+        tmp_path / "nifti",
+        str(tmp_path / "data"),
+        layout="nifti",
+        options=options,
+        fractions=(0.5, 0.25, 0.25),
+        preparation=Preparation(slices=slices),
+        licence="CC BY-NC 4.0",
+        actors=INLINE,
+    )
     (tmp_path / "policy.yaml").write_text(POLICY)
     spec = tiny_spec("acquisition", axes=2 if slices else 3)
     model = untrained(spec, 0)
     save_generator(Store(str(tmp_path / "model")), model.spec, model.network.state_dict())
     made = augment(
-        load_policy(tmp_path / "policy.yaml"), str(tmp_path / "data"), str(tmp_path / "run"),
-        {"": str(tmp_path / "model")}, actors=INLINE,
-    )  # fmt: skip
+        load_policy(tmp_path / "policy.yaml"),
+        str(tmp_path / "data"),
+        str(tmp_path / "run"),
+        {"": str(tmp_path / "model")},
+        actors=INLINE,
+    )
     assert made.counts["accepted"] > 0
     return Store(str(tmp_path / "data")), Store(str(tmp_path / "run"))
 

@@ -70,9 +70,7 @@ def test_files_in_the_orientation_of_the_source(tmp_path: Path) -> None:
 def test_regions_of_brats(tmp_path: Path) -> None:
     exported(NnUnet(regions=BRATS_REGIONS), volume_cohort(tmp_path), tmp_path / NAME)
     about = dataset(tmp_path / NAME)
-    assert about["labels"] == {
-        "background": 0, "whole_tumour": [1, 2, 3], "tumour_core": [1, 3], "enhancing_tumour": 3
-    }  # fmt: skip
+    assert about["labels"] == {"background": 0, "whole_tumour": [1, 2, 3], "tumour_core": [1, 3], "enhancing_tumour": 3}
     assert about["regions_class_order"] == [2, 1, 3]  # written one over the other: oedema, necrosis, enhancing
 
 
@@ -127,11 +125,25 @@ def test_without_validation_nnunet_would_draw_its_own_folds(tmp_path: Path) -> N
 
 def test_our_text_is_in_nnunets_order() -> None:
     values = {
-        "channel_names": {"0": "t1"}, "labels": {"background": 0, "a": 1}, "num_training_cases": 2,
-        "file_ending": ".nii.gz", "regions_class_order": None, "license": "x", "converted_by": "y", "description": "z",
-        "overwrite_image_reader_writer": "R", "augengine": {"synthetic": []},
-    }  # fmt: skip
+        "channel_names": {"0": "t1"},
+        "labels": {"background": 0, "a": 1},
+        "num_training_cases": 2,
+        "file_ending": ".nii.gz",
+        "regions_class_order": None,
+        "license": "x",
+        "converted_by": "y",
+        "description": "z",
+        "overwrite_image_reader_writer": "R",
+        "augengine": {"synthetic": []},
+    }
     assert list(json.loads(own_dataset_json(values))) == [
-        "channel_names", "labels", "numTraining", "file_ending", "licence", "converted_by", "description",
-        "overwrite_image_reader_writer", "augengine",
-    ]  # fmt: skip
+        "channel_names",
+        "labels",
+        "numTraining",
+        "file_ending",
+        "licence",
+        "converted_by",
+        "description",
+        "overwrite_image_reader_writer",
+        "augengine",
+    ]

@@ -41,10 +41,17 @@ def test_shards_hold_c_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [Monai(), TorchIO(), WebDataset(readers=2), WebDataset(readers=2, arrays=True),
-     HuggingFace(), HuggingFace(nifti=True)],
+    "target",
+    [
+        Monai(),
+        TorchIO(),
+        WebDataset(readers=2),
+        WebDataset(readers=2, arrays=True),
+        HuggingFace(),
+        HuggingFace(nifti=True),
+    ],
     ids=["monai", "torchio", "webdataset", "webdataset_arrays", "hf", "hf_nifti"],
-)  # fmt: skip
+)
 def test_exports_do_not_depend_on_the_order_in_memory(
     tmp_path: Path, target: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,9 +24,13 @@ def test_every_case_of_every_reader_is_right_or_refused_in_one_line(tmp_path: Pa
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     out = tmp_path / "counts.json"
     done = subprocess.run(
-        [sys.executable, "-m", "fuzz", "--cases", str(CASES), "--out", str(out)], cwd=ROOT, env=environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "fuzz", "--cases", str(CASES), "--out", str(out)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     found = json.loads(out.read_text())
     assert done.returncode == 0, found["bad"]
     assert found["cases"] == CASES * len(found["by_reader"])
@@ -67,11 +71,17 @@ def _talks(rng: np.random.Generator, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("reader", "outcome"),
     [
-        (_spins, pool.HANG), (_dies, pool.ENDED), (_takes, pool.MEMORY), (_takes_and_says_so, pool.MEMORY),
-        (_escapes, pool.OUTSIDE), (_believes, pool.SILENT), (_talks, pool.TRACEBACK),
-        (lambda rng, folder: None, pool.RIGHT), (lambda rng, folder: [][1], pool.TRACEBACK),
+        (_spins, pool.HANG),
+        (_dies, pool.ENDED),
+        (_takes, pool.MEMORY),
+        (_takes_and_says_so, pool.MEMORY),
+        (_escapes, pool.OUTSIDE),
+        (_believes, pool.SILENT),
+        (_talks, pool.TRACEBACK),
+        (lambda rng, folder: None, pool.RIGHT),
+        (lambda rng, folder: [][1], pool.TRACEBACK),
     ],
-)  # fmt: skip
+)
 def test_the_harness_tells_every_outcome(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: pool.Reader, outcome: str
 ) -> None:

@@ -99,10 +99,17 @@ def test_moves(name: str, angle: float, factor: float) -> None:
     tissue = (image[0] * 3).round().abs().clamp(max=3).to(torch.int8)
     last = image.ndim - 2
     theirs = SpatialTransform(
-        tuple(tissue.shape), 0, False, p_rotation=1, rotation=lambda image, dim: angle if dim == last else 0.0,
-        p_scaling=1, scaling=factor, p_synchronize_scaling_across_axes=1, padding_mode_image="border",
+        tuple(tissue.shape),
+        0,
+        False,
+        p_rotation=1,
+        rotation=lambda image, dim: angle if dim == last else 0.0,
+        p_scaling=1,
+        scaling=factor,
+        p_synchronize_scaling_across_axes=1,
+        padding_mode_image="border",
         border_mode_seg="border",
-    )  # fmt: skip
+    )
     expected = theirs(image=image.clone(), segmentation=tissue[None].clone())
     x, maps = moved(image, tissue, angle, [factor] * tissue.ndim)
     torch.testing.assert_close(x, expected["image"], rtol=1e-4, atol=1e-4)

@@ -53,9 +53,19 @@ def test_empty_frames_are_left_out_unless_told(tmp_path: Path) -> None:
     sources = [pydicom.dcmread(p) for p in sorted((tmp_path / "out/images/S000_0t1").iterdir())]
     found = highdicom.seg.segread(tmp_path / "out/segmentations/S000.dcm")
     default = highdicom.seg.Segmentation(
-        sources, found.pixel_array, "LABELMAP", [found.get_segment_description(n) for n in (1, 2, 3)],
-        highdicom.UID(), 1, highdicom.UID(), 1, "m", "n", "1", "0",
-    )  # fmt: skip
+        sources,
+        found.pixel_array,
+        "LABELMAP",
+        [found.get_segment_description(n) for n in (1, 2, 3)],
+        highdicom.UID(),
+        1,
+        highdicom.UID(),
+        1,
+        "m",
+        "n",
+        "1",
+        "0",
+    )
     assert default.NumberOfFrames == 10
 
 

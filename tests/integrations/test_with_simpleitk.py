@@ -22,9 +22,14 @@ from augengine.export.torchio import TorchIO  # noqa: E402
 from augengine.export.webdataset import WebDataset  # noqa: E402
 
 TARGETS = {
-    "Dataset501_X": NnUnet(), "Dataset502_X": NnUnet(source_orientation="LPS"), "monai": Monai(), "bids": Bids(),
-    "torchio": TorchIO(), "hf": HuggingFace(nifti=True), "wds": WebDataset(readers=1),
-}  # fmt: skip
+    "Dataset501_X": NnUnet(),
+    "Dataset502_X": NnUnet(source_orientation="LPS"),
+    "monai": Monai(),
+    "bids": Bids(),
+    "torchio": TorchIO(),
+    "hf": HuggingFace(nifti=True),
+    "wds": WebDataset(readers=1),
+}
 
 
 def sitk_affine(image: sitk.Image) -> np.ndarray:

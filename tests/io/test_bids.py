@@ -36,9 +36,13 @@ def test_single_images_with_sidecars_in_milliseconds(tmp_path: Path) -> None:
     dataset(tmp_path)
     found = sources(tmp_path, public_ids=True)
     assert [s.volume_id for s in found] == [
-        "sub-01_ses-a_FLAIR", "sub-01_ses-a_T1w", "sub-01_ses-b_FLAIR", "sub-01_ses-b_T1w",
-        "sub-02_FLAIR", "sub-02_T1w",
-    ]  # fmt: skip
+        "sub-01_ses-a_FLAIR",
+        "sub-01_ses-a_T1w",
+        "sub-01_ses-b_FLAIR",
+        "sub-01_ses-b_T1w",
+        "sub-02_FLAIR",
+        "sub-02_T1w",
+    ]
     t1 = found[1].acquisition
     assert (t1.repetition_time_ms, t1.echo_time_ms, t1.inversion_time_ms) == (2300, 2.98, 900)
     assert (t1.flip_angle_deg, t1.field_strength_t, t1.scan_options) == (9, 3, "FS\\X")

@@ -66,8 +66,10 @@ def test_a_mask_without_a_suffix_is_of_all_images_of_its_entities(tmp_path: Path
     volumes = found(tmp_path, labels=LABELS)
     note = "its mask names no suffix and was taken for 2 images"
     assert {n: v.notes for n, v in volumes.items()} == {
-        "sub-01_FLAIR": (note,), "sub-01_T1w": (note,), "sub-01_run-2_T1w": ("no mask was found",),
-    }  # fmt: skip
+        "sub-01_FLAIR": (note,),
+        "sub-01_T1w": (note,),
+        "sub-01_run-2_T1w": ("no mask was found",),
+    }
     stacked = found(tmp_path, labels=LABELS, channels={"t1": "T1w", "flair": "FLAIR"})
     assert [v.notes for v in stacked.values()] == [()]
 

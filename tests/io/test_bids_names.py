@@ -14,9 +14,28 @@ from augengine.io.sources import SourceOptions
 
 ANAT = "sub-01/anat/sub-01_"
 TELLING = (
-    "acq-a", "acq-b", "ce-gadolinium", "rec-norm", "dir-AP", "run-1", "run-2", "echo-1", "echo-2", "flip-1", "flip-2",
-    "inv-1", "inv-2", "mt-on", "mt-off", "part-mag", "chunk-1", "chunk-2", "space-MNI152", "desc-preproc", "foo-bar",
-)  # fmt: skip
+    "acq-a",
+    "acq-b",
+    "ce-gadolinium",
+    "rec-norm",
+    "dir-AP",
+    "run-1",
+    "run-2",
+    "echo-1",
+    "echo-2",
+    "flip-1",
+    "flip-2",
+    "inv-1",
+    "inv-2",
+    "mt-on",
+    "mt-off",
+    "part-mag",
+    "chunk-1",
+    "chunk-2",
+    "space-MNI152",
+    "desc-preproc",
+    "foo-bar",
+)
 
 
 def test_the_schema_tells_what_files_are() -> None:

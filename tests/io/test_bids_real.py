@@ -96,8 +96,9 @@ def test_grey_matter_lies_on_its_own_run(b2: Path) -> None:
     masked = {name for name, v in volumes.items() if v.spec["mask"]}
     assert masked == {name for name in volumes if "_run-1_" in name}
     assert {name for name in volumes if "_run-2_" in name} == {
-        "sub-9604_run-2_T2starw", "sub-9709Ses1_run-2_T2starw",
-    }  # fmt: skip
+        "sub-9604_run-2_T2starw",
+        "sub-9709Ses1_run-2_T2starw",
+    }
     reader, _ = open_layout(b2, "bids", SourceOptions(public_ids=True, **GREY))
     for name, source in volumes.items():
         label = reader.read(source).sample.label

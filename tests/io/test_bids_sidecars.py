@@ -63,16 +63,24 @@ def test_the_nearest_value_wins_key_by_key(tmp_path: Path) -> None:
         state(tmp_path, place, dict.fromkeys(keys[n:], 0.1 * (n + 1)))
     got = image(tmp_path).acquisition
     stated = (
-        got.echo_time_ms, got.repetition_time_ms, got.inversion_time_ms, got.flip_angle_deg, got.field_strength_t,
+        got.echo_time_ms,
+        got.repetition_time_ms,
+        got.inversion_time_ms,
+        got.flip_angle_deg,
+        got.field_strength_t,
         got.slice_thickness_mm,
-    )  # fmt: skip
+    )
     assert stated == pytest.approx((100, 100, 100, 0.1, 0.1, 0.1))  # all stand in the nearest one
     for n, place in enumerate(nearest_first):
         state(tmp_path, place, dict.fromkeys(keys[: n + 1], 0.1 * (n + 1)))
     got = image(tmp_path).acquisition
     stated = (
-        got.echo_time_ms, got.repetition_time_ms, got.inversion_time_ms, got.flip_angle_deg, got.field_strength_t,
-    )  # fmt: skip
+        got.echo_time_ms,
+        got.repetition_time_ms,
+        got.inversion_time_ms,
+        got.flip_angle_deg,
+        got.field_strength_t,
+    )
     assert stated == pytest.approx((100, 200, 300, 0.4, 0.5))
 
 
@@ -99,11 +107,15 @@ def test_images_with_sidecars_of_their_own_names_do_not_inherit_from_each_other(
     volumes = found(tmp_path)
     stated = {n: (v.acquisition.echo_time_ms, v.acquisition.flip_angle_deg) for n, v in volumes.items()}
     assert stated == {
-        "sub-01_T1w": (3, 9), "sub-01_ce-gadolinium_T1w": (4, None), "sub-01_run-2_T1w": (3, 9),
-    }  # fmt: skip
+        "sub-01_T1w": (3, 9),
+        "sub-01_ce-gadolinium_T1w": (4, None),
+        "sub-01_run-2_T1w": (3, 9),
+    }
     assert [v.notes for v in volumes.values()] == [
-        (), (), ("the sidecar of another image applies, since it has none of its own",),
-    ]  # fmt: skip
+        (),
+        (),
+        ("the sidecar of another image applies, since it has none of its own",),
+    ]
 
 
 def test_a_shared_sidecar_is_used_once(tmp_path: Path) -> None:
@@ -215,12 +227,23 @@ def test_a_phase_image_that_is_asked_for_is_taken(tmp_path: Path) -> None:
 def test_sidecars_are_json_of_the_standard(tmp_path: Path) -> None:
     """The values of a scanner, as a converter writes them."""
     values = {
-        "Manufacturer": "Philips", "ManufacturersModelName": "Ingenia_CX", "MagneticFieldStrength": 3,
-        "FlipAngle": 9, "EchoTime": 0.002001, "RepetitionTime": 0.057, "SliceThickness": 5, "Units": "arbitrary",
-    }  # fmt: skip
+        "Manufacturer": "Philips",
+        "ManufacturersModelName": "Ingenia_CX",
+        "MagneticFieldStrength": 3,
+        "FlipAngle": 9,
+        "EchoTime": 0.002001,
+        "RepetitionTime": 0.057,
+        "SliceThickness": 5,
+        "Units": "arbitrary",
+    }
     put(tmp_path, IMAGE, values)
     got = {name: value for name, value in image(tmp_path).acquisition.to_dict().items() if value is not None}
     assert json.loads(json.dumps(got)) == {
-        "manufacturer": "Philips", "model": "Ingenia_CX", "field_strength_t": 3, "flip_angle_deg": 9,
-        "echo_time_ms": 2.001, "repetition_time_ms": 57, "slice_thickness_mm": 5,
-    }  # fmt: skip
+        "manufacturer": "Philips",
+        "model": "Ingenia_CX",
+        "field_strength_t": 3,
+        "flip_angle_deg": 9,
+        "echo_time_ms": 2.001,
+        "repetition_time_ms": 57,
+        "slice_thickness_mm": 5,
+    }

@@ -11,15 +11,38 @@ from augengine.io.sources import SourceOptions
 from augengine.pipeline.ingest_plan import IngestPlan, plan_ingest
 
 ENTITIES = (
-    "acq-a", "acq-b", "run-1", "run-02", "ce-gd", "echo-1", "part-mag", "part-phase", "inv-2", "space-MNI", "desc-x",
-    "label-l", "foo-1", "acq-a-b", "mod-T1w", "bad",
-)  # fmt: skip
+    "acq-a",
+    "acq-b",
+    "run-1",
+    "run-02",
+    "ce-gd",
+    "echo-1",
+    "part-mag",
+    "part-phase",
+    "inv-2",
+    "space-MNI",
+    "desc-x",
+    "label-l",
+    "foo-1",
+    "acq-a-b",
+    "mod-T1w",
+    "bad",
+)
 SUFFIXES = ("T1w", "FLAIR", "T1map", "mask", "dseg", "probseg", "defacemask", "MTS", "gmseg-manual", "localizer")
 PLACES = (
-    "sub-1/anat", "sub-1/ses-a/anat", "sub-1/ses-b/anat", "sub-2/anat", "sub-2/func", "sub-3/anat",
-    "derivatives/x/sub-1/anat", "derivatives/x/sub-1/ses-a/anat", "sub-1", "", "sourcedata/sub-1/anat",
+    "sub-1/anat",
+    "sub-1/ses-a/anat",
+    "sub-1/ses-b/anat",
+    "sub-2/anat",
+    "sub-2/func",
+    "sub-3/anat",
+    "derivatives/x/sub-1/anat",
+    "derivatives/x/sub-1/ses-a/anat",
+    "sub-1",
+    "",
+    "sourcedata/sub-1/anat",
     "__MACOSX/sub-1/anat",
-)  # fmt: skip
+)
 ENDINGS = (".nii.gz", ".nii.gz", ".nii", ".json", ".json", ".tsv", "")
 SIDECARS = ('{"EchoTime": 0.003}', '{"EchoTime": 3}', "{", '{"ImageType": ["P"]}')
 LABELS = {"lesion": 1}

@@ -24,7 +24,7 @@ CASES = {
     "brats2024-met": ("BraTS-MET-00500-001", "-", NEW, ".nii.gz", "brats2024-met", (1, 2, 3, 4)),
     "brats2024-ssa": ("BraTS-SSA-00002-000", "-", NEW, ".nii.gz", "brats2024-ssa", (1, 2, 3)),
     "brats2024-ped": ("BraTS-PED-00001-000", "-", NEW, ".nii.gz", "brats2024-ped", (1, 2, 3, 4)),
-}  # fmt: skip
+}
 
 
 def write_case(root: Path, year: str, codes: tuple[int, ...] | None = None, mask_name: str | None = None) -> str:
@@ -171,5 +171,6 @@ def test_a_channel_that_stands_there_twice_is_refused_and_other_files_named(tmp_
     assert "a file stands there twice, e.g. as .nii and .nii.gz: t1" in str(source.error)
     assert len(source.files) == 6
     assert {p.rsplit("/", 1)[1]: why for p, why in listing.unused.items()} == {
-        f"{case}_brain.nii.gz": "no channel or mask of this layout", "notes.txt": "no image",
-    }  # fmt: skip
+        f"{case}_brain.nii.gz": "no channel or mask of this layout",
+        "notes.txt": "no image",
+    }

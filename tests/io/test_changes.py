@@ -13,31 +13,40 @@ from augengine.io.commits import claim, version
 from augengine.io.store import Store
 
 SETTINGS = {
-    "layout": "duke", "options": {"labels": None, "channels": {"t1": "*"}, "site": None},
-    "preparation": {"size": 96, "percentiles": (10, 99), "drop": 1}, "many": {str(n): n for n in range(100)},
-}  # fmt: skip
+    "layout": "duke",
+    "options": {"labels": None, "channels": {"t1": "*"}, "site": None},
+    "preparation": {"size": 96, "percentiles": (10, 99), "drop": 1},
+    "many": {str(n): n for n in range(100)},
+}
 
 
 def changed(**sections: dict[str, Any]) -> dict[str, Any]:
-    return {key: {**value, **sections.get(key, {})} if isinstance(value, dict) else value
-            for key, value in SETTINGS.items()}  # fmt: skip
+    return {
+        key: {**value, **sections.get(key, {})} if isinstance(value, dict) else value for key, value in SETTINGS.items()
+    }
 
 
 @pytest.mark.parametrize(
     ("other", "held", "asked"),
     [
         (changed(preparation={"size": 128}), "preparation.size 96", "preparation.size 128"),
-        (changed(preparation={"percentiles": [10, 98]}), "preparation.percentiles[1] 99",
-         "preparation.percentiles[1] 98"),
+        (
+            changed(preparation={"percentiles": [10, 98]}),
+            "preparation.percentiles[1] 99",
+            "preparation.percentiles[1] 98",
+        ),
         (changed(options={"site": "Bonn"}), "options.site not set", "options.site Bonn"),
         (changed(options={"channels": {"t1": "*", "t2": "b"}}), "options.channels.t2 not set", "options.channels.t2 b"),
         (changed(preparation={"size": True}), "preparation.size 96", "preparation.size true"),
         (changed(preparation={"percentiles": [1]}), "preparation.percentiles [10,99]", "preparation.percentiles [1]"),
-        (changed(many=dict.fromkeys("01234", -1)), "many.0 0, many.1 1, many.2 2 and 2 more",
-         "many.0 -1, many.1 -1, many.2 -1 and 2 more"),
+        (
+            changed(many=dict.fromkeys("01234", -1)),
+            "many.0 0, many.1 1, many.2 2 and 2 more",
+            "many.0 -1, many.1 -1, many.2 -1 and 2 more",
+        ),
         (SETTINGS, "", ""),
     ],
-)  # fmt: skip
+)
 def test_only_what_differs_is_told(other: Any, held: str, asked: str) -> None:
     assert told_changes(SETTINGS, other) == (held, asked)
 

@@ -57,8 +57,12 @@ def test_the_first_record_stands_and_the_second_attempt_gets_it(store: Store) ->
 
 def test_a_record_that_cannot_be_read_is_named_and_never_taken_for_none(store: Store) -> None:
     commit(store, record("u", part(store, "u", 1)))
-    for content, said in ((b"", "no commit record"), (b'{"unit_id": "u"}', "no commit record"), (b"[]", "no commit"),
-                          (b'{"unit_id": "u", "counts": {"rows": 1}}', "an older version began this run")):  # fmt: skip
+    for content, said in (
+        (b"", "no commit record"),
+        (b'{"unit_id": "u"}', "no commit record"),
+        (b"[]", "no commit"),
+        (b'{"unit_id": "u", "counts": {"rows": 1}}', "an older version began this run"),
+    ):
         store.write("_commits/u.json", content)
         for read in (lambda: read_records(store), lambda: find_record(store, "u"), lambda: commit(store, record("u"))):
             with pytest.raises(RunError, match=rf"_commits/u.json: .*{said}"):
@@ -85,16 +89,37 @@ def test_a_changed_fingerprint_is_refused_or_gets_a_version(store: Store) -> Non
 def test_the_sweep_takes_what_no_record_lists_of_its_own_units_and_nothing_else(store: Store) -> None:
     kept, rows = part(store, "u", 1), [part(store, f"w-row000{n}", n) for n in range(2)]
     orphans = [
-        part(store, "u", 2), part(store, "u", 3, folder="failed"), part(store, "w", 4), part(store, "w-row0001", 5)
-    ]  # fmt: skip
+        part(store, "u", 2),
+        part(store, "u", 3, folder="failed"),
+        part(store, "w", 4),
+        part(store, "w-row0001", 5),
+    ]
     foreign = [part(store, name, 6) for name in ("x", "x-row0000", "u2", "w-row1")]
-    others = ["rows/notes.txt", "rows/part-u.parquet", "rows/part-u-0123.parquet", "rows/.tmp-notes", "picture.png",
-              "rows/.tmp-part-x-0123456789ab.parquet-1-01234567", "_commits/.tmp-x.json-1-01234567", "_attempts/x.1",
-              "_rows/x-row0000.json", "deep/er/part-u-0123456789ab.parquet", "_other/part-u-0123456789ab.parquet",
-              "v2/rows/part-u-0123456789ab.parquet", "_lock.json"]  # fmt: skip
-    left = ["rows/.tmp-part-u-0123456789ab.parquet-1-01234567", "_commits/.tmp-u.json-1-01234567", "_attempts/u.1",
-            "_attempts/w-row0001.2", "_attempts/.tmp-u.1-1-01234567", "_rows/w-row0001.json",
-            ".tmp-_lock.json-1-01234567", "rows/.tmp-part-w-row0001-0123456789ab.parquet-12-89abcdef"]  # fmt: skip
+    others = [
+        "rows/notes.txt",
+        "rows/part-u.parquet",
+        "rows/part-u-0123.parquet",
+        "rows/.tmp-notes",
+        "picture.png",
+        "rows/.tmp-part-x-0123456789ab.parquet-1-01234567",
+        "_commits/.tmp-x.json-1-01234567",
+        "_attempts/x.1",
+        "_rows/x-row0000.json",
+        "deep/er/part-u-0123456789ab.parquet",
+        "_other/part-u-0123456789ab.parquet",
+        "v2/rows/part-u-0123456789ab.parquet",
+        "_lock.json",
+    ]
+    left = [
+        "rows/.tmp-part-u-0123456789ab.parquet-1-01234567",
+        "_commits/.tmp-u.json-1-01234567",
+        "_attempts/u.1",
+        "_attempts/w-row0001.2",
+        "_attempts/.tmp-u.1-1-01234567",
+        "_rows/w-row0001.json",
+        ".tmp-_lock.json-1-01234567",
+        "rows/.tmp-part-w-row0001-0123456789ab.parquet-12-89abcdef",
+    ]
     for name in (*others, *left):
         store.write(name, b"x")
     store.folder("v2").write("_attempts/u.1", b"x")

@@ -95,8 +95,17 @@ def test_a_command_that_cannot_be_run_is_refused_at_once(tmp_path: Path, command
 def ingested(tmp_path: Path, out: str, *more: str) -> list[Any]:
     for n in range(2):
         write_nifti(tmp_path / f"in/p{n}/p{n}_t1.nii.gz", block(seed=n).astype(np.int16))
-    command = ["ingest", str(tmp_path / "in"), "--out", str(tmp_path / out), "--inline", "--channels",
-               "t1=*_t1.nii.gz", "--volumes", *more]  # fmt: skip
+    command = [
+        "ingest",
+        str(tmp_path / "in"),
+        "--out",
+        str(tmp_path / out),
+        "--inline",
+        "--channels",
+        "t1=*_t1.nii.gz",
+        "--volumes",
+        *more,
+    ]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     store = Store(str(tmp_path / out))

@@ -76,9 +76,13 @@ def test_each_frame_has_its_own_scale(tmp_path: Path) -> None:
 
 
 CLASSIC = {
-    "EchoTime": "2.4", "RepetitionTime": "5", "FlipAngle": "10", "InversionTime": "900", "ScanOptions": ["PFP", "FS"],
+    "EchoTime": "2.4",
+    "RepetitionTime": "5",
+    "FlipAngle": "10",
+    "InversionTime": "900",
+    "ScanOptions": ["PFP", "FS"],
     "ScanningSequence": "GR",
-}  # fmt: skip
+}
 
 
 def converted(place: str, tags: dict[str, object]) -> tuple[list[Dataset], dict[str, object]]:
@@ -139,6 +143,10 @@ def test_two_slabs_in_one_file(tmp_path: Path) -> None:
 
 def test_a_series_in_several_multi_frame_files(tmp_path: Path) -> None:
     for n, half in enumerate((range(3), range(3, 6))):
-        write_frames(tmp_path / "a" / f"{n}.dcm", [A[..., k] for k in half], [at(3.0 * k) for k in half],
-                     SOPInstanceUID=f"1.2.826.{n}")  # fmt: skip
+        write_frames(
+            tmp_path / "a" / f"{n}.dcm",
+            [A[..., k] for k in half],
+            [at(3.0 * k) for k in half],
+            SOPInstanceUID=f"1.2.826.{n}",
+        )
     np.testing.assert_array_equal(images(tmp_path)[0], A)

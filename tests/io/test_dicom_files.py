@@ -84,8 +84,15 @@ def test_company_is_named_with_what_it_is(tmp_path: Path) -> None:
         ("raw", "MR", "1.2.840.10008.5.1.4.1.1.66", {"Rows": None}),
         ("spectrum", "MR", "1.2.840.10008.5.1.4.1.1.4.2", {}),
     ):
-        write_slices(tmp_path / "p", block()[..., :1], series=f"1.2.{len(name)}.{ord(name[0])}", name=f"{name}.dcm",
-                     Modality=modality, SOPClassUID=sop, **more)  # fmt: skip
+        write_slices(
+            tmp_path / "p",
+            block()[..., :1],
+            series=f"1.2.{len(name)}.{ord(name[0])}",
+            name=f"{name}.dcm",
+            Modality=modality,
+            SOPClassUID=sop,
+            **more,
+        )
     assert np.array_equal(images(tmp_path)[0], block())
     reasons = {Path(path).name: reason.rpartition(": ")[2] for path, reason in unused(tmp_path).items()}
     assert reasons == {
@@ -185,8 +192,13 @@ PLACEHOLDERS = (
 def test_a_placeholder_makes_no_two_people_one(tmp_path: Path, patient: str) -> None:
     for n in range(3):
         for study in range(2):
-            write_slices(tmp_path / f"case{n}" / str(study), block(seed=n), series=f"1.2.{n}.{study}",
-                         PatientID=patient, StudyInstanceUID=f"1.3.{n}.{study}")  # fmt: skip
+            write_slices(
+                tmp_path / f"case{n}" / str(study),
+                block(seed=n),
+                series=f"1.2.{n}.{study}",
+                PatientID=patient,
+                StudyInstanceUID=f"1.3.{n}.{study}",
+            )
     _, sources = found(tmp_path)
     assert len(sources) == 6
     assert len({s.subject_id for s in sources}) == 3
@@ -205,8 +217,9 @@ def test_pseudonyms_are_people(tmp_path: Path, patient: str) -> None:
 
 def test_one_patient_id_in_folders_of_several_studies_is_noted(tmp_path: Path) -> None:
     for n in range(3):
-        write_slices(tmp_path / f"site{n}", block(seed=n), series=f"1.2.{n}", PatientID="17",
-                     StudyInstanceUID=f"1.3.{n}")  # fmt: skip
+        write_slices(
+            tmp_path / f"site{n}", block(seed=n), series=f"1.2.{n}", PatientID="17", StudyInstanceUID=f"1.3.{n}"
+        )
     _, sources = found(tmp_path)
     assert len({s.subject_id for s in sources}) == 1
     assert [s.notes for s in sources] == [("one PatientID in 3 folders: taken as one subject",)] * 3
@@ -220,8 +233,9 @@ def test_studies_without_people_in_one_folder(tmp_path: Path, folder: str) -> No
     assert [s.error for s in sources] == [None, None]
     assert len({s.subject_id for s in sources}) == 1
     assert "subject by" in sources[0].notes[0]
-    write_slices(tmp_path / folder, block(seed=2), PatientID="", name="c{:03d}.dcm", series="1.2.4",
-                 StudyInstanceUID="1.3.4")  # fmt: skip
+    write_slices(
+        tmp_path / folder, block(seed=2), PatientID="", name="c{:03d}.dcm", series="1.2.4", StudyInstanceUID="1.3.4"
+    )
     assert all("who is who cannot be told" in str(e) for e in errors(tmp_path))
     plan = plan_ingest(tmp_path, "dicom", SourceOptions(subject=r"([abc])\d+"), inline=True)
     assert [s.error for s in plan.sources] == [None] * 3
@@ -275,8 +289,14 @@ def test_a_folder_without_any_volume_is_an_error(tmp_path: Path) -> None:
 def test_files_without_patient_and_study_are_nobodys(tmp_path: Path, folder: str) -> None:
     """All of them were the subject "." before, whoever they are of."""
     for n in range(2):
-        write_slices(tmp_path / folder, block(seed=n), PatientID="", StudyInstanceUID="", series=f"1.2.{n}",
-                     name=f"{n}s{{:03d}}.dcm")  # fmt: skip
+        write_slices(
+            tmp_path / folder,
+            block(seed=n),
+            PatientID="",
+            StudyInstanceUID="",
+            series=f"1.2.{n}",
+            name=f"{n}s{{:03d}}.dcm",
+        )
     assert all("PatientID and StudyInstanceUID are empty or removed" in str(e) for e in errors(tmp_path))
     plan = plan_ingest(tmp_path, "dicom", SourceOptions(subject=r"(\d)s"), inline=True)
     assert [s.error for s in plan.sources] == [None] * 2

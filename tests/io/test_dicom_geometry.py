@@ -32,9 +32,11 @@ def test_rounded_positions_lie_on_their_line(tmp_path: Path, step: float, decima
 def test_rounded_positions_of_an_oblique_stack(tmp_path: Path) -> None:
     normal = np.cross(OBLIQUE[:3], OBLIQUE[3:])
     write_slices(
-        tmp_path / "p", block((6, 5, 20)), orientation=OBLIQUE,
+        tmp_path / "p",
+        block((6, 5, 20)),
+        orientation=OBLIQUE,
         positions=[[f"{v:.1f}" for v in np.array((-30, -20, 5)) + normal * 1.25 * k] for k in range(20)],
-    )  # fmt: skip
+    )
     (volume,) = volumes(tmp_path)
     wanted = series_affine(OBLIQUE, (1, 1), (-30, -20, 5), 1.25)
     corners = np.array([[0, 0, 0, 1], [5, 4, 0, 1], [0, 0, 19, 1], [5, 4, 19, 1]]).T
@@ -61,9 +63,11 @@ def test_one_slice_that_is_off_bends_no_line(tmp_path: Path) -> None:
 )
 def test_gaps_are_refused(tmp_path: Path, z: list[float]) -> None:
     write_slices(
-        tmp_path / "p", block((6, 5, 6)), positions=[(0, 0, v) for v in z],
+        tmp_path / "p",
+        block((6, 5, 6)),
+        positions=[(0, 0, v) for v in z],
         per_slice=lambda k: {"InstanceNumber": k + (k > 2)},
-    )  # fmt: skip
+    )
     (error,) = errors(tmp_path)
     assert "evenly spaced" in str(error)
 

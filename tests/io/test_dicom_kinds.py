@@ -89,8 +89,9 @@ def test_a_private_element_of_another_creator_says_nothing(tmp_path: Path) -> No
 def test_magnitude_and_phase_in_one_series_and_folder(tmp_path: Path) -> None:
     write_slices(tmp_path / "p", block(seed=1), name="m{:03d}.dcm", SeriesNumber=3)
     write_slices(tmp_path / "p", block(seed=2), name="p{:03d}.dcm", SeriesNumber=3, ImageType=[*PRIMARY, "P", "ND"])
-    write_slices(tmp_path / "p", block(seed=3), name="q{:03d}.dcm", SeriesNumber=4, series="1.2.4",
-                 ComplexImageComponent="PHASE")  # fmt: skip
+    write_slices(
+        tmp_path / "p", block(seed=3), name="q{:03d}.dcm", SeriesNumber=4, series="1.2.4", ComplexImageComponent="PHASE"
+    )
     (image,) = images(tmp_path)
     assert np.array_equal(image, block(seed=1))
     assert unused(tmp_path) == {"p/": "series 3: phase image; series 4: phase image"}

@@ -38,7 +38,7 @@ def one(root: Path) -> Any:
         (LOW << 4, {"PixelRepresentation": 1, "HighBit": 15}),  # the unused bits are the lowest
         (LOW << 2 | 3, {"PixelRepresentation": 1, "HighBit": 13}),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("syntax", [None, RLELossless, ImplicitVRLittleEndian])
 def test_only_stored_bits_count(tmp_path: Path, stored: np.ndarray, tags: dict, syntax: UID | None) -> None:
     tags = {"BitsStored": 12, "HighBit": 11, **tags}
@@ -134,7 +134,7 @@ def corners(value: int, dtype: str = "i2") -> tuple[np.ndarray, np.ndarray]:
         # The padding value is no number of twelve bits: zeros are pixels like others.
         (-32768, {"PixelRepresentation": 1, "PixelPaddingValue": -32768, "BitsStored": 12, "HighBit": 11}),
     ],
-)  # fmt: skip
+)
 def test_padding_is_not_measured(tmp_path: Path, value: int, tags: dict) -> None:
     words, outside = corners(value)
     words[20, 20] = words[20, 20] if value == 0 else 0

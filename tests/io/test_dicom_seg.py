@@ -17,10 +17,17 @@ from augengine.io.dicom_kinds import STRUCTURES
 LABELS = {"necrosis": 1, "oedema": 2, "enhancing": 4}
 NAMES = tuple(LABELS)
 STUDY = {
-    "FrameOfReferenceUID": "1.2.3.4", "PatientBirthDate": "", "PatientSex": "", "StudyDate": "", "StudyTime": "",
-    "StudyID": "", "AccessionNumber": "", "ReferringPhysicianName": "", "SeriesNumber": 1,
+    "FrameOfReferenceUID": "1.2.3.4",
+    "PatientBirthDate": "",
+    "PatientSex": "",
+    "StudyDate": "",
+    "StudyTime": "",
+    "StudyID": "",
+    "AccessionNumber": "",
+    "ReferringPhysicianName": "",
+    "SeriesNumber": 1,
     "PositionReferenceIndicator": "",
-}  # fmt: skip
+}
 TILTED = (0.9848077530, 0.1736481777, 0, 0, 0, -1)
 
 

@@ -89,9 +89,11 @@ def test_phases_of_a_dynamic_series(tmp_path: Path, tags) -> None:  # type: igno
 def test_phases_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
     for n, x in enumerate((A, B)):  # slices in turn: 1a 1b 2a 2b …, at times that tell no phase
         write_slices(
-            tmp_path / "p", x, name=f"{n}_{{:03d}}.dcm",
+            tmp_path / "p",
+            x,
+            name=f"{n}_{{:03d}}.dcm",
             per_slice=lambda k, n=n: {"AcquisitionTime": f"1000{2 * k + n:02d}"},
-        )  # fmt: skip
+        )
     reader, (source,) = found(tmp_path)
     assert source.error is None
     with pytest.raises(DataError, match="one image per position"):
@@ -102,9 +104,12 @@ def test_a_phase_that_broke_off_and_one_that_lost_a_slice(tmp_path: Path) -> Non
     for n, keep in enumerate(((0, 1, 2, 3, 4, 5), (0, 1, 2, 3), (0, 1, 3, 4, 5))):
         x = block(seed=n)
         write_slices(
-            tmp_path / "p", x[..., list(keep)], name=f"{n}_{{:03d}}.dcm", AcquisitionNumber=n,
+            tmp_path / "p",
+            x[..., list(keep)],
+            name=f"{n}_{{:03d}}.dcm",
+            AcquisitionNumber=n,
             positions=[(0, 0, 3 * k) for k in keep],
-        )  # fmt: skip
+        )
     whole, broken_off, gap = errors(tmp_path)
     assert whole is broken_off is None
     assert "about 1 missing" in str(gap)
@@ -119,9 +124,12 @@ def test_tags_that_count_slices_divide_nothing(tmp_path: Path, tag: str) -> None
 def test_a_second_acquisition_between_the_slices_of_the_first(tmp_path: Path) -> None:
     for n, x in enumerate((A, B)):
         write_slices(
-            tmp_path / "p", x, name=f"{n}_{{:03d}}.dcm", AcquisitionNumber=n + 1,
+            tmp_path / "p",
+            x,
+            name=f"{n}_{{:03d}}.dcm",
+            AcquisitionNumber=n + 1,
             positions=[(0, 0, 3 * k + 1.5 * n) for k in range(6)],
-        )  # fmt: skip
+        )
     assert same(images(tmp_path), A, B)
 
 
@@ -147,9 +155,13 @@ def test_slabs_are_volumes_of_their_own_where_no_image_is_missing(tmp_path: Path
 def test_a_three_plane_localiser_is_named(tmp_path: Path) -> None:
     for n, plane in enumerate((AXIAL, SAGITTAL, CORONAL)):
         write_slices(
-            tmp_path / "p", block((12, 10, 3), n), name=f"l{n}_{{:03d}}.dcm", orientation=plane, step_mm=10,
+            tmp_path / "p",
+            block((12, 10, 3), n),
+            name=f"l{n}_{{:03d}}.dcm",
+            orientation=plane,
+            step_mm=10,
             series="1.2.3",
-        )  # fmt: skip
+        )
     assert errors(tmp_path) == []
     assert unused(tmp_path) == {"p/": "localiser"}
     write_slices(tmp_path / "p", A)

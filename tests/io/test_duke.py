@@ -29,8 +29,12 @@ EXPECTED = np.where(DENSE, 2, BREAST)
 def write_study(root: Path, layout: str = "classic", pre: str = "ax dyn pre", post: str = "ax dyn 1st pass") -> Path:
     """Pre, post, another T1 and a segmentation object, in one of TCIA's two ways of naming folders."""
     study = root / "Duke-Breast-Cancer-MRI" / PATIENT
-    descriptive = {PRE: "3.000000-ax dyn pre-1", POST: "4.000000-ax dyn 1st pass-2", T1: "26.000000-ax t1 tse c-58582",
-                   SEG: "300.000000-Segmentation-12345"}  # fmt: skip
+    descriptive = {
+        PRE: "3.000000-ax dyn pre-1",
+        POST: "4.000000-ax dyn 1st pass-2",
+        T1: "26.000000-ax t1 tse c-58582",
+        SEG: "300.000000-Segmentation-12345",
+    }
     top = "1.3.6.1.4.1.77" if layout == "classic" else "01-01-1990-NA-MRI BREAST BILATERAL WWO-97538"
     for uid, description, time, seed, extra in (
         (PRE, pre, "101500", 1, {}),
@@ -39,8 +43,16 @@ def write_study(root: Path, layout: str = "classic", pre: str = "ax dyn pre", po
         (SEG, "Segmentation", "120000", 4, {"Modality": "SEG"}),
     ):
         folder = study / top / (uid if layout == "classic" else descriptive[uid])
-        write_series(folder, block(seed=seed), series=uid, PatientID=PATIENT, SeriesDescription=description,
-                     AcquisitionTime=time, SeriesNumber=str(seed), **extra)  # fmt: skip
+        write_series(
+            folder,
+            block(seed=seed),
+            series=uid,
+            PatientID=PATIENT,
+            SeriesDescription=description,
+            AcquisitionTime=time,
+            SeriesNumber=str(seed),
+            **extra,
+        )
     return study
 
 

@@ -28,9 +28,11 @@ def study(root: Path, series: Series) -> None:
     """Series number n + 1 has the pixels of seed n, and a UID that sorts the other way round."""
     for n, (description, tags) in enumerate(series):
         write_slices(
-            root / PATIENT / "study" / str(n), block(seed=n), series=f"1.2.3.{90 - n}",
+            root / PATIENT / "study" / str(n),
+            block(seed=n),
+            series=f"1.2.3.{90 - n}",
             **{"PatientID": PATIENT, "SeriesDescription": description, "SeriesNumber": n + 1, **tags},
-        )  # fmt: skip
+        )
 
 
 def taken(root: Path, **options: Any) -> tuple[int | None, Source]:
@@ -60,8 +62,13 @@ PHASES: Series = [("ax 3d dyn", at("100001")), ("ax 3d dyn Ph2", at("100120")), 
         ([("ax dyn", at("235930")), ("ax dyn 2", at("000100")), ("ax dyn 3", at("000230"))], 0),  # midnight
         ([("b", at("000100", AcquisitionDate="20200102")), ("a", at("235930", AcquisitionDate="20200101"))], 1),
         ([("b", at("000100", AcquisitionDate="20200101")), ("a", at("235930", AcquisitionDate="20200101"))], 1),
-        ([("b", {**DYNAMIC, "AcquisitionDateTime": "20200101101500"}),
-          ("a", {**DYNAMIC, "AcquisitionDateTime": "20200101101000.5+0100"})], 1),
+        (
+            [
+                ("b", {**DYNAMIC, "AcquisitionDateTime": "20200101101500"}),
+                ("a", {**DYNAMIC, "AcquisitionDateTime": "20200101101000.5+0100"}),
+            ],
+            1,
+        ),
         ([("b", {**DYNAMIC, "SeriesTime": "10:15:00"}), ("a", {**DYNAMIC, "SeriesTime": "10:14:59"})], 1),
         ([("b", at("1015", TriggerTime="90")), ("a", at("1015", TriggerTime="0"))], 1),
         ([("b", at("1015", AcquisitionNumber=2)), ("a", at("1015", AcquisitionNumber=1))], 1),
@@ -71,7 +78,7 @@ PHASES: Series = [("ax 3d dyn", at("100001")), ("ax 3d dyn Ph2", at("100120")), 
         # Only some scanners mark the later phases among the scan options.
         ([("ax dyn", at("1010")), ("ax dyn", at("1012", ScanOptions=["MP_GEMS", "PFP", "FS"]))], 0),
     ],
-)  # fmt: skip
+)
 def test_the_pre_contrast_series_is_found(tmp_path: Path, series: Series, wanted: int) -> None:
     study(tmp_path, series)
     number, source = taken(tmp_path)
@@ -110,12 +117,19 @@ def test_real_names_of_a_multi_phase_series(tmp_path: Path, times: tuple[str | N
         ([("dyn", at("100000")), ("dyn", at("100000.9")), ("dyn", at("100200"))], "the order of phases is not known"),
         ([("ax T2 pre", T2)], "without either"),
         ([("ax T2 pre", T2), ("ax 3d dyn", at("1000"))], "without either"),
-        ([("a", at("1000")), ("a", at("1001")), ("b", at("1000", FlipAngle="20")), ("b", at("1001", FlipAngle="20"))],
-         "without either"),
+        (
+            [
+                ("a", at("1000")),
+                ("a", at("1001")),
+                ("b", at("1000", FlipAngle="20")),
+                ("b", at("1001", FlipAngle="20")),
+            ],
+            "without either",
+        ),
         ([("only a sub", {**at("1000"), **SUB})], "no MR series"),
         ([("phase", at("1000", ComplexImageComponent="PHASE"))], "no MR series"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_clear_is_refused(tmp_path: Path, series: Series, reason: str) -> None:
     study(tmp_path, series)
     number, source = taken(tmp_path)
@@ -134,9 +148,14 @@ def test_a_pre_contrast_series_that_lost_a_slice_is_not_replaced(tmp_path: Path)
 def test_phases_within_one_series(tmp_path: Path) -> None:
     for n in range(3):
         write_slices(
-            tmp_path / PATIENT / "study", block(seed=n), name=f"{n}_{{:03d}}.dcm", PatientID=PATIENT,
-            SeriesDescription="ax dyn pre", TemporalPositionIdentifier=3 - n, **at(f"10{3 - n}000"),
-        )  # fmt: skip
+            tmp_path / PATIENT / "study",
+            block(seed=n),
+            name=f"{n}_{{:03d}}.dcm",
+            PatientID=PATIENT,
+            SeriesDescription="ax dyn pre",
+            TemporalPositionIdentifier=3 - n,
+            **at(f"10{3 - n}000"),
+        )
     assert taken(tmp_path)[0] == 2
 
 
@@ -148,10 +167,17 @@ def test_a_later_time_than_another_phase_is_noted(tmp_path: Path) -> None:
 
 
 def test_every_other_series_is_named(tmp_path: Path) -> None:
-    study(tmp_path, [
-        ("ax dyn pre", at("1000")), ("ax dyn", at("1001")), ("ax dyn sub", {**at("1001"), **SUB}), ("ax T2", T2),
-        ("ax dyn", at("1002", ComplexImageComponent="PHASE")), ("Segmentation", at("1003")),
-    ])  # fmt: skip
+    study(
+        tmp_path,
+        [
+            ("ax dyn pre", at("1000")),
+            ("ax dyn", at("1001")),
+            ("ax dyn sub", {**at("1001"), **SUB}),
+            ("ax T2", T2),
+            ("ax dyn", at("1002", ComplexImageComponent="PHASE")),
+            ("Segmentation", at("1003")),
+        ],
+    )
     write_slices(tmp_path / PATIENT / "study" / "seg", block(), series="1.9", Modality="SEG", PatientID=PATIENT)
     reader = DukeReader(tmp_path, SourceOptions())
     (entry,) = reader.listing().entries

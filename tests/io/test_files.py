@@ -53,9 +53,12 @@ def test_refused_files(tmp_path: Path) -> None:
     (tmp_path / "cut.nii.gz").write_bytes((tmp_path / "cut.nii.gz").read_bytes()[:500])
     (tmp_path / "text.nii").write_text("this is text")
     for name, message in {
-        "5d.nii": "one 3D volume", "uncoded.nii": "sform or qform", "cut.nii.gz": "damaged", "text.nii": "damaged",
+        "5d.nii": "one 3D volume",
+        "uncoded.nii": "sform or qform",
+        "cut.nii.gz": "damaged",
+        "text.nii": "damaged",
         "absent.nii": "missing",
-    }.items():  # fmt: skip
+    }.items():
         with pytest.raises(DataError, match=message):
             read_nifti(tmp_path / name)
     assert read_nifti(tmp_path / "4d1.nii")[0].shape == (12, 10, 6)
@@ -172,8 +175,10 @@ def test_nrrd_spaces(tmp_path: Path) -> None:
 def test_real_nrrd(real_data: Path) -> None:
     found = read_all(real_data / "A5_pyradiomics", NrrdReader, labels={"lesion": 1}, public_ids=True)
     assert {s.subject_id: int(s.label.sum()) for s, _ in found if s.label is not None} == {
-        "brain1": 4137, "brain2": 453, "breast1": 143,
-    }  # fmt: skip
+        "brain1": 4137,
+        "brain2": 453,
+        "breast1": 143,
+    }
     affine = next(s for s, _ in found if s.subject_id == "brain1").affine
     np.testing.assert_allclose(affine[:3, 3], (99.609375, -99.609375, -78))
     np.testing.assert_allclose(np.diag(affine)[:3], (-0.78125, 0.78125, 6.5))
@@ -181,9 +186,11 @@ def test_real_nrrd(real_data: Path) -> None:
 
 def test_real_nifti(real_data: Path) -> None:
     ((ms, _),) = read_all(
-        real_data / "A3_ms_patient19_mni", labels={"lesion": 1}, mask="GOLD_*",
+        real_data / "A3_ms_patient19_mni",
+        labels={"lesion": 1},
+        mask="GOLD_*",
         channels={"t1": "T1_*", "t1c": "T1POST_*", "t2": "T2_*", "flair": "FLAIR_*"},
-    )  # fmt: skip
+    )
     assert ms.label is not None
     assert ms.image.shape == (4, 182, 218, 182)
     assert int(ms.label.sum()) == 49769

@@ -150,7 +150,7 @@ def test_a_loose_pattern_is_refused_with_a_tighter_one(tmp_path: Path) -> None:
         ({"t1": "img*.nii"}, ["img1.nii", "img2.nii"], {"1", "2"}),
         ({"t1": "t1_*.nii", "t2": "t2_*.nii"}, ["t1_a.nii", "t1_b.nii", "t2_a.nii", "t2_b.nii"], {"a", "b"}),
     ],
-)  # fmt: skip
+)
 def test_which_names_are_one_volume(patterns: dict[str, str], names: list[str], expected: set[str] | None) -> None:
     groups = by_pattern(patterns, names)
     if expected is None:
@@ -226,9 +226,11 @@ def test_reasons_for_files_that_are_no_image(tmp_path: Path) -> None:
     for name in ("b.mgz", "c.nrrd", "d.txt", "e.mha"):
         (tmp_path / name).write_bytes(b"x")
     assert reader(tmp_path).listing().unused == {
-        "b.mgz": "an image of another format", "c.nrrd": "an image of another format", "d.txt": "no image",
+        "b.mgz": "an image of another format",
+        "c.nrrd": "an image of another format",
+        "d.txt": "no image",
         "e.mha": "an image of another format",
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("ending", ["_labels", "-lesion", "_ROI", "_GT", "_dseg", ".rois", "_ground-truth", "_Tumor"])

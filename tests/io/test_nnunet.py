@@ -16,14 +16,17 @@ from augengine.pipeline.ingest_plan import plan_ingest
 from augengine.pipeline.units import INLINE
 
 V2 = {
-    "channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "oedema": 1, "core": 2}, "numTraining": 3,
+    "channel_names": {"0": "T1", "1": "FLAIR"},
+    "labels": {"background": 0, "oedema": 1, "core": 2},
+    "numTraining": 3,
     "file_ending": ".nii.gz",
-}  # fmt: skip
+}
 MSD = {
-    "modality": {"0": "FLAIR", "1": "T1w"}, "labels": {"0": "background", "1": "oedema", "2": "core"},
+    "modality": {"0": "FLAIR", "1": "T1w"},
+    "labels": {"0": "background", "1": "oedema", "2": "core"},
     "training": [{"image": f"./imagesTr/c_{n}.nii.gz", "label": f"./labelsTr/c_{n}.nii.gz"} for n in range(3)],
     "test": ["./imagesTs/c_7.nii.gz"],
-}  # fmt: skip
+}
 
 
 def label(seed: int) -> np.ndarray:

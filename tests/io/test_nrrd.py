@@ -121,9 +121,11 @@ def test_layers_come_first_wherever_the_file_has_them(tmp_path: Path, axis: int)
 @pytest.mark.parametrize(("unit", "factor"), [("mm", 1), ("um", 1000), ("cm", 0.1), ("m", 0.001)])
 def test_units_become_mm(tmp_path: Path, unit: str, factor: float) -> None:
     stated = {
-        "space": "LPS", "space directions": HEADER["space directions"] * factor,
-        "space origin": np.array(HEADER["space origin"]) * factor, "space units": [unit] * 3,
-    }  # fmt: skip
+        "space": "LPS",
+        "space directions": HEADER["space directions"] * factor,
+        "space origin": np.array(HEADER["space origin"]) * factor,
+        "space units": [unit] * 3,
+    }
     nrrd.write(str(tmp_path / "a.nrrd"), block(), stated)
     np.testing.assert_allclose(
         read_nrrd(tmp_path / "a.nrrd")[1][:3], [[-0.8, 0, 0, -1], [0, -0.8, 0, -2], [0, 0, 3, 3]]

@@ -19,8 +19,13 @@ from augengine.io.layouts import open_layout
 from augengine.io.philips import display_factor
 from augengine.io.sources import SourceOptions
 
-FLOATING = {"Manufacturer": "Philips", "PhilipsRescaleSlope": 2, "PhilipsRescaleIntercept": 0,
-            "PhilipsScaleSlope": 0.004, "UsePhilipsFloatNotDisplayScaling": 1}  # fmt: skip
+FLOATING = {
+    "Manufacturer": "Philips",
+    "PhilipsRescaleSlope": 2,
+    "PhilipsRescaleIntercept": 0,
+    "PhilipsScaleSlope": 0.004,
+    "UsePhilipsFloatNotDisplayScaling": 1,
+}
 DISPLAYED = {**FLOATING, "UsePhilipsFloatNotDisplayScaling": 0}
 NO_SLOPE = {key: value for key, value in FLOATING.items() if key != "PhilipsScaleSlope"}
 
@@ -49,11 +54,11 @@ def test_dicom_has_display_values_with_and_without_the_private_tag(tmp_path: Pat
     [
         (FLOATING, 1 / (2 * 0.004), "times 0.008 are display values"),
         (DISPLAYED, 1.0, None),
-        ({"Manufacturer": "Philips"}, 1.0, "no sidecar says" ),
+        ({"Manufacturer": "Philips"}, 1.0, "no sidecar says"),
         ({"Manufacturer": "GE"}, 1.0, None),
     ],
     ids=["floating", "display", "silent", "other"],
-)  # fmt: skip
+)
 def test_nifti_of_dcm2niix(
     tmp_path: Path, layout: str, sidecar: dict[str, Any], per_display: float, note: str | None
 ) -> None:

@@ -143,9 +143,12 @@ def test_losses_of_all_steps_add_up_in_an_ingest(tmp_path: Path) -> None:
 
     def outcome(drop: int, bound: float) -> str:
         (found,) = ingest(
-            tmp_path / "in", str(tmp_path / f"out{drop}{bound}"), actors=INLINE,
-            options=SourceOptions(labels=LABELS, max_label_loss=bound), preparation=Preparation(drop_end_slices=drop),
-        )["sources"]  # fmt: skip
+            tmp_path / "in",
+            str(tmp_path / f"out{drop}{bound}"),
+            actors=INLINE,
+            options=SourceOptions(labels=LABELS, max_label_loss=bound),
+            preparation=Preparation(drop_end_slices=drop),
+        )["sources"]
         assert found["rows"] == (0 if found["reason"] else 40 - 2 * drop)
         return str(found["reason"] or "; ".join(found["notes"]))
 

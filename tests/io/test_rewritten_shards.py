@@ -23,9 +23,12 @@ from augengine.records import Sample
 from augengine.torch import ShardDataset, ShardStream
 
 VOLUME = slice_sample(
-    7, slice_index=None, image=np.arange(60, dtype=np.float32).reshape(1, 3, 4, 5) / 7,
-    label=np.full((3, 4, 5), 3, np.uint8), label_confidence=np.full((3, 4, 5), 9, np.uint8),
-)  # fmt: skip
+    7,
+    slice_index=None,
+    image=np.arange(60, dtype=np.float32).reshape(1, 3, 4, 5) / 7,
+    label=np.full((3, 4, 5), 3, np.uint8),
+    label_confidence=np.full((3, 4, 5), 9, np.uint8),
+)
 WITHOUT = slice_sample(8, label=None, labels={}, site=None, split=None, intensity_range=None)
 
 
@@ -64,8 +67,12 @@ def by_pyarrow_with_the_key_in_the_footer_alone(path: str) -> None:
 
 
 TOOLS: list[Callable[[str], None]] = [
-    by_pandas, by_filtered_pandas, by_polars, by_duckdb, by_pyarrow_with_the_key_in_the_footer_alone,
-]  # fmt: skip
+    by_pandas,
+    by_filtered_pandas,
+    by_polars,
+    by_duckdb,
+    by_pyarrow_with_the_key_in_the_footer_alone,
+]
 
 
 def rewritten(uri: str, tool: Callable[[str], None]) -> Store:

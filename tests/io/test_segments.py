@@ -27,9 +27,11 @@ def segmentation(
         stated["space directions"] = np.vstack([[np.nan] * 3, HEADER["space directions"]])
     for n, (name, value, layer) in enumerate(segments):
         stated |= {
-            f"Segment{n}_ID": f"s{n}", f"Segment{n}_Name": name, f"Segment{n}_LabelValue": str(value),
+            f"Segment{n}_ID": f"s{n}",
+            f"Segment{n}_Name": name,
+            f"Segment{n}_LabelValue": str(value),
             f"Segment{n}_Layer": str(layer),
-        }  # fmt: skip
+        }
     nrrd.write(str(path), data, stated)
 
 

@@ -23,8 +23,20 @@ def assert_equal(a: Sample, b: Sample) -> None:
         one, two = getattr(a, name), getattr(b, name)
         assert (one is None and two is None) or (one.dtype == two.dtype and np.array_equal(one, two)), name
     assert a.affine.tobytes() == b.affine.tobytes()
-    for name in ("channels", "labels", "acquisition", "subject_id", "volume_id", "slice_index", "site", "split",
-                 "intensity_range", "intensity_rule", "provenance", "sample_id"):  # fmt: skip
+    for name in (
+        "channels",
+        "labels",
+        "acquisition",
+        "subject_id",
+        "volume_id",
+        "slice_index",
+        "site",
+        "split",
+        "intensity_range",
+        "intensity_rule",
+        "provenance",
+        "sample_id",
+    ):
         assert getattr(a, name) == getattr(b, name), name
 
 

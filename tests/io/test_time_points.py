@@ -65,8 +65,9 @@ def test_scans_of_one_patient(names: tuple[str, ...]) -> None:
 
 def test_contrasts_of_one_scan() -> None:
     assert groups("ann_t1.nii", "ann_flair.nii", "bob_t1.nii", "bob_t2w.nii") == {
-        frozenset({"ann_t1", "ann_flair"}), frozenset({"bob_t1", "bob_t2w"}),
-    }  # fmt: skip
+        frozenset({"ann_t1", "ann_flair"}),
+        frozenset({"bob_t1", "bob_t2w"}),
+    }
 
 
 @pytest.mark.parametrize(

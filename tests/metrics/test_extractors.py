@@ -33,17 +33,25 @@ def write_meshnet(folder: Path, kernels: list[np.ndarray], biases: list[np.ndarr
     weights, content = [], b""
     for n, (kernel, bias) in enumerate(zip(kernels, biases, strict=True)):
         config = {
-            "name": f"c{n}", "filters": kernel.shape[-1], "kernel_size": list(kernel.shape[:3]), "use_bias": True,
-            "dilation_rate": [1 + n % 2] * 3, "padding": "same", "strides": [1, 1, 1], "activation": "linear",
-        }  # fmt: skip
+            "name": f"c{n}",
+            "filters": kernel.shape[-1],
+            "kernel_size": list(kernel.shape[:3]),
+            "use_bias": True,
+            "dilation_rate": [1 + n % 2] * 3,
+            "padding": "same",
+            "strides": [1, 1, 1],
+            "activation": "linear",
+        }
         layers.append({"class_name": "Conv3D", "config": config})
         if n < len(kernels) - 1:
             layers.append({"class_name": "Activation", "config": {"name": f"a{n}", "activation": act}})
         for part, values in (("kernel", kernel), ("bias", bias)):
             weights.append({"name": f"c{n}/{part}", "shape": list(values.shape), "dtype": "float32"})
             content += values.astype("<f4").tobytes()
-    text = {"modelTopology": {"model_config": {"config": {"layers": layers}}},
-            "weightsManifest": [{"paths": ["w.bin"], "weights": weights}]}  # fmt: skip
+    text = {
+        "modelTopology": {"model_config": {"config": {"layers": layers}}},
+        "weightsManifest": [{"paths": ["w.bin"], "weights": weights}],
+    }
     (folder / "model.json").write_text(json.dumps(text))
     (folder / "w.bin").write_bytes(content)
     return str(folder)
@@ -116,9 +124,14 @@ def test_published_meshnets_load_and_tell_noise_from_images(real_data: Path) -> 
 
 def test_the_referee_is_an_extractor(tmp_path: Path) -> None:
     spec = ModelSpec(
-        kind="segmenter", network=SegmenterSpec(channels=(4, 8)), channels=("t1",), labels=tuple(LESION_CODES),
-        regions={"whole": ("necrosis", "enhancing", "oedema")}, image_size=(24, 24), spacing_mm=(2.0, 2.0),
-    )  # fmt: skip
+        kind="segmenter",
+        network=SegmenterSpec(channels=(4, 8)),
+        channels=("t1",),
+        labels=tuple(LESION_CODES),
+        regions={"whole": ("necrosis", "enhancing", "oedema")},
+        image_size=(24, 24),
+        spacing_mm=(2.0, 2.0),
+    )
     network = build(spec, seed=3)
     saved = save_generator(Store(tmp_path), spec, network.state_dict())
     extractor = load_extractor("checkpoint", str(tmp_path))

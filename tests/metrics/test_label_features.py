@@ -14,9 +14,18 @@ def test_rectangles_by_hand() -> None:
     planes[0, 1, 2, 0:5] = True  # touches the first from below
     planes[0, 1, 7, 9] = True  # and a piece far away
     first, second, contact = np.split(label_features(planes)[0], [8, 16])
-    assert first == pytest.approx([
-        10 / 80, 1 / 8 - 0.5, 2.5 / 10 - 0.5, 0.25 / 64, 0, 2 / 100, 1, 14 / (4 * np.sqrt(10)),
-    ])  # fmt: skip
+    assert first == pytest.approx(
+        [
+            10 / 80,
+            1 / 8 - 0.5,
+            2.5 / 10 - 0.5,
+            0.25 / 64,
+            0,
+            2 / 100,
+            1,
+            14 / (4 * np.sqrt(10)),
+        ]
+    )
     assert second[[0, 6, 7]] == pytest.approx([6 / 80, 2, 16 / (4 * np.sqrt(6))])
     assert contact == pytest.approx([5 / 10, 5 / 6])
     assert not label_features(planes)[1].any()

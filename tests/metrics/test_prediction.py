@@ -29,10 +29,14 @@ def said(**logits: list[float]) -> torch.Tensor:
 
 def spec(subjects: tuple[str, ...] = ("S100",)) -> ModelSpec:
     return ModelSpec(
-        kind="acquisition_predictor", network=PredictorSpec(width=8, norm_groups=4), vocabulary=VOCABULARY,
-        channels=("t1",), image_size=(32, 32), spacing_mm=(2.0, 2.0),
+        kind="acquisition_predictor",
+        network=PredictorSpec(width=8, norm_groups=4),
+        vocabulary=VOCABULARY,
+        channels=("t1",),
+        image_size=(32, 32),
+        spacing_mm=(2.0, 2.0),
         subject_hashes=tuple(subject_hash(s) for s in subjects),
-    )  # fmt: skip
+    )
 
 
 def test_gain_by_hand() -> None:

@@ -71,10 +71,14 @@ def test_rows_of_one_subject_are_left_out_together() -> None:
     single = mmd(summary(a, "a"), summary(b, "b")).interval
     names = [str(n) for n in range(60)]
     copies = [
-        FeatureSet.of("x", np.repeat(v, 20, axis=0), [f"{p}{n}#{k}" for n in names for k in range(20)],
-                      [p + n for n in names for _ in range(20)])
+        FeatureSet.of(
+            "x",
+            np.repeat(v, 20, axis=0),
+            [f"{p}{n}#{k}" for n in names for k in range(20)],
+            [p + n for n in names for _ in range(20)],
+        )
         for v, p in ((a, "a"), (b, "b"))
-    ]  # fmt: skip
+    ]
     repeated = mmd(*copies).interval
     assert single is not None
     assert repeated is not None

@@ -23,9 +23,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **nowhere, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        command,
+        cwd=ROOT,
+        env={**os.environ, **nowhere, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

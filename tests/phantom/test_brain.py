@@ -128,8 +128,10 @@ def test_tissue_labels_lie_under_the_lesion_and_leave_the_image_alone() -> None:
         assert np.array_equal(by_tissue.label[ill], by_lesion.label[ill])
         assert np.array_equal(by_tissue.label[~ill], healthy.label[~ill])
         assert {n for n, c in healthy.labels.items() if (healthy.label == c).any()} == {
-            "csf", "grey_matter", "white_matter",
-        }  # fmt: skip
+            "csf",
+            "grey_matter",
+            "white_matter",
+        }
         for label in (by_tissue.label, healthy.label):
             assert np.array_equal(label > 0, anatomy.brain_mask)
         pure = anatomy.fractions["white_matter"] > 0.9
@@ -156,10 +158,13 @@ def test_cohort_truths() -> None:
         BrainCohort(sites=("east",))
 
 
-@pytest.mark.parametrize(("year", "suffixes", "enhancing"), [
-    (2021, ("_t1", "_t1ce", "_t2", "_flair", "_seg"), 4),
-    (2023, ("-t1n", "-t1c", "-t2w", "-t2f", "-seg"), 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("year", "suffixes", "enhancing"),
+    [
+        (2021, ("_t1", "_t1ce", "_t2", "_flair", "_seg"), 4),
+        (2023, ("-t1n", "-t1c", "-t2w", "-t2f", "-seg"), 3),
+    ],
+)
 def test_brats_files(tmp_path: Path, year: int, suffixes: tuple[str, ...], enhancing: int) -> None:
     write(COHORT, tmp_path, f"brats{year}", subjects=[0, 1])  # type: ignore[arg-type]
     assert (tmp_path / "cohort.json").is_file()
@@ -205,8 +210,12 @@ def test_a_core_is_necrotic_in_a_subject_of_high_grade_alone() -> None:
     bare = np.where(label == LESION_LABELS["enhancing"], 0, label).astype(np.uint8)
     low = dataclasses.replace(high, lesion={**high.lesion, "enhancing": np.zeros_like(high.lesion["core"])})
     never = high.without_lesion()
-    for subject, drawn, core in ((high, bare, "necrosis"), (low, bare, "core"), (never, bare, "core"),
-                                 (never, label, "necrosis")):  # fmt: skip
+    for subject, drawn, core in (
+        (high, bare, "necrosis"),
+        (low, bare, "core"),
+        (never, bare, "core"),
+        (never, label, "necrosis"),
+    ):
         lesion = subject.with_lesion(drawn).lesion
         assert lesion[core].any()
         assert not lesion[{"core": "necrosis", "necrosis": "core"}[core]].any()

@@ -158,9 +158,13 @@ def test_a_voxel_full_of_lesion_holds_nothing_else(ill: BreastAnatomy) -> None:
     assert ill.lesion_kind is not None
     filled = dataclasses.replace(ill, lesion=np.ones_like(ill.lesion))
     pure = physics.tissue_gradient_echo(
-        ill.lesion_kind, repetition_time_ms=GE_3T.repetition_time_ms or 0, echo_time_ms=GE_3T.echo_time_ms or 0,
-        flip_angle_deg=GE_3T.flip_angle_deg or 0, field_strength_t=3.0, t1_scale=ill.t1_scale[ill.lesion_kind],
-    )  # fmt: skip
+        ill.lesion_kind,
+        repetition_time_ms=GE_3T.repetition_time_ms or 0,
+        echo_time_ms=GE_3T.echo_time_ms or 0,
+        flip_angle_deg=GE_3T.flip_angle_deg or 0,
+        field_strength_t=3.0,
+        t1_scale=ill.t1_scale[ill.lesion_kind],
+    )
     assert np.allclose(noiseless_signal(filled, GE_3T), pure, rtol=1e-4)
 
 

@@ -124,12 +124,16 @@ def test_flair_nulls_csf_and_keeps_oedema() -> None:
     flair = {
         name: float(
             physics.inversion_recovery(
-                TISSUES[name].pd.value, TISSUES[name].t1_ms(1.5), TISSUES[name].t2_ms(1.5),
-                repetition_time_ms=9000, echo_time_ms=120, inversion_time_ms=2500,
+                TISSUES[name].pd.value,
+                TISSUES[name].t1_ms(1.5),
+                TISSUES[name].t2_ms(1.5),
+                repetition_time_ms=9000,
+                echo_time_ms=120,
+                inversion_time_ms=2500,
             )
         )
         for name in ("csf", "white_matter", "oedema")
-    }  # fmt: skip
+    }
     assert flair["csf"] < 0.1 * flair["white_matter"]
     assert flair["oedema"] > 2 * flair["white_matter"]
 

@@ -40,10 +40,11 @@ def test_draws_are_whole_rows_weighted_by_patients() -> None:
     drawn = [draw_protocol(rng) for _ in range(4000)]
     for a in drawn:
         matching = [
-            p for p in duke_protocols()
+            p
+            for p in duke_protocols()
             if (p.manufacturer, p.model, p.field_strength_t, p.scan_options, p.flip_angle_deg, p.slice_thickness_mm)
             == (a.manufacturer, a.model, a.field_strength_t, a.scan_options, a.flip_angle_deg, a.slice_thickness_mm)
-        ]  # fmt: skip
+        ]
         assert len(matching) == 1
         (low, _, high), (te_low, _, te_high) = matching[0].repetition_time_ms, matching[0].echo_time_ms
         assert low <= (a.repetition_time_ms or 0) <= high

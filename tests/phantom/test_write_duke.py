@@ -71,8 +71,12 @@ def test_files_come_back_through_pydicom(folder: Path) -> None:
         assert (head.Manufacturer, head.ManufacturerModelName) == (a.manufacturer, a.model)
         numbers = (head.EchoTime, head.RepetitionTime, head.FlipAngle, head.SliceThickness, head.MagneticFieldStrength)
         assert [float(n) for n in numbers] == [
-            a.echo_time_ms, a.repetition_time_ms, a.flip_angle_deg, a.slice_thickness_mm, a.field_strength_t
-        ]  # fmt: skip
+            a.echo_time_ms,
+            a.repetition_time_ms,
+            a.flip_angle_deg,
+            a.slice_thickness_mm,
+            a.field_strength_t,
+        ]
         directions[a.manufacturer].add(float(head.ImageOrientationPatient[0]))
     assert directions == {"GE MEDICAL SYSTEMS": {1.0}, "SIEMENS": {-1.0}}
 

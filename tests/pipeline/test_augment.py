@@ -155,12 +155,16 @@ def test_a_damaged_row_fails_and_a_row_without_target_is_skipped(tmp_path: Path,
     store = Store(data)
     first, *others = [store.parquet(name).read() for name in dataset_files(store)]
     table = first
-    images = [b"short" if i == "S001#0000" else v for i, v in zip(
-        table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True)]  # fmt: skip
+    images = [
+        b"short" if i == "S001#0000" else v
+        for i, v in zip(table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True)
+    ]
     column = table.schema.get_field_index("image")
     damaged = table.set_column(column, table.schema.field(column), pa.array(images, pa.large_binary()))
-    subjects = [None if i == "S001#0001" else v for i, v in zip(
-        table["sample_id"].to_pylist(), table["subject_id"].to_pylist(), strict=True)]  # fmt: skip
+    subjects = [
+        None if i == "S001#0001" else v
+        for i, v in zip(table["sample_id"].to_pylist(), table["subject_id"].to_pylist(), strict=True)
+    ]
     assert None in subjects
     damaged = damaged.set_column(1, SCHEMA.field("subject_id"), pa.array(subjects, pa.string()))
     write_dataset(data, [damaged, *others])

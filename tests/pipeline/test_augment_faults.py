@@ -98,8 +98,10 @@ def test_a_row_that_fits_in_no_memory_fails_alone(
 def test_rows_that_are_no_numbers_fail(tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(samples: Any, *args: Any) -> Any:
         made = APPLY(EDIT, samples, *args)
-        return [(s.replace(image=np.where(s.image > 0, np.nan, s.image)) if b.sample_id == BAD else s, measured)
-                for b, (s, measured) in zip(samples, made, strict=True)]  # fmt: skip
+        return [
+            (s.replace(image=np.where(s.image > 0, np.nan, s.image)) if b.sample_id == BAD else s, measured)
+            for b, (s, measured) in zip(samples, made, strict=True)
+        ]
 
     monkeypatch.setattr(EDIT, "apply_measured", broken, raising=False)
     summary = run(tmp_path, checkpoint)

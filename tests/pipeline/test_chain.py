@@ -63,9 +63,13 @@ def chain(tmp_path: Path, *steps: str, far: float = 0.0) -> LoadedPolicy:
 
 
 def run(
-    tmp_path: Path, loaded: LoadedPolicy, models: dict[str, str], samples: Sequence[Sample] = SAMPLES, out: str = "out",
+    tmp_path: Path,
+    loaded: LoadedPolicy,
+    models: dict[str, str],
+    samples: Sequence[Sample] = SAMPLES,
+    out: str = "out",
     per_file: int = 8,
-) -> AugmentSummary:  # fmt: skip
+) -> AugmentSummary:
     used = {role: uri for role, uri in models.items() if not role or role in loaded.roles}
     data = write_samples(tmp_path / f"data-{out}", list(samples), per_file=per_file)
     return augment(loaded, data, str(tmp_path / out), used, actors=INLINE)
@@ -112,8 +116,12 @@ def test_every_row_replays_and_explains_each_step(tmp_path: Path, models: dict[s
         assert (replay.equal, replay.batch) == (True, 2)
     result = CliRunner().invoke(app, ["explain", found[0], "--out", out, "--picture", str(tmp_path / "row.png")])
     assert result.exit_code == 0, result.output
-    for said in ("step 1, tumor_relocation, plan", "step 2, acquisition, seed", "step 2, acquisition, donors",
-                 "model tumor_relocation.generator"):  # fmt: skip
+    for said in (
+        "step 1, tumor_relocation, plan",
+        "step 2, acquisition, seed",
+        "step 2, acquisition, donors",
+        "model tumor_relocation.generator",
+    ):
         assert said in result.output
     other = write_checkpoint(tmp_path / "other", channels=SAMPLES[0].channels, seed=5)
     with pytest.raises(CheckpointError, match="the row was made by weights"):
@@ -130,9 +138,10 @@ def test_a_later_step_works_on_what_the_first_one_made_and_nothing_changes_outsi
     first, second = loaded.steps
     for sample in rows(summary.out):
         assert sample.provenance is not None
-        source, plans = sources[sample.provenance.parent_id], parted(
-            Plan.from_dict(sample.provenance.plan), loaded.steps
-        )  # fmt: skip
+        source, plans = (
+            sources[sample.provenance.parent_id],
+            parted(Plan.from_dict(sample.provenance.plan), loaded.steps),
+        )
         by_role = reader.models(sample.provenance, {}, "cpu")
         ((moved, _),) = apply_padded(first, by_role, [source], plans[:1], 2)
         old, new = first.edit.region(source, plans[0]), second.edit.region(moved, plans[1])
@@ -201,8 +210,12 @@ def test_donors_of_a_later_step_are_seen_by_the_leakage_guard(tmp_path: Path, mo
     summary = run(tmp_path, chain(tmp_path, REMOVAL, ACQUISITION, far=1e6), models)
     made = rows(summary.out)[0]
     assert made.provenance is not None
-    row = {"sample_id": made.sample_id, "subject_id": made.subject_id, "synthetic": True,
-           "provenance": made.provenance.to_json()}  # fmt: skip
+    row = {
+        "sample_id": made.sample_id,
+        "subject_id": made.subject_id,
+        "synthetic": True,
+        "provenance": made.provenance.to_json(),
+    }
     with pytest.raises(LeakageError, match="a donor of its plan"):
         check_leakage(made.provenance.plan["params"]["steps"][1]["donors"], [row], {})
 

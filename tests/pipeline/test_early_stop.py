@@ -68,9 +68,11 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (folder / "policy.yaml").write_text(yaml.safe_dump(values))
     rows = [slice_sample(s, size=16) for s in range(12)]
     return {
-        "policy": load_policy(folder / "policy.yaml"), "data": write_samples(folder / "data", rows, per_file=1),
-        "model": {"generator": write_checkpoint(folder / "model", size=16)}, "folder": folder,
-    }  # fmt: skip
+        "policy": load_policy(folder / "policy.yaml"),
+        "data": write_samples(folder / "data", rows, per_file=1),
+        "model": {"generator": write_checkpoint(folder / "model", size=16)},
+        "folder": folder,
+    }
 
 
 def run(setup: dict[str, Any], name: str, **options: Any) -> Any:

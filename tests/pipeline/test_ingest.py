@@ -168,9 +168,12 @@ def test_ray_gives_the_same_rows_as_inline(tmp_path: Path) -> None:
     connect(2)
     done: list[tuple[str, int, int]] = []
     summary = ingest(
-        root, str(tmp_path / "ray"), preparation=Preparation(size=16), options=SourceOptions(),
+        root,
+        str(tmp_path / "ray"),
+        preparation=Preparation(size=16),
+        options=SourceOptions(),
         progress=lambda stage, n, total, counts: done.append((stage, n, total)),
-    )  # fmt: skip
+    )
     assert summary["counts"] == {"samples": 42, "volumes": 7, "failed": 3}
     assert ("headers", 10, 10) in done
     assert ("volumes", 3, 3) in done
@@ -228,17 +231,21 @@ def test_the_job_prints_a_table_and_one_line_on_mistakes(tmp_path: Path) -> None
         (
             "A1_brats21style_TCGA-FG-6692",
             {
-                "labels": {"necrosis": 1, "oedema": 2, "enhancing": 4}, "mask": "seg_simple.nii.gz",
+                "labels": {"necrosis": 1, "oedema": 2, "enhancing": 4},
+                "mask": "seg_simple.nii.gz",
                 "channels": {"t1": "*_t1_bet.nii.gz", "t1c": "*_t1c_bet.nii.gz", "t2": "*_t2_*", "flair": "*_fla_*"},
             },
             (155, 1, 0),
         ),
     ],
-)  # fmt: skip
+)
 def test_real_data(real_data: Path, tmp_path: Path, folder: str, options: dict, counts: tuple[int, ...]) -> None:
     summary = ingest(
-        real_data / folder, str(tmp_path), actors=INLINE, options=SourceOptions(**options),
+        real_data / folder,
+        str(tmp_path),
+        actors=INLINE,
+        options=SourceOptions(**options),
         preparation=Preparation(size=32),
-    )  # fmt: skip
+    )
     assert tuple(summary["counts"].values()) == counts
     assert all(np.isfinite(s.image).all() for s in rows(tmp_path))

@@ -41,10 +41,14 @@ TOPS = {"t1": 30000, "t1ce": 25000, "t2": 250, "flair": 120}
 CHANNELS = ("t1", "t1c", "t2", "flair")
 NONZERO = IntensityRule((1.0, 99.0), "nonzero")
 POLICY = {
-    "version": 1, "name": "ranges", "edit": "tumor_removal", "sampler": {"steps": 2},
-    "params": {"labels": ["necrosis", "oedema", "enhancing"]}, "gates": [{"name": "changed", "min": 0.0}],
+    "version": 1,
+    "name": "ranges",
+    "edit": "tumor_removal",
+    "sampler": {"steps": 2},
+    "params": {"labels": ["necrosis", "oedema", "enhancing"]},
+    "gates": [{"name": "changed", "min": 0.0}],
     "output": {"retries": 0},
-}  # fmt: skip
+}
 
 
 def brats(root: Path, cases: int = 4) -> Path:
@@ -185,9 +189,15 @@ def test_a_segmenter_is_not_shown_rows_on_another_scale(tmp_path: Path) -> None:
 def test_a_job_ingests_as_its_model_wants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workflow, "connect", lambda: None)
     job = workflow.Job(
-        str(tmp_path / "out"), policy(tmp_path), "unused.yaml", str(brats(tmp_path / "in")),
-        {"": painter(tmp_path / "model", NONZERO)}, "brats2021", options(), actors=INLINE,
-    )  # fmt: skip
+        str(tmp_path / "out"),
+        policy(tmp_path),
+        "unused.yaml",
+        str(brats(tmp_path / "in")),
+        {"": painter(tmp_path / "model", NONZERO)},
+        "brats2021",
+        options(),
+        actors=INLINE,
+    )
     summary = workflow.run_on_data(job)
     assert summary.counts["accepted"] > 0
     assert {s.intensity_rule for s in (*rows(f"{tmp_path}/out/data"), *rows(summary.out))} == {NONZERO}
@@ -205,9 +215,15 @@ def test_a_job_refuses_a_model_of_former_shards_before_it_reads_an_image(
     monkeypatch.setattr(workflow, "connect", lambda: None)
     monkeypatch.setattr(workflow, "ingest", None)  # would raise
     job = workflow.Job(
-        str(tmp_path / "out"), policy(tmp_path), "unused.yaml", str(brats(tmp_path / "in", 1)),
-        {"": painter(tmp_path / "model", IntensityRule(together=True))}, "brats2021", options(), actors=INLINE,
-    )  # fmt: skip
+        str(tmp_path / "out"),
+        policy(tmp_path),
+        "unused.yaml",
+        str(brats(tmp_path / "in", 1)),
+        {"": painter(tmp_path / "model", IntensityRule(together=True))},
+        "brats2021",
+        options(),
+        actors=INLINE,
+    )
     with pytest.raises(CheckpointError, match=r"of all channels together; found .* of each channel"):
         workflow.run_on_data(job)
 
@@ -217,8 +233,17 @@ def test_training_does_not_go_on_with_rows_on_another_scale(tmp_path: Path, ray_
     from augengine.train.config import read_recipe
     from augengine.train.run import train
 
-    recipe = read_recipe("seg_m1_small", ["steps=1", "max_minutes=null", "optimiser.batch_size=2",
-                         "network.channels=[8, 16]", "network.head_channels=8", "network.norm_groups=4"])  # fmt: skip
+    recipe = read_recipe(
+        "seg_m1_small",
+        [
+            "steps=1",
+            "max_minutes=null",
+            "optimiser.batch_size=2",
+            "network.channels=[8, 16]",
+            "network.head_channels=8",
+            "network.norm_groups=4",
+        ],
+    )
     together = [lesion_sample(n, intensity_rule=IntensityRule(together=True)) for n in range(3)]
     old = write_samples(tmp_path / "old", together)
     new = write_samples(tmp_path / "new", [lesion_sample(n) for n in range(3)])

@@ -41,8 +41,12 @@ SAMPLES = [slice_sample(s, i, split="test" if s == 5 else "train") for s in rang
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A finished run of 12 rows, half of them rejected or not as their change falls."""
     folder = tmp_path_factory.mktemp("lineage")
-    paths = {"out": str(folder / "out"), "data": str(folder / "data"), "policy": str(folder / "policy.yaml"),
-             "model": write_checkpoint(folder / "model")}  # fmt: skip
+    paths = {
+        "out": str(folder / "out"),
+        "data": str(folder / "data"),
+        "policy": str(folder / "policy.yaml"),
+        "model": write_checkpoint(folder / "model"),
+    }
     write_samples(folder / "data", SAMPLES)
     Path(paths["policy"]).write_text(POLICY.replace("GATE", "min: 0.0"))
     augment(load_policy(paths["policy"]), paths["data"], paths["out"], {"generator": paths["model"]}, actors=INLINE)
@@ -118,8 +122,16 @@ def test_explain_prints_the_history_and_draws(made: dict[str, str], tmp_path: Pa
     code, text = invoke("explain", output_id, "--out", made["out"], "--picture", str(picture))
     assert code == 0
     provenance = Run(made["out"]).row(output_id).provenance
-    for said in (provenance.parent_id, provenance.policy_digest, provenance.models["generator"], made["model"],
-                 str(provenance.plan["seed"]), provenance.plan["donors"][0], "changed", "accepted"):  # fmt: skip
+    for said in (
+        provenance.parent_id,
+        provenance.policy_digest,
+        provenance.models["generator"],
+        made["model"],
+        str(provenance.plan["seed"]),
+        provenance.plan["donors"][0],
+        "changed",
+        "accepted",
+    ):
         assert said in text, said
     assert picture.read_bytes().startswith(b"\x89PNG")
 

@@ -62,9 +62,14 @@ def mix(tmp_path: Path, text: str = MIX, gate: str = "min: 0.0") -> Mixture:
 
 
 def run(
-    tmp_path: Path, mixture: Mixture, checkpoint: str, samples: list[Sample] = SAMPLES, out: str = "out",
-    actors: Actors = INLINE, per_file: int = 8,
-) -> AugmentSummary:  # fmt: skip
+    tmp_path: Path,
+    mixture: Mixture,
+    checkpoint: str,
+    samples: list[Sample] = SAMPLES,
+    out: str = "out",
+    actors: Actors = INLINE,
+    per_file: int = 8,
+) -> AugmentSummary:
     data = write_samples(tmp_path / f"data-{out}", samples, per_file=per_file)
     return augment(mixture, data, str(tmp_path / out), {"": checkpoint}, actors=actors)
 
@@ -106,8 +111,9 @@ def test_every_row_is_made_once_by_the_member_that_was_drawn(made: Made) -> None
     assert min(methods.values()) > 2
     manifest = Store(summary.out).read_json("manifest.json")
     assert {n: m["requested"] for n, m in manifest["members"].items()} == {
-        "plain": 16 + methods["SIEMENS plain"], "siemens": methods["SIEMENS siemens"]
-    }  # fmt: skip
+        "plain": 16 + methods["SIEMENS plain"],
+        "siemens": methods["SIEMENS siemens"],
+    }
     assert {n: m["digest"] for n, m in manifest["members"].items()} == digests
 
 

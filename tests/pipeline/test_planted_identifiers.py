@@ -108,16 +108,40 @@ def test_no_output_and_no_log_holds_an_identifier(
     data, run = str(out / "data"), str(out / "run/augmented")
     said("ingest", str(tmp_path / "source"), "--out", data, "--size", "32", "--actors", "1", "--fractions", "1,0,0")
     said("train", str(tmp_path / "recipe.yaml"), "--data", data, "--out", str(out / "model"), "--cpu")
-    said("augment", "--data", data, "--policy", str(tmp_path / "policy.yaml"), "--out", str(out / "run"),
-         "--checkpoint", str(out / "model/checkpoint"), "--actors", "1")  # fmt: skip
+    said(
+        "augment",
+        "--data",
+        data,
+        "--policy",
+        str(tmp_path / "policy.yaml"),
+        "--out",
+        str(out / "run"),
+        "--checkpoint",
+        str(out / "model/checkpoint"),
+        "--actors",
+        "1",
+    )
     store = Store(run)
     assert store.exists("contact_sheet.png")
     row = store.parquet(run_files(store, "accepted")[0]).read().to_pylist()[0]
     said("explain", row["sample_id"], "--out", run)
     said("check", data, run, "--deep")
     for target, *more in (["monai"], ["bids", "--suffixes", "mr=T1w"], ["webdataset"], ["hf"], ["torchio"]):
-        said("export", target, data, "--augmented", run, "--out", str(out / target), "--unlabelled", "keep",
-             "--inline", "--licence", "CC0-1.0", *more)  # fmt: skip
+        said(
+            "export",
+            target,
+            data,
+            "--augmented",
+            run,
+            "--out",
+            str(out / target),
+            "--unlabelled",
+            "keep",
+            "--inline",
+            "--licence",
+            "CC0-1.0",
+            *more,
+        )
     failed = [row for name in run_files(Store(data), "failed") for row in Store(data).parquet(name).read().to_pylist()]
     assert len(failed) == 1, "the patient whose file is cut off"
     assert len(list(out.rglob("*"))) > 30
@@ -130,8 +154,20 @@ def test_no_output_and_no_log_holds_an_identifier(
 def test_names_of_nifti_files_and_their_headers_reach_no_export(in_a_job: None, tmp_path: Path) -> None:
     plant_nifti(tmp_path / "source")
     out, data = tmp_path / "out", str(tmp_path / "out/data")
-    said("ingest", str(tmp_path / "source"), "--out", data, "--inline", "--channels", "t1=*_t1.nii.gz",
-         "--mask", "*_mask.nii.gz", "--labels", "lesion=1", "--volumes")  # fmt: skip
+    said(
+        "ingest",
+        str(tmp_path / "source"),
+        "--out",
+        data,
+        "--inline",
+        "--channels",
+        "t1=*_t1.nii.gz",
+        "--mask",
+        "*_mask.nii.gz",
+        "--labels",
+        "lesion=1",
+        "--volumes",
+    )
     for target, folder in (("nnunet", "Dataset501_Lesion"), ("monai", "monai"), ("bids", "bids")):
         said("export", target, data, "--out", str(out / folder), "--inline", "--licence", "CC0-1.0")
     assert list(out.rglob("*.nii.gz"))

@@ -30,9 +30,13 @@ RESAMPLED_GAIN = 1.0  # of a label's volume, and one voxel in each slice
 def test_a_tree_comes_in_whole(tmp_path: Path, seed: int) -> None:
     tree = grow(tmp_path / "in", seed)
     summary = ingest(
-        tmp_path / "in", str(tmp_path / "out"), layout="auto", options=tree.stated(),
-        preparation=Preparation(slices=False), actors=INLINE,
-    )  # fmt: skip
+        tmp_path / "in",
+        str(tmp_path / "out"),
+        layout="auto",
+        options=tree.stated(),
+        preparation=Preparation(slices=False),
+        actors=INLINE,
+    )
     assert summary["layout"] == tree.layout
     files = summary["input_files"]
     assert files["found"] == files["used"] + files["failed"] + sum(files["unused"].values())
@@ -63,9 +67,12 @@ def test_a_tree_comes_in_whole(tmp_path: Path, seed: int) -> None:
 def test_resampling_keeps_labelled_volume_or_says_so(tmp_path: Path, seed: int) -> None:
     tree = grow(tmp_path / "in", seed)
     summary = ingest(
-        tmp_path / "in", str(tmp_path / "out"), options=tree.stated(), preparation=Preparation(spacing_mm=1.0),
+        tmp_path / "in",
+        str(tmp_path / "out"),
+        options=tree.stated(),
+        preparation=Preparation(spacing_mm=1.0),
         actors=INLINE,
-    )  # fmt: skip
+    )
     store = Store(tmp_path / "out")
     by_volume = defaultdict(list)
     for sample in iter_samples(store, dataset_files(store)):

@@ -28,8 +28,16 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     policy = yaml.safe_load((ROOT / "augengine/policies/duke_acquisition.yaml").read_text())
     policy["gates"] = [{"name": "changed", "min": 0.0}]
     (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
-    return ["--data", data, "--checkpoint", write_checkpoint(folder / "model"), "--policy", f"{folder}/policy.yaml",
-            "--out", f"{folder}/run"]  # fmt: skip
+    return [
+        "--data",
+        data,
+        "--checkpoint",
+        write_checkpoint(folder / "model"),
+        "--policy",
+        f"{folder}/policy.yaml",
+        "--out",
+        f"{folder}/run",
+    ]
 
 
 def test_both_forms_run_and_the_second_makes_nothing_again(head: Head, flags: list[str]) -> None:

@@ -49,9 +49,13 @@ def test_rows_rejects_by_gate_and_seconds_reach_the_endpoint(tmp_path: Path) -> 
     model = write_checkpoint(tmp_path / "model")
     before = series()  # of other tests on the same Ray
     made = augment(
-        load_policy(tmp_path / "policy.yaml"), data, str(tmp_path / "out"), {"generator": model}, actors=Actors(2),
+        load_policy(tmp_path / "policy.yaml"),
+        data,
+        str(tmp_path / "out"),
+        {"generator": model},
+        actors=Actors(2),
         keep_going=True,
-    )  # fmt: skip
+    )
     assert made.counts["rejected"] == 6
 
     def more(key: str) -> float:

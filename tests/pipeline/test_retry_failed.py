@@ -192,8 +192,19 @@ def test_a_time_limit_that_was_too_short_loses_no_row_for_good(
 ) -> None:
     """The command itself, on Ray: nothing is done in ten microseconds. One row, since each death takes seconds."""
     data = write_samples(tmp_path / "data", SAMPLES[:1], per_file=1)
-    command = ["augment", "--data", data, "--policy", given["policy"], "--checkpoint", given["model"],
-               "--out", str(tmp_path / "run"), "--actors", "1"]  # fmt: skip
+    command = [
+        "augment",
+        "--data",
+        data,
+        "--policy",
+        given["policy"],
+        "--checkpoint",
+        given["model"],
+        "--out",
+        str(tmp_path / "run"),
+        "--actors",
+        "1",
+    ]
     short = CliRunner().invoke(app, [*command, "--unit-timeout-s", "0.00001"])
     assert short.exit_code == 3, short.output
     assert "killed its process, or ran for more than 1e-05 s, 3 times (1 rows)" in short.output

@@ -98,8 +98,10 @@ def test_what_is_lost_is_made_again_and_nothing_else_counts(base: Store, patient
     for store, folder in ((data, "samples"), (out, "accepted")):
         unit = sorted(committed_units(store))[0]
         table = store.parquet(dataset_files(store)[-1]).read()
-        orphans = [write_part(store, kind, name, table.slice(0, 1)).name for kind, name in (
-            (folder, unit), ("rejected", unit), (folder, f"{unit}-row0000"))]  # fmt: skip
+        orphans = [
+            write_part(store, kind, name, table.slice(0, 1)).name
+            for kind, name in ((folder, unit), ("rejected", unit), (folder, f"{unit}-row0000"))
+        ]
         foreign = write_part(store, folder, "another-run", table.slice(0, 1)).name
         assert rows(store) == (first if store is data else edited), "what no record lists is no data"
         store.remove(f"_commits/{unit}.json")

@@ -32,9 +32,14 @@ TARGET = {"target": {"explicit": [{"echo_time_ms": 2.0}]}}
 
 def policy(name: str = "one", per_input: int = 2, **select: Any) -> dict[str, Any]:
     return {
-        "version": 1, "name": name, "edit": "acquisition", "params": TARGET, "gates": GATES,
-        "select": {"split": "train", **select}, "output": {"per_input": per_input},
-    }  # fmt: skip
+        "version": 1,
+        "name": name,
+        "edit": "acquisition",
+        "params": TARGET,
+        "gates": GATES,
+        "select": {"split": "train", **select},
+        "output": {"per_input": per_input},
+    }
 
 
 def rows() -> list[dict[str, Any]]:

@@ -132,8 +132,11 @@ def test_a_divided_unit_goes_on_row_by_row_when_its_marks_are_gone(
         store.remove(name)
     done.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(Rows, "__call__", lambda self, spec: (done.append(spec["values"]), {"rows": pa.table(
-            {"value": spec["values"]})})[1])  # fmt: skip
+        patch.setattr(
+            Rows,
+            "__call__",
+            lambda self, spec: (done.append(spec["values"]), {"rows": pa.table({"value": spec["values"]})})[1],
+        )
         assert run(store).counts == {"rows": 8}
     assert done == [[7]]
     assert column(store, "rows") == list(range(1, 9))
@@ -313,8 +316,13 @@ def test_a_disk_that_becomes_read_only_stops_the_run_with_one_line(tmp_path: Pat
     )
     command = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    done = subprocess.run([*command, sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True,
-                          check=False, env=environment)  # fmt: skip
+    done = subprocess.run(
+        [*command, sys.executable, "-c", script, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
     assert done.stdout.splitlines() == ["2", "True {'rows': 8} [1, 2, 3, 4, 5, 6, 7, 8]"], done.stderr
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, "the lock, which cannot be renewed either, says nothing beside it"

@@ -68,10 +68,11 @@ def checkpoints(folder: Path, edit: str, like: Sample) -> dict[str, str]:
     for role, kind in MODELS[edit].items():
         spec = tiny_spec(kind, channels=CHANNELS, axes=3).model_copy(
             update={
-                "image_size": like.image.shape[1:], "spacing_mm": like.spacing_mm,
+                "image_size": like.image.shape[1:],
+                "spacing_mm": like.spacing_mm,
                 "labels": ("enhancing", "necrosis", "oedema"),
             }
-        )  # fmt: skip
+        )
         save_generator(Store(folder / role), spec, untrained(spec, 1).network.state_dict())
         found[role] = str(folder / role)
     return found
@@ -98,9 +99,13 @@ def test_a_policy_runs_on_volumes_to_the_last_picture(
     monkeypatch.setattr(workflow, "connect", lambda: None)
     sources = {s.sample_id: s for s in rows(data, "samples")}
     job = workflow.Job(
-        str(tmp_path / "out"), loosened(tmp_path, edit), "unused.yaml", data,
-        checkpoints(tmp_path / "models", edit, next(iter(sources.values()))), actors=INLINE,
-    )  # fmt: skip
+        str(tmp_path / "out"),
+        loosened(tmp_path, edit),
+        "unused.yaml",
+        data,
+        checkpoints(tmp_path / "models", edit, next(iter(sources.values()))),
+        actors=INLINE,
+    )
     summary = workflow.run_on_data(job)
     # A lesion on the midline has no other side to compare its place with, which fails the row.
     reasons = [row["reason"] for row in stored(summary.out, "rejected")]
@@ -125,9 +130,7 @@ def test_a_policy_runs_on_volumes_to_the_last_picture(
     check_pictures_and_commands(tmp_path, summary.out, data, str(job.policy), job.checkpoints)
 
 
-def check_pictures_and_commands(
-    folder: Path, out: str, data: str, policy: str, models: Mapping[str, str]
-) -> None:  # fmt: skip
+def check_pictures_and_commands(folder: Path, out: str, data: str, policy: str, models: Mapping[str, str]) -> None:
     """The contact sheet, `replay`, `explain` and `plan` of a finished run."""
     sheet = matplotlib.image.imread(f"{out}/contact_sheet.png")
     assert sheet[..., :3].std() > 0.1, "the picture is empty"
@@ -194,9 +197,13 @@ def test_a_job_trains_a_model_of_volumes_and_shows_what_it_learns(
     recipe["network"] |= {"channels": [8, 16], "head_channels": 8, "unshuffle": 2, "token_dim": 16}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     job = workflow.Job(
-        str(tmp_path / "out"), loosened(tmp_path, "acquisition"), str(tmp_path / "recipe.yaml"), data,
-        workers=0, actors=INLINE,
-    )  # fmt: skip
+        str(tmp_path / "out"),
+        loosened(tmp_path, "acquisition"),
+        str(tmp_path / "recipe.yaml"),
+        data,
+        workers=0,
+        actors=INLINE,
+    )
     summary = workflow.run_on_data(job)
     assert summary.counts["accepted"] == 3
     spec = read_spec(f"{tmp_path}/out/model/checkpoint")
@@ -223,9 +230,7 @@ def test_the_truth_of_volumes_is_measured(tmp_path: Path) -> None:
     )
     save_generator(Store(tmp_path / "model"), spec, untrained(spec, 1).network.state_dict())
     samplers = {"structure": Sampler(steps=2), "sdedit": Sampler(solver="ddpm", steps=2, strength=0.05)}
-    found = evaluate(
-        data, str(tmp_path / "out"), str(tmp_path / "model"), cohort, preparation, samplers, actors=INLINE
-    )  # fmt: skip
+    found = evaluate(data, str(tmp_path / "out"), str(tmp_path / "model"), cohort, preparation, samplers, actors=INLINE)
     assert found["subjects"] == 2
     for methods in found["pairs"].values():
         assert methods["truth without noise"]["rmse"] < 0.7 * methods["identity"]["rmse"]

@@ -42,9 +42,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_its_own_test_passes(environment: dict[str, str], tmp_path: Path) -> None:
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir"]
     done = subprocess.run(
-        [*words, str(tmp_path), str(EXAMPLE / "tests")], env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+        [*words, str(tmp_path), str(EXAMPLE / "tests")],
+        env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout
     assert "5 passed" in done.stdout
 

@@ -70,12 +70,13 @@ class Reader:
     def read(self, source): pass
 """
 KINDS = {
-    "edit": ("augengine.edits", "Adds", "Adds", GOOD), "gate": ("augengine.gates", "mean", "Mean", GATE),
+    "edit": ("augengine.edits", "Adds", "Adds", GOOD),
+    "gate": ("augengine.gates", "mean", "Mean", GATE),
     "segmenter": ("augengine.segmenters", "thresholds", "Thresholds", SEGMENTER),
     "target": ("augengine.targets", "lists", "Lists", TARGET),
     "extractor": ("augengine.extractors", "means", "means", EXTRACTOR),
     "layout": ("augengine.layouts", "ours", "Reader", READER),
-}  # fmt: skip
+}
 # Kind, what is replaced in the code that is right, by what, and what is said of it.
 BROKEN = [
     ("edit", "rng.uniform(1, params.by)", "np.random.uniform(1, 9)", "nothing is drawn from the random generators"),
@@ -86,16 +87,24 @@ BROKEN = [
     ("edit", 's.image + np.float32(p.params["add"])', "np.add(s.image, 1, out=s.image)", "apply leaves the arrays"),
     ("edit", "s.replace(image=", "s.replace(subject_id='X', image=", "a row has the subject_id of its source"),
     ("edit", "sample, plan): return None", "sample, plan): return sample.label == 1", "nothing changes outside"),
-    ("edit", 's.image + np.float32(p.params["add"])', "s.image, label=1 - (s.label > 0).astype('u1')",
-     "a label changes where the image does"),
+    (
+        "edit",
+        's.image + np.float32(p.params["add"])',
+        "s.image, label=1 - (s.label > 0).astype('u1')",
+        "a label changes where the image does",
+    ),
     ("edit", '{"add": float(rng.uniform(1, params.by))}', '{"add": rng.uniform(1, 2, 3)}', "JSON of a plan fails"),
     ("edit", "return Drawing(", "import augengine.edits.base as b; return b.Skip('no breast'); (", "found no breast"),
     ("edit", "by: float = 10.0", "by: float", "Params(), of an edit without a policy in its package, fails"),
     ("edit", "sampler, specs): pass", "sampler, specs): 1 / 0", "ZeroDivisionError"),
     ("gate", "float(case.after.image.mean())", "1.0", "a gate's value depends on the row"),
     ("gate", "float(case.after.image.mean())", "float('nan')", "a gate gives a finite number"),
-    ("gate", "case.after.image.mean()", "__import__('numpy').add(case.after.image, 1, out=case.after.image).mean()",
-     "a gate leaves the rows"),
+    (
+        "gate",
+        "case.after.image.mean()",
+        "__import__('numpy').add(case.after.image, 1, out=case.after.image).mean()",
+        "a gate leaves the rows",
+    ),
     ("gate", "float(case.after.image.mean())", "__import__('random').random()", "nothing is drawn from"),
     ("segmenter", "(4 * (x[:, :1] - self.at)).sigmoid()", "x[:, :1] * 3", "what predict returns are probabilities"),
     ("segmenter", "(x[:, :1] - self.at)", "(x[:, :1] - x.mean())", "neither its place nor its neighbours"),
@@ -107,9 +116,13 @@ BROKEN = [
     ("extractor", "lambda x: x.mean(axis=tuple(range(2, x.ndim)))", "lambda x: x[:, :, 0, 0] * 0", "tell images apart"),
     ("extractor", "lambda x: x.mean(", "lambda x: (x - x.mean(0) * (len(x) > 1)).mean(", "images beside it"),
     ("layout", 'Listing([], unused={f: "no image" for f in files})', "Listing([])", "every file belongs to an entry"),
-    ("layout", "self.root, self.options = root, options", "self.root, self.options, self.f = root, 0, open(__file__)",
-     "sending the reader to a worker fails"),
-]  # fmt: skip
+    (
+        "layout",
+        "self.root, self.options = root, options",
+        "self.root, self.options, self.f = root, 0, open(__file__)",
+        "sending the reader to a worker fails",
+    ),
+]
 
 
 def checked(packages: Packages, kind: str, source: str, *flags: str) -> tuple[int, str]:

@@ -111,9 +111,14 @@ def test_a_worker_with_another_version_refuses(packages: Packages, data: str, tm
     packages.add_edit("adder", "Adds", "1.0")
     mixture = load_mixture(policy(tmp_path))
     args: dict[str, Any] = {
-        "policy": mixture.to_dict(), "data": data, "models": {"adds": {}}, "hashes": {"adds": {}}, "donors": [],
-        "device": "cpu", "plugins": mixture.plugins,
-    }  # fmt: skip
+        "policy": mixture.to_dict(),
+        "data": data,
+        "models": {"adds": {}},
+        "hashes": {"adds": {}},
+        "donors": [],
+        "device": "cpu",
+        "plugins": mixture.plugins,
+    }
     AugmentWorker(**args)
     packages.add_edit("adder", "Adds", "1.1")
     with pytest.raises(RunError, match=r"worker on .*: these rows are to be made by adder 1\.0; found version 1\.1"):

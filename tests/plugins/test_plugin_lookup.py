@@ -93,12 +93,16 @@ def test_each_kind_of_thing_is_found_by_its_name(packages: Packages, tmp_path: P
         "more/files/strict.yaml": (SHIPPED / "protocols/duke_strict.yaml").read_text(),
     }
     names = {
-        "gates": {"brightness": "more:Brightness"}, "layouts": {"ours": "more:Reader"},
-        "segmenters": {"thresholds": "more:Thresholds"}, "targets": {"lists": "more:Lists"},
-        "trackers": {"log": "more:Log"}, "extractors": {"copied": "more:extractor"},
-        "policies": {"ours_policy": "more.files:ours"}, "recipes": {"ours_recipe": "more.files:small"},
+        "gates": {"brightness": "more:Brightness"},
+        "layouts": {"ours": "more:Reader"},
+        "segmenters": {"thresholds": "more:Thresholds"},
+        "targets": {"lists": "more:Lists"},
+        "trackers": {"log": "more:Log"},
+        "extractors": {"copied": "more:extractor"},
+        "policies": {"ours_policy": "more.files:ours"},
+        "recipes": {"ours_recipe": "more.files:small"},
         "protocols": {"ours_protocol": "more.files:strict"},
-    }  # fmt: skip
+    }
     packages.add_edit("adder", "Adds")
     packages.add("more", {f"augengine.{group}": points for group, points in names.items()}, files, "2.1")
     assert {f"augengine.{group}" for group in names} | {"augengine.edits"} == set(GROUPS.values())

@@ -39,9 +39,10 @@ class Segmenter(UNet):
     loaded = ()
 """
 POINTS = {
-    "augengine.layouts": {"ours": "mine:Reader"}, "augengine.targets": {"ours": "mine:Target"},
+    "augengine.layouts": {"ours": "mine:Reader"},
+    "augengine.targets": {"ours": "mine:Target"},
     "augengine.segmenters": {"ours": "mine:Segmenter"},
-}  # fmt: skip
+}
 INLINE = Actors(inline=True)
 
 

@@ -27,27 +27,69 @@ LESION = {"labels": ["necrosis"]}
 # What no policy of the project says.
 MORE = [
     {"edits": [{"edit": "tumor_removal", "params": LESION, "models": {"generator": {"sha256": "abc"}}}] * 2},
-    {"edit": "tumor_relocation", "params": {**LESION, "add": {
-        "diameter_mm": [10, 20], "parts": [{"label": "necrosis", "share": 1}]}}},
+    {
+        "edit": "tumor_relocation",
+        "params": {**LESION, "add": {"diameter_mm": [10, 20], "parts": [{"label": "necrosis", "share": 1}]}},
+    },
     {"edit": "acquisition", "params": {"target": {"explicit": [{"echo_time_ms": 2.0}]}}},
-    {"edit": "acquisition", "params": {"method": "inversion", "target": {"explicit": [{"echo_time_ms": 2.0}]}},
-     "sampler": {"solver": "ddim"}},
+    {
+        "edit": "acquisition",
+        "params": {"method": "inversion", "target": {"explicit": [{"echo_time_ms": 2.0}]}},
+        "sampler": {"solver": "ddim"},
+    },
     {"edit": "acquisition", "params": {"target": {"protocols": {"avanto": {"echo_time_ms": 2.0}}}}},
     {"edit": "lesion_insertion", "params": {"texture": "drawn"}},
-    {"edit": "tumor_removal", "params": LESION, "models": {"generator": {"sha256": "abc"}}, "gates": [
-        {"name": name, "min": 0.1, "options": {o: {"ref": "somewhere"} for o in ("model", "reference")
-                                               if o in gate.model_fields}}
-        for name, gate in MEASURES.items()]},
-]  # fmt: skip
+    {
+        "edit": "tumor_removal",
+        "params": LESION,
+        "models": {"generator": {"sha256": "abc"}},
+        "gates": [
+            {
+                "name": name,
+                "min": 0.1,
+                "options": {o: {"ref": "somewhere"} for o in ("model", "reference") if o in gate.model_fields},
+            }
+            for name, gate in MEASURES.items()
+        ],
+    },
+]
 # They choose files or judge the run, and decide no row.
 FREE = {(ModelRef, "ref"), (Output, "max_reject_rate"), (Output, "max_fail_rate")}
 POOL: list[Any] = [
-    True, False, 1, 2, 3, 0.05, 0.2, 0.5, 0.9, 1.5, 7.0, 100, "other", [1], [1, 2], [2, 3], [0.1, 0.6], [0.5, 3.0],
-    [12.0, 14.0], ["oedema"], ["core", "rim"], {"flair": [0.1, 0.2]}, {"manufacturer": "GE"},
-    {"generator": {"sha256": "abc"}}, [{"name": "duplicate", "max": 0.5}], [{"label": "oedema", "share": 1.0}],
-    [{"echo_time_ms": 5.0}], {"trio": {"echo_time_ms": 5.0}}, *EDITS, *MEASURES, {"from": "samples"},
-    {"diameter_mm": [20.0, 30.0]}, {"diameter_mm": [1, 2], "parts": [{"label": "oedema", "share": 1.0}]},
-]  # fmt: skip
+    True,
+    False,
+    1,
+    2,
+    3,
+    0.05,
+    0.2,
+    0.5,
+    0.9,
+    1.5,
+    7.0,
+    100,
+    "other",
+    [1],
+    [1, 2],
+    [2, 3],
+    [0.1, 0.6],
+    [0.5, 3.0],
+    [12.0, 14.0],
+    ["oedema"],
+    ["core", "rim"],
+    {"flair": [0.1, 0.2]},
+    {"manufacturer": "GE"},
+    {"generator": {"sha256": "abc"}},
+    [{"name": "duplicate", "max": 0.5}],
+    [{"label": "oedema", "share": 1.0}],
+    [{"echo_time_ms": 5.0}],
+    {"trio": {"echo_time_ms": 5.0}},
+    *EDITS,
+    *MEASURES,
+    {"from": "samples"},
+    {"diameter_mm": [20.0, 30.0]},
+    {"diameter_mm": [1, 2], "parts": [{"label": "oedema", "share": 1.0}]},
+]
 Place = tuple[str | int, ...]
 
 

@@ -85,8 +85,12 @@ def test_a_mix_survives_the_trip_to_a_worker(tmp_path: Path) -> None:
 def test_members_may_be_written_out(tmp_path: Path) -> None:
     mixture = load(tmp_path)
     assert mixture.mix is not None
-    text = MIX.replace("{policy: a.yaml, share: 0.7}", "policy:\n      " + MEMBER.replace("NAME", "a").replace(
-        "WHERE", "{}").strip().replace("\n", "\n      ") + "\n    share: 0.7")  # fmt: skip
+    text = MIX.replace(
+        "{policy: a.yaml, share: 0.7}",
+        "policy:\n      "
+        + MEMBER.replace("NAME", "a").replace("WHERE", "{}").strip().replace("\n", "\n      ")
+        + "\n    share: 0.7",
+    )
     assert load(tmp_path, text).digest == mixture.digest
     with pytest.raises(ConfigError, match=r"mix.yaml:11: unknown gate 'chnged'; did you mean 'changed'"):
         load(tmp_path, text.replace("changed", "chnged"))

@@ -18,9 +18,13 @@ def written(folder: Path, ref: str | None, gate_ref: str | None = None, **values
     folder.mkdir(exist_ok=True)
     gates = [*GATES, {"name": "residual_lesion", "max": 1, "options": {"model": {"ref": gate_ref}}}]
     policy = {
-        "version": 1, "name": "p", "edit": "tumor_removal", "params": {"labels": ["necrosis"]},
-        "models": {"generator": {"ref": ref}}, "gates": gates if gate_ref else GATES,
-    }  # fmt: skip
+        "version": 1,
+        "name": "p",
+        "edit": "tumor_removal",
+        "params": {"labels": ["necrosis"]},
+        "models": {"generator": {"ref": ref}},
+        "gates": gates if gate_ref else GATES,
+    }
     path = folder / "policy.yaml"
     path.write_text(yaml.safe_dump({**policy, **values}))
     return path
@@ -81,9 +85,14 @@ def test_steps_of_chains_and_members_of_mixes_too(tmp_path: Path) -> None:
     inner.mkdir()
     outer.mkdir()
     (inner / "chain.yaml").write_text(yaml.safe_dump(chain))
-    mix = {"version": 1, "name": "m", "mix": [
-        {"policy": "../inner/chain.yaml", "share": 0.5},
-        {"policy": {"version": 1, "name": "own", "gates": GATES, **step}, "share": 0.5}]}  # fmt: skip
+    mix = {
+        "version": 1,
+        "name": "m",
+        "mix": [
+            {"policy": "../inner/chain.yaml", "share": 0.5},
+            {"policy": {"version": 1, "name": "own", "gates": GATES, **step}, "share": 0.5},
+        ],
+    }
     (outer / "mix.yaml").write_text(yaml.safe_dump(mix))
     first, second = load_mixture(outer / "mix.yaml").members
     assert first.ref("tumor_removal.generator") == str(inner / "m")

@@ -42,9 +42,13 @@ def test_a_difference_leaves_out_subjects_without_both_values() -> None:
 def test_every_form_of_a_table_holds_its_numbers() -> None:
     pictures = {"ours": [np.ones((8, 6)), np.zeros((8, 6))], "other": [np.ones((8, 6), np.uint8)] * 2}
     table = Comparison(
-        "Title", {"rmse": "RMSE", "share": "Share"}, {**intervals(MEASURED, SUBJECTS), "whole": {"share": 0.25}},
-        (Target("low", 0.25, 0.2, True),), {"n": 4}, pictures,
-    )  # fmt: skip
+        "Title",
+        {"rmse": "RMSE", "share": "Share"},
+        {**intervals(MEASURED, SUBJECTS), "whole": {"share": 0.25}},
+        (Target("low", 0.25, 0.2, True),),
+        {"n": 4},
+        pictures,
+    )
     text = table.markdown()
     assert "| ours | 2.000 [1.00, 3.00] | – |" in text
     assert "| whole | – | 0.250 |" in text
@@ -58,8 +62,14 @@ def test_every_form_of_a_table_holds_its_numbers() -> None:
 
 def test_pictures_of_many_methods_keep_their_size_and_long_names_apart() -> None:
     def drawn(names: list[str]) -> Figure:
-        table = Comparison("T", {"rmse": "RMSE"}, {name: {"rmse": 1.0} for name in names}, (), {},
-                           {name: [np.ones((8, 8))] for name in names})  # fmt: skip
+        table = Comparison(
+            "T",
+            {"rmse": "RMSE"},
+            {name: {"rmse": 1.0} for name in names},
+            (),
+            {},
+            {name: [np.ones((8, 8))] for name in names},
+        )
         found = figure([table])
         found.draw_without_rendering()
         return found

@@ -41,9 +41,7 @@ def test_size_follows_subjects_and_truth(tmp_path: Path) -> None:
     assert draw(tmp_path / "d", 20, False)[0] == 6 * small[0]
 
 
-def test_the_channel_and_the_slice_that_changed_most_are_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+def test_the_channel_and_the_slice_that_changed_most_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = lesion_sample(1, at_mm=(-8.0, 0.0, 4.0), size=12, voxel_mm=8.0)
     image = source.image.copy()
     image[1, :, :, 4] += 200

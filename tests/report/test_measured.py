@@ -66,11 +66,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def referee(folder: Path, subjects: tuple[int, ...] = (0, 1)) -> str:
     spec = tiny_spec("painter", channels=("t1", "flair")).model_copy(
         update={
-            "kind": "segmenter", "network": SegmenterSpec(channels=(8, 16), res_units=1), "diffusion": None,
-            "regions": {"tumour": LESION, "csf": ("csf",)}, "mask": "none", "lesion": (), "labels": (),
+            "kind": "segmenter",
+            "network": SegmenterSpec(channels=(8, 16), res_units=1),
+            "diffusion": None,
+            "regions": {"tumour": LESION, "csf": ("csf",)},
+            "mask": "none",
+            "lesion": (),
+            "labels": (),
             "subject_hashes": tuple(subject_hash(source(s).subject_id) for s in subjects),
         }
-    )  # fmt: skip
+    )
     store = Store(str(folder))
     save_generator(store, spec, build(spec, 0).state_dict())
     return store.uri
@@ -204,8 +209,19 @@ def swept(folders: dict[str, str], tmp_path: Path) -> list[str]:
     """Arguments of a sweep over two settings, and where it writes."""
     (tmp_path / "policy.yaml").write_text(POLICY.replace("GATE", "0.0"))
     painter = write_checkpoint(tmp_path / "painter", channels=("t1", "flair"), kind="painter")
-    return [str(tmp_path / "policy.yaml"), folders["data"], "--vary", "sampler.steps=1,2", "--checkpoint", painter,
-            "--set", "select.split=test", "--inline", "--out", str(tmp_path / "out")]  # fmt: skip
+    return [
+        str(tmp_path / "policy.yaml"),
+        folders["data"],
+        "--vary",
+        "sampler.steps=1,2",
+        "--checkpoint",
+        painter,
+        "--set",
+        "select.split=test",
+        "--inline",
+        "--out",
+        str(tmp_path / "out"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -146,9 +146,7 @@ def test_nothing_of_the_data_runs_or_is_fetched(page: Page, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (390, True), (1200, False), (1200, True)])
-def test_it_fits_a_phone_and_can_be_read_by_day_and_night(
-    page: Page, tmp_path: Path, width: int, dark: bool
-) -> None:  # fmt: skip
+def test_it_fits_a_phone_and_can_be_read_by_day_and_night(page: Page, tmp_path: Path, width: int, dark: bool) -> None:
     sources = [slice_sample(s) for s in range(4)]
     made = [edit(s, f"row-{n}", label=s.label * (n % 2)) for n, s in enumerate(sources)]
     run = write_report_run(tmp_path, sources, accepted=made[:3], rejected=[(made[3], "a reason " * 20)])

@@ -231,8 +231,9 @@ def test_several_runs_stand_in_one_page(tmp_path: Path) -> None:
         f"augengine explain {n}-row --out {r}" for n, r in zip("ab", runs, strict=True)
     ]
     assert [line[0] for line in page.table("run", "policy", "accepted", "rejected", "failed", "skipped")] == [
-        "a/out", "b/out",
-    ]  # fmt: skip
+        "a/out",
+        "b/out",
+    ]
 
 
 def test_an_unfinished_run_says_so(tmp_path: Path) -> None:

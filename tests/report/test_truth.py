@@ -116,20 +116,30 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     save_generator(Store(folder / "contrast"), contrast, untrained_model(contrast, seed=1).network.state_dict())
     out = str(folder / "out")
     summary = evaluate(
-        str(folder / "data"), out, checkpoint, COHORT, PREPARATION, {**samplers, "local_contrast": Sampler()},
+        str(folder / "data"),
+        out,
+        checkpoint,
+        COHORT,
+        PREPARATION,
+        {**samplers, "local_contrast": Sampler()},
         models={"local_contrast": str(folder / "contrast")},
-        predictor=write_predictor(str(folder / "predictor"), "S100"), actors=INLINE,
-    )  # fmt: skip
+        predictor=write_predictor(str(folder / "predictor"), "S100"),
+        actors=INLINE,
+    )
     return summary, Store(out)
 
 
 def write_predictor(folder: str, subject: str) -> str:
     """A small acquisition predictor with random weights that says `subject` trained it."""
     spec = ModelSpec(
-        kind="acquisition_predictor", network=PredictorSpec(width=8, norm_groups=4), channels=("t1",),
-        vocabulary=Vocabulary.fit(p.acquisition(0.5) for p in duke_protocols()), image_size=(48, 48),
-        spacing_mm=(2.0, 2.0), subject_hashes=(subject_hash(subject),),
-    )  # fmt: skip
+        kind="acquisition_predictor",
+        network=PredictorSpec(width=8, norm_groups=4),
+        channels=("t1",),
+        vocabulary=Vocabulary.fit(p.acquisition(0.5) for p in duke_protocols()),
+        image_size=(48, 48),
+        spacing_mm=(2.0, 2.0),
+        subject_hashes=(subject_hash(subject),),
+    )
     save_generator(Store(folder), spec, build(spec, seed=0).state_dict())
     return folder
 
@@ -168,6 +178,12 @@ def test_a_predictor_of_a_test_subject_is_refused(measured: Any, tmp_path: Path)
     known = write_predictor(str(tmp_path / "predictor"), COHORT.subject_id(2))
     with pytest.raises(DataError, match="judges only subjects that did not train it"):
         evaluate(
-            str(folder / "data"), str(tmp_path / "out"), str(folder / "model"), COHORT, PREPARATION, {},
-            predictor=known, actors=INLINE,
-        )  # fmt: skip
+            str(folder / "data"),
+            str(tmp_path / "out"),
+            str(folder / "model"),
+            COHORT,
+            PREPARATION,
+            {},
+            predictor=known,
+            actors=INLINE,
+        )

@@ -36,9 +36,13 @@ def generator() -> Generator:
     """MONAI's UNet in the shape of the paper's, tiny: attention over tokens, heads narrower than channels."""
     network = UNetSpec(channels=(16, 32), attention_levels=(2,), head_channels=8, norm_groups=8, token_dim=16)
     spec = ModelSpec(
-        network=network, diffusion=DiffusionSpec(parametrisation="epsilon", schedule="cosine"),
-        vocabulary=Vocabulary.fit((GE, SIEMENS)), channels=("t1",), image_size=(16, 16), spacing_mm=(1.0, 1.0),
-    )  # fmt: skip
+        network=network,
+        diffusion=DiffusionSpec(parametrisation="epsilon", schedule="cosine"),
+        vocabulary=Vocabulary.fit((GE, SIEMENS)),
+        channels=("t1",),
+        image_size=(16, 16),
+        spacing_mm=(1.0, 1.0),
+    )
     return untrained(spec, seed=3)
 
 
@@ -89,10 +93,12 @@ def test_a_runtime_stays_within_its_tolerance_of_eager_float32(
 @pytest.mark.parametrize(
     "runtime",
     [
-        Runtime(network_batch=2), Runtime(network_batch=1), Runtime(precision="bf16", network_batch=2),
+        Runtime(network_batch=2),
+        Runtime(network_batch=1),
+        Runtime(precision="bf16", network_batch=2),
         pytest.param(Runtime(backend="openvino", network_batch=2), marks=needs_openvino),
     ],
-)  # fmt: skip
+)
 def test_in_portions_the_bits_of_a_row_do_not_depend_on_the_batch(generator: Generator, runtime: Runtime) -> None:
     fast = under(generator, runtime)
     assert isinstance(fast, Generator)

@@ -80,14 +80,22 @@ def specs(tmp_path: Path) -> Any:
 @pytest.mark.parametrize(
     ("device", "able", "precision", "backend", "rows"),
     [
-        ("cpu", {"fp32"}, "fp32", "openvino", 2), ("cpu", {"fp32"}, "bf16", "eager", 2),
-        ("cpu", set(), "fp32", "eager", 2), ("cuda", {"fp32"}, "fp32", "eager", "whole"),
+        ("cpu", {"fp32"}, "fp32", "openvino", 2),
+        ("cpu", {"fp32"}, "bf16", "eager", 2),
+        ("cpu", set(), "fp32", "eager", 2),
+        ("cuda", {"fp32"}, "fp32", "eager", "whole"),
     ],
-)  # fmt: skip
+)
 def test_auto_becomes_what_the_machine_can_do(
-    tmp_path: Path, specs: Any, monkeypatch: pytest.MonkeyPatch, device: str, able: set[str], precision: str,
-    backend: str, rows: Any,
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    specs: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    able: set[str],
+    precision: str,
+    backend: str,
+    rows: Any,
+) -> None:
     for module in (capabilities, resolve):
         monkeypatch.setattr(module, "openvino_precisions", lambda: frozenset(able))
     asked = Mixture((load(tmp_path, f"{{backend: auto, precision: {precision}, network_batch: auto}}"),))

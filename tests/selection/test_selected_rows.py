@@ -190,5 +190,7 @@ def test_the_digest_tells_rows_apart(tmp_path: Path, data: str, run: str) -> Non
 def test_a_made_row_stands_for_its_parent() -> None:
     made = made_row(1, 2, 1)
     assert (made.sample_id, made.subject_id, made.provenance and made.provenance.parent_id) == (
-        "made-removal-1-2-1", "S001", "S001#0002",
-    )  # fmt: skip
+        "made-removal-1-2-1",
+        "S001",
+        "S001#0002",
+    )

@@ -55,9 +55,13 @@ def test_a_slice_for_monai_has_the_size_of_its_voxels(slices: str) -> None:
     for key in ("image", "label", "confidence"):
         assert np.allclose(found[key].pixdim, SIZES_MM[:2], rtol=0, atol=1e-9)  # a 4 x 4 affine says 2 and 2.87
     assert np.array_equal(found["affine"], oblique())
-    transform = Compose([
-        EnsureTyped(["image", "label"]), SpatialPadd(["image", "label"], 40), RandFlipd(["image", "label"], prob=1.0),
-    ])  # fmt: skip
+    transform = Compose(
+        [
+            EnsureTyped(["image", "label"]),
+            SpatialPadd(["image", "label"], 40),
+            RandFlipd(["image", "label"], prob=1.0),
+        ]
+    )
     batch = next(iter(DataLoader(ShardDataset(slices, as_="monai", transform=transform), batch_size=2)))
     assert batch["image"].shape == batch["label"].shape == (2, 1, 40, 40)
 

@@ -52,11 +52,17 @@ def test_an_item_is_its_row(data: str, run: str) -> None:
         assert item["confidence"].dtype == torch.float32
         assert (item["confidence"] == 1).all()
         assert {k: v for k, v in item.items() if not torch.is_tensor(v)} == {
-            "weight": 0.5 if made else 1.0, "synthetic": made is not None, "sample_id": row.sample_id,
-            "subject_id": row.subject_id, "volume_id": row.volume_id, "slice_index": row.slice_index,
-            "parent_id": made.parent_id if made else "", "policy": "removal" if made else "", "site": "",
+            "weight": 0.5 if made else 1.0,
+            "synthetic": made is not None,
+            "sample_id": row.sample_id,
+            "subject_id": row.subject_id,
+            "volume_id": row.volume_id,
+            "slice_index": row.slice_index,
+            "parent_id": made.parent_id if made else "",
+            "policy": "removal" if made else "",
+            "site": "",
             "split": "train",
-        }  # fmt: skip
+        }
     assert found.label_names == NAMES
     assert found.channels == ("t1",)
     assert found.synthetic.tolist() == [row.provenance is not None for row in rows]

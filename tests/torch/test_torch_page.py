@@ -29,9 +29,14 @@ def made(subjects: list[int], sha256: str) -> list[Sample]:
     found = []
     for sample in (row for subject in subjects for row in rows(subject)):
         provenance = Provenance(
-            output_id=f"made-{sha256[:4]}-{sample.sample_id}", parent_id=sample.sample_id, policy="removal",
-            policy_digest="d", edit="tumor_removal", plan={"replicate": 0}, models={"generator": sha256},
-        )  # fmt: skip
+            output_id=f"made-{sha256[:4]}-{sample.sample_id}",
+            parent_id=sample.sample_id,
+            policy="removal",
+            policy_digest="d",
+            edit="tumor_removal",
+            plan={"replicate": 0},
+            models={"generator": sha256},
+        )
         found.append(sample.replace(provenance=provenance, split="train"))
     return found
 

@@ -37,9 +37,13 @@ def main(what: str, folder: Path) -> None:
     training.RESIZE_S = 1.0
 
     asked = recipe(
-        "segmenter", steps=STEPS, optimiser={"batch_size": 4, "learning_rate": 1e-3}, checkpoint_minutes=0.05,
-        hardware={"precision": "float32"}, data={**recipe("segmenter").data.model_dump(), "validation_rows": 0},
-    )  # fmt: skip
+        "segmenter",
+        steps=STEPS,
+        optimiser={"batch_size": 4, "learning_rate": 1e-3},
+        checkpoint_minutes=0.05,
+        hardware={"precision": "float32"},
+        data={**recipe("segmenter").data.model_dump(), "validation_rows": 0},
+    )
 
     def run() -> None:
         training.train(asked, data, str(out), num_workers=(1, 2), use_gpu=False, threads_per_worker=1)

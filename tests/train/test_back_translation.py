@@ -50,10 +50,15 @@ def scan(subject: int, setting: int, shape: tuple[int, ...] = (40, 40), **change
     noise = np.random.default_rng([subject, setting]).normal(0, 0.02, shape)
     values: dict[str, Any] = {
         "image": np.maximum(CONTRAST[setting][tissue] + noise, 0).astype(np.float32)[None] * 500,
-        "affine": np.diag([1.5, 1.5, 3.0, 1.0]), "channels": ("t1",), "subject_id": f"S{subject}",
-        "volume_id": f"S{subject}-{setting}", "acquisition": SETTINGS[setting], "split": "train",
-        "slice_index": 0 if len(shape) == 2 else None, "intensity_range": ((0.0, 500.0),),
-    }  # fmt: skip
+        "affine": np.diag([1.5, 1.5, 3.0, 1.0]),
+        "channels": ("t1",),
+        "subject_id": f"S{subject}",
+        "volume_id": f"S{subject}-{setting}",
+        "acquisition": SETTINGS[setting],
+        "split": "train",
+        "slice_index": 0 if len(shape) == 2 else None,
+        "intensity_range": ((0.0, 500.0),),
+    }
     return Sample(**{**values, **changes})
 
 
@@ -151,15 +156,23 @@ def test_pairs_are_one_subject_on_one_grid_of_the_world(tmp_path: Path) -> None:
     elsewhere = np.diag([1.5, 1.5, 3.0, 1.0])
     elsewhere[0, 3] = 4.0
     samples = [
-        scan(0, 0), scan(0, 1),  # a pair
-        scan(1, 0), scan(1, 1, affine=elsewhere),  # moved
-        scan(2, 0), scan(3, 1),  # two subjects on one grid
-    ]  # fmt: skip
+        scan(0, 0),
+        scan(0, 1),  # a pair
+        scan(1, 0),
+        scan(1, 1, affine=elsewhere),  # moved
+        scan(2, 0),
+        scan(3, 1),  # two subjects on one grid
+    ]
     found = ready(tmp_path / "a", samples, back_translation={"pairs": True})
     partners = {scan.volume: [p.acquisition for p in scan.partners] for scan in found.scans}
     assert partners == {
-        "S0-0": [SETTINGS[1]], "S0-1": [SETTINGS[0]], "S1-0": [], "S1-1": [], "S2-0": [], "S3-1": [],
-    }  # fmt: skip
+        "S0-0": [SETTINGS[1]],
+        "S0-1": [SETTINGS[0]],
+        "S1-0": [],
+        "S1-1": [],
+        "S2-0": [],
+        "S3-1": [],
+    }
     pair = next(scan for scan in found.scans if scan.volume == "S0-0")
     assert np.array_equal(pair.partners[0].images[0], normalise(scan(0, 1)))
     with pytest.raises(DataError, match="scanned twice on one voxel grid"):

@@ -82,10 +82,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 # At this rate the network learns four rows by heart, and the validation loss rises after its least value.
 def overfitting(**changes: object) -> Recipe:
     values = {
-        "steps": 120, "validate_every": 10, "checkpoint_minutes": 100,
+        "steps": 120,
+        "validate_every": 10,
+        "checkpoint_minutes": 100,
         "optimiser": {"batch_size": 4, "learning_rate": 0.02, "decay": "constant", "ema_decay": 0.5},
-        "hardware": {"precision": "float32"}, "best_checkpoint": {},
-    }  # fmt: skip
+        "hardware": {"precision": "float32"},
+        "best_checkpoint": {},
+    }
     return recipe("segmenter", **{**values, **changes})
 
 
@@ -197,9 +200,7 @@ def _noting(derive: object, steps: list[int]) -> object:
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("shard", [False, True])
 def test_two_workers_stop_together(data: str, tmp_path: Path, shard: bool) -> None:
-    asked = overfitting(
-        best_checkpoint={"patience": 2}, hardware={"precision": "float32", "shard": shard}, steps=200
-    )  # fmt: skip
+    asked = overfitting(best_checkpoint={"patience": 2}, hardware={"precision": "float32", "shard": shard}, steps=200)
     lines: list[str] = []
     uri = train(asked, data, str(tmp_path), num_workers=2, use_gpu=False, threads_per_worker=1, progress=lines.append)
     found, metrics = validations(tmp_path), read_spec(uri).metrics

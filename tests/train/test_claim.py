@@ -75,6 +75,11 @@ def test_a_run_from_before_contents_were_recorded_goes_on_and_says_so(tmp_path: 
 def test_a_training_that_was_refused_has_begun_nothing(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "data", samples_of())
     with pytest.raises(RunError, match="64 workers need a CPU each"):
-        train(recipe("segmenter", optimiser={"batch_size": 64, "learning_rate": 1}), data, str(tmp_path / "run"),
-              num_workers=64, use_gpu=False)  # fmt: skip
+        train(
+            recipe("segmenter", optimiser={"batch_size": 64, "learning_rate": 1}),
+            data,
+            str(tmp_path / "run"),
+            num_workers=64,
+            use_gpu=False,
+        )
     claim(tmp_path / "run", data)  # another recipe, in the same folder

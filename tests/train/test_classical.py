@@ -11,8 +11,14 @@ from augengine.train.classical import classical, moved
 from augengine.train.config import ClassicalRecipe
 
 STILL = {"rotation_deg": 0, "scale": (1, 1)}
-PLAIN = {"noise_sd": 0, "blur_px": (1e-6, 1e-6), "brightness": 0, "contrast": 0, "low_resolution": (1, 1),
-         "gamma": (1, 1)}  # fmt: skip
+PLAIN = {
+    "noise_sd": 0,
+    "blur_px": (1e-6, 1e-6),
+    "brightness": 0,
+    "contrast": 0,
+    "low_resolution": (1, 1),
+    "gamma": (1, 1),
+}
 QUIET = {"noise_sd": 0, "brightness": 0}
 
 
@@ -46,9 +52,7 @@ def test_the_largest_factor_doubles_the_sides() -> None:
     assert {round(float(area)) for area in areas} == {1, 4}
 
 
-@pytest.mark.parametrize(
-    "name", ["noise_sd", "blur_px", "brightness", "contrast", "low_resolution", "gamma"]
-)  # fmt: skip
+@pytest.mark.parametrize("name", ["noise_sd", "blur_px", "brightness", "contrast", "low_resolution", "gamma"])
 def test_each_change_comes_to_some_rows_and_leaves_the_map(name: str) -> None:
     others = {key: value for key, value in PLAIN.items() if key != name}
     x, tissue, images, maps = changed(**STILL, **others)

@@ -39,8 +39,18 @@ def test_ctrl_c_ends_a_training_at_once_with_one_line(tmp_path: Path) -> None:
     data = write_samples(tmp_path / "data", [slice_sample(s, i) for s in range(3) for i in range(4)])
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     out = tmp_path / "out"
-    command = [sys.executable, "-c", "from augengine.cli import main; main()", "train", str(tmp_path / "recipe.yaml"),
-               "--data", data, "--out", str(out), "--cpu"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-c",
+        "from augengine.cli import main; main()",
+        "train",
+        str(tmp_path / "recipe.yaml"),
+        "--data",
+        data,
+        "--out",
+        str(out),
+        "--cpu",
+    ]
     said = tmp_path / "stderr"
     with said.open("w") as errors:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)

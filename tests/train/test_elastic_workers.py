@@ -42,9 +42,14 @@ def test_a_training_goes_on_with_the_workers_that_there_are(what: str, workers: 
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as own:
         mine = {"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": own}
         done = subprocess.run(
-            [sys.executable, "tests/train/elastic_training.py", what, str(tmp_path)], cwd=ROOT, text=True, timeout=560,
-            env={**kept, **mine}, capture_output=True, check=False,
-        )  # fmt: skip
+            [sys.executable, "tests/train/elastic_training.py", what, str(tmp_path)],
+            cwd=ROOT,
+            text=True,
+            timeout=560,
+            env={**kept, **mine},
+            capture_output=True,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr[-4000:]
     lines = done.stdout.splitlines()
     assert json.loads(lines[-1]) == workers

@@ -87,16 +87,26 @@ def test_objectives_run_as_they_are() -> None:
 def unet(dims: int, channels: tuple[int, ...]) -> nn.Module:
     attention = tuple(n == len(channels) - 1 for n in range(len(channels)))
     return DiffusionModelUNet(
-        dims, 1, 1, num_res_blocks=(1,) * len(channels), channels=channels, attention_levels=attention,
+        dims,
+        1,
+        1,
+        num_res_blocks=(1,) * len(channels),
+        channels=channels,
+        attention_levels=attention,
         num_head_channels=32,
-    )  # fmt: skip
+    )
 
 
 def dit(heads: int, layers: int) -> nn.Module:
     return DiTTransformer2DModel(
-        num_attention_heads=heads, attention_head_dim=64, in_channels=4, num_layers=layers, sample_size=32,
-        patch_size=2, num_embeds_ada_norm=1000,
-    )  # fmt: skip
+        num_attention_heads=heads,
+        attention_head_dim=64,
+        in_channels=4,
+        num_layers=layers,
+        sample_size=32,
+        patch_size=2,
+        num_embeds_ada_norm=1000,
+    )
 
 
 def index(rows: int) -> Tensor:
@@ -109,10 +119,13 @@ def image(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize(
     ("make", "shape", "labels"),
-    [(lambda: unet(2, (32, 64)), (1, 32, 32), 0), (lambda: unet(3, (32, 64)), (1, 8, 16, 8), 0),
-     (lambda: dit(2, 2), (4, 32, 32), 1)],
+    [
+        (lambda: unet(2, (32, 64)), (1, 32, 32), 0),
+        (lambda: unet(3, (32, 64)), (1, 8, 16, 8), 0),
+        (lambda: dit(2, 2), (4, 32, 32), 1),
+    ],
     ids=["unet 2D", "unet 3D", "dit"],
-)  # fmt: skip
+)
 def test_meta_networks_scale_with_rows_and_precision(
     make: Callable[[], nn.Module], shape: tuple[int, ...], labels: int
 ) -> None:

@@ -170,8 +170,9 @@ def test_a_nested_part_from_before_is_read(tmp_path: Path) -> None:
         del description["intensity"]
         description["percentiles"] = [10.0, 99.0]
     Path(tmp_path, "model.json").write_text(json.dumps(values))
-    assert read_spec(str(tmp_path)) == spec.model_copy(update={"sha256": values["sha256"],
-                                                               "engine_version": values["engine_version"]})  # fmt: skip
+    assert read_spec(str(tmp_path)) == spec.model_copy(
+        update={"sha256": values["sha256"], "engine_version": values["engine_version"]}
+    )
 
 
 def test_the_rule_of_the_rows_is_part_of_the_data(tmp_path: Path) -> None:

@@ -27,8 +27,12 @@ def test_lines_up_to_a_state_are_written_before_it(tmp_path: Path, monkeypatch: 
     samples = samples_of()
     rows = [row.replace(split="val" if row.subject_id == samples[0].subject_id else "train") for row in samples]
     asked = recipe(
-        "segmenter", steps=STEPS, validate_every=1, checkpoint_minutes=1e-6,
-        optimiser={"batch_size": 2, "learning_rate": 1e-3}, hardware={"precision": "float32"},
-    )  # fmt: skip
+        "segmenter",
+        steps=STEPS,
+        validate_every=1,
+        checkpoint_minutes=1e-6,
+        optimiser={"batch_size": 2, "learning_rate": 1e-3},
+        hardware={"precision": "float32"},
+    )
     train(asked, write_rows(tmp_path / "data", rows), str(tmp_path / "run"), num_workers=0, progress=lambda _: None)
     assert validated == {step: list(range(1, step + 1)) for step in range(1, STEPS + 1)}

@@ -18,9 +18,14 @@ def row(number: int, split: str = "train", *, augmented: bool = False, labelled:
     subject = f"S{number % 100 % REAL}"
     made = Provenance(f"made-{number}", subject, "policy", "0", "edit", {}) if augmented else None
     return samples_of()[0].replace(
-        image=np.full((1, 16, 16), number, np.float32), subject_id=subject, volume_id=subject, slice_index=0,
-        split=split, provenance=made, **({} if labelled else {"label": None}),
-    )  # fmt: skip
+        image=np.full((1, 16, 16), number, np.float32),
+        subject_id=subject,
+        volume_id=subject,
+        slice_index=0,
+        split=split,
+        provenance=made,
+        **({} if labelled else {"label": None}),
+    )
 
 
 @pytest.fixture
@@ -127,9 +132,10 @@ def test_a_recipe_chooses_rows_by_label_scanner_and_split(tmp_path: Path) -> Non
     with pytest.raises(DataError, match=r"no rows of split 'train' that say .*Philips"):
         survey(uri, recipe("m1", data={"where": {"manufacturer": "Philips"}}).data.rows("train"))
     for mistake, says in (
-        ({"split": "val"}, "cannot validate"), ({"labelled": False, "showing": ("core",)}, "no regions"),
+        ({"split": "val"}, "cannot validate"),
+        ({"labelled": False, "showing": ("core",)}, "no regions"),
         ({"where": {"vendor": "GE"}}, "no acquisition parameter 'vendor'"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=says):
             recipe("m1", data=mistake)
     assert recipe("m1").digest == recipe("m1", data={"split": "train", "where": {}, "labelled": None}).digest

@@ -115,13 +115,15 @@ def changed(role: str, case: str, **changes: Any) -> dict[str, Any]:
         ("label_segmenter", {"prior": spec_of("m1")}, "must have kind label_prior"),
         ("label_segmenter", {"prior": spec_of("label_prior")}, "downsampling factor 2; found 1"),
         ("label_segmenter", changed("prior", "label_segmenter", regions={"whole": LESION}), "regions"),
-        ("label_segmenter",
-         changed("prior", "label_segmenter", diffusion=DiffusionSpec(parametrisation="x0", schedule="cosine")),
-         "must have diffusion .*'v'.*found .*'x0'"),
+        (
+            "label_segmenter",
+            changed("prior", "label_segmenter", diffusion=DiffusionSpec(parametrisation="x0", schedule="cosine")),
+            "must have diffusion .*'v'.*found .*'x0'",
+        ),
         ("error_corrector", changed("fold_0", "error_corrector", kind="label_prior"), "must have kind segmenter"),
         ("error_corrector", changed("fold_1", "error_corrector", regions={"whole": LESION}), "'fold_1'.*regions"),
     ],
-)  # fmt: skip
+)
 def test_parts_that_do_not_fit_are_refused(case: str, parts: dict[str, Any], message: str) -> None:
     model_spec(recipe(case), survey_of(), part_specs(case))
     with pytest.raises(CheckpointError, match=message):

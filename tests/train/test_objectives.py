@@ -97,18 +97,27 @@ def test_it_repeats_itself_draws_pictures_and_survives_a_checkpoint(case: str, d
         ("acquisition", {"condition_dropout": 0.0}, {"condition_dropout": 0.99}),
         ("counterfactual", {"condition_dropout": 0.0}, {"condition_dropout": 0.99}),
         ("structure", {"structure": {"dropout": 0, "mask_dropout": 0}}, {"structure": {"dropout": 1}}),
-        ("structure", {"structure": {"dropout": 0, "mask_dropout": 0}},
-         {"structure": {"dropout": 0, "mask_dropout": 1}}),
-        ("m3", {"mask": {"ablation": "unknown", "probability": 0}},
-         {"mask": {"ablation": "unknown", "probability": 1}}),
-        ("m3_paper", {"mask": {"ablation": "paper", "probability": 0}},
-         {"mask": {"ablation": "paper", "probability": 1}}),
+        (
+            "structure",
+            {"structure": {"dropout": 0, "mask_dropout": 0}},
+            {"structure": {"dropout": 0, "mask_dropout": 1}},
+        ),
+        (
+            "m3",
+            {"mask": {"ablation": "unknown", "probability": 0}},
+            {"mask": {"ablation": "unknown", "probability": 1}},
+        ),
+        (
+            "m3_paper",
+            {"mask": {"ablation": "paper", "probability": 0}},
+            {"mask": {"ablation": "paper", "probability": 1}},
+        ),
         ("m1", {"warp": None}, {"warp": WILD_WARP}),
         ("autoencoder", {"warp": None}, {"warp": WILD_WARP}),
         ("segmenter", {"warp": None}, {"warp": WILD_WARP}),
         ("acquisition_predictor", {"warp": None}, {"warp": WILD_WARP}),
     ],
-)  # fmt: skip
+)
 def test_evaluation_drops_ablates_and_warps_nothing(case: str, off: dict[str, Any], on: dict[str, Any]) -> None:
     plain, wild = objective_of(case, **off), objective_of(case, **on)
     steps(plain, 2)

@@ -22,9 +22,17 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize(
     ("case", "dims"),
-    [("structure", 2), ("counterfactual_dit", 2), ("label_segmenter", 2), ("error_corrector", 2),
-     ("label_autoencoder", 2), ("segmenter", 2), ("acquisition_predictor", 2), ("m3", 3)],
-)  # fmt: skip
+    [
+        ("structure", 2),
+        ("counterfactual_dit", 2),
+        ("label_segmenter", 2),
+        ("error_corrector", 2),
+        ("label_autoencoder", 2),
+        ("segmenter", 2),
+        ("acquisition_predictor", 2),
+        ("m3", 3),
+    ],
+)
 def test_the_table_is_complete_and_counts_the_network(case: str, dims: int, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows", samples_of(dims))
     planned = recipe(case, optimiser={"batch_size": 4, "accumulation": 2, "learning_rate": 1}, max_minutes=5)

@@ -83,8 +83,11 @@ class Run:
     def save(self, folder: Path, rank: int = 0) -> None:
         folder.mkdir(exist_ok=True)
         # Moments first: reading the network's state tidies away what a validation leaves behind.
-        files = {"optimiser": moments(self.network, self.optimiser), "ema": self.ema.weights,
-                 "network": self.network.state_dict()}  # fmt: skip
+        files = {
+            "optimiser": moments(self.network, self.optimiser),
+            "ema": self.ema.weights,
+            "network": self.network.state_dict(),
+        }
         for name, tensors in files.items():
             full = whole(tensors, keep=rank == 0)
             assert bool(full) == (rank == 0)

@@ -21,8 +21,17 @@ from augengine.train.config import Recipe, read_recipe
 from augengine.train.metrics_file import read_metrics
 from augengine.train.run import train
 
-TINY = {"body": "monai", "channels": (8, 16), "res_blocks": 1, "attention_levels": (2,), "head_channels": 8,
-        "norm_groups": 4, "token_dim": 8, "unshuffle": 2, "structure": True}  # fmt: skip
+TINY = {
+    "body": "monai",
+    "channels": (8, 16),
+    "res_blocks": 1,
+    "attention_levels": (2,),
+    "head_channels": 8,
+    "norm_groups": 4,
+    "token_dim": 8,
+    "unshuffle": 2,
+    "structure": True,
+}
 STEPS = 400
 
 

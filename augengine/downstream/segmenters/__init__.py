@@ -12,8 +12,14 @@ from augengine.downstream.segmenters.unet import UNet
 from augengine.plugins import Registry, of_class
 
 __all__ = [
-    "SEGMENTERS", "Segmenter", "Training", "checkpoints_of", "load_segmenter", "row_seeds", "segmenter_identity",
-]  # fmt: skip
+    "SEGMENTERS",
+    "Segmenter",
+    "Training",
+    "checkpoints_of",
+    "load_segmenter",
+    "row_seeds",
+    "segmenter_identity",
+]
 
 SEGMENTERS: Registry[type[Segmenter]] = Registry(
     "segmenter", {cls.name: cls for cls in (UNet, Dmcie, LdmSeg, Pcf)}, of_class(Segmenter)

@@ -85,9 +85,15 @@ class Segmenter(ABC):
     @classmethod
     @abstractmethod
     def fit(
-        cls, shards: Sequence[str], steps: int, seed: int, out: str, *, recipes: Mapping[str, Recipe],
+        cls,
+        shards: Sequence[str],
+        steps: int,
+        seed: int,
+        out: str,
+        *,
+        recipes: Mapping[str, Recipe],
         training: Training = PLAIN,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """Train on the split `train` of several folders of shards taken together.
 
         Args:
@@ -122,15 +128,19 @@ class Segmenter(ABC):
         for row in rows:
             if self.rule not in (None, row.intensity_rule):
                 raise CheckpointError(
-                    f"this segmenter was trained on {self.rule}", found=str(row.intensity_rule), where=row.sample_id,
+                    f"this segmenter was trained on {self.rule}",
+                    found=str(row.intensity_rule),
+                    where=row.sample_id,
                     next_step="ingest the rows alike, or fit another segmenter",
-                )  # fmt: skip
+                )
         return np.stack([normalise(row) for row in rows])
 
     def predict(
-        self, images: np.ndarray, seeds: Sequence[int] | None = None,
+        self,
+        images: np.ndarray,
+        seeds: Sequence[int] | None = None,
         acquisitions: Sequence[Acquisition] | None = None,
-    ) -> np.ndarray:  # fmt: skip
+    ) -> np.ndarray:
         """Probability of each region in each pixel; in a region where it is above 0.5.
 
         A row's result does not depend on the rows beside it, up to the rounding of batched arithmetic.

@@ -48,9 +48,15 @@ class Dmcie(Segmenter):
 
     @classmethod
     def fit(
-        cls, shards: Sequence[str], steps: int, seed: int, out: str, *, recipes: Mapping[str, Recipe],
+        cls,
+        shards: Sequence[str],
+        steps: int,
+        seed: int,
+        out: str,
+        *,
+        recipes: Mapping[str, Recipe],
         training: Training = PLAIN,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """Train one U-Net without each fold, then the corrector on what they say of the folds that they left out."""
         need_roles(cls, recipes)
         folds = sorted(recipes["error"].parts)

@@ -33,14 +33,24 @@ def adapted(recipe: Recipe, steps: int, seed: int, training: Training, **data: A
 
 
 def fit_network(
-    role: str, recipe: Recipe, shards: Sequence[str], out: str, training: Training,
+    role: str,
+    recipe: Recipe,
+    shards: Sequence[str],
+    out: str,
+    training: Training,
     parts: Mapping[str, str] | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """Train the network of one role, or go on with it; its checkpoint."""
     return train(
-        recipe, list(shards), f"{out}/{role}", parts=parts, num_workers=training.num_workers,
-        use_gpu=training.use_gpu, threads_per_worker=training.threads_per_worker, progress=training.progress,
-    )  # fmt: skip
+        recipe,
+        list(shards),
+        f"{out}/{role}",
+        parts=parts,
+        num_workers=training.num_workers,
+        use_gpu=training.use_gpu,
+        threads_per_worker=training.threads_per_worker,
+        progress=training.progress,
+    )
 
 
 def need_roles(cls: type[Segmenter], recipes: Mapping[str, Recipe]) -> None:
@@ -53,17 +63,20 @@ def need_roles(cls: type[Segmenter], recipes: Mapping[str, Recipe]) -> None:
     if found != cls.roles:
         wanted, given = (", ".join(f"{role} ({kind})" for role, kind in of.items()) for of in (cls.roles, found))
         raise ConfigError(
-            f"the segmenter {cls.name} takes recipes for {wanted}", found=given or "none", where="--recipe",
+            f"the segmenter {cls.name} takes recipes for {wanted}",
+            found=given or "none",
+            where="--recipe",
             next_step="give --recipe ROLE=FILE for each",
-        )  # fmt: skip
+        )
     for recipe in recipes.values():
         left = [part for part, uri in recipe.parts.items() if uri is None and not part.startswith(cls.made_parts)]
         if left:
             raise ConfigError(
                 f"recipe {recipe.name} is built on {', '.join(left)}, which the segmenter {cls.name} does not train",
-                found="no checkpoint", where="--recipe",
+                found="no checkpoint",
+                where="--recipe",
                 next_step=f"write its folder into a copy of the recipe: parts: {{{left[0]}: FOLDER}}",
-            )  # fmt: skip
+            )
 
 
 def mark(cls: type[Segmenter], out: str) -> str:
@@ -77,9 +90,11 @@ def fitted_by(folder: str) -> str:
     store = Store(folder)
     if not store.exists(MARK):
         raise CheckpointError(
-            f"a fitted segmenter's folder holds {MARK}", found="none", where=store.uri,
+            f"a fitted segmenter's folder holds {MARK}",
+            found="none",
+            where=store.uri,
             next_step="run fit, which goes on where it stopped",
-        )  # fmt: skip
+        )
     return str(store.read_json(MARK)["segmenter"])
 
 

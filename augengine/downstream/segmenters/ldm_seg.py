@@ -52,9 +52,15 @@ class LdmSeg(Segmenter):
 
     @classmethod
     def fit(
-        cls, shards: Sequence[str], steps: int, seed: int, out: str, *, recipes: Mapping[str, Recipe],
+        cls,
+        shards: Sequence[str],
+        steps: int,
+        seed: int,
+        out: str,
+        *,
+        recipes: Mapping[str, Recipe],
         training: Training = PLAIN,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """Train the three networks one upon the other; classical augmentation changes what the last of them sees."""
         need_roles(cls, recipes)
         parts: dict[str, str] = {}
@@ -80,7 +86,7 @@ class LdmSeg(Segmenter):
 
     def predict_with_variance(
         self, images: np.ndarray, seeds: Sequence[int] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As `predict`, and the variance over the samples, float32 (B, R, *), from 0 to 0.25: low is confident."""
         x, row_seeds = self.checked(images, seeds)
         mean, variance = self._moments(x, row_seeds)

@@ -87,14 +87,15 @@ def segment(
         ConfigError: as many weights as channels are needed.
     """
     if factual.shape != counterfactual.shape or factual.shape[1:] != prompt.shape:
-        raise DataError("image, counterfactual and prompt share a grid",
-                        found=f"{factual.shape}, {counterfactual.shape}, {prompt.shape}")  # fmt: skip
+        raise DataError(
+            "image, counterfactual and prompt share a grid",
+            found=f"{factual.shape}, {counterfactual.shape}, {prompt.shape}",
+        )
     if not (np.isfinite(factual).all() and np.isfinite(counterfactual).all()):
         raise DataError("image and counterfactual are finite", next_step="check the sampler's output")
     weights = vote.weights or (1 / len(factual),) * len(factual)
     if len(weights) != len(factual):
-        raise ConfigError("a vote has one weight per channel", found=weights,
-                          next_step=f"give {len(factual)} weights")  # fmt: skip
+        raise ConfigError("a vote has one weight per channel", found=weights, next_step=f"give {len(factual)} weights")
     brain = np.ones(prompt.shape, bool) if brain is None else brain
     score = np.zeros(prompt.shape)
     for weight, image, other in zip(weights, factual, counterfactual, strict=True):
@@ -153,8 +154,11 @@ def prompt(
         bool (*spatial).
     """
     if kind not in get_args(PromptKind) or margin_mm < 0:
-        raise ConfigError("a prompt is of a known kind with a margin of 0 mm or more", found=f"{kind}, {margin_mm} mm",
-                          next_step=f"kinds: {', '.join(get_args(PromptKind))}")  # fmt: skip
+        raise ConfigError(
+            "a prompt is of a known kind with a margin of 0 mm or more",
+            found=f"{kind}, {margin_mm} mm",
+            next_step=f"kinds: {', '.join(get_args(PromptKind))}",
+        )
     if kind == "none":
         out = np.ones(mask.shape, bool)
     elif kind == "ground_truth" or not mask.any():
@@ -219,9 +223,15 @@ class Pcf(Segmenter):
 
     @classmethod
     def fit(
-        cls, shards: Sequence[str], steps: int, seed: int, out: str, *, recipes: Mapping[str, Recipe],
+        cls,
+        shards: Sequence[str],
+        steps: int,
+        seed: int,
+        out: str,
+        *,
+        recipes: Mapping[str, Recipe],
         training: Training = PLAIN,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """Train both networks; classical augmentation is for the prompter, since a generator would draw its traces."""
         need_roles(cls, recipes)
         for role, how in (("counterfactual", training.natural), ("prompter", training)):
@@ -250,10 +260,12 @@ class Pcf(Segmenter):
         with torch.no_grad():
             found = probabilities(self.prompter.spec, self.prompter.network(x.to(self.prompter.device)).float())
         masks, spacing_mm = (found > 0.5).any(1).cpu().numpy(), self.generator.spec.spacing_mm
-        return np.stack([
-            prompt("predicted", mask, spacing_mm[: mask.ndim], self.options.margin_mm, brain=_brain(image))
-            for mask, image in zip(masks, x.numpy(), strict=True)
-        ])  # fmt: skip
+        return np.stack(
+            [
+                prompt("predicted", mask, spacing_mm[: mask.ndim], self.options.margin_mm, brain=_brain(image))
+                for mask, image in zip(masks, x.numpy(), strict=True)
+            ]
+        )
 
     def predict_within(
         self, images: np.ndarray, prompts: np.ndarray | None, seeds: Sequence[int] | None = None

@@ -38,9 +38,15 @@ class UNet(Segmenter):
 
     @classmethod
     def fit(
-        cls, shards: Sequence[str], steps: int, seed: int, out: str, *, recipes: Mapping[str, Recipe],
+        cls,
+        shards: Sequence[str],
+        steps: int,
+        seed: int,
+        out: str,
+        *,
+        recipes: Mapping[str, Recipe],
         training: Training = PLAIN,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """Train the network."""
         need_roles(cls, recipes)
         fit_network("unet", adapted(recipes["unet"], steps, seed, training), shards, out, training)
@@ -57,9 +63,11 @@ class UNet(Segmenter):
         return cls(load_model(checkpoint(cls, folder, "unet"), device))
 
     def predict(
-        self, images: np.ndarray, seeds: Sequence[int] | None = None,
+        self,
+        images: np.ndarray,
+        seeds: Sequence[int] | None = None,
         acquisitions: Sequence[Acquisition] | None = None,
-    ) -> np.ndarray:  # fmt: skip
+    ) -> np.ndarray:
         """As of every segmenter; a network with `acquisition` in its recipe reads how the rows were acquired."""
         vocabulary = self.model.spec.vocabulary
         if vocabulary is None or acquisitions is None:

@@ -50,10 +50,14 @@ def histogram(title: str, groups: Mapping[str, Sequence[float]], bounds: Sequenc
                 base, height = y(float(below[n])), y(float(below[n] + count))
                 bars.append(
                     element(
-                        "rect", x=x(edges[n]), y=height, width=max(1.0, round(x(edges[n + 1]) - x(edges[n]) - 1, 1)),
-                        height=round(base - height, 1), class_=f"bar-{group}",
+                        "rect",
+                        x=x(edges[n]),
+                        y=height,
+                        width=max(1.0, round(x(edges[n + 1]) - x(edges[n]) - 1, 1)),
+                        height=round(base - height, 1),
+                        class_=f"bar-{group}",
                     )
-                )  # fmt: skip
+                )
         below = below + of
     lines = [
         join(

@@ -65,9 +65,11 @@ def pictures(
     for seen in sorted(chosen, key=lambda s: (s.spot.name, s.spot.group, s.spot.at)):
         if seen.parent_id not in rows.sources:
             raise DataError(
-                "the source row is not in this data", found=seen.parent_id, where=rows.data.uri,
+                "the source row is not in this data",
+                found=seen.parent_id,
+                where=rows.data.uri,
                 next_step="give the folder that it came from by --data",
-            )  # fmt: skip
+            )
         shown = _row(name, rows, seen, source(rows.sources[seen.parent_id].spot), edited(seen.spot), voxels)
         characters -= sum(len(c["source"]) + len(c["edited"]) for c in shown["channels"])
         if characters < 0:
@@ -79,25 +81,35 @@ def pictures(
 def _row(name: str, rows: RunRows, seen: Seen, before: Sample, after: Sample, voxels: int) -> dict[str, Any]:
     if before.image.shape != after.image.shape:
         raise DataError(
-            "an edited row has the shape of its source", found=f"{after.image.shape} and {before.image.shape}",
+            "an edited row has the shape of its source",
+            found=f"{after.image.shape} and {before.image.shape}",
             where=seen.row_id,
-        )  # fmt: skip
+        )
     slices, x, y = _slices(before, after, voxels)
     labels = [None if s.label is None else _stack(s.label[None], slices)[0] for s in (before, after)]
     low, high = zip(*(after.intensity_range or before.intensity_range or ((None, None),) * len(x)), strict=True)
     volumes = rows.sources[seen.parent_id].volumes_ml
     return {
-        "run": name, "id": seen.row_id, "outcome": seen.outcome, "reason": seen.reason, "policy": seen.policy,
-        "subject": seen.subject_id, "source": seen.parent_id, "split": after.split,
-        "scans": [_scan(before.acquisition), _scan(after.acquisition)], "gates": [dict(g) for g in seen.gates],
-        "labels": {**before.labels, **after.labels}, "labelled": [label is not None for label in labels],
+        "run": name,
+        "id": seen.row_id,
+        "outcome": seen.outcome,
+        "reason": seen.reason,
+        "policy": seen.policy,
+        "subject": seen.subject_id,
+        "source": seen.parent_id,
+        "split": after.split,
+        "scans": [_scan(before.acquisition), _scan(after.acquisition)],
+        "gates": [dict(g) for g in seen.gates],
+        "labels": {**before.labels, **after.labels},
+        "labelled": [label is not None for label in labels],
         "volumes": [[n, volumes.get(n), seen.volumes_ml.get(n)] for n in {**volumes, **seen.volumes_ml}],
-        "slices": slices, "size": list(x.shape[2:]),
+        "slices": slices,
+        "size": list(x.shape[2:]),
         "channels": [
             {"name": channel, "range": [low[n], high[n]], **_encoded(x[n], y[n], *labels)}
             for n, channel in enumerate(before.channels)
         ],
-    }  # fmt: skip
+    }
 
 
 def _slices(before: Sample, after: Sample, voxels: int) -> tuple[list[int | None], np.ndarray, np.ndarray]:
@@ -129,9 +141,12 @@ def _encoded(x: np.ndarray, y: np.ndarray, x_label: np.ndarray | None, y_label: 
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     high = high if high > low else low + 1
     return {
-        "low": low, "high": high, "source": _png(x, x_label, low, high), "edited": _png(y, y_label, low, high),
+        "low": low,
+        "high": high,
+        "source": _png(x, x_label, low, high),
+        "edited": _png(y, y_label, low, high),
         "no_numbers": int(x.size + y.size - values.size),
-    }  # fmt: skip
+    }
 
 
 def _png(image: np.ndarray, label: np.ndarray | None, low: float, high: float) -> str:

@@ -117,10 +117,13 @@ def read_run(asked: str, data: Place | None = None, most: int = MOST_KEPT) -> Ru
         for outcome, found in record.reasons.items():
             reasons.setdefault(outcome, Counter()).update(found)
     rows = RunRows(
-        asked, run, Store.at(data) if data else run.store.like(run.inputs["data"]), run.store.exists(SUCCESS),
+        asked,
+        run,
+        Store.at(data) if data else run.store.like(run.inputs["data"]),
+        run.store.exists(SUCCESS),
         {outcome: counts[outcome] for outcome in OUTCOMES},
         {outcome: found.most_common(20) for outcome, found in reasons.items() if found},
-    )  # fmt: skip
+    )
     drawn: list[tuple[int, str, Seen]] = []
     for seen in _with_pixels(run.store):
         for gate in seen.gates:
@@ -143,9 +146,17 @@ def _with_pixels(store: Store) -> Iterator[Seen]:
         for spot, row in _rows(store, run_files(store, outcome), columns):
             made = json.loads(row["provenance"])
             yield Seen(
-                spot, row["sample_id"], made["parent_id"], row["subject_id"], outcome, row.get("reason") or "",
-                made["policy"], tuple(made["gates"]), Acquisition(**row["acquisition"]), _volumes_ml(row),
-            )  # fmt: skip
+                spot,
+                row["sample_id"],
+                made["parent_id"],
+                row["subject_id"],
+                outcome,
+                row.get("reason") or "",
+                made["policy"],
+                tuple(made["gates"]),
+                Acquisition(**row["acquisition"]),
+                _volumes_ml(row),
+            )
 
 
 def _sources(data: Store, wanted: Collection[str]) -> dict[str, Source]:
@@ -154,9 +165,11 @@ def _sources(data: Store, wanted: Collection[str]) -> dict[str, Source]:
         names = dataset_files(data)
     except DataError as error:
         raise DataError(
-            "the rows that a run was made from must be there", found=error.rule, where=data.uri,
+            "the rows that a run was made from must be there",
+            found=error.rule,
+            where=data.uri,
             next_step="give the folder in which they are now by --data",
-        ) from None  # fmt: skip
+        ) from None
     found: dict[str, Source] = {}
     for name in names:
         file = data.parquet(name)

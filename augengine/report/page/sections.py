@@ -52,8 +52,13 @@ def gates(rows: RunRows) -> Markup:
                 if gate["name"] == name:
                     if gate["value"] is not None:
                         groups[seen.outcome].append(gate["value"])
-                    bounds.update({(sign, gate[key]): None for sign, key in (("min", "min"), ("max", "max"))
-                                   if gate[key] is not None})  # fmt: skip
+                    bounds.update(
+                        {
+                            (sign, gate[key]): None
+                            for sign, key in (("min", "min"), ("max", "max"))
+                            if gate[key] is not None
+                        }
+                    )
         told = f"rows by value; {tally.broken} of {tally.judged} broke it"
         told += f", {tally.without_value} could not be measured" if tally.without_value else ""
         chart = histogram(name, groups, [(f"{sign} {value:g}", value) for sign, value in bounds])

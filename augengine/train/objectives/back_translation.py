@@ -144,13 +144,15 @@ class BackTranslation(Objective):
         if self.how.pairs and not any(scan.partners for scan in self.scans):
             raise DataError(
                 "back_translation.pairs needs subjects that were scanned twice on one voxel grid, with other settings",
-                found=f"none among {len(self.scans)} scans", next_step="set back_translation.pairs false",
-            )  # fmt: skip
+                found=f"none among {len(self.scans)} scans",
+                next_step="set back_translation.pairs false",
+            )
         if not any(self._targets(scan) for scan in self.scans):
             raise DataError(
                 "network.body local_contrast learns from scans of different settings, of different subjects",
-                found=f"{len(self.scans)} scans, no two of them", next_step="train on data of other settings, too",
-            )  # fmt: skip
+                found=f"{len(self.scans)} scans, no two of them",
+                next_step="train on data of other settings, too",
+            )
         self._measure_inputs()
         return _Steps(self.recipe.optimiser.batch_size)
 
@@ -180,8 +182,12 @@ class BackTranslation(Objective):
             for target in self._targets(scan)[:1] if scan else ():
                 image, spacing, source = batch.images[row], batch.spacings_mm[row], batch.acquisitions[row]
                 made = render(self.network, image, spacing, source, target.acquisition, 0.0)
-                found.append((f"{_short(batch.acquisitions[row])} to {_short(target.acquisition)}",
-                              [batch.images[row], made.mean]))  # fmt: skip
+                found.append(
+                    (
+                        f"{_short(batch.acquisitions[row])} to {_short(target.acquisition)}",
+                        [batch.images[row], made.mean],
+                    )
+                )
         return found
 
     def _pairs(self, step: int) -> Pairs:
@@ -243,9 +249,7 @@ class BackTranslation(Objective):
         ]
         return self._sampled(shown, truths, (target.clipped, scan.clipped), condition, random)
 
-    def _real(
-        self, scan: Scan, partner: Partner, random: np.random.Generator
-    ) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    def _real(self, scan: Scan, partner: Partner, random: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
         """The same from a scan to its partner, of voxels of the scan's body."""
         condition = settings.condition(scan.acquisition, partner.acquisition, self.network.vocabulary)
         truths = [
@@ -256,9 +260,13 @@ class BackTranslation(Objective):
         return self._sampled(shown, truths, (scan.clipped, partner.clipped), condition, random)
 
     def _sampled(
-        self, shown: Sequence[tuple[np.ndarray, ...]], truths: Sequence[np.ndarray],
-        clipped: tuple[Sequence[bool], Sequence[bool]], condition: np.ndarray, random: np.random.Generator,
-    ) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+        self,
+        shown: Sequence[tuple[np.ndarray, ...]],
+        truths: Sequence[np.ndarray],
+        clipped: tuple[Sequence[bool], Sequence[bool]],
+        condition: np.ndarray,
+        random: np.random.Generator,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Inputs and truth of some voxels of every row, as they are and at another gain."""
         total, found = sum(map(len, truths)), []
         for row, truth in zip(shown, truths, strict=True):
@@ -386,9 +394,15 @@ def _scan(volume: str, rows: Batch) -> Scan | None:
     views = [views[n] for n in kept]
     clipped = tuple(any(flags) for flags in zip(*(view.clipped for view in views), strict=True))
     return Scan(
-        volume, rows.subjects[0], rows.acquisitions[0], rows.spacings_mm[0], [rows.images[n] for n in kept], views,
-        _tables([view.features for view in views]), clipped,
-    )  # fmt: skip
+        volume,
+        rows.subjects[0],
+        rows.acquisitions[0],
+        rows.spacings_mm[0],
+        [rows.images[n] for n in kept],
+        views,
+        _tables([view.features for view in views]),
+        clipped,
+    )
 
 
 def _painted(image: np.ndarray, view: View, values: np.ndarray) -> np.ndarray:

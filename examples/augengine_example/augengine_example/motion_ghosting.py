@@ -68,16 +68,21 @@ class MotionGhosting:
         width = sample.image.shape[1 + axis]
         return Drawing(
             {
-                "axis": axis, "depth": float(rng.uniform(*params.depth)),
+                "axis": axis,
+                "depth": float(rng.uniform(*params.depth)),
                 "shift_voxels": max(1, round(float(rng.uniform(*params.shift)) * width)),
                 "phase_rad": float(rng.uniform(0, 2 * np.pi)),
             }
-        )  # fmt: skip
+        )
 
     def apply(
-        self, samples: Sequence[Sample], plans: Sequence[Plan], models: Mapping[str, Any], params: MotionParams,
+        self,
+        samples: Sequence[Sample],
+        plans: Sequence[Plan],
+        models: Mapping[str, Any],
+        params: MotionParams,
         sampler: Sampler,
-    ) -> list[Sample]:  # fmt: skip
+    ) -> list[Sample]:
         """Each row by itself."""
         return [
             sample.replace(image=ghosted(sample.image, **plan.params))
