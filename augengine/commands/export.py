@@ -24,6 +24,7 @@ from augengine.told import tell
 from augengine.yaml_config import Strict
 
 LABELS_HELP = "Labels in the order of their codes: name,... with name=part+part for a union."
+BALANCE_HELP = "Labels whose share of rows stays: augmented rows replace real ones: name,..."
 REGIONS_HELP = "nnunet: nested regions, outermost first: brats, or name=label+label,..."
 
 
@@ -34,6 +35,7 @@ def export_command(
     augmented: Annotated[list[str] | None, typer.Option(help="Runs of augment; give it once for each.")] = None,
     split: Annotated[str, typer.Option(help="Splits to export.")] = ",".join(SPLITS),
     augmented_per_real: Annotated[float | None, typer.Option(help="Augmented per real training row.")] = None,
+    balance: Annotated[str | None, typer.Option(help=BALANCE_HELP)] = None,
     channels: Annotated[str | None, typer.Option(help="Channels, in order: name,...")] = None,
     labels: Annotated[str | None, typer.Option(help=LABELS_HELP)] = None,
     where: Annotated[list[str] | None, typer.Option(help="Condition, e.g. 'gate.sharpness >= 0.8'.")] = None,
@@ -74,6 +76,7 @@ def export_command(
             augmented or (),
             split=_names(split),
             augmented_per_real=augmented_per_real,
+            balance=_names(balance) or (),
             channels=_names(channels),
             labels=_labels(labels),
             where=where or (),

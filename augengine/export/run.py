@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import augengine
-from augengine.errors import DataError, RunError
+from augengine.errors import ConfigError, DataError, RunError
 from augengine.export import TARGETS
 from augengine.export.case import Case, cases_of
 from augengine.export.record import RECORD, entry, files_of
@@ -68,7 +68,8 @@ def export(
     """Write the rows of a request; the same call again does what is missing.
 
     Args:
-        request: rows to export; the subjects of its splits but train are held out of augmented rows.
+        request: rows to export; the subjects of its splits but train are held out of augmented rows. Where it
+            balances labels, augmented rows take the place of real ones as in the first epoch of a training.
         stack: put slices together to volumes.
         clear: set synthetic voxels to 0 where the source has exactly 0 in every channel and the case has no label.
         licence: of the source data, where their manifests state none.
@@ -76,7 +77,13 @@ def export(
     Raises:
         AugengineError: rows that this target cannot take, a leak, or a folder that holds something else.
     """
-    selected = select(request)
+    if stack and request.balance:
+        raise ConfigError(
+            "balance chooses among rows, and a stack needs all slices of its volume",
+            found=", ".join(request.balance),
+            next_step="leave one of them out; nnunet takes --sampling-ratio, how often augmented cases are drawn",
+        )
+    selected = select(request).once()
     cases = cases_of(selected)
     cases = [replace(case, plan="") for case in (stacked(cases) if stack else cases)]
     folder = PurePosixPath(out.uri).name

@@ -17,6 +17,8 @@ from augengine.errors import DataError
 
 REAL, AUGMENTED = 0, 2
 """A row's kind is one of these, plus 1 if it shows one of the labels."""
+KEPT = 4
+"""The kind of real rows that are not for training: none of them gives way."""
 
 
 def shows(row: Mapping[str, Any], names: Sequence[str]) -> bool:

@@ -18,7 +18,7 @@ from augengine.leakage import donors_of
 from augengine.records import IntensityRule
 from augengine.selection import ratio
 from augengine.selection.agreement import Scheme
-from augengine.selection.balance import AUGMENTED, REAL, shows
+from augengine.selection.balance import AUGMENTED, KEPT, REAL, shows
 from augengine.selection.conditions import GATE, Condition, columns_of
 from augengine.selection.group import Group
 from augengine.selection.reading import Metadata, metadata
@@ -154,8 +154,11 @@ class Scan:
         self.shapes.add(tuple(row["image_shape"]))
         if row["label_names"] or self.request.unlabelled != "keep":
             self.schemes.setdefault((tuple(row["label_names"]), tuple(row["label_codes"])), where)
-        self.trained_on += not augmented and (self.request.splits is None or row["split"] in self.request.training)
+        self.trained_on += not augmented and self._trains(row)
         self.ids.update(f"{where}\n".encode())
+
+    def _trains(self, row: Mapping[str, Any]) -> bool:
+        return self.request.splits is None or row["split"] in self.request.training
 
     def _keep(
         self, source: int, about: Metadata, rows: list[dict[str, Any]], places: list[int], augmented: bool
@@ -174,6 +177,8 @@ class Scan:
         for n, (row, place) in enumerate(zip(rows, places, strict=True)):
             self.label_names.update(row["label_names"])
             kinds[n] += shows({**row, "label": labels[place].as_buffer()}, names)
+            if not augmented and not self._trains(row):
+                kinds[n] = KEPT
         return kinds
 
     @property

@@ -5,14 +5,18 @@ What is kept grows by eight bytes a row, and by subjects and row groups.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from augengine.io.shards import read_group
 from augengine.io.store import Store
 from augengine.records import IntensityRule
 from augengine.selection.agreement import common_channels, common_labels
+from augengine.selection.balance import left_out
 from augengine.selection.group import Group
 from augengine.selection.guard import check_lineage
 from augengine.selection.reading import open_shard, rows_of
@@ -61,6 +65,27 @@ class Selected:
         """The wanted rows of a group as the shards hold them; None reads every column."""
         file = open_shard(self.sources[group.source], group.name)
         return rows_of(read_group(file, group.group, columns), group.rows.tolist())
+
+    def once(self) -> Selected:
+        """The rows of one epoch, for what holds every row once; the same where no labels are balanced."""
+        counts = [len(group) for group in self.groups]
+        if not self.request.balance:
+            return self
+        kinds = np.concatenate([group.kinds for group in self.groups if group.kinds is not None])
+        taken = np.ones(len(kinds), bool)
+        taken[left_out(kinds, self.request.augmented_per_real or 0, seed=0, epoch=0)] = False
+        masks = np.split(taken, np.cumsum(counts)[:-1])
+        groups = [group.take(mask) for group, mask in zip(self.groups, masks, strict=True) if mask.any()]
+        real = sum(len(group) for group in groups if not group.augmented)
+        augmented = sum(map(len, groups)) - real
+        gone = {"replaced by augmented rows": self.real - real, "augmented_per_real": self.augmented - augmented}
+        return replace(
+            self,
+            groups=tuple(groups),
+            real=real,
+            augmented=augmented,
+            left_out=dict(Counter(self.left_out) + Counter(gone)),
+        )
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """All rows, group by group; memory stays at one row group."""
