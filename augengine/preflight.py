@@ -18,19 +18,17 @@ from augengine.diffusion.intensity_spec import IntensityRecipe, IntensitySpec
 from augengine.diffusion.spec import ModelSpec
 from augengine.edits.base import Donor
 from augengine.errors import DataError
-from augengine.io.sources import Source as Volume
+from augengine.io.sources import Source
 from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.choices import check_taken, check_targets, count_acquisitions
 from augengine.pipeline.ingest_plan import IngestPlan
 from augengine.pipeline.models import check_kind, check_models, check_scales, gate_files
-from augengine.pipeline.survey import Group, Scale, Source
-from augengine.pipeline.survey import survey as survey_rows
+from augengine.pipeline.survey import Group, Scale, Survey, survey
 from augengine.prepare import Preparation, prepare
 from augengine.records import Acquisition, Sample
 from augengine.train.config import Recipe
-from augengine.train.data import Survey
-from augengine.train.data import survey as survey_training
+from augengine.train.data import DatasetFacts, dataset_facts
 from augengine.train.model import model_spec, resolve_parts, validation_rows
 
 PROBES = 3
@@ -106,17 +104,17 @@ def check_named(mixture: Mixture) -> None:
             check_models(member, specs, refs)
 
 
-def check_shards(ready: Ready, data: Place) -> Source:
+def check_shards(ready: Ready, data: Place) -> Survey:
     """As the stages would refuse a job on shards that were ingested before; reads metadata alone, and returns them."""
     store = Store.at(data)
-    source = survey_rows(store, ready.mixture)
-    check_taken(store.uri, ready.mixture, source, lambda: count_acquisitions(store))
+    surveyed = survey(store, ready.mixture)
+    check_taken(store.uri, ready.mixture, surveyed, lambda: count_acquisitions(store))
     planned = None
     if ready.recipe is not None:
         chosen_by = validation_rows(ready.recipe, [store])
-        planned = _planned(ready.recipe, survey_training([store], ready.recipe.data.rows("train")), chosen_by)
-    _check(ready, store.uri, source, planned)
-    return source
+        planned = _planned(ready.recipe, dataset_facts([store], ready.recipe.data.rows("train")), chosen_by)
+    _check(ready, store.uri, surveyed, planned)
+    return surveyed
 
 
 def check_folder(ready: Ready, plan: IngestPlan, preparation: Preparation) -> None:
@@ -131,9 +129,9 @@ def check_folder(ready: Ready, plan: IngestPlan, preparation: Preparation) -> No
     probed, sample = row
     if _stated(plan, probed) != sample.acquisition:
         return  # this layout's headers do not tell how a volume was scanned
-    source = _expected(plan, usable, sample, ready.mixture)
+    surveyed = _expected(plan, usable, sample, ready.mixture)
     scanned = Counter((plan.splits.get(v.subject_id), _stated(plan, v), v.labelled) for v in usable)
-    check_taken(where, ready.mixture, source, lambda: scanned)
+    check_taken(where, ready.mixture, surveyed, lambda: scanned)
     planned = None
     if ready.recipe is not None:
         train = [v for v in usable if plan.splits.get(v.subject_id) == "train"]
@@ -152,15 +150,15 @@ def check_folder(ready: Ready, plan: IngestPlan, preparation: Preparation) -> No
                 next_step="give more subjects",
             )
         planned = _planned(ready.recipe, _foreseen(plan, train, sample))
-    _check(ready, where, source, planned)
+    _check(ready, where, surveyed, planned)
 
 
-def _check(ready: Ready, where: str, source: Source, planned: ModelSpec | None) -> None:
+def _check(ready: Ready, where: str, surveyed: Survey, planned: ModelSpec | None) -> None:
     for member in ready.mixture.members:
         specs, places = _models(ready, member, planned)
         check_models(member, specs, places)
-        check_scales(member, specs, places, source.scales.get(member.name, ()))
-        check_targets(where, member, source, specs)
+        check_scales(member, specs, places, surveyed.scales.get(member.name, ()))
+        check_targets(where, member, surveyed, specs)
 
 
 def _given(ready: Ready, member: LoadedPolicy, role: str) -> Place | None:
@@ -184,7 +182,7 @@ def _models(
     return specs, places
 
 
-def _planned(recipe: Recipe, found: Survey, chosen_by: Survey | None = None) -> ModelSpec:
+def _planned(recipe: Recipe, found: DatasetFacts, chosen_by: DatasetFacts | None = None) -> ModelSpec:
     parts = {role: read_spec(uri) for role, uri in resolve_parts(recipe, {}).items()}
     return model_spec(recipe, found, parts, chosen_by)
 
@@ -195,11 +193,11 @@ def _draft(recipe: Recipe) -> ModelSpec:
     hosts = mask.hosts.values() if mask else ()
     names = {*data.lesion, *data.showing, *(n for group in (*data.regions.values(), *hosts) for n in group)}
     rule = IntensitySpec(**(recipe.intensity or IntensityRecipe()).model_dump()).rule
-    nothing = Survey(0, ("",), tuple(sorted(names)), (1, 1), (1.0, 1.0, 1.0), Vocabulary.fit(()), (), rule)
+    nothing = DatasetFacts(0, ("",), tuple(sorted(names)), (1, 1), (1.0, 1.0, 1.0), Vocabulary.fit(()), (), rule)
     return model_spec(recipe, nothing, {}).model_copy(update={"vocabulary": None})
 
 
-def _probe(plan: IngestPlan, usable: list[Volume], preparation: Preparation) -> Iterator[tuple[Volume, Sample]]:
+def _probe(plan: IngestPlan, usable: list[Source], preparation: Preparation) -> Iterator[tuple[Source, Sample]]:
     """A row of the first volume that can be read, of those with a mask if any has one."""
     first = sorted(usable, key=lambda v: not (v.spec.get("mask") or v.spec.get("masks")))
     for volume in first[:PROBES]:
@@ -218,12 +216,12 @@ def _probe(plan: IngestPlan, usable: list[Volume], preparation: Preparation) -> 
         return
 
 
-def _stated(plan: IngestPlan, volume: Volume) -> Acquisition:
+def _stated(plan: IngestPlan, volume: Source) -> Acquisition:
     return volume.acquisition.replace(**plan.reader.options.acquisition)
 
 
-def _expected(plan: IngestPlan, usable: list[Volume], sample: Sample, mixture: Mixture) -> Source:
-    """The source that ingest would make, with one row for each volume."""
+def _expected(plan: IngestPlan, usable: list[Source], sample: Sample, mixture: Mixture) -> Survey:
+    """The survey of what ingest would make, with one row for each volume."""
     groups, donors, left_out = [], [], Counter[str]()
     taken: dict[str, set[Donor]] = {m.name: set() for m in mixture.members}
     for volume in usable:
@@ -245,7 +243,7 @@ def _expected(plan: IngestPlan, usable: list[Volume], sample: Sample, mixture: M
         if split == "train":
             donors.append(Donor(volume.subject_id, acquisition, volume.labelled))
     scale = Scale(sample.channels, sample.intensity_rule, sample.image.ndim - 1)
-    return Source(
+    return Survey(
         tuple(groups),
         tuple(donors),
         {m.name: (scale,) for m in mixture.members},
@@ -256,9 +254,9 @@ def _expected(plan: IngestPlan, usable: list[Volume], sample: Sample, mixture: M
     )
 
 
-def _foreseen(plan: IngestPlan, train: list[Volume], sample: Sample) -> Survey:
+def _foreseen(plan: IngestPlan, train: list[Source], sample: Sample) -> DatasetFacts:
     """What training will find in the rows."""
-    return Survey(
+    return DatasetFacts(
         rows=len(train),
         channels=sample.channels,
         labels=tuple(sorted(sample.labels)),

@@ -43,7 +43,7 @@ def main() -> None:
             spacing_mm=(3.3, 3.3),
         )
         networks[name] = build(spec)
-    planes = torch.rand(BATCH, spec.planes, SIZE, SIZE, generator=generator)
+    planes = torch.rand(BATCH, spec.condition_planes, SIZE, SIZE, generator=generator)
     conditioning = Conditioning(planes, acquisition=vocabulary.encode(acquisitions[:BATCH]))
     for _ in range(ROUNDS + 1):
         for name, network in networks.items():

@@ -24,7 +24,7 @@ from typing import Any
 from _record import record
 
 from augengine.diffusion.build import build
-from augengine.diffusion.checkpoint import save_generator
+from augengine.diffusion.checkpoint import save_model
 from augengine.io.store import Store
 from augengine.load import load_mixture
 from augengine.phantom.brain_cohort import BrainCohort
@@ -35,7 +35,7 @@ from augengine.pipeline.phantom import shard_cohort, write_cohort
 from augengine.pipeline.units import INLINE
 from augengine.prepare import Preparation
 from augengine.train.config import read_recipe
-from augengine.train.data import survey
+from augengine.train.data import dataset_facts
 from augengine.train.model import model_spec
 
 ROOT = Path(__file__).parents[1]
@@ -173,8 +173,8 @@ def prepare(here: Path) -> None:
 def drawn(name: str, rows: str, out: str, *settings: str) -> None:
     """A run's folder with random weights of a small recipe, as training on these rows would leave it."""
     recipe = read_recipe(f"{name}", settings)
-    spec = model_spec(recipe, survey(rows, recipe.data.rows("train")), {})
-    save_generator(Store(f"{out}/checkpoint"), spec, build(spec).state_dict())
+    spec = model_spec(recipe, dataset_facts(rows, recipe.data.rows("train")), {})
+    save_model(Store(f"{out}/checkpoint"), spec, build(spec).state_dict())
     Store(out).write_json("run.json", {"recipe_digest": recipe.digest, "content": None})
 
 

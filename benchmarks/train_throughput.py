@@ -28,7 +28,7 @@ from augengine.pipeline.units import INLINE
 from augengine.prepare import Preparation
 from augengine.report.console import console, table
 from augengine.train.config import Recipe, read_recipe
-from augengine.train.data import Rows
+from augengine.train.data import SplitRows
 from augengine.train.estimate import Estimate, estimate
 from augengine.train.loop import make_reader
 from augengine.train.metrics_file import read_metrics
@@ -125,7 +125,7 @@ def _data(root: Path, name: str, side: int) -> str:
 
 
 def _counted(recipe: Recipe, uri: str, spec: object) -> Estimate:
-    reader = make_reader(uri, Rows("train"), recipe, spec, 1)
+    reader = make_reader(uri, SplitRows("train"), recipe, spec, 1)
     made = objective(recipe, spec, build(spec)).train()
     precision = Precision("float32", torch.device("cpu"))
     return estimate(made, (reader.batch(0), recipe.seed, 0), rows=1, precision=precision)

@@ -24,7 +24,7 @@ from augengine.io.dataset import write_dataset
 from augengine.io.shards import to_table
 from augengine.records import Acquisition, Sample
 from augengine.train.config import read_recipe
-from augengine.train.data import Survey, survey
+from augengine.train.data import DatasetFacts, dataset_facts
 from augengine.train.estimate import estimate
 from augengine.train.loop import make_reader
 from augengine.train.model import model_spec
@@ -120,9 +120,9 @@ def described(name: str, folder: Path) -> tuple[ModelSpec, str]:
     return model_spec(recipe, found_in(recipe, data), parts), data
 
 
-def found_in(recipe: Any, data: str) -> Survey:
+def found_in(recipe: Any, data: str) -> DatasetFacts:
     """The training rows' metadata."""
-    return survey(data, recipe.data.rows("train"))
+    return dataset_facts(data, recipe.data.rows("train"))
 
 
 def blank_rows(folder: Path, size: tuple[int, ...], channels: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from builders import GE, SIEMENS, slice_sample, write_samples
 
-from augengine.diffusion.checkpoint import save_generator, subject_hash, untrained
+from augengine.diffusion.checkpoint import save_model, subject_hash, untrained
 from augengine.io.store import Store
 from augengine.records import Provenance, Sample
 
@@ -70,7 +70,7 @@ def made_rows(replicates: int = 3, subjects: Sequence[int] = (1, 2, 3, 4), **opt
 def write_model(folder: Path, spec: Any, trained_on: Sequence[int]) -> Any:
     """A checkpoint that names its training subjects; returns its description."""
     spec = spec.model_copy(update={"subject_hashes": tuple(sorted(subject_hash(f"S{n:03d}") for n in trained_on))})
-    return save_generator(Store(str(folder)), spec, untrained(spec, len(trained_on)).network.state_dict())
+    return save_model(Store(str(folder)), spec, untrained(spec, len(trained_on)).network.state_dict())
 
 
 def write_run(folder: Path, rows: list[Sample], checkpoint: str | None = None, sha256: str = "") -> str:

@@ -11,7 +11,7 @@ from augengine.contracts.models import tiny_spec
 from augengine.contracts.samples import GE, SIEMENS
 from augengine.contracts.samples import LESION_CODES as LESION_CODES
 from augengine.contracts.samples import lesion_sample as lesion_sample
-from augengine.diffusion.checkpoint import save_generator, untrained
+from augengine.diffusion.checkpoint import save_model, untrained
 from augengine.diffusion.spec import Kind
 from augengine.io.dataset import write_dataset
 from augengine.io.shards import to_row, to_table
@@ -116,5 +116,5 @@ def write_checkpoint(
     """A very small generator with random weights, which says so, in a path, a URI or a `Store`; returns its URI."""
     spec = tiny_spec(kind, channels=channels, size=size).model_copy(update={"untrained_seed": seed})
     place = folder if isinstance(folder, Store) else Store(str(folder))
-    save_generator(place, spec, untrained(spec, seed).network.state_dict())
+    save_model(place, spec, untrained(spec, seed).network.state_dict())
     return str(folder)

@@ -15,7 +15,7 @@ from augengine.io.commits import Record, commit
 from augengine.io.dataset import finish
 from augengine.io.parts import write_part
 from augengine.io.store import Store
-from augengine.pipeline.outcomes import Rows, count_reasons
+from augengine.pipeline.outcomes import Outcomes, count_reasons
 from augengine.records import Acquisition, Provenance, Sample
 
 POLICY = {
@@ -50,11 +50,11 @@ def write_report_run(
 ) -> str:
     """A finished run of one unit; rejected rows with their reasons."""
     data = write_samples(folder / "data", list(sources))
-    rows, store = Rows(), Store(str(folder / "out"))
+    outcomes, store = Outcomes(), Store(str(folder / "out"))
     for sample in accepted:
-        rows.keep(sample, [])
-    rows._rejected.extend(rejected)
-    tables = rows.tables()
+        outcomes.keep(sample, [])
+    outcomes._rejected.extend(rejected)
+    tables = outcomes.tables()
     files = {k: [write_part(store, k, "unit", t)] if t.num_rows else [] for k, t in tables.items()}
     counts = {k: t.num_rows for k, t in tables.items()}
     made = {k: tuple(of) for k, of in files.items()}

@@ -12,7 +12,7 @@ from builders import GE, SIEMENS, slice_sample, write_samples
 from scipy.ndimage import shift
 
 from augengine.diffusion.build import build
-from augengine.diffusion.checkpoint import save_generator
+from augengine.diffusion.checkpoint import save_model
 from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.discriminative import PredictorSpec, SegmenterSpec
 from augengine.diffusion.spec import ModelSpec
@@ -265,7 +265,7 @@ def referee(tmp_path: Path) -> Referee:
             spacing_mm=(1.0, 1.0),
         )
         uri = str(tmp_path / "referee")
-        save_generator(Store(uri), spec, build(spec).state_dict())
+        save_model(Store(uri), spec, build(spec).state_dict())
         return uri
 
     return make
@@ -324,7 +324,7 @@ def test_the_predictor_is_asked_about_what_changed_only(tmp_path: Path) -> None:
         spacing_mm=(1.0, 1.0),
     )
     uri = str(tmp_path / "predictor")
-    save_generator(Store(uri), spec, build(spec).state_dict())
+    save_model(Store(uri), spec, build(spec).state_dict())
     before = slice_sample(1)
     options = {"model": {"ref": uri}}
     assert value("acquisition_prediction", before, before.replace(acquisition=GE), **options) == 0

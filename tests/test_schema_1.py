@@ -21,7 +21,7 @@ from builders import (
 )
 from training_cases import drawn, recipe, spec_of
 
-from augengine.diffusion.checkpoint import read_spec, save_generator
+from augengine.diffusion.checkpoint import read_spec, save_model
 from augengine.downstream.inventory import take_inventory
 from augengine.downstream.protocols import protocol
 from augengine.downstream.views import view_of, write_views
@@ -43,7 +43,7 @@ from augengine.pipeline.pseudo_labels import pseudo_label
 from augengine.pipeline.units import INLINE
 from augengine.policy.spec import Select
 from augengine.records import IntensityRule, Sample
-from augengine.train.data import BatchReader, Rows, survey
+from augengine.train.data import BatchReader, SplitRows, dataset_facts
 from augengine.train.model import model_spec
 
 ONE = [slice_sample(s, i, split="train" if s else "test") for s in range(3) for i in range(3)]
@@ -89,17 +89,17 @@ def test_a_row_group_comes_in_the_present_schema(tmp_path: Path) -> None:
 
 def test_training(tmp_path: Path) -> None:
     two = Store(write_schema_1(tmp_path / "two", TWO)).uri
-    found = survey(two, Rows("train"))
+    found = dataset_facts(two, SplitRows("train"))
     assert found.intensity == TOGETHER
-    batch = BatchReader(two, Rows("train"), 0, 4, rule=TOGETHER).batch(0)
+    batch = BatchReader(two, SplitRows("train"), 0, 4, rule=TOGETHER).batch(0)
     expected = sorted(normalise(s).tobytes() for s in TWO)
     assert sorted(image.tobytes() for image in batch.images) == expected
     spec = model_spec(recipe("m1"), found, {})
     assert spec.intensity.rule == TOGETHER  # the model states what it was trained with
-    one = survey(Store(write_schema_1(tmp_path / "one", ONE)).uri, Rows("train"))
+    one = dataset_facts(Store(write_schema_1(tmp_path / "one", ONE)).uri, SplitRows("train"))
     assert one.intensity == IntensityRule()
     with pytest.raises(DataError, match="rows must have percentiles 10 and 99 of all voxels of each channel; found"):
-        BatchReader(two, Rows("train"), 0, 4, rule=IntensityRule()).batch(0)
+        BatchReader(two, SplitRows("train"), 0, 4, rule=IntensityRule()).batch(0)
 
 
 def mixed(folder: Path, old: list[Sample], new: list[Sample]) -> str:
@@ -110,13 +110,13 @@ def test_mixed_folders_of_one_channel_are_one_data_set(tmp_path: Path) -> None:
     uri = mixed(tmp_path, ONE[:4], ONE[4:])
     store = Store(uri)
     assert [s.sample_id for s in iter_samples(store, dataset_files(store))] == [s.sample_id for s in ONE]
-    assert survey(uri, Rows("train")).rows == 6
+    assert dataset_facts(uri, SplitRows("train")).rows == 6
 
 
 def test_mixed_folders_of_several_channels_are_refused(tmp_path: Path) -> None:
     uri = mixed(tmp_path, TWO[:2], [s.replace(intensity_rule=IntensityRule()) for s in TWO[2:]])
     with pytest.raises(DataError, match=r"rows must share one intensity_rule.*'together': True.*found.*False"):
-        survey(uri, Rows("train"))
+        dataset_facts(uri, SplitRows("train"))
     policy, model = acquisition_policy(tmp_path), write_checkpoint(tmp_path / "model", channels=("t1", "flair"))
     with pytest.raises(CheckpointError, match=r"trained on percentiles .* of each channel; found .* together"):
         augment(load_policy(policy), uri, str(tmp_path / "out"), {"": model}, actors=INLINE)
@@ -139,7 +139,7 @@ def test_augmented_rows_keep_the_scale_of_their_sources(tmp_path: Path) -> None:
     made: dict[str, list[Sample]] = {}
     spec = read_spec(model)
     for name, write in (("old", write_schema_1), ("new", write_samples)):
-        save_generator(
+        save_model(
             Store(f"{tmp_path}/model"),
             spec.model_copy(update={"intensity": spec.intensity.model_copy(update={"together": True})}),
             drawn(spec, 3).state_dict(),
@@ -184,7 +184,7 @@ def views(uri: str, out: Path) -> Any:
 
 def pseudo_labels(uri: str, out: Path) -> Any:
     spec = spec_of("segmenter", data={"regions": {"tissue": ("grey",)}})
-    save_generator(Store(out / "segmenter/unet/checkpoint"), spec, drawn(spec, 3).state_dict())
+    save_model(Store(out / "segmenter/unet/checkpoint"), spec, drawn(spec, 3).state_dict())
     checkpoint = f"{out}/segmenter/unet/checkpoint"
     folder = pseudo_label(uri, checkpoint, str(out / "labelled"), actors=INLINE)
     return [read_group(Store(folder).parquet(n), 0).to_pylist() for n in dataset_files(Store(folder))]

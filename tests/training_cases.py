@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from augengine.diffusion.build import build
-from augengine.diffusion.checkpoint import save_generator, subject_hash, untrained
+from augengine.diffusion.checkpoint import save_model, subject_hash, untrained
 from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.spec import ModelSpec
 from augengine.io.dataset import write_dataset
@@ -17,7 +17,7 @@ from augengine.io.shards import to_table
 from augengine.io.store import Store
 from augengine.records import Acquisition, Sample
 from augengine.train.config import Recipe
-from augengine.train.data import Batch, Survey
+from augengine.train.data import Batch, DatasetFacts
 from augengine.train.model import model_spec
 from augengine.train.objectives import objective
 from augengine.train.objectives.base import Objective
@@ -169,7 +169,7 @@ def recipe(case: str, **changes: Any) -> Recipe:
     return Recipe.model_validate({**values, **sections, **changes})
 
 
-def survey_of(dims: int = 2, **changes: Any) -> Survey:
+def survey_of(dims: int = 2, **changes: Any) -> DatasetFacts:
     """What the metadata of `batch_of` say."""
     values: dict[str, Any] = {
         "rows": 4,
@@ -181,7 +181,7 @@ def survey_of(dims: int = 2, **changes: Any) -> Survey:
         "subjects": SUBJECTS,
         "manufacturers": ("GE MEDICAL SYSTEMS", "SIEMENS"),
     }
-    return Survey(**{**values, **changes})
+    return DatasetFacts(**{**values, **changes})
 
 
 def batch_of(dims: int = 2) -> Batch:
@@ -257,5 +257,5 @@ def write_parts(folder: object, specs: Mapping[str, ModelSpec]) -> dict[str, str
     """A checkpoint of every part; returns their folders by role."""
     uris = {role: Store(f"{folder}/{role}").uri for role in specs}
     for n, (role, spec) in enumerate(specs.items()):
-        save_generator(Store(uris[role]), spec, drawn(spec, 7 + n).state_dict())
+        save_model(Store(uris[role]), spec, drawn(spec, 7 + n).state_dict())
     return uris

@@ -49,9 +49,9 @@ def plan_command(
             sites = rows_by_site(place, mixture, site or (), stated) if asked else {}
             table(f"plan of {mixture.name}{of}", ["", ""], _lines(found, mixture, sites))
             told[place] = {
-                "rows": found.source.rows,
-                "selected": found.source.selected,
-                "left_out": found.source.left_out,
+                "rows": found.surveyed.rows,
+                "selected": found.surveyed.selected,
+                "left_out": found.surveyed.left_out,
                 "requested": found.requested,
                 "idle": found.idle,
                 "drawn": found.drawn,
@@ -74,15 +74,15 @@ def plan_command(
 def _lines(found: Forecast, mixture: Mixture, sites: Mapping[str, SiteRows]) -> list[tuple[str, object]]:
     hours = "" if found.gpu_hours is None else f"{found.gpu_hours:.3g}"
     return [
-        ("rows in the data", found.source.rows),
-        ("selected", found.source.selected),
-        *((f"left out: {reason}", count) for reason, count in sorted(found.source.left_out.items())),
+        ("rows in the data", found.surveyed.rows),
+        ("selected", found.surveyed.selected),
+        *((f"left out: {reason}", count) for reason, count in sorted(found.surveyed.left_out.items())),
         (f"requested ({mixture.per_input} per input)", found.requested),
         *(
             (f"requested at {site}", f"{of.selected * mixture.per_input}, of {of.selected} of {of.rows} rows")
             for site, of in sites.items()
         ),
-        *((f"requested of {m.name}", found.source.requested(m.name)) for m in mixture.members if mixture.mix),
+        *((f"requested of {m.name}", found.surveyed.requested(m.name)) for m in mixture.members if mixture.mix),
         *((f"policy {name} takes no row", reason) for name, reason in found.idle.items()),
         *((f"skipped: {reason}", f"{n} of {found.drawn} drawn") for reason, n in sorted(found.skipped.items())),
         ("outputs expected", found.outputs),

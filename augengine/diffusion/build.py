@@ -49,13 +49,13 @@ def _build(spec: ModelSpec, parts: Mapping[str, nn.Module] | None = None) -> nn.
         prior = parts["prior"]
         assert isinstance(prior, GenerativeNetwork)
         assert isinstance(prior.body, DenoisingUNet)
-        steered = ControlDenoiser(network, prior.body, image_channels=spec.planes, spatial_dims=dims)
+        steered = ControlDenoiser(network, prior.body, image_channels=spec.condition_planes, spatial_dims=dims)
         return GenerativeNetwork(steered, dict(prior.parts.items()), spec.intensity, len(spec.channels))
     channels, size = spec.content_channels, spec.image_size
     if (autoencoder := parts.get("autoencoder")) is not None:
         assert isinstance(autoencoder, Autoencoder)
         channels, size = autoencoder.latent_channels, autoencoder.latent_size(size)
-    inputs = {"planes": spec.planes, "classes": len(spec.classes)}
+    inputs = {"condition_planes": spec.condition_planes, "classes": len(spec.classes)}
     if isinstance(network, DiTSpec):
         return GenerativeNetwork(DiTDenoiser(network, channels, **inputs, image_size=size), parts)
     tissues = len(spec.labels) if network.tissue_curves else 0

@@ -117,7 +117,7 @@ def subject_hash(subject_id: str) -> str:
     return rng.digest("training subject", subject_id)
 
 
-def save_generator(store: Store, spec: ModelSpec, weights: dict[str, Tensor]) -> ModelSpec:
+def save_model(store: Store, spec: ModelSpec, weights: dict[str, Tensor]) -> ModelSpec:
     """Write both files into `store`, the spec last; returns the spec with its sha256."""
     content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()})
     spec = spec.model_copy(update={"sha256": hashlib.sha256(content).hexdigest(), "engine_version": __version__})

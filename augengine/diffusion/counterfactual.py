@@ -25,7 +25,7 @@ from augengine.diffusion.samplers import (
     sample,
     spacing_of,
 )
-from augengine.diffusion.structure import opposed_heights, planes, recolour
+from augengine.diffusion.structure import opposed_heights, recolour, structure_planes
 from augengine.errors import CheckpointError, ConfigError
 from augengine.records import Acquisition
 
@@ -139,7 +139,7 @@ def structure_views(generator: Generator, x0: Tensor, tissue: Tensor) -> list[Te
     """Structure inputs of the same rows, one per curve of `opposed_heights`."""
     tissues = len(generator.spec.labels)
     curves = opposed_heights(tissues, x0.shape[1])
-    return [planes(recolour(x0, tissue, curve[None]), tissue, tissues) for curve in curves]
+    return [structure_planes(recolour(x0, tissue, curve[None]), tissue, tissues) for curve in curves]
 
 
 def acquired(generator: Generator, acquisitions: Sequence[Acquisition], planes: Tensor | None = None) -> Conditioning:

@@ -81,16 +81,20 @@ class GenerativeNetwork(nn.Module):
 class DiTDenoiser(nn.Module):
     """A diffusion transformer; planes are concatenated, acquisition tokens it cannot take."""
 
-    def __init__(self, spec: DiTSpec, channels: int, *, planes: int, classes: int, image_size: tuple[int, ...]) -> None:
+    def __init__(
+        self, spec: DiTSpec, channels: int, *, condition_planes: int, classes: int, image_size: tuple[int, ...]
+    ) -> None:
         super().__init__()
-        self.planes = planes
-        self.dit = DiT(spec, channels + planes, channels, classes, image_size)
+        self.condition_planes = condition_planes
+        self.dit = DiT(spec, channels + condition_planes, channels, classes, image_size)
 
     def forward(self, x: Tensor, t_B: Tensor, conditioning: Conditioning) -> Tensor:
         """Raw output (B, C, H, W)."""
-        if self.planes:
+        if self.condition_planes:
             planes = conditioning.planes
-            x = torch.cat([x, x.new_zeros(len(x), self.planes, *x.shape[2:]) if planes is None else planes.to(x)], 1)
+            x = torch.cat(
+                [x, x.new_zeros(len(x), self.condition_planes, *x.shape[2:]) if planes is None else planes.to(x)], 1
+            )
         classes = conditioning.classes
         out: Tensor = self.dit(x, t_B, torch.zeros_like(t_B) if classes is None else classes)
         return out

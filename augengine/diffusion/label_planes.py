@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def planes(regions: Tensor) -> Tensor:
+def signed_planes(regions: Tensor) -> Tensor:
     """Float32 planes (B, R, *), 1 inside and -1 outside, of boolean `regions` (B, R, *)."""
     return regions.float() * 2 - 1
 

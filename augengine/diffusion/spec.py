@@ -177,7 +177,7 @@ class ModelSpec(Strict):
         return isinstance(self.network, LocalContrastSpec)
 
     @property
-    def planes(self) -> int:
+    def condition_planes(self) -> int:
         """Spatial maps that a generator is shown besides the noisy content."""
         shown = len(self.context) * len(self.channels)
         if self.takes_structure:

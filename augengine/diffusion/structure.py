@@ -54,7 +54,7 @@ def recolour(x: Tensor, tissue: Tensor, heights: Tensor) -> Tensor:
     return torch.lerp(table.gather(2, start), table.gather(2, start + 1), place - left).view_as(x)
 
 
-def planes(image: Tensor, tissue: Tensor, tissues: int) -> Tensor:
+def structure_planes(image: Tensor, tissue: Tensor, tissues: int) -> Tensor:
     """Network input (B, C + 2 + L, *): image, a plane of ones, "has a mask", and one plane per tissue.
 
     A row of zeros instead means "no structure" and makes the network an ordinary conditional denoiser.

@@ -81,8 +81,8 @@ class DenoisingUNet(nn.Module):
     Args:
         spec: widths and depths.
         channels: of the noisy image and of the output.
-        planes: spatial maps concatenated to the input; a batch without them sees zeros.
-        tissues: of `tissue_curves`: how many of the planes say where labelled tissues are (`structure.planes`).
+        condition_planes: spatial maps concatenated to the input; a batch without them sees zeros.
+        tissues: of `tissue_curves`: how many of the planes say where labelled tissues are (`structure_planes`).
         classes: number of classes, 0 for none.
         vocabulary: of the acquisition tokens, or None.
         spatial_dims: 2 or 3.
@@ -93,14 +93,14 @@ class DenoisingUNet(nn.Module):
         spec: UNetSpec,
         channels: int,
         *,
-        planes: int = 0,
+        condition_planes: int = 0,
         tissues: int = 0,
         classes: int = 0,
         vocabulary: Vocabulary | None = None,
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
-        self.spec, self.planes = spec, planes
+        self.spec, self.condition_planes = spec, condition_planes
         factor = spec.unshuffle**spatial_dims
         self.tokens = None if vocabulary is None else TokenEmbedding(vocabulary, spec.token_dim)
         self.classes = nn.Embedding(classes + 1, spec.token_dim) if classes else None
@@ -110,7 +110,7 @@ class DenoisingUNet(nn.Module):
         self.unet = body(
             spec,
             spatial_dims,
-            (channels + planes) * factor,
+            (channels + condition_planes) * factor,
             channels * factor + self.curves,
             with_tokens=bool(classes) or vocabulary is not None,
         )
@@ -119,7 +119,9 @@ class DenoisingUNet(nn.Module):
     def forward(self, x: Tensor, t_B: Tensor, conditioning: Conditioning) -> Tensor:
         """Output (B, C, *) for noisy `x` (B, C, *) at timesteps `t_B`; any size, padded to the multiple inside."""
         size = x.shape[2:]
-        planes = x.new_zeros(len(x), self.planes, *size) if conditioning.planes is None else conditioning.planes
+        planes = (
+            x.new_zeros(len(x), self.condition_planes, *size) if conditioning.planes is None else conditioning.planes
+        )
         inputs = pad(torch.cat([x, planes.to(x)], dim=1), self.multiple)
         tokens = self._tokens(conditioning, len(x))
         coarse = space_to_depth(inputs, self.spec.unshuffle)

@@ -70,7 +70,7 @@ def class_maps(probabilities: np.ndarray, regions: Unions, classes: Unions) -> n
     Bits of classes that no region is stay unset. Raises as `regions_of_classes` does.
     """
     places = regions_of_classes(regions, classes)
-    planes = region_planes(probabilities, exclusive=exclude_each_other(regions))
+    planes = predicted_regions(probabilities, exclusive=exclude_each_other(regions))
     found = np.zeros((len(planes), *planes.shape[2:]), np.uint8)
     for n, name in enumerate(classes):
         if name in places:
@@ -78,7 +78,7 @@ def class_maps(probabilities: np.ndarray, regions: Unions, classes: Unions) -> n
     return found
 
 
-def region_planes(probabilities: np.ndarray, *, exclusive: bool) -> np.ndarray:
+def predicted_regions(probabilities: np.ndarray, *, exclusive: bool) -> np.ndarray:
     """Bool (B, R, *) of probabilities: the likeliest region, background included, or all above 0.5."""
     if not exclusive:
         return np.asarray(probabilities > 0.5)

@@ -22,7 +22,7 @@ from augengine.io.parts import Part
 from augengine.io.store import Store
 from augengine.metrics.draws import draws_needed
 from augengine.metrics.intervals import Interval, percentile_interval
-from augengine.metrics.statistics import BySeed, compare, hierarchical_interval, seed_means
+from augengine.metrics.statistics import BySeed, hierarchical_interval, paired_tests, seed_means
 from augengine.pipeline.units import Actors, Progress, Unit, run_units
 from augengine.rng import digest, generator
 
@@ -253,7 +253,7 @@ def gains(scores: Scores, measured: Measured, plan: Plan, *, over_seeds: bool = 
             if row.arm != other and against is not None and measured in scores[row]:
                 family[f"{row}{other}"] = (row, against)
     pairs = {name: (scores[a][measured], scores[b][measured]) for name, (a, b) in family.items()}
-    found = compare(pairs, rng=_rng(plan, measured)) if pairs else {}
+    found = paired_tests(pairs, rng=_rng(plan, measured)) if pairs else {}
     return [
         Gain(
             row.cell,

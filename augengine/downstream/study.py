@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from augengine.diffusion.checkpoint import SPEC, read_spec, save_generator, untrained
+from augengine.diffusion.checkpoint import SPEC, read_spec, save_model, untrained
 from augengine.downstream.arms import Extra
 from augengine.downstream.inventory import Inventory, take_inventory
 from augengine.downstream.protocols import Protocol, other_domain
@@ -219,5 +219,5 @@ def _without_training(checkpoint: str, out: str) -> str:
     if not store.exists(SPEC) or read_spec(out).model_copy(update=made_alike) != model.spec.model_copy(
         update=made_alike
     ):
-        save_generator(store, model.spec, dict(model.network.state_dict()))
+        save_model(store, model.spec, dict(model.network.state_dict()))
     return store.uri

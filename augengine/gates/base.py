@@ -20,7 +20,7 @@ from augengine.yaml_config import Strict
 LESION = ("necrosis", "enhancing", "oedema", "lesion")
 """Labels that make a lesion unless the policy names others."""
 
-Comparison = Literal["itself", "recoloured", "neighbour", "stranger", "mirrored", "elsewhere", "unseen"]
+RealPair = Literal["itself", "recoloured", "neighbour", "stranger", "mirrored", "elsewhere", "unseen"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Gate(Strict):
         comparison: the pair of real rows that calibration measures instead of an edit, see `calibration`.
     """
 
-    comparison: ClassVar[Comparison] = "recoloured"
+    comparison: ClassVar[RealPair] = "recoloured"
 
     def value(self, case: Case, tools: Tools) -> float:
         """The measured value. NaN, infinity or an exception fails the row."""

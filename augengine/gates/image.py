@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import binary_erosion, binary_opening, uniform_filter
 
 from augengine.body import body_mask
-from augengine.gates.base import Case, Comparison, Gate, Tools
+from augengine.gates.base import Case, Gate, RealPair, Tools
 from augengine.metrics.structure import structure_term
 from augengine.records import Sample
 
@@ -117,7 +117,7 @@ def _around_alike(signal: np.ndarray, look: np.ndarray, body: np.ndarray, region
 class Locality(Gate):
     """Largest absolute difference outside the declared region, in units of the source's range; 0 is the only bound."""
 
-    comparison: ClassVar[Comparison] = "itself"
+    comparison: ClassVar[RealPair] = "itself"
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""

@@ -15,7 +15,7 @@ from augengine.diffusion.conditions import CATEGORICAL, MULTI_LABEL, Condition, 
 from augengine.diffusion.segmentation import probabilities
 from augengine.diffusion.spec import Kind, ModelSpec
 from augengine.errors import CheckpointError
-from augengine.gates.base import Case, Comparison, LesionGate, ModelGate, Tools
+from augengine.gates.base import Case, LesionGate, ModelGate, RealPair, Tools
 from augengine.intensity import normalise
 from augengine.metrics.overlap import dice
 from augengine.records import Sample
@@ -51,7 +51,7 @@ class RefereeGate(ModelGate, LesionGate):
 class ResidualLesion(RefereeGate):
     """Share of what the source calls lesion and the output does not in which a referee still sees a lesion."""
 
-    comparison: ClassVar[Comparison] = "mirrored"
+    comparison: ClassVar[RealPair] = "mirrored"
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""
@@ -62,7 +62,7 @@ class ResidualLesion(RefereeGate):
 class RefereeDice(RefereeGate):
     """Dice of the lesion that a referee sees in the output with the output's label; 1 where neither has one."""
 
-    comparison: ClassVar[Comparison] = "itself"
+    comparison: ClassVar[RealPair] = "itself"
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""
@@ -78,7 +78,7 @@ class AcquisitionPrediction(ModelGate):
     """
 
     kind: ClassVar[Kind] = "acquisition_predictor"
-    comparison: ClassVar[Comparison] = "stranger"
+    comparison: ClassVar[RealPair] = "stranger"
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""

@@ -16,16 +16,16 @@ from augengine import masks
 from augengine.body import body_mask
 from augengine.gates.base import (
     Case,
-    Comparison,
     Gate,
     LesionGate,
+    RealPair,
     ReferenceGate,
     Tools,
     label_mask,
     label_of,
     present,
 )
-from augengine.gates.reference import planes
+from augengine.gates.reference import label_masks
 from augengine.metrics.memorisation import nearest_training_dice
 from augengine.metrics.overlap import dice
 from augengine.records import Sample
@@ -37,7 +37,7 @@ MIN_VOXELS = 8
 class VolumeRatio(LesionGate):
     """Voxels of the lesion after the edit, relative to before."""
 
-    comparison: ClassVar[Comparison] = "itself"
+    comparison: ClassVar[RealPair] = "itself"
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""
@@ -48,7 +48,7 @@ class VolumeRatio(LesionGate):
 class LesionVolume(LesionGate):
     """Volume of the lesion after the edit in ml; a voxel of a slice reaches to the next slice."""
 
-    comparison: ClassVar[Comparison] = "itself"
+    comparison: ClassVar[RealPair] = "itself"
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""
@@ -58,7 +58,7 @@ class LesionVolume(LesionGate):
 class InBrain(LesionGate):
     """Share of the new lesion that lies in the source's foreground (brain, breast), holes filled; 1 without one."""
 
-    comparison: ClassVar[Comparison] = "itself"
+    comparison: ClassVar[RealPair] = "itself"
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""
@@ -70,7 +70,7 @@ class InBrain(LesionGate):
 class LabelComponents(LesionGate):
     """Connected pieces (corners connect) of the lesion after the edit."""
 
-    comparison: ClassVar[Comparison] = "itself"
+    comparison: ClassVar[RealPair] = "itself"
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""
@@ -84,7 +84,7 @@ class Nesting(Gate):
     A region may touch itself, everything inside it, and the next one outside; the outermost may touch anything.
     """
 
-    comparison: ClassVar[Comparison] = "itself"
+    comparison: ClassVar[RealPair] = "itself"
     order: tuple[str, ...] = Field(default=("necrosis", "enhancing", "oedema"), min_length=2)
     """Label names from the inside out."""
 
@@ -106,7 +106,7 @@ class NearestTrainingDice(ReferenceGate, LesionGate):
     `reference` is a folder of shards; its training rows count. Mean over the labels of `lesion` that either holds.
     """
 
-    comparison: ClassVar[Comparison] = "unseen"
+    comparison: ClassVar[RealPair] = "unseen"
 
     def open(self, tools: Tools) -> None:
         """Read the training label maps."""
@@ -114,7 +114,7 @@ class NearestTrainingDice(ReferenceGate, LesionGate):
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""
-        found = planes(label_of(case.after), dict(case.after.labels), self.lesion)
+        found = label_masks(label_of(case.after), dict(case.after.labels), self.lesion)
         nearest, _ = nearest_training_dice(found[None], tools.reference(self.reference, self.lesion).planes)
         return float(nearest[0])
 
@@ -171,7 +171,7 @@ class LabelSwap(Gate):
     Intensities cannot tell: another acquisition may exchange the brightness of two tissues.
     """
 
-    comparison: ClassVar[Comparison] = "itself"
+    comparison: ClassVar[RealPair] = "itself"
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""
@@ -189,7 +189,7 @@ class IntensityDistance(Gate):
     A new label that the source does not hold has nothing to compare with; with no other, the row fails.
     """
 
-    comparison: ClassVar[Comparison] = "neighbour"
+    comparison: ClassVar[RealPair] = "neighbour"
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""
@@ -224,7 +224,7 @@ class MirrorDistance(LesionGate):
     midline, or a slice without left and right) nothing says that it was healed, and the row fails.
     """
 
-    comparison: ClassVar[Comparison] = "elsewhere"
+    comparison: ClassVar[RealPair] = "elsewhere"
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""

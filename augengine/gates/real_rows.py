@@ -11,7 +11,7 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 from augengine import masks
 from augengine.acquisition_terms import alike
 from augengine.body import body_mask
-from augengine.gates.base import LESION, Case, Comparison, label_mask, label_of
+from augengine.gates.base import LESION, Case, RealPair, label_mask, label_of
 from augengine.intensity import denormalise, normalise
 from augengine.io.dataset import dataset_files
 from augengine.io.shards import check_schema, from_row, read_group, read_metadata
@@ -29,7 +29,7 @@ class RealRow:
     following: Sample | None
     stranger: Sample | None
 
-    def case(self, comparison: Comparison, lesion: Sequence[str] = LESION) -> Case | None:
+    def case(self, comparison: RealPair, lesion: Sequence[str] = LESION) -> Case | None:
         """The pair that a gate with this `comparison` must accept; None if the row has none.
 
         - itself: the row unchanged, for gates that compare a row's label with its own image.

@@ -33,7 +33,7 @@ def read_reference(uri: str, labels: tuple[str, ...]) -> Reference:
     Raises:
         DataError: no such row, or rows of several shapes.
     """
-    maps = [planes for row in _rows(uri) if (planes := _planes(row, labels)).any()]
+    maps = [planes for row in _rows(uri) if (planes := _label_masks(row, labels)).any()]
     shapes = {m.shape for m in maps}
     if len(shapes) != 1:
         raise DataError(
@@ -55,15 +55,15 @@ def labels_digest(uri: str) -> str:
     return running.hexdigest()
 
 
-def planes(label: np.ndarray, codes: dict[str, int], labels: tuple[str, ...]) -> np.ndarray:
+def label_masks(label: np.ndarray, codes: dict[str, int], labels: tuple[str, ...]) -> np.ndarray:
     """bool (R, *spatial): one plane for every name of `labels`."""
     index = tissue_index(label, codes, labels, label[None])
     return np.stack([index == n for n in range(1, len(labels) + 1)])
 
 
-def _planes(row: dict[str, Any], labels: tuple[str, ...]) -> np.ndarray:
+def _label_masks(row: dict[str, Any], labels: tuple[str, ...]) -> np.ndarray:
     label = np.frombuffer(row["label"], np.uint8).reshape(row["image_shape"][1:])
-    return planes(label, dict(zip(row["label_names"], row["label_codes"], strict=True)), labels)
+    return label_masks(label, dict(zip(row["label_names"], row["label_codes"], strict=True)), labels)
 
 
 def _rows(uri: str) -> Iterator[dict[str, Any]]:

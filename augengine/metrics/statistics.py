@@ -20,7 +20,7 @@ BySeed = Mapping[int, BySubject]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedTest:
     """Arm a against arm b.
 
     Attributes:
@@ -110,7 +110,7 @@ def hierarchical_interval(
     return percentile_interval(float(table.mean()), drawn, subjects=count, level=level)
 
 
-def compare(family: Mapping[str, tuple[BySeed, BySeed]], *, rng: np.random.Generator) -> dict[str, Comparison]:
+def paired_tests(family: Mapping[str, tuple[BySeed, BySeed]], *, rng: np.random.Generator) -> dict[str, PairedTest]:
     """Test every pair of arms of a family on patients' means over seeds.
 
     Args:
@@ -121,7 +121,7 @@ def compare(family: Mapping[str, tuple[BySeed, BySeed]], *, rng: np.random.Gener
     p_values = {name: wilcoxon(a, b) for name, (a, b) in means.items()}
     corrected = holm(p_values)
     return {
-        name: Comparison(paired_interval(a, b, rng=rng), p_values[name], corrected[name])
+        name: PairedTest(paired_interval(a, b, rng=rng), p_values[name], corrected[name])
         for name, (a, b) in means.items()
     }
 

@@ -23,7 +23,7 @@ from augengine.pipeline.choices import check_choices
 from augengine.pipeline.early_stop import Watch, top_reasons
 from augengine.pipeline.models import gate_files, resolve_models
 from augengine.pipeline.runtime import settled
-from augengine.pipeline.survey import Source, survey
+from augengine.pipeline.survey import Survey, survey
 from augengine.pipeline.units import Actors, Progress, Summary, Unit, run_units
 from augengine.rng import digest
 
@@ -103,18 +103,18 @@ def _share(part: int, rest: int) -> float:
     return part / (part + rest) if part else 0.0
 
 
-Inputs = tuple[Source, dict[str, dict[str, Place]], dict[str, dict[str, str]]]
+Inputs = tuple[Survey, dict[str, dict[str, Place]], dict[str, dict[str, str]]]
 """What the metadata of the rows say; policy name → role → folder of the model, and the same to its sha256."""
 
 
-def make_units(source: Source, mixture: Mixture, run_digest: str) -> list[Unit]:
+def make_units(surveyed: Survey, mixture: Mixture, run_digest: str) -> list[Unit]:
     """One unit per row group with selected rows, replicate and policy."""
     return [
         Unit(
-            digest(run_digest, source.digest, g.name, g.group, r, *([policy] if mixture.mix else []), length=16),
+            digest(run_digest, surveyed.digest, g.name, g.group, r, *([policy] if mixture.mix else []), length=16),
             {"name": g.name, "group": g.group, "replicate": r, "policy": policy},
         )
-        for g in source.groups
+        for g in surveyed.groups
         for policy, r in sorted(g.requested, key=lambda key: key[::-1])
     ]
 
@@ -125,10 +125,10 @@ def check_inputs(mixture: Mixture, data: Store, checkpoints: Mapping[str, Place]
     Raises:
         AugengineError: bad data or checkpoint.
     """
-    source = survey(data, mixture)
-    uris, weights = resolve_models(mixture, checkpoints, source.scales)
-    check_choices(data, mixture, source)
-    return source, uris, weights
+    surveyed = survey(data, mixture)
+    uris, weights = resolve_models(mixture, checkpoints, surveyed.scales)
+    check_choices(data, mixture, surveyed)
+    return surveyed, uris, weights
 
 
 def augment(
@@ -161,7 +161,7 @@ def augment(
     """
     mixture = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded
     read = Store.at(data)
-    source, uris, weights = check_inputs(mixture, read, checkpoints)
+    surveyed, uris, weights = check_inputs(mixture, read, checkpoints)
     licence = licence_of(read)
     hashes = {member.name: {**weights[member.name], **gate_files(member)} for member in mixture.members}
     device = "cuda" if actors.num_gpus else "cpu"
@@ -172,7 +172,7 @@ def augment(
         "data": read,
         "hashes": hashes,
         "models": {name: {role: Store.at(place) for role, place in roles.items()} for name, roles in uris.items()},
-        "donors": [asdict(d) for d in source.donors],
+        "donors": [asdict(d) for d in surveyed.donors],
         "device": device,
         "licence": licence,
         "plugins": mixture.plugins,
@@ -181,7 +181,7 @@ def augment(
         "policy": mixture.name,
         "policy_digest": mixture.digest,
         "models": mixture.plain(hashes),
-        "source": source.digest,
+        "source": surveyed.digest,
     }
     if licence is not None:
         fingerprint["licence"] = licence
@@ -199,7 +199,7 @@ def augment(
         **({"plugins": mixture.plugins} if mixture.plugins else {}),
     }
     store = version(Store.at(out), fingerprint, new_version, {"policy_digest": (POLICY, mixture.to_dict())})
-    units = make_units(source, mixture, mixture.run_digest(hashes))
+    units = make_units(surveyed, mixture, mixture.run_digest(hashes))
     limits = {m.name: (m.policy.output.max_reject_rate, m.policy.output.max_fail_rate) for m in mixture.members}
     watch = Watch(limits, {unit.unit_id: unit.spec["policy"] for unit in units}, store.uri)
     run = run_units(
@@ -218,8 +218,8 @@ def augment(
         retry_failed=retry_failed,
     )
     counts = {k: run.counts.get(k, 0) for k in OUTCOMES}
-    requested = source.selected * mixture.per_input
-    members = _tallies(mixture, source, units, run)
+    requested = surveyed.selected * mixture.per_input
+    members = _tallies(mixture, surveyed, units, run)
     summary = AugmentSummary(requested, counts, run, store.uri, members)
     for tally in (summary, *members.values()):
         if sum(tally.counts.values()) != tally.requested:
@@ -255,7 +255,7 @@ def _figures(tally: AugmentSummary | MemberTally) -> dict[str, Any]:
     }
 
 
-def _tallies(mixture: Mixture, source: Source, units: Sequence[Unit], run: Summary) -> dict[str, MemberTally]:
+def _tallies(mixture: Mixture, surveyed: Survey, units: Sequence[Unit], run: Summary) -> dict[str, MemberTally]:
     """Outcomes by policy; those of a mix are summed over the commit records of its units."""
     counts: dict[str, Counter[str]] = {m.name: Counter() for m in mixture.members}
     if mixture.mix is None:
@@ -265,7 +265,7 @@ def _tallies(mixture: Mixture, source: Source, units: Sequence[Unit], run: Summa
             counts[unit.spec["policy"]].update(run.records[unit.unit_id].counts)
     return {
         m.name: MemberTally(
-            source.requested(m.name),
+            surveyed.requested(m.name),
             {k: counts[m.name][k] for k in OUTCOMES},
             m.policy.output.max_reject_rate,
             m.policy.output.max_fail_rate,

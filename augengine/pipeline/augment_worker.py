@@ -17,7 +17,7 @@ from augengine.gates import Tools
 from augengine.io.shards import from_row, has_labels, read_group
 from augengine.io.store import Place, Store
 from augengine.load import Mixture
-from augengine.pipeline.outcomes import Rows, count_reasons
+from augengine.pipeline.outcomes import Outcomes, count_reasons
 from augengine.pipeline.row_maker import RowMaker
 from augengine.plugins import check_versions
 from augengine.records import Acquisition, Sample
@@ -70,9 +70,9 @@ class AugmentWorker:
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
         """Tables by outcome; every row of the unit ends in exactly one of them."""
-        rows = Rows()
-        self.makers[spec["policy"]].make(list(self._read(spec, rows)), spec["replicate"], rows)
-        return rows.tables()
+        outcomes = Outcomes()
+        self.makers[spec["policy"]].make(list(self._read(spec, outcomes)), spec["replicate"], outcomes)
+        return outcomes.tables()
 
     def reasons(self, tables: Mapping[str, pa.Table]) -> dict[str, dict[str, int]]:
         """Gates that rejected rows, and why others failed or were skipped, with the number of rows."""
@@ -92,10 +92,10 @@ class AugmentWorker:
 
     def quarantine(self, spec: dict[str, Any], why: AugengineError) -> dict[str, pa.Table]:
         """The rows of the unit as failed, without touching them."""
-        rows = Rows()
+        outcomes = Outcomes()
         for _, row in self._rows(spec, ID_COLUMNS):
-            self._lose(spec, row, "process", why, rows)
-        return rows.tables()
+            self._lose(spec, row, "process", why, outcomes)
+        return outcomes.tables()
 
     def _rows(self, spec: dict[str, Any], columns: list[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
         """Place in the row group and values of the unit's rows: those that its policy is to make."""
@@ -110,13 +110,15 @@ class AugmentWorker:
             if drawn is not None and drawn.name == spec["policy"]:
                 yield n, row
 
-    def _read(self, spec: dict[str, Any], rows: Rows) -> Iterator[Sample]:
+    def _read(self, spec: dict[str, Any], outcomes: Outcomes) -> Iterator[Sample]:
         for _, row in self._rows(spec):
             try:
                 yield from_row(row)
             except DataError as error:
-                self._lose(spec, row, "read", error, rows)
+                self._lose(spec, row, "read", error, outcomes)
 
-    def _lose(self, spec: dict[str, Any], row: Mapping[str, Any], stage: str, why: AugengineError, rows: Rows) -> None:
+    def _lose(
+        self, spec: dict[str, Any], row: Mapping[str, Any], stage: str, why: AugengineError, outcomes: Outcomes
+    ) -> None:
         output_id = self.makers[spec["policy"]].output_id(row["sample_id"], spec["replicate"])
-        rows.lost(output_id, row["sample_id"], row["subject_id"], stage, why)
+        outcomes.lost(output_id, row["sample_id"], row["subject_id"], stage, why)

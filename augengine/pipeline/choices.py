@@ -17,7 +17,7 @@ from augengine.io.dataset import dataset_files
 from augengine.io.shards import iter_metadata
 from augengine.io.store import Store
 from augengine.load import LoadedPolicy, Mixture
-from augengine.pipeline.survey import Source
+from augengine.pipeline.survey import Survey
 from augengine.policy.spec import Select, mismatch
 from augengine.records import Acquisition, Sample
 
@@ -29,7 +29,7 @@ DRAWS = 1000  # of targets, over all scans, until none is taken to be possible
 Count = Callable[[], Mapping[Kind, int]]
 
 
-def check_choices(store: Store, mixture: Mixture, source: Source) -> dict[str, str]:
+def check_choices(store: Store, mixture: Mixture, surveyed: Survey) -> dict[str, str]:
     """Refuse policies that take no row of the data, or whose targets no training subject of it can serve.
 
     Returns:
@@ -38,27 +38,27 @@ def check_choices(store: Store, mixture: Mixture, source: Source) -> dict[str, s
     Raises:
         DataError: naming the values of the data that are nearest to those asked for.
     """
-    return check_taken(store.uri, mixture, source, lambda: count_acquisitions(store))
+    return check_taken(store.uri, mixture, surveyed, lambda: count_acquisitions(store))
 
 
-def check_taken(where: str, mixture: Mixture, source: Source, count: Count) -> dict[str, str]:
+def check_taken(where: str, mixture: Mixture, surveyed: Survey, count: Count) -> dict[str, str]:
     """As `check_choices`, of data that are not ingested yet; `count` says what there is by split and acquisition."""
-    idle = _idle(mixture, source, count)
-    if not source.selected:
+    idle = _idle(mixture, surveyed, count)
+    if not surveyed.selected:
         raise DataError(
             "the policy's select takes no row of this data",
             where=where,
-            found=f"{source.rows} rows, {'; '.join(dict.fromkeys(idle.values()))}",
+            found=f"{surveyed.rows} rows, {'; '.join(dict.fromkeys(idle.values()))}",
             next_step="loosen select, or check split and acquisition values with `augengine plan`",
         )
     for member in mixture.members:
         if member.name not in idle:
             for step in member.steps:
-                step.check_donors(source.donors)
+                step.check_donors(surveyed.donors)
     return idle
 
 
-def check_targets(where: str, member: LoadedPolicy, source: Source, specs: Mapping[str, ModelSpec]) -> None:
+def check_targets(where: str, member: LoadedPolicy, surveyed: Survey, specs: Mapping[str, ModelSpec]) -> None:
     """Refuse a policy whose first edit takes its target from the data's acquisitions and finds none for any scan.
 
     A target that is drawn may be one that the model never saw where the next would do, so each scan gets several draws.
@@ -70,25 +70,25 @@ def check_targets(where: str, member: LoadedPolicy, source: Source, specs: Mappi
     Raises:
         DataError: with the commonest reason.
     """
-    step, scanned = member.steps[0], source.taken[member.name]
+    step, scanned = member.steps[0], surveyed.taken[member.name]
     if not isinstance(step.edit, TakesDonors) or not scanned:
         return
     reasons: Counter[str] = Counter()
     draws = -(-DRAWS // len(scanned))
     for seed in range(draws):
         for scan in scanned:
-            drawn = step.plan(_blank(scan), Plan("", "", 0, 0, seed, {}), source.donors, specs)
+            drawn = step.plan(_blank(scan), Plan("", "", 0, 0, seed, {}), surveyed.donors, specs)
             if not isinstance(drawn, Skip):
                 return
             reasons[drawn.reason] += 1
     reason, found = reasons.most_common(1)[0]
     scans = -(-found // draws)
-    acquisitions = len({donor.acquisition for donor in source.donors})
+    acquisitions = len({donor.acquisition for donor in surveyed.donors})
     raise DataError(
         f"policy '{member.name}' finds no target for any scan of this data",
         where=where,
-        found=f"{scans} of {len(scanned)} scans: {reason} ({len(source.donors)} training subjects with {acquisitions} "
-        "acquisitions)",
+        found=f"{scans} of {len(scanned)} scans: {reason} ({len(surveyed.donors)} training subjects with "
+        f"{acquisitions} acquisitions)",
         next_step="add data of another scanner, or state acquisitions or targets that differ",
     )
 
@@ -107,9 +107,9 @@ def _blank(scan: Donor) -> Sample:
     )
 
 
-def _idle(mixture: Mixture, source: Source, count: Count) -> dict[str, str]:
+def _idle(mixture: Mixture, surveyed: Survey, count: Count) -> dict[str, str]:
     """Members that take no row, and why."""
-    if all(source.requested(member.name) for member in mixture.members):
+    if all(surveyed.requested(member.name) for member in mixture.members):
         return {}
     found = count()
     selects = {member.name: member.policy.select for member in mixture.members}

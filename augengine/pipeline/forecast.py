@@ -18,7 +18,7 @@ from augengine.pipeline.augment import THROUGHPUT
 from augengine.pipeline.choices import check_choices
 from augengine.pipeline.models import folders, resolve_models
 from augengine.pipeline.row_maker import first_draft
-from augengine.pipeline.survey import Source, survey
+from augengine.pipeline.survey import Survey, survey
 from augengine.pipeline.units import Actors
 
 ROWS_DRAWN = 200
@@ -31,7 +31,7 @@ class Forecast:
     """What a run would do.
 
     Attributes:
-        source: the rows of the data; `left_out` by the policy's select.
+        surveyed: the rows of the data; `left_out` by the policy's select.
         requested: rows that the run would file, `per_input` for each selected one.
         drawn: rows whose plan was drawn as the run would draw it; 0 without checkpoints. Of a chain only the first
             step's: the later ones plan on pixels that nobody has painted yet.
@@ -42,7 +42,7 @@ class Forecast:
         idle: policies of a mix that take no row, with the reason.
     """
 
-    source: Source
+    surveyed: Survey
     requested: int
     drawn: int
     skipped: Mapping[str, int]
@@ -79,22 +79,22 @@ def forecast(
             values that it has), or `run` holds no finished run.
     """
     mixture, store = Mixture((loaded,)) if isinstance(loaded, LoadedPolicy) else loaded, Store.at(data)
-    source = survey(store, mixture)
-    idle = check_choices(store, mixture, source)
+    surveyed = survey(store, mixture)
+    idle = check_choices(store, mixture, surveyed)
     measured = _measured(run) if run else {}
     speed = rows_per_second or measured.get("rows_per_second")
-    rows = list(_some(store, source, mixture, rows_drawn))
+    rows = list(_some(store, surveyed, mixture, rows_drawn))
     drawn, skipped = 0, Counter[str]()
     if all(folders(mixture, checkpoints).values()):
-        uris, _ = resolve_models(mixture, checkpoints, source.scales)
+        uris, _ = resolve_models(mixture, checkpoints, surveyed.scales)
         specs = {name: {role: read_spec(uri) for role, uri in roles.items()} for name, roles in uris.items()}
-        drawn, skipped = len(rows), _skips(mixture, source, specs, rows)
-    requested = source.selected * mixture.per_input
+        drawn, skipped = len(rows), _skips(mixture, surveyed, specs, rows)
+    requested = surveyed.selected * mixture.per_input
     outputs = round(requested * (1 - skipped.total() / drawn)) if drawn else requested
     per_row = measured.get("bytes_per_row") or _mean_bytes(rows)
     busy = outputs / speed if speed else None
     return Forecast(
-        source,
+        surveyed,
         requested,
         drawn,
         skipped,
@@ -106,9 +106,9 @@ def forecast(
     )
 
 
-def output_bytes(store: Store, source: Source, mixture: Mixture, rows_read: int = 8) -> float:
+def output_bytes(store: Store, surveyed: Survey, mixture: Mixture, rows_read: int = 8) -> float:
     """Size of all rows that a run would make of a data set, from the shapes of a few."""
-    return source.selected * mixture.per_input * _mean_bytes(list(_some(store, source, mixture, rows_read)))
+    return surveyed.selected * mixture.per_input * _mean_bytes(list(_some(store, surveyed, mixture, rows_read)))
 
 
 def _measured(run: Place) -> dict[str, Any]:
@@ -123,10 +123,10 @@ def _measured(run: Place) -> dict[str, Any]:
     return measured
 
 
-def _some(store: Store, source: Source, mixture: Mixture, count: int) -> Iterator[dict[str, Any]]:
+def _some(store: Store, surveyed: Survey, mixture: Mixture, count: int) -> Iterator[dict[str, Any]]:
     """Every n-th selected row, at most `count` of them."""
-    stride, seen = max(1, -(-source.selected // count)), 0
-    for group in source.groups:
+    stride, seen = max(1, -(-surveyed.selected // count)), 0
+    for group in surveyed.groups:
         if not any((seen + n) % stride == 0 for n in range(group.selected)):
             seen += group.selected
             continue
@@ -140,7 +140,7 @@ def _some(store: Store, source: Source, mixture: Mixture, count: int) -> Iterato
 
 
 def _skips(
-    mixture: Mixture, source: Source, specs: Mapping[str, Mapping[str, ModelSpec]], rows: Sequence[dict[str, Any]]
+    mixture: Mixture, surveyed: Survey, specs: Mapping[str, Mapping[str, ModelSpec]], rows: Sequence[dict[str, Any]]
 ) -> Counter[str]:
     """Reasons for which the first replicate of some rows would be skipped, or would fail in planning."""
     reasons: Counter[str] = Counter()
@@ -149,7 +149,7 @@ def _skips(
         assert member is not None  # one of those that take it
         draft = first_draft(member, from_row(values), "", 0, 0)
         try:
-            plan = member.steps[0].plan(draft.sample, draft.row, source.donors, specs[member.name])
+            plan = member.steps[0].plan(draft.sample, draft.row, surveyed.donors, specs[member.name])
         except Exception as error:  # the run would file this row as failed, with this text
             text = str(error) if isinstance(error, AugengineError) else f"{type(error).__name__}: {error}"
             reasons[mixture.named(member, f"fails: {text}", ": ")] += 1

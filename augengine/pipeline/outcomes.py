@@ -20,7 +20,7 @@ LOST = pa.schema([(n, pa.string()) for n in ("output_id", "sample_id", "subject_
 REASONS_KEPT, REASON_LENGTH = 8, 160
 
 
-class Rows:
+class Outcomes:
     """The outcome of one unit, filed by kind.
 
     Attributes:

@@ -15,7 +15,7 @@ from augengine.edits.chain import Step, joined, parted, union
 from augengine.errors import DataError
 from augengine.gates import GateResult, Gates, Tools
 from augengine.load import LoadedPolicy
-from augengine.pipeline.outcomes import Rows
+from augengine.pipeline.outcomes import Outcomes
 from augengine.records import Provenance, Sample
 from augengine.rng import derive, digest
 
@@ -106,47 +106,47 @@ class RowMaker:
         """The id of an output row, from content alone."""
         return digest(self.run_digest, sample_id, replicate, length=24)
 
-    def make(self, samples: Sequence[Sample], replicate: int, rows: Rows) -> None:
+    def make(self, samples: Sequence[Sample], replicate: int, outcomes: Outcomes) -> None:
         """File every sample under exactly one outcome."""
         pending = list(samples)
         for attempt in range(self.loaded.policy.output.retries + 1):
             last = attempt == self.loaded.policy.output.retries
             drafts = self._first(pending, replicate, attempt)
             for step in self.loaded.steps:
-                drafts = self._step(step, drafts, rows)
-            pending = [draft.source for draft in drafts if not self._filed(draft, rows, last)]
+                drafts = self._step(step, drafts, outcomes)
+            pending = [draft.source for draft in drafts if not self._filed(draft, outcomes, last)]
 
     def _first(self, samples: Sequence[Sample], replicate: int, attempt: int) -> Iterator[Draft]:
         for sample in samples:
             output_id = self.output_id(sample.sample_id, replicate)
             yield first_draft(self.loaded, sample, output_id, replicate, attempt)
 
-    def _step(self, step: Step, drafts: Iterator[Draft], rows: Rows) -> Iterator[Draft]:
+    def _step(self, step: Step, drafts: Iterator[Draft], outcomes: Outcomes) -> Iterator[Draft]:
         """Plan each row on what the step before made of it, and compute micro-batches of equal shape as they fill."""
         size, waiting = self.loaded.policy.output.micro_batch, dict[tuple[int, ...], list[Draft]]()
         for draft in drafts:
-            planned = self._planned(step, draft, rows)
+            planned = self._planned(step, draft, outcomes)
             if planned is None:
                 continue
             shape = draft.sample.image.shape
             waiting.setdefault(shape, []).append(planned)
             if len(waiting[shape]) == size:
-                yield from self._batch(step, waiting.pop(shape), size, rows)
+                yield from self._batch(step, waiting.pop(shape), size, outcomes)
         for batch in waiting.values():
-            yield from self._batch(step, batch, size, rows)
+            yield from self._batch(step, batch, size, outcomes)
 
-    def _planned(self, step: Step, draft: Draft, rows: Rows) -> Draft | None:
+    def _planned(self, step: Step, draft: Draft, outcomes: Outcomes) -> Draft | None:
         try:
             plan = step.plan(draft.sample, draft.row, self.donors, self.specs)
         except Exception as error:  # one row's failure is that row's outcome
-            _lose(draft, "plan", error, rows)
+            _lose(draft, "plan", error, outcomes)
             return None
         if isinstance(plan, Skip):
-            _lose(draft, "plan", plan, rows)
+            _lose(draft, "plan", plan, outcomes)
             return None
         return replace(draft, plans=(*draft.plans, plan))
 
-    def _batch(self, step: Step, batch: Sequence[Draft], size: int, rows: Rows) -> Iterator[Draft]:
+    def _batch(self, step: Step, batch: Sequence[Draft], size: int, outcomes: Outcomes) -> Iterator[Draft]:
         """Where memory runs out the padded size is halved; where a batch fails otherwise, its rows are tried alone."""
         try:
             made = apply_padded(step, self.models, [d.sample for d in batch], [d.plans[-1] for d in batch], size)
@@ -158,27 +158,27 @@ class RowMaker:
                 parts = _chunks(batch, 1)
             else:
                 why = Skip(str(error)) if isinstance(error, SkippedError) else error
-                _lose(batch[0], "apply", why, rows)
+                _lose(batch[0], "apply", why, outcomes)
                 return
         else:
             for draft, (after, measured) in zip(batch, made, strict=True):
-                if (grown := self._grown(step, _noted(draft, measured), after, rows)) is not None:
+                if (grown := self._grown(step, _noted(draft, measured), after, outcomes)) is not None:
                     yield grown
             return
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         for part in parts:
-            yield from self._batch(step, part, size, rows)
+            yield from self._batch(step, part, size, outcomes)
 
-    def _grown(self, step: Step, draft: Draft, after: Sample, rows: Rows) -> Draft | None:
+    def _grown(self, step: Step, draft: Draft, after: Sample, outcomes: Outcomes) -> Draft | None:
         """The row with one step more; one that is no image, or changed more than its step declared, fails."""
         if not np.isfinite(after.image).all():
             count = int((~np.isfinite(after.image)).sum())
-            _lose(draft, "apply", DataError("the edit made values that are no numbers", found=count), rows)
+            _lose(draft, "apply", DataError("the edit made values that are no numbers", found=count), outcomes)
             return None
         region = step.edit.region(draft.sample, draft.plans[-1])
         if region is not None and (draft.sample.image != after.image)[:, ~region].any():
-            _lose(draft, "locality", DataError("the edit changed voxels outside its declared region"), rows)
+            _lose(draft, "locality", DataError("the edit changed voxels outside its declared region"), outcomes)
             return None
         judged = draft.judged
         if step.gates:
@@ -186,9 +186,9 @@ class RowMaker:
             judged += tuple(replace(g, name=step.named(g.name)) for g in results)
         return replace(draft, sample=after, region=union(draft.region, region), judged=judged)
 
-    def _filed(self, draft: Draft, rows: Rows, last: bool) -> bool:
+    def _filed(self, draft: Draft, outcomes: Outcomes, last: bool) -> bool:
         """File the row; False if it shall be tried again."""
-        gates = [*draft.judged, *self.gates[""](draft.source, draft.sample, draft.region, rows.kept)]
+        gates = [*draft.judged, *self.gates[""](draft.source, draft.sample, draft.region, outcomes.kept)]
         broken = [g for g in gates if not g.passed]
         if broken and not last:
             return False
@@ -206,7 +206,7 @@ class RowMaker:
             source_licence=self.licence,
             plugins=self.plugins,
         )
-        rows.keep(draft.sample.replace(provenance=provenance), broken)
+        outcomes.keep(draft.sample.replace(provenance=provenance), broken)
         return True
 
 
@@ -219,5 +219,5 @@ def _noted(draft: Draft, measured: Mapping[str, float]) -> Draft:
     return replace(draft, plans=(*draft.plans[:-1], noted))
 
 
-def _lose(draft: Draft, stage: str, why: Exception | Skip, rows: Rows) -> None:
-    rows.lost(draft.row.output_id, draft.source.sample_id, draft.source.subject_id, stage, why)
+def _lose(draft: Draft, stage: str, why: Exception | Skip, outcomes: Outcomes) -> None:
+    outcomes.lost(draft.row.output_id, draft.source.sample_id, draft.source.subject_id, stage, why)

@@ -43,7 +43,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Source:
+class Survey:
     """What one pass over the metadata of a data set tells.
 
     Attributes:
@@ -70,7 +70,7 @@ class Source:
         return sum(n for group in self.groups for (name, _), n in group.requested.items() if name == policy)
 
 
-def survey(store: Store, mixture: Mixture) -> Source:
+def survey(store: Store, mixture: Mixture) -> Survey:
     """Stream the metadata once; memory grows with subjects and row groups, not with rows."""
     found = _Findings(mixture)
     names = dataset_files(store)
@@ -80,7 +80,7 @@ def survey(store: Store, mixture: Mixture) -> Source:
         for start in range(0, file.num_row_groups, GROUPS_READ):
             found.add(shard, file, range(start, min(start + GROUPS_READ, file.num_row_groups)))
     found.seen.check(store.uri)
-    return Source(
+    return Survey(
         tuple(found.groups),
         tuple(donor for _, donor in sorted(found.donors.items())),
         {member: tuple(sorted(scales, key=str)) for member, scales in found.scales.items()},

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from augengine.acquisition_terms import manufacturer
-from augengine.diffusion.checkpoint import save_generator, subject_hash
+from augengine.diffusion.checkpoint import save_model, subject_hash
 from augengine.diffusion.intensity_spec import IntensitySpec
 from augengine.diffusion.lesion_bank import LesionBankSpec, bank_weights
 from augengine.diffusion.spec import ModelSpec
@@ -115,7 +115,7 @@ def write_bank(survey: LesionSurvey, asked: Sequence[str], labels: Sequence[str]
         },
         recipe="lesion_bank",
     )
-    return save_generator(store.folder(BANK), spec, bank_weights(crops))
+    return save_model(store.folder(BANK), spec, bank_weights(crops))
 
 
 def _quartiles(values: list[float]) -> str:

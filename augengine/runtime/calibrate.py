@@ -38,7 +38,7 @@ def measured_batch(specs: Sequence[ModelSpec], runtime: Runtime, most: int) -> i
     spec = largest.spec
     key = digest(
         spec.network.model_dump(mode="json"),
-        spec.planes,
+        spec.condition_planes,
         spec.content_channels,
         spec.image_size,
         runtime.model_dump(mode="json"),
@@ -105,7 +105,7 @@ def example(generator: Generator, rows: int) -> tuple[torch.Tensor, torch.Tensor
     noise = torch.randn(rows, *shape, generator=torch.Generator().manual_seed(0))
     acquired = None if spec.vocabulary is None else spec.vocabulary.encode([Acquisition()] * rows)
     conditioning = Conditioning(
-        torch.zeros(rows, spec.planes, *spec.image_size) if spec.planes else None,
+        torch.zeros(rows, spec.condition_planes, *spec.image_size) if spec.condition_planes else None,
         torch.ones(rows, dtype=torch.long) if spec.classes else None,
         acquired,
     )

@@ -78,7 +78,7 @@ if hasattr(os, "register_at_fork"):  # a thread that does not exist in the child
     os.register_at_fork(after_in_child=lambda: _PLAIN_MEMORY.__init__())  # type: ignore[misc]
 
 
-class Rows:
+class GroupRows:
     """The wanted rows of one row group, in memory."""
 
     def __init__(self, table: pa.Table, places: np.ndarray) -> None:
@@ -119,7 +119,7 @@ class Groups:
         self._reads = self._rows_read = self._given = 0
         self._forget()
 
-    def __getitem__(self, index: int) -> Rows:
+    def __getitem__(self, index: int) -> GroupRows:
         """The rows of the group with this number among `selected.groups`."""
         if index in self._rows and self._pid == os.getpid():
             self._rows.move_to_end(index)
@@ -141,13 +141,13 @@ class Groups:
             self.nbytes -= self._rows.popitem(last=False)[1].nbytes
         return rows
 
-    def load(self, index: int) -> Rows:
+    def load(self, index: int) -> GroupRows:
         """Read a group; it is not kept."""
         if self._pid != os.getpid():  # a fork must not share file positions and connections with its parent
             self._forget()
         return self._read(self.selected.groups[index])
 
-    def _read(self, group: Group) -> Rows:
+    def _read(self, group: Group) -> GroupRows:
         key = (group.source, group.name)
         if key not in self._files:
             self._files[key] = open_shard(self._store(group.source), group.name)
@@ -155,7 +155,7 @@ class Groups:
                 self._files.popitem(last=False)
         self._files.move_to_end(key)
         with _PLAIN_MEMORY:
-            return Rows(read_group(self._files[key], group.group, _COLUMNS), group.rows)
+            return GroupRows(read_group(self._files[key], group.group, _COLUMNS), group.rows)
 
     def _store(self, source: int) -> Store:
         if source not in self._stores:  # a copy connects anew
@@ -165,7 +165,7 @@ class Groups:
     def _forget(self) -> None:
         self._pid = os.getpid()
         self._stores: dict[int, Store] = {}
-        self._rows: OrderedDict[int, Rows] = OrderedDict()
+        self._rows: OrderedDict[int, GroupRows] = OrderedDict()
         self._files: OrderedDict[tuple[int, str], pq.ParquetFile] = OrderedDict()
         self.nbytes = 0
 

@@ -16,7 +16,7 @@ from augengine.rng import digest
 from augengine.selection import Selected
 from augengine.selection.request import Places
 from augengine.torch.choice import Choice, chosen
-from augengine.torch.groups import Groups, Rows
+from augengine.torch.groups import GroupRows, Groups
 from augengine.torch.items import Item, Items
 from augengine.torch.order import Order, Part, Replaced
 from augengine.torch.rank import rank_and_world
@@ -119,10 +119,10 @@ class ShardStream(IterableDataset[Item]):
                 self._row = row
                 yield item
 
-    def _windows(self, part: Part, epoch: int, row: int) -> Iterator[tuple[np.ndarray, dict[int, Rows]]]:
+    def _windows(self, part: Part, epoch: int, row: int) -> Iterator[tuple[np.ndarray, dict[int, GroupRows]]]:
         """Windows of rows with their row groups; outside a worker, the next is read while one is given."""
 
-        def load(window: np.ndarray) -> dict[int, Rows]:
+        def load(window: np.ndarray) -> dict[int, GroupRows]:
             return {group: self._groups.load(group) for group in np.unique(window[:, 0]).tolist()}
 
         windows = self.order.windows(epoch, part, row)
@@ -130,7 +130,7 @@ class ShardStream(IterableDataset[Item]):
             yield from ((window, load(window)) for window in windows)
             return
         with ThreadPoolExecutor(1) as thread:
-            waiting: deque[tuple[np.ndarray, Future[dict[int, Rows]]]] = deque()
+            waiting: deque[tuple[np.ndarray, Future[dict[int, GroupRows]]]] = deque()
             for window in windows:
                 waiting.append((window, thread.submit(load, window)))
                 if len(waiting) == 2:

@@ -17,7 +17,7 @@ from augengine.diffusion.intensity_spec import IntensityRecipe, named
 from augengine.diffusion.schedules import ending_signal, lost_mean
 from augengine.diffusion.spec import GENERATORS, DiffusionSpec, Kind, NetworkSpec
 from augengine.policy.spec import Where, check_where
-from augengine.train.data import Rows
+from augengine.train.data import SplitRows
 from augengine.train.trackers import TRACKERS
 from augengine.yaml_config import Document, Strict, unset
 
@@ -187,12 +187,12 @@ class DataRecipe(Strict):
             maps anyway.
         showing: labels of which a row must show one to be trained on; none takes every row.
         fold: `[k, n]` leaves out the subjects of fold k (from 0) of n, for out-of-fold predictions.
-        augmented_per_real: augmented rows, those with provenance, for every real row (see `train.data.Rows`); none
+        augmented_per_real: augmented rows, those with provenance, for every real row (see `train.data.SplitRows`); none
             takes every row. The validation loss then is of real rows alone.
         balance: labels whose share of the rows stays as it is in the real ones: `augmented_per_real`, 0 to 1, then is
             the share of real rows whose place is taken by augmented ones that, like them, show one of the labels, or
-            none (see `train.data.Rows`). For rows with new lesions: without it a segmenter learns that lesions are more
-            common than they are.
+            none (see `train.data.SplitRows`). For rows with new lesions: without it a segmenter learns that lesions are
+            more common than they are.
         validation_rows: at most so many rows of split `val` make the validation loss.
         window_groups: row groups whose rows are shuffled together.
         cache_mb: MiB of decoded row groups that a worker keeps in memory; where one window needs more, that is used,
@@ -216,15 +216,15 @@ class DataRecipe(Strict):
 
     _check_where = field_validator("where")(check_where)
 
-    def rows(self, use: Literal["train", "val"]) -> Rows:
+    def rows(self, use: Literal["train", "val"]) -> SplitRows:
         """The rows that this recipe takes for training, or for the validation loss; folds divide the first alone.
 
         Whatever learns regions takes rows with a label map only: without one, all would seem to be background.
         """
         labelled, ratio = True if self.regions else self.labelled, self.augmented_per_real
         if use == "train":
-            return Rows(self.split, self.fold, self.showing, labelled, ratio, self.where, self.balance)
-        return Rows("val", None, self.showing, labelled, None if ratio is None else 0, self.where)
+            return SplitRows(self.split, self.fold, self.showing, labelled, ratio, self.where, self.balance)
+        return SplitRows("val", None, self.showing, labelled, None if ratio is None else 0, self.where)
 
     @model_validator(mode="after")
     def _fits(self) -> DataRecipe:

@@ -53,7 +53,7 @@ _SURVEY_COLUMNS = [
 
 
 @dataclass(frozen=True)
-class Survey:
+class DatasetFacts:
     """What the metadata of one split say: enough to build the network and the vocabulary, and to know what memory a
     reader takes.
 
@@ -130,7 +130,7 @@ class VolumeRows:
 
 
 @dataclass(frozen=True)
-class Rows:
+class SplitRows:
     """Which rows of a data set: those of `split`, less the subjects of fold `fold[0]` of `fold[1]`.
 
     Where `showing` names labels, only rows whose label map shows one of them; `labelled` takes rows with a label map
@@ -178,7 +178,7 @@ class Rows:
         """1 of a row that shows a label of `balance`, else 0."""
         return int(bool(self.balance) and shows(row, self.balance))
 
-    def within(self, stores: Sequence[Store]) -> Rows:
+    def within(self, stores: Sequence[Store]) -> SplitRows:
         """The same with the ratio settled by what the folders hold; `DataError` if that is too little."""
         if self.rank_below is not None or (self.augmented_per_real is None and not self.balance):
             return self
@@ -220,7 +220,7 @@ class Rows:
         return rank_limit(ranks, real, ratio, self.split, where)
 
 
-def survey(uris: Uris, rows: Rows) -> Survey:
+def dataset_facts(uris: Uris, rows: SplitRows) -> DatasetFacts:
     """Read the metadata of `rows` of one or several folders, row group by row group.
 
     Raises:
@@ -270,7 +270,7 @@ def survey(uris: Uris, rows: Rows) -> Survey:
             where=where,
             next_step="ingest data with a split, or mend the recipe's data section",
         )
-    return Survey(
+    return DatasetFacts(
         rows=len(ids),
         channels=tuple(first["channels"]),
         labels=tuple(sorted(labels)),
@@ -334,7 +334,7 @@ class BatchReader:
     def __init__(
         self,
         uris: Uris,
-        rows: Rows,
+        rows: SplitRows,
         seed: int,
         batch_size: int,
         labels: Sequence[str] = (),

@@ -26,7 +26,7 @@ from augengine import rng
 from augengine.denormals import denormals
 from augengine.diffusion.autoencoder import Autoencoder
 from augengine.diffusion.build import build
-from augengine.diffusion.checkpoint import load_model, save_generator
+from augengine.diffusion.checkpoint import load_model, save_model
 from augengine.diffusion.ema import Ema
 from augengine.diffusion.spec import ModelSpec
 from augengine.io.store import Store
@@ -34,7 +34,7 @@ from augengine.report.image_grid import image_grid
 from augengine.train import state
 from augengine.train.best import Best
 from augengine.train.config import Recipe
-from augengine.train.data import Batch, BatchReader, Rows, Uris
+from augengine.train.data import Batch, BatchReader, SplitRows, Uris
 from augengine.train.local_state import LocalState
 from augengine.train.objectives import objective as make_objective
 from augengine.train.objectives.base import Picture
@@ -194,7 +194,7 @@ def train_worker(config: dict[str, Any]) -> None:
         log.close()
         # Of a run that had no step left to make there is no loss, and JSON has no number for it.
         known = {name: value for name, value in final.items() if math.isfinite(value)}
-        save_generator(out.folder("checkpoint"), spec.model_copy(update={"metrics": known}), weights)
+        save_model(out.folder("checkpoint"), spec.model_copy(update={"metrics": known}), weights)
     if local is None:
         report()
     else:
@@ -246,7 +246,7 @@ def _from_lead(value: float | None, world: int, device: torch.device) -> float:
     return float(found)
 
 
-def make_reader(data: Uris, rows: Rows, recipe: Recipe, spec: ModelSpec, batch_size: int) -> BatchReader:
+def make_reader(data: Uris, rows: SplitRows, recipe: Recipe, spec: ModelSpec, batch_size: int) -> BatchReader:
     """The reader of some rows as `spec` sees them."""
     return BatchReader(
         data,

@@ -14,7 +14,7 @@ from augengine.diffusion.spec import Kind, ModelSpec
 from augengine.errors import CheckpointError, ConfigError, DataError
 from augengine.io.store import Store
 from augengine.train.config import Recipe
-from augengine.train.data import Survey, Uris, survey
+from augengine.train.data import DatasetFacts, Uris, dataset_facts
 from augengine.yaml_config import unknown_name
 
 # The kind of model that stands in each role; out-of-fold segmenters are named fold_0, fold_1, …
@@ -41,17 +41,17 @@ def resolve_parts(recipe: Recipe, given: Mapping[str, str]) -> dict[str, str]:
     return {role: Store(uri).uri for role, uri in found.items() if uri is not None}
 
 
-def validation_rows(recipe: Recipe, data: Uris) -> Survey | None:
+def validation_rows(recipe: Recipe, data: Uris) -> DatasetFacts | None:
     """What the rows say whose validation loss chooses the checkpoint; None where the last weights are taken.
 
     Raises:
         DataError: there are none.
     """
-    return None if recipe.best_checkpoint is None else survey(data, recipe.data.rows("val"))
+    return None if recipe.best_checkpoint is None else dataset_facts(data, recipe.data.rows("val"))
 
 
 def model_spec(
-    recipe: Recipe, found: Survey, parts: Mapping[str, ModelSpec], chosen_by: Survey | None = None
+    recipe: Recipe, found: DatasetFacts, parts: Mapping[str, ModelSpec], chosen_by: DatasetFacts | None = None
 ) -> ModelSpec:
     """What `model.json` will say, before training.
 
@@ -126,16 +126,16 @@ def _reads_acquisitions(recipe: Recipe) -> bool:
     return told or recipe.kind in ("acquisition", "acquisition_predictor")
 
 
-def _intensity(recipe: Recipe, found: Survey) -> IntensitySpec:
+def _intensity(recipe: Recipe, found: DatasetFacts) -> IntensitySpec:
     """What the recipe asks for; that older shards have one range for all channels is no choice of its."""
     asked = recipe.intensity or IntensityRecipe()
     return IntensitySpec(**asked.model_dump(), together=found.intensity.together)
 
 
-def _manufacturers(surveys: Sequence[Survey], parts: Mapping[str, ModelSpec]) -> tuple[str, ...] | None:
+def _manufacturers(facts: Sequence[DatasetFacts], parts: Mapping[str, ModelSpec]) -> tuple[str, ...] | None:
     """Those of the rows and the parts; None, unknown, if any of these does not say."""
     stated = [
-        *(found.manufacturers for found in surveys),
+        *(found.manufacturers for found in facts),
         *(p.manufacturers for p in parts.values() if p.untrained_seed is None),
     ]
     return _united(*(map(manufacturer, names or ()) for names in stated)) if all(stated) else None

@@ -12,7 +12,7 @@ from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import read_spec
 from augengine.diffusion.local_contrast import LocalContrast
 from augengine.train.config import Recipe
-from augengine.train.data import survey
+from augengine.train.data import dataset_facts
 from augengine.train.estimate import describe, estimate
 from augengine.train.loop import make_reader
 from augengine.train.model import model_spec, resolve_parts, validation_rows
@@ -27,7 +27,7 @@ def preview(recipe: Recipe, data: Sequence[str], workers: int, parts: Mapping[st
         ConfigError, DataError, CheckpointError: as training would.
     """
     rows = recipe.data.rows("train")
-    found = survey(data, rows)
+    found = dataset_facts(data, rows)
     part_specs = {role: read_spec(uri) for role, uri in resolve_parts(recipe, parts).items()}
     spec = model_spec(recipe, found, part_specs, validation_rows(recipe, data))
     optimiser = recipe.optimiser

@@ -27,7 +27,7 @@ from augengine.io.store import Place, Store
 from augengine.machine import usable_cpus
 from augengine.rng import digest
 from augengine.train.config import Recipe
-from augengine.train.data import Survey, Uris, places_of, survey
+from augengine.train.data import DatasetFacts, Uris, dataset_facts, places_of
 from augengine.train.fine_tune import fine_tuned
 from augengine.train.loop import DAMAGED, train_worker
 from augengine.train.metrics_file import MetricsTail
@@ -108,7 +108,7 @@ def _train(
     """As `train`, while nobody else writes to `out`."""
     checkpoint_uri = f"{out.uri}/checkpoint"
     data = [Store.at(place) for place in places_of(data_uris)]
-    found = survey(data, recipe.data.rows("train"))
+    found = dataset_facts(data, recipe.data.rows("train"))
     part_uris = resolve_parts(recipe, parts or {})
     chosen_by = validation_rows(recipe, data)
     spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in part_uris.items()}, chosen_by)
@@ -280,7 +280,7 @@ def check_settings(recipe: Recipe, num_workers: NumWorkers) -> None:
         )
 
 
-def _tell_memory(recipe: Recipe, found: Survey, progress: Progress) -> None:
+def _tell_memory(recipe: Recipe, found: DatasetFacts, progress: Progress) -> None:
     """Say so where a worker must hold more than the recipe allows: with less it would decode the same rows over again.
 
     Raises:
@@ -305,7 +305,7 @@ def _tell_memory(recipe: Recipe, found: Survey, progress: Progress) -> None:
 
 
 def _check_claim(
-    out: Store, recipe: Recipe, found: Survey, spec: ModelSpec, data: Sequence[Place], progress: Progress
+    out: Store, recipe: Recipe, found: DatasetFacts, spec: ModelSpec, data: Sequence[Place], progress: Progress
 ) -> dict[str, Any]:
     """Refuse a folder that another recipe or other data began: its state would be continued silently.
 

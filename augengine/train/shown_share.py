@@ -12,14 +12,14 @@ from augengine.io.dataset import dataset_files
 from augengine.io.shards import read_group
 from augengine.io.store import Store
 from augengine.selection.balance import shows
-from augengine.train.data import Rows
+from augengine.train.data import SplitRows
 
 TOLD = 0.05
 """Smaller changes of a share are not told."""
 _COLUMNS = ["label", "label_names", "label_codes"]
 
 
-def share_warning(stores: Sequence[Store], rows: Rows, regions: Mapping[str, Sequence[str]]) -> str | None:
+def share_warning(stores: Sequence[Store], rows: SplitRows, regions: Mapping[str, Sequence[str]]) -> str | None:
     """What to tell of the region whose share of the rows changes most; None if none does by much.
 
     Reads the label maps of all rows once, if there are augmented rows and no labels are balanced.

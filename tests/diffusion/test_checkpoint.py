@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from augengine.diffusion.checkpoint import Generator, load_generator, read_spec, save_generator, subject_hash, untrained
+from augengine.diffusion.checkpoint import Generator, load_generator, read_spec, save_model, subject_hash, untrained
 from augengine.diffusion.counterfactual import acquired
 from augengine.errors import CheckpointError
 from augengine.io.sealed import sealed
@@ -17,7 +17,7 @@ from augengine.records import Acquisition, IntensityRule
 @pytest.fixture
 def folder(generator: Generator, tmp_path: Path) -> Path:
     spec = generator.spec.model_copy(update={"subject_hashes": (subject_hash("A"),), "metrics": {"loss": 0.5}})
-    save_generator(Store(tmp_path / "model"), spec, dict(generator.network.state_dict()))
+    save_model(Store(tmp_path / "model"), spec, dict(generator.network.state_dict()))
     return tmp_path / "model"
 
 
@@ -97,7 +97,7 @@ def test_regions_keep_their_order(generator: Generator, tmp_path: Path) -> None:
     """The n-th plane is the n-th region, whatever its name."""
     regions = {"whole": ("a", "b"), "core": ("a",), "another": ("b",)}
     spec = generator.spec.model_copy(update={"regions": regions})
-    save_generator(Store(tmp_path), spec, dict(generator.network.state_dict()))
+    save_model(Store(tmp_path), spec, dict(generator.network.state_dict()))
     assert list(read_spec(str(tmp_path)).regions) == list(regions)
 
 

@@ -20,7 +20,7 @@ GENERATORS = [(case, dims) for dims, cases in ((2, CASES), (3, CASES_3D)) for ca
 def inputs(network: GenerativeNetwork, spec: ModelSpec) -> tuple[Tensor, Tensor, Conditioning]:
     random = torch.Generator().manual_seed(0)
     x = torch.randn(2, spec.content_channels, *spec.image_size, generator=random)
-    planes = torch.rand(2, spec.planes, *spec.image_size, generator=random) if spec.planes else None
+    planes = torch.rand(2, spec.condition_planes, *spec.image_size, generator=random) if spec.condition_planes else None
     acquisition = spec.vocabulary.encode(ACQUISITIONS) if spec.vocabulary else None
     return network.encode(x), torch.tensor([100, 900]), Conditioning(planes, torch.tensor([1, 2]), acquisition)
 

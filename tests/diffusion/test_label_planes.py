@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from augengine.diffusion.label_planes import enforce_nesting, planes, regions
+from augengine.diffusion.label_planes import enforce_nesting, regions, signed_planes
 
 
 @pytest.mark.parametrize("size", [(6, 5), (4, 6, 5)])
 def test_nested_regions_come_back(size: tuple[int, ...]) -> None:
     levels = torch.randint(0, 4, (2, 1, *size), generator=torch.Generator().manual_seed(0))
     nested = torch.cat([levels > k for k in range(3)], dim=1)
-    shown = planes(nested)
+    shown = signed_planes(nested)
     assert shown.dtype == torch.float32
     assert shown.unique().tolist() == [-1.0, 1.0]
     assert torch.equal(regions(shown), nested)

@@ -11,7 +11,7 @@ from builders import GE, SIEMENS, tiny_spec
 
 from augengine.diffusion import settings
 from augengine.diffusion.build import build
-from augengine.diffusion.checkpoint import load_model, save_generator, untrained_model
+from augengine.diffusion.checkpoint import load_model, save_model, untrained_model
 from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.local_contrast import LocalContrast, LocalContrastSpec, View, brought_to, render
 from augengine.diffusion.spec import ModelSpec
@@ -115,7 +115,7 @@ def test_a_checkpoint_brings_it_back(tmp_path: Path) -> None:
     model = untrained_model(spec_of(), 3)
     assert model.spec.changes_contrast
     assert not model.spec.takes_structure
-    save_generator(Store(tmp_path), model.spec, model.network.state_dict())
+    save_model(Store(tmp_path), model.spec, model.network.state_dict())
     image = head()
     again = load_model(str(tmp_path)).network
     first, second = (render(n, image, SPACING, SIEMENS, GE, 0.1).draw for n in (model.network, again))

@@ -199,7 +199,7 @@ class Local(nn.Module):
 @pytest.mark.parametrize("case", ["m3", "m3_surroundings", "counterfactual"])
 def test_the_region_of_interest_gives_what_the_full_frame_gives(case: str) -> None:
     generator, x, tissue, edit = case_of(case)
-    local = Generator(generator.spec, GenerativeNetwork(Local(1 + generator.spec.planes), {}))
+    local = Generator(generator.spec, GenerativeNetwork(Local(1 + generator.spec.condition_planes), {}))
     wanted = healthy(local, tissue, edit)
     full, near, tight = (
         paint(local, x, edit, wanted, SEEDS, replace(QUICK, roi_margin=margin)) for margin in (None, 1, 0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from augengine.diffusion.structure import HIGH, draw_heights, opposed_heights, planes, recolour
+from augengine.diffusion.structure import HIGH, draw_heights, opposed_heights, recolour, structure_planes
 from augengine.diffusion.tissue import NO_MASK, tissue_index
 
 RAMP = torch.linspace(-0.5, 2.0, 2001).view(1, 1, 1, -1)
@@ -66,5 +66,5 @@ def test_tissue_index_goes_by_name_not_by_code() -> None:
 @pytest.mark.parametrize("mask", [0, 1, NO_MASK])
 def test_planes_say_what_is_known(mask: int) -> None:
     tissue = torch.full((1, 2, 2), mask, dtype=torch.int8)
-    found = planes(torch.full((1, 1, 2, 2), 0.3), tissue, 2)[0, :, 0, 0]
+    found = structure_planes(torch.full((1, 1, 2, 2), 0.3), tissue, 2)[0, :, 0, 0]
     assert found.tolist() == pytest.approx([0.3, 1.0, float(mask != NO_MASK), float(mask == 1), 0.0])

@@ -104,7 +104,7 @@ def test_local_tables_part_tissues_at_full_resolution(dims: int) -> None:
         tissue_curves=True,
     )
     knots, tissues, size = spec.local_curves, 2, (16,) * dims
-    network = DenoisingUNet(spec, 1, planes=1 + 2 + tissues + 1, tissues=tissues, spatial_dims=dims)
+    network = DenoisingUNet(spec, 1, condition_planes=1 + 2 + tissues + 1, tissues=tissues, spatial_dims=dims)
     # A table for the rest and one per tissue, over the structure image's values, then the gain of the noisy image.
     tables = torch.tensor([[0.0, 0.0, 0.0], [0.2, 0.3, 0.4], [0.9, 0.5, 0.1]])
     coefficients = torch.cat([tables.flatten(), torch.tensor([0.5])])

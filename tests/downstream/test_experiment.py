@@ -16,7 +16,7 @@ from builders import GE, SIEMENS, slice_sample, write_samples
 from torch import Tensor
 from training_cases import drawn, recipe, spec_of
 
-from augengine.diffusion.checkpoint import save_generator, subject_hash
+from augengine.diffusion.checkpoint import save_model, subject_hash
 from augengine.downstream.arms import ARMS
 from augengine.downstream.experiment import Experiment
 from augengine.downstream.protocols import Protocol, protocol
@@ -328,7 +328,7 @@ def test_models_that_no_row_names_are_looked_at(tmp_path: Path) -> None:
     """Those that labelled the data, and those that the segmenter is built on."""
     experiment = made(tmp_path)
     seen = spec_of("segmenter_nested").model_copy(update={"subject_hashes": (subject_hash("S009"),)})
-    described = save_generator(Store(tmp_path / "model"), seen, drawn(seen, 1).state_dict())
+    described = save_model(Store(tmp_path / "model"), seen, drawn(seen, 1).state_dict())
     built_on = {"any": recipe("autoencoder", parts={"features": str(tmp_path / "model")})}
     FITS.clear()
     with pytest.raises(LeakageError, match=r"part 'features' of recipe autoencoder: .*S009 trained model"):

@@ -12,7 +12,7 @@ import torch
 from training_cases import LESION, NESTED, batch_of, drawn, recipe, samples_of, spec_of, write_rows
 
 from augengine.contracts.segmenter import CHECKS, SegmenterCase
-from augengine.diffusion.checkpoint import load_generator, read_spec, save_generator
+from augengine.diffusion.checkpoint import load_generator, read_spec, save_model
 from augengine.diffusion.painting import Sampling
 from augengine.downstream.segmenters import (
     SEGMENTERS,
@@ -67,7 +67,7 @@ def fitted(name: str, folder: Path, dims: int = 2, **options: Any) -> Any:
     """A segmenter of random networks, as `fit` would leave it."""
     for role, case in NETWORKS[name].items():
         spec = spec_of(case, dims)
-        save_generator(Store(folder / role / "checkpoint"), spec, drawn(spec, 3).state_dict())
+        save_model(Store(folder / role / "checkpoint"), spec, drawn(spec, 3).state_dict())
     mark(SEGMENTERS[name], str(folder))
     return SEGMENTERS[name].load(str(folder), **{**OPTIONS[name], **options})
 

@@ -13,7 +13,7 @@ import pytest
 from builders import write_checkpoint
 from export_cohorts import LABELS, OBLIQUE, augmented, cohort, exported, slice_cohort, slices, volume, volume_cohort
 
-from augengine.diffusion.checkpoint import read_spec, save_generator, subject_hash, untrained
+from augengine.diffusion.checkpoint import read_spec, save_model, subject_hash, untrained
 from augengine.errors import AugengineError, DataError, RunError
 from augengine.export.monai import Monai
 from augengine.export.run import STATE
@@ -200,7 +200,7 @@ class TestLeakage:
         for subject, refused in (("S002", False), ("S004", True)):
             hashed = spec.model_copy(update={"subject_hashes": (subject_hash(subject),), "untrained_seed": None})
             folder = tmp_path / f"model-{subject}"
-            save_generator(Store(str(folder)), hashed, untrained(hashed, 0).network.state_dict())
+            save_model(Store(str(folder)), hashed, untrained(hashed, 0).network.state_dict())
             sha256 = read_spec(str(folder)).sha256
             made = [augmented(volume(0), models={"generator": sha256})]
             stores = cohort(tmp_path / subject, [volume(n) for n in range(5)], made)

@@ -18,7 +18,7 @@ import pytest
 from builders import tiny_spec
 from export_cohorts import OBLIQUE, exported, volume
 
-from augengine.diffusion.checkpoint import save_generator, untrained
+from augengine.diffusion.checkpoint import save_model, untrained
 from augengine.export.bids import Bids
 from augengine.export.monai import Monai
 from augengine.export.nnunet import NnUnet
@@ -70,7 +70,7 @@ def run(tmp_path: Path, slices: bool) -> tuple[Store, Store]:
     (tmp_path / "policy.yaml").write_text(POLICY)
     spec = tiny_spec("acquisition", axes=2 if slices else 3)
     model = untrained(spec, 0)
-    save_generator(Store(str(tmp_path / "model")), model.spec, model.network.state_dict())
+    save_model(Store(str(tmp_path / "model")), model.spec, model.network.state_dict())
     made = augment(
         load_policy(tmp_path / "policy.yaml"),
         str(tmp_path / "data"),

@@ -15,7 +15,7 @@ from builders import LESION_CODES
 from monai.networks.nets import resnet50
 
 from augengine.diffusion.build import build
-from augengine.diffusion.checkpoint import save_generator
+from augengine.diffusion.checkpoint import save_model
 from augengine.diffusion.discriminative import SegmenterSpec
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import CheckpointError, ConfigError, DataError
@@ -133,7 +133,7 @@ def test_the_referee_is_an_extractor(tmp_path: Path) -> None:
         spacing_mm=(2.0, 2.0),
     )
     network = build(spec, seed=3)
-    saved = save_generator(Store(tmp_path), spec, network.state_dict())
+    saved = save_model(Store(tmp_path), spec, network.state_dict())
     extractor = load_extractor("checkpoint", str(tmp_path))
     assert (extractor.id, extractor.channels) == (f"segmenter-1:{saved.sha256[:12]}", ("t1",))
     with torch.no_grad():

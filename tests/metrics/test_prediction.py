@@ -10,7 +10,7 @@ import torch
 from builders import GE, SIEMENS, slice_sample
 
 from augengine.diffusion.build import build
-from augengine.diffusion.checkpoint import save_generator, subject_hash
+from augengine.diffusion.checkpoint import save_model, subject_hash
 from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.discriminative import PredictorSpec
 from augengine.diffusion.spec import ModelSpec
@@ -94,7 +94,7 @@ def test_a_predictor_does_not_judge_what_it_knows() -> None:
 
 def test_rows_through_a_network(tmp_path: Path) -> None:
     store, described = Store(tmp_path / "predictor"), spec()
-    save_generator(store, described, build(described, seed=2).state_dict())
+    save_model(store, described, build(described, seed=2).state_dict())
     source = slice_sample(1)
     unchanged = source.replace(acquisition=GE)
     inverted = source.replace(image=700 - source.image, acquisition=GE)

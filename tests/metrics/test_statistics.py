@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from augengine.errors import DataError
-from augengine.metrics.statistics import compare, hierarchical_interval, holm, seed_means, wilcoxon
+from augengine.metrics.statistics import hierarchical_interval, holm, paired_tests, seed_means, wilcoxon
 from augengine.rng import generator
 
 
@@ -68,7 +68,7 @@ def test_seeds_that_disagree_widen_the_interval_only_where_they_are_resampled() 
 
 def test_a_family_is_corrected_as_a_whole() -> None:
     a, b = arms()
-    found = compare({"gain": (a, b), "nothing": (b, {s: dict(v) for s, v in b.items()})}, rng=generator("c"))
+    found = paired_tests({"gain": (a, b), "nothing": (b, {s: dict(v) for s, v in b.items()})}, rng=generator("c"))
     assert found["gain"].p_holm == pytest.approx(2 * found["gain"].p)
     assert found["gain"].difference.low > 0.03
     assert (found["nothing"].p_holm, found["nothing"].difference.estimate) == (1, 0)

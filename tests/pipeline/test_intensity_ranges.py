@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from augengine import workflow
 from augengine.cli import app
-from augengine.diffusion.checkpoint import read_spec, save_generator
+from augengine.diffusion.checkpoint import read_spec, save_model
 from augengine.downstream.segmenters.fitting import mark
 from augengine.downstream.segmenters.unet import UNet
 from augengine.errors import CheckpointError, DataError, RunError
@@ -159,7 +159,7 @@ def test_a_run_belongs_to_the_ranges_of_its_rows(tmp_path: Path) -> None:
 
 def test_a_gate_does_not_ask_a_referee_about_rows_on_another_scale(tmp_path: Path) -> None:
     spec = spec_of("segmenter").model_copy(update={"regions": {"lesion": ("core", "rim")}})
-    save_generator(Store(tmp_path / "referee"), spec, drawn(spec, 3).state_dict())
+    save_model(Store(tmp_path / "referee"), spec, drawn(spec, 3).state_dict())
     gate = {"lesion": ["core", "rim"], "model": {"ref": str(tmp_path / "referee")}}
     gates = Gates([GateSpec(name="referee_dice", min=0, options=gate)])
     row = samples_of()[0]
@@ -172,7 +172,7 @@ def test_a_gate_does_not_ask_a_referee_about_rows_on_another_scale(tmp_path: Pat
 
 def test_a_segmenter_is_not_shown_rows_on_another_scale(tmp_path: Path) -> None:
     spec = spec_of("segmenter", data={"regions": {"tissue": ("grey",)}})
-    save_generator(Store(tmp_path / "segmenter/unet/checkpoint"), spec, drawn(spec, 3).state_dict())
+    save_model(Store(tmp_path / "segmenter/unet/checkpoint"), spec, drawn(spec, 3).state_dict())
     segmenter = mark(UNet, str(tmp_path / "segmenter"))
     loaded = UNet.load(segmenter)
     assert loaded.rule == IntensityRule()

@@ -152,8 +152,8 @@ def test_a_row_without_pixels_explains_itself(made: dict[str, str], tmp_path: Pa
 def test_plan_counts_as_the_run_does(made: dict[str, str], tmp_path: Path) -> None:
     loaded, models = load_policy(made["policy"]), {"generator": made["model"]}
     found = forecast(loaded, made["data"], models, run=made["out"], actors=Actors(4, num_gpus=0.5))
-    assert (found.source.rows, found.source.selected, found.requested, found.outputs) == (18, 6, 12, 12)
-    assert found.source.left_out == {"split is test": 3, "select.where": 9}
+    assert (found.surveyed.rows, found.surveyed.selected, found.requested, found.outputs) == (18, 6, 12, 12)
+    assert found.surveyed.left_out == {"split is test": 3, "select.where": 9}
     measured = Store(made["out"]).read_json("throughput.json")
     assert found.seconds == pytest.approx(12 / measured["rows_per_second"] / 4)
     assert found.gpu_hours == pytest.approx(12 / measured["rows_per_second"] * 0.5 / 3600)

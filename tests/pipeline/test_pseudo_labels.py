@@ -12,7 +12,7 @@ from training_cases import LABELS, drawn, samples_of, spec_of, write_rows
 from typer.testing import CliRunner
 
 from augengine.cli import app
-from augengine.diffusion.checkpoint import read_spec, save_generator
+from augengine.diffusion.checkpoint import read_spec, save_model
 from augengine.errors import CheckpointError, ConfigError, RunError
 from augengine.intensity import normalise
 from augengine.io.dataset import dataset_files
@@ -23,14 +23,14 @@ from augengine.metrics.referee import Referee
 from augengine.pipeline.pseudo_labels import pseudo_label, refined
 from augengine.pipeline.units import INLINE
 from augengine.records import Sample
-from augengine.train.data import Rows, survey
+from augengine.train.data import SplitRows, dataset_facts
 
 REGIONS = {"tissue": ("grey",), "middle": ("core",)}
 
 
 def fitted(folder: Path, regions: dict[str, tuple[str, ...]], seed: int = 3) -> str:
     spec = spec_of("segmenter", data={"regions": regions})
-    save_generator(Store(folder), spec, drawn(spec, seed).state_dict())
+    save_model(Store(folder), spec, drawn(spec, seed).state_dict())
     return str(folder)
 
 
@@ -71,7 +71,7 @@ def test_another_segmenter_s_labels_are_not_taken_for_this_one_s(tmp_path: Path)
     assert pseudo_label(data, first, str(tmp_path / "out"), actors=INLINE) == out
     sha256 = read_spec(first).sha256
     assert labellers(Store(out)) == {"segmenter": sha256}
-    assert survey(out, Rows("train")).teachers == (sha256,)
+    assert dataset_facts(out, SplitRows("train")).teachers == (sha256,)
     retrained = fitted(tmp_path / "second", REGIONS, seed=4)
     others = [s.replace(image=s.image[:, ::-1].copy()) for s in rows]
     cases = {

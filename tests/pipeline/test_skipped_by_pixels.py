@@ -5,7 +5,7 @@ from pathlib import Path
 from builders import lesion_sample, tiny_bank, write_samples
 
 from augengine.bundled import policy_file
-from augengine.diffusion.checkpoint import save_generator
+from augengine.diffusion.checkpoint import save_model
 from augengine.io.store import Store
 from augengine.load import load_mixture
 from augengine.pipeline.augment import augment
@@ -16,7 +16,7 @@ def test_lesions_without_room_are_skipped_and_their_neighbours_made(tmp_path: Pa
     samples = [lesion_sample(n) for n in range(3)]
     data = write_samples(tmp_path / "data", samples)
     bank = tiny_bank(samples)
-    save_generator(Store(str(tmp_path / "bank")), bank.spec, bank.network.state_dict())
+    save_model(Store(str(tmp_path / "bank")), bank.spec, bank.network.state_dict())
     for scale, outcome in (("[0.5, 0.5]", "accepted"), ("[4, 4]", "skipped")):
         settings = [
             f"params.scale={scale}",

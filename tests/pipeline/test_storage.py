@@ -27,7 +27,7 @@ from augengine.pipeline.ingest import ingest
 from augengine.pipeline.lineage import Run
 from augengine.pipeline.units import INLINE, Actors
 from augengine.prepare import Preparation
-from augengine.train.data import BatchReader, Rows, survey
+from augengine.train.data import BatchReader, SplitRows, dataset_facts
 
 POLICY = """\
 version: 1
@@ -132,8 +132,8 @@ def test_every_reader_takes_a_store(base: Store, patients: Path, policy: LoadedP
     assert run.replay(output_id).equal, "data and models stand on the same storage"
     found = forecast(policy, data, {"generator": base.folder("model")}, run=out)
     assert found.requested == summary.requested
-    assert survey([data, out], Rows("train")).rows == 2 * summary.requested
-    assert BatchReader([data, out], Rows("train"), 0, 4).batch(0).images.shape == (4, 1, 16, 16)
+    assert dataset_facts([data, out], SplitRows("train")).rows == 2 * summary.requested
+    assert BatchReader([data, out], SplitRows("train"), 0, 4).batch(0).images.shape == (4, 1, 16, 16)
     text = base.read("out/inputs.json") + base.read("out/manifest.json") + base.read("out/_run.json")
     assert b"test-secret" not in text
     if base.uri.startswith("s3"):

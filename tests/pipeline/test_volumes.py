@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from augengine import workflow
 from augengine.cli import app
-from augengine.diffusion.checkpoint import read_spec, save_generator, untrained
+from augengine.diffusion.checkpoint import read_spec, save_model, untrained
 from augengine.diffusion.spec import Kind
 from augengine.io.commits import committed_files
 from augengine.io.shards import iter_samples
@@ -73,7 +73,7 @@ def checkpoints(folder: Path, edit: str, like: Sample) -> dict[str, str]:
                 "labels": ("enhancing", "necrosis", "oedema"),
             }
         )
-        save_generator(Store(folder / role), spec, untrained(spec, 1).network.state_dict())
+        save_model(Store(folder / role), spec, untrained(spec, 1).network.state_dict())
         found[role] = str(folder / role)
     return found
 
@@ -228,7 +228,7 @@ def test_the_truth_of_volumes_is_measured(tmp_path: Path) -> None:
     spec = tiny_spec("acquisition", channels=samples[0].channels, axes=3).model_copy(
         update={"image_size": samples[0].image.shape[1:]}
     )
-    save_generator(Store(tmp_path / "model"), spec, untrained(spec, 1).network.state_dict())
+    save_model(Store(tmp_path / "model"), spec, untrained(spec, 1).network.state_dict())
     samplers = {"structure": Sampler(steps=2), "sdedit": Sampler(solver="ddpm", steps=2, strength=0.05)}
     found = evaluate(data, str(tmp_path / "out"), str(tmp_path / "model"), cohort, preparation, samplers, actors=INLINE)
     assert found["subjects"] == 2

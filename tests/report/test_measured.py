@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from augengine.cli import app
 from augengine.diffusion.build import build
-from augengine.diffusion.checkpoint import save_generator, subject_hash
+from augengine.diffusion.checkpoint import save_model, subject_hash
 from augengine.diffusion.discriminative import SegmenterSpec
 from augengine.errors import CheckpointError, DataError
 from augengine.io.store import Store
@@ -77,7 +77,7 @@ def referee(folder: Path, subjects: tuple[int, ...] = (0, 1)) -> str:
         }
     )
     store = Store(str(folder))
-    save_generator(store, spec, build(spec, 0).state_dict())
+    save_model(store, spec, build(spec, 0).state_dict())
     return store.uri
 
 

@@ -12,7 +12,7 @@ from builders import GE, SIEMENS, contrast_spec, slice_sample, write_checkpoint,
 from scipy.ndimage import gaussian_filter
 
 from augengine.diffusion.build import build
-from augengine.diffusion.checkpoint import save_generator, subject_hash, untrained_model
+from augengine.diffusion.checkpoint import save_model, subject_hash, untrained_model
 from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.discriminative import PredictorSpec
 from augengine.diffusion.spec import ModelSpec
@@ -113,7 +113,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     checkpoint = write_checkpoint(folder / "model", size=48, channels=samples[0].channels)
     samplers = {"structure": Sampler(steps=2), "sdedit": Sampler(solver="ddpm", steps=2, strength=0.05, guidance=3)}
     contrast = contrast_spec(samples[0].channels, size=48).model_copy(update={"untrained_seed": 1})
-    save_generator(Store(folder / "contrast"), contrast, untrained_model(contrast, seed=1).network.state_dict())
+    save_model(Store(folder / "contrast"), contrast, untrained_model(contrast, seed=1).network.state_dict())
     out = str(folder / "out")
     summary = evaluate(
         str(folder / "data"),
@@ -140,7 +140,7 @@ def write_predictor(folder: str, subject: str) -> str:
         spacing_mm=(2.0, 2.0),
         subject_hashes=(subject_hash(subject),),
     )
-    save_generator(Store(folder), spec, build(spec, seed=0).state_dict())
+    save_model(Store(folder), spec, build(spec, seed=0).state_dict())
     return folder
 
 

@@ -17,7 +17,7 @@ from augengine.io.shards import has_labels
 from augengine.io.store import Store
 from augengine.selection import Condition, Request, Selected, select
 from augengine.torch import ShardDataset
-from augengine.train.data import BatchReader, Rows
+from augengine.train.data import BatchReader, SplitRows
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_smaller_ratios_are_within_larger_ones_and_training_takes_the_same_rows(
         assert len(taken) == 16 * ratio
         assert smaller <= taken
         smaller = taken
-    reader = BatchReader([data, run], Rows("train", augmented_per_real=0.5), 0, 24)
+    reader = BatchReader([data, run], SplitRows("train", augmented_per_real=0.5), 0, 24)
     chosen = select(Request.of(data, run, augmented_per_real=0.5))
     trained = sorted(float(image.sum()) for image in reader.batch(0).images)
     samples = {s.sample_id: s for s in real_rows() + made_rows() + made_rows(1, policy="relocation")}

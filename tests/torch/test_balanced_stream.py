@@ -12,7 +12,7 @@ from training_cases import write_rows
 
 from augengine.errors import ConfigError, DataError, RunError
 from augengine.torch import ShardDataset, ShardStream
-from augengine.train.data import BatchReader, Rows
+from augengine.train.data import BatchReader, SplitRows
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_balanced_stream_resumes_to_the_row_and_not_with_another_share(folders
 
 
 def test_training_by_recipes_leaves_out_the_same_rows(folders: list[str]) -> None:
-    reader = BatchReader(folders, Rows("train", balance=("core",), augmented_per_real=0.5), 3, 1)
+    reader = BatchReader(folders, SplitRows("train", balance=("core",), augmented_per_real=0.5), 3, 1)
     theirs = {round(float(reader.batch(step).images[0, 0, 0, 0])) for step in range(reader.rows)}
     assert set(numbers(stream(folders, seed=3))) == theirs
 

@@ -19,7 +19,7 @@ from augengine.io.dataset import write_dataset
 from augengine.io.shards import to_table
 from augengine.records import Acquisition, Sample
 from augengine.train.config import Recipe, read_recipe
-from augengine.train.data import survey
+from augengine.train.data import dataset_facts
 from augengine.train.loop import make_reader
 from augengine.train.model import model_spec
 from augengine.train.objectives import objective
@@ -77,7 +77,7 @@ def recipe(**changes: Any) -> Recipe:
 def ready(folder: Path, samples: Sequence[Sample], **changes: Any) -> BackTranslation:
     data = write_dataset(str(folder), [to_table(samples)]).uri
     how = recipe(**changes)
-    spec = model_spec(how, survey(data, how.data.rows("train")), {})
+    spec = model_spec(how, dataset_facts(data, how.data.rows("train")), {})
     found = objective(how, spec, build(spec, how.seed))
     assert isinstance(found, BackTranslation)
     assert len(found.train().begin(make_reader(data, how.data.rows("train"), how, spec, 512)).batch(0)) == 512

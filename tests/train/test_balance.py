@@ -10,7 +10,7 @@ from training_cases import write_rows
 from augengine.errors import ConfigError, DataError
 from augengine.io.store import Store
 from augengine.train.config import DataRecipe
-from augengine.train.data import BatchReader, Rows, survey
+from augengine.train.data import BatchReader, SplitRows, dataset_facts
 from augengine.train.shown_share import share_warning
 
 
@@ -19,11 +19,11 @@ def folders(tmp_path: Path) -> list[str]:
     return write_balanced(tmp_path)
 
 
-def balanced(ratio: float | None) -> Rows:
-    return Rows("train", balance=("core",), augmented_per_real=ratio)
+def balanced(ratio: float | None) -> SplitRows:
+    return SplitRows("train", balance=("core",), augmented_per_real=ratio)
 
 
-def epoch(folders: list[str], rows: Rows, number: int = 0, window: int = 8) -> list[int]:
+def epoch(folders: list[str], rows: SplitRows, number: int = 0, window: int = 8) -> list[int]:
     reader = BatchReader(folders, rows, 0, 1, window_groups=window)
     steps = range(number * reader.rows, (number + 1) * reader.rows)
     return [round(float(reader.batch(step).images[0, 0, 0, 0])) for step in steps]
@@ -55,7 +55,7 @@ def test_other_augmented_rows_are_drawn_in_each_epoch(folders: list[str]) -> Non
 
 
 def test_without_balance_lesions_become_more_common(folders: list[str]) -> None:
-    seen = epoch(folders, Rows("train", augmented_per_real=0.5))
+    seen = epoch(folders, SplitRows("train", augmented_per_real=0.5))
     assert len(seen) == 45
     assert sum(n < ILL or n >= 100 for n in seen) == 25  # of 45, against 10 of 30
 
@@ -70,8 +70,8 @@ def test_healthy_augmented_rows_stand_for_healthy_ones(folders: list[str], tmp_p
 def test_a_ratio_is_needed_and_cannot_exceed_one(folders: list[str]) -> None:
     for ratio in (None, 1.5):
         with pytest.raises(DataError, match="says which share of them, 0 to 1"):
-            survey(folders, balanced(ratio))
-    assert survey(folders[:1], balanced(None)).rows == ILL + HEALTHY
+            dataset_facts(folders, balanced(ratio))
+    assert dataset_facts(folders[:1], balanced(None)).rows == ILL + HEALTHY
 
 
 def test_a_recipe_says_it() -> None:
@@ -83,24 +83,24 @@ def test_a_recipe_says_it() -> None:
 
 def test_a_changed_share_of_lesions_is_told_before_training(folders: list[str], tmp_path: Path) -> None:
     stores, regions = [Store(folder) for folder in folders], {"lesion": ("core",)}
-    told = share_warning(stores, Rows("train", augmented_per_real=1.0), regions)
+    told = share_warning(stores, SplitRows("train", augmented_per_real=1.0), regions)
     assert told is not None
     assert told.startswith(
         "lesion shows in 33% of the real rows and in 67% of all: the segmenter will find it too often"
     )
     assert "data.balance=[core]" in told
     assert share_warning(stores, balanced(0.5), regions) is None
-    assert share_warning(stores[:1], Rows("train"), regions) is None, "no augmented rows"
+    assert share_warning(stores[:1], SplitRows("train"), regions) is None, "no augmented rows"
     removed = write_rows(tmp_path / "removed", [row(200 + n, ill=False, augmented=True) for n in range(30)])
-    told = share_warning([stores[0], Store(removed)], Rows("train"), regions)
+    told = share_warning([stores[0], Store(removed)], SplitRows("train"), regions)
     assert told is not None
     assert "in 17% of all: the segmenter will find it too seldom" in told
     alike = [row(300 + n, ill=n < 10, augmented=True) for n in range(30)]
-    assert share_warning([stores[0], Store(write_rows(tmp_path / "alike", alike))], Rows("train"), regions) is None
+    assert share_warning([stores[0], Store(write_rows(tmp_path / "alike", alike))], SplitRows("train"), regions) is None
 
 
 def test_labels_that_no_row_knows_and_rows_that_stand_alone_are_refused(folders: list[str]) -> None:
     with pytest.raises(ConfigError, match="unknown label 'cor'"):
-        survey(folders, Rows("train", balance=("cor",), augmented_per_real=0.5))
+        dataset_facts(folders, SplitRows("train", balance=("cor",), augmented_per_real=0.5))
     with pytest.raises(DataError, match=r"take the place of real ones \(data.balance\); found no real rows"):
-        survey(folders[1:], balanced(0.5))
+        dataset_facts(folders[1:], balanced(0.5))

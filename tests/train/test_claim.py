@@ -12,7 +12,7 @@ from training_cases import part_specs, recipe, samples_of, write_rows
 from augengine.errors import RunError
 from augengine.io.store import Store
 from augengine.records import Acquisition, Sample
-from augengine.train.data import Rows, survey
+from augengine.train.data import SplitRows, dataset_facts
 from augengine.train.model import model_spec
 from augengine.train.run import _begin, _check_claim, train
 
@@ -20,7 +20,7 @@ from augengine.train.run import _begin, _check_claim, train
 def claim(out: Path, *folders: str) -> list[str]:
     """Begin or continue the run in `out`; what is said to the user."""
     lines: list[str] = []
-    asked, found = recipe("segmenter"), survey(list(folders), Rows("train"))
+    asked, found = recipe("segmenter"), dataset_facts(list(folders), SplitRows("train"))
     spec = model_spec(asked, found, part_specs("segmenter"))
     _begin(Store(out), _check_claim(Store(out), asked, found, spec, list(folders), lines.append))
     return lines

@@ -9,7 +9,7 @@ import pytest
 from training_cases import NESTED, recipe, samples_of, spec_of, survey_of, write_rows
 
 from augengine.diffusion.build import build
-from augengine.diffusion.checkpoint import load_model, read_spec, save_generator, subject_hash
+from augengine.diffusion.checkpoint import load_model, read_spec, save_model, subject_hash
 from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import CheckpointError, RunError
@@ -34,7 +34,7 @@ def started(case: str, **changes: Any) -> ModelSpec:
 
 def test_the_weights_and_all_that_they_saw_are_taken_over(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows", samples_of())
-    start = save_generator(
+    start = save_model(
         Store(str(tmp_path / "start")), started("segmenter"), build(spec_of("segmenter"), 5).state_dict()
     )
     given = recipe("segmenter", steps=1, optimiser=SLOW)

@@ -23,7 +23,7 @@ from training_cases import (
 )
 
 from augengine.diffusion.build import build
-from augengine.diffusion.checkpoint import load_model, read_spec, save_generator
+from augengine.diffusion.checkpoint import load_model, read_spec, save_model
 from augengine.diffusion.conditioning import Conditioning
 from augengine.diffusion.intensity_spec import NAMED, IntensityRecipe
 from augengine.diffusion.spec import ModelSpec
@@ -31,7 +31,7 @@ from augengine.errors import CheckpointError, DataError
 from augengine.io.store import Store
 from augengine.records import IntensityRule
 from augengine.train.config import Recipe
-from augengine.train.data import Rows, survey
+from augengine.train.data import SplitRows, dataset_facts
 from augengine.train.model import model_spec
 
 LDM_SEG = IntensityRule((0.0, 99.5))
@@ -125,7 +125,7 @@ def test_the_scale_is_the_network_s_own_first_step(case: str, dims: int) -> None
         if spec.diffusion is None:
             found, expected, naive = own(x), plain(beforehand), plain(x)
         else:
-            rest = torch.full((len(x), spec.planes - 1, *x.shape[2:]), 1.5)  # initial masks are no image
+            rest = torch.full((len(x), spec.condition_planes - 1, *x.shape[2:]), 1.5)  # initial masks are no image
             content = torch.randn(plain.encode(torch.zeros(len(x), spec.content_channels, *x.shape[2:])).shape)
             t_B = torch.zeros(len(x), dtype=torch.long)
             found, expected, naive = (
@@ -165,7 +165,7 @@ def test_a_model_from_before_ranges_were_per_channel_says_so(tmp_path: Path) -> 
 
 def test_a_nested_part_from_before_is_read(tmp_path: Path) -> None:
     spec = spec_of("error_corrector")
-    values = json.loads(save_generator(Store(str(tmp_path)), spec, drawn(spec, 1).state_dict()).model_dump_json())
+    values = json.loads(save_model(Store(str(tmp_path)), spec, drawn(spec, 1).state_dict()).model_dump_json())
     for description in (values, *values["parts"].values()):
         del description["intensity"]
         description["percentiles"] = [10.0, 99.0]
@@ -177,7 +177,7 @@ def test_a_nested_part_from_before_is_read(tmp_path: Path) -> None:
 
 def test_the_rule_of_the_rows_is_part_of_the_data(tmp_path: Path) -> None:
     rows = [s.replace(intensity_rule=LDM_SEG) for s in samples_of()]
-    assert survey(write_rows(tmp_path / "a", rows), Rows("train")).intensity == LDM_SEG
+    assert dataset_facts(write_rows(tmp_path / "a", rows), SplitRows("train")).intensity == LDM_SEG
     mixed = [*rows[:2], *samples_of()[2:]]
     with pytest.raises(DataError, match="training rows must share one intensity_rule"):
-        survey(write_samples(tmp_path / "b", mixed), Rows("train"))
+        dataset_facts(write_samples(tmp_path / "b", mixed), SplitRows("train"))

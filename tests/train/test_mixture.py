@@ -8,7 +8,7 @@ from training_cases import recipe, samples_of, write_rows
 
 from augengine.errors import DataError
 from augengine.records import Provenance, Sample
-from augengine.train.data import BatchReader, Rows, survey
+from augengine.train.data import BatchReader, SplitRows, dataset_facts
 
 REAL, COPIES = 12, 3
 
@@ -35,28 +35,32 @@ def folders(tmp_path: Path) -> list[str]:
     return [write_rows(tmp_path / "real", real), write_rows(tmp_path / "made", made)]
 
 
-def seen(folders: str | list[str], rows: Rows, seed: int = 0, epoch: int = 0) -> list[int]:
+def seen(folders: str | list[str], rows: SplitRows, seed: int = 0, epoch: int = 0) -> list[int]:
     reader = BatchReader(folders, rows, seed, 3)
     steps = range(epoch * reader.rows // 3, (epoch + 1) * reader.rows // 3)
     return [round(float(image[0, 0, 0])) for step in steps for image in reader.batch(step).images]
 
 
 def test_folders_are_read_as_one(folders: list[str]) -> None:
-    everything = seen(folders, Rows("train"))
+    everything = seen(folders, SplitRows("train"))
     assert sorted(everything) == [*range(REAL), *range(100, 100 + COPIES * REAL)]
     assert min(everything.index(n) for n in range(100, 136)) < max(everything.index(n) for n in range(REAL))
-    found = survey(folders, Rows("train"))
+    found = dataset_facts(folders, SplitRows("train"))
     assert found.rows == len(everything)
     assert len(found.subjects) == REAL
-    assert found.ids == survey(folders[::-1], Rows("train")).ids != survey(folders[0], Rows("train")).ids
-    assert seen(folders[0], Rows("train")) == seen(folders[:1], Rows("train"))
-    assert sorted(seen(folders[:1] * 2, Rows("train"))) == sorted([*range(REAL)] * 2)
+    assert (
+        found.ids
+        == dataset_facts(folders[::-1], SplitRows("train")).ids
+        != dataset_facts(folders[0], SplitRows("train")).ids
+    )
+    assert seen(folders[0], SplitRows("train")) == seen(folders[:1], SplitRows("train"))
+    assert sorted(seen(folders[:1] * 2, SplitRows("train"))) == sorted([*range(REAL)] * 2)
 
 
 def test_a_ratio_takes_the_same_rows_in_every_epoch_and_those_of_a_smaller_one(folders: list[str]) -> None:
     smaller: set[int] = set()
     for ratio in (0.0, 0.25, 1.0, 3.0):
-        rows = Rows("train", augmented_per_real=ratio)
+        rows = SplitRows("train", augmented_per_real=ratio)
         epochs = [seen(folders, rows, seed=seed, epoch=epoch) for seed, epoch in ((0, 0), (0, 1), (7, 0))]
         assert epochs[0] != epochs[1]
         assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(epochs[2])
@@ -64,12 +68,14 @@ def test_a_ratio_takes_the_same_rows_in_every_epoch_and_those_of_a_smaller_one(f
         assert len(made) == len(epochs[0]) - REAL == round(ratio * REAL)
         assert smaller <= made
         smaller = made
-        assert survey(folders, rows).rows == len(epochs[0])
-    assert sorted({n % 100 // REAL for n in seen(folders, Rows("train", augmented_per_real=1.0)) if n >= 100}) != [0]
+        assert dataset_facts(folders, rows).rows == len(epochs[0])
+    assert sorted({n % 100 // REAL for n in seen(folders, SplitRows("train", augmented_per_real=1.0)) if n >= 100}) != [
+        0
+    ]
 
 
 def test_the_ratio_counts_within_a_fold_and_leaves_its_subjects_out_of_both(folders: list[str]) -> None:
-    rows = Rows("train", (0, 2), augmented_per_real=2.0)
+    rows = SplitRows("train", (0, 2), augmented_per_real=2.0)
     kept = seen(folders, rows)
     real = {n for n in kept if n < 100}
     assert 0 < len(real) < REAL
@@ -79,7 +85,7 @@ def test_the_ratio_counts_within_a_fold_and_leaves_its_subjects_out_of_both(fold
 
 def test_more_than_there_is_is_refused(folders: list[str]) -> None:
     with pytest.raises(DataError, match=r"3.5 augmented rows for each of 12 real ones are 42; found 36 of split"):
-        survey(folders, Rows("train", augmented_per_real=3.5))
+        dataset_facts(folders, SplitRows("train", augmented_per_real=3.5))
 
 
 def test_what_learns_regions_leaves_out_rows_without_a_label_map(tmp_path: Path) -> None:
@@ -87,18 +93,18 @@ def test_what_learns_regions_leaves_out_rows_without_a_label_map(tmp_path: Path)
     labelled, any_row = recipe("segmenter").data.rows("train"), recipe("m1").data.rows("train")
     reader = BatchReader(uri, labelled, 0, 2)
     assert sorted(float(image[0, 0, 0]) for image in reader.batch(0).images) == [1, 3]
-    assert survey(uri, labelled).rows == reader.rows == 2
-    assert survey(uri, any_row).rows == 3
+    assert dataset_facts(uri, labelled).rows == reader.rows == 2
+    assert dataset_facts(uri, any_row).rows == 3
     with pytest.raises(DataError, match="no labelled rows of split 'train'"):
-        survey(write_rows(tmp_path / "none", [row(2, labelled=False)]), labelled)
+        dataset_facts(write_rows(tmp_path / "none", [row(2, labelled=False)]), labelled)
 
 
 def test_validation_is_of_real_rows_where_a_ratio_is_asked_for(folders: list[str]) -> None:
     data = recipe("segmenter").data
-    assert survey(folders, data.rows("val")).rows == 2
+    assert dataset_facts(folders, data.rows("val")).rows == 2
     mixed = data.model_copy(update={"augmented_per_real": 1.0})
-    assert survey(folders, mixed.rows("val")).rows == 1
-    assert survey(folders, mixed.rows("train")).rows == 2 * REAL
+    assert dataset_facts(folders, mixed.rows("val")).rows == 1
+    assert dataset_facts(folders, mixed.rows("train")).rows == 2 * REAL
 
 
 def test_recipes_without_a_mixture_keep_the_identity_that_they_had() -> None:
@@ -120,7 +126,7 @@ def test_a_recipe_chooses_rows_by_label_scanner_and_split(tmp_path: Path) -> Non
     def taken(use: str, **data: object) -> set[str]:
         chosen = recipe("m1", data=data).data.rows(use)  # type: ignore[arg-type]
         read = BatchReader(uri, chosen, 0, 1)
-        assert survey(uri, chosen).rows == read.rows
+        assert dataset_facts(uri, chosen).rows == read.rows
         return {f"{float(image[0, 0, 0]):.0f}" for step in range(read.rows) for image in read.batch(step).images}
 
     siemens = {"where": {"manufacturer": "SIEMENS"}}
@@ -130,7 +136,7 @@ def test_a_recipe_chooses_rows_by_label_scanner_and_split(tmp_path: Path) -> Non
     assert taken("val", labelled=True, **siemens) == {"9"}
     assert taken("train", split="val", validation_rows=0) == {"8", "9", "10", "11"}
     with pytest.raises(DataError, match=r"no rows of split 'train' that say .*Philips"):
-        survey(uri, recipe("m1", data={"where": {"manufacturer": "Philips"}}).data.rows("train"))
+        dataset_facts(uri, recipe("m1", data={"where": {"manufacturer": "Philips"}}).data.rows("train"))
     for mistake, says in (
         ({"split": "val"}, "cannot validate"),
         ({"labelled": False, "showing": ("core",)}, "no regions"),

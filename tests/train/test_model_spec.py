@@ -51,7 +51,7 @@ def test_the_description_follows_from_recipe_and_data(
 ) -> None:
     spec = spec_of(case)
     assert (spec.kind, spec.recipe, spec.channels, spec.image_size) == (recipe(case).kind, case, ("t1",), (16, 16))
-    assert (spec.content_channels, spec.planes, len(spec.classes)) == (content_channels, planes, classes)
+    assert (spec.content_channels, spec.condition_planes, len(spec.classes)) == (content_channels, planes, classes)
     assert (spec.vocabulary is not None, spec.labels) == (vocabulary, LABELS if labels else ())
     assert spec.subject_hashes == tuple(sorted(map(subject_hash, SUBJECTS)))
 
@@ -83,7 +83,7 @@ def test_labels_must_be_those_of_the_data(case: str, changes: dict[str, Any], me
 
 def test_slice_context_adds_planes_that_reach_the_network_and_volumes_have_none() -> None:
     trained = objective_of("m2", data={"context": [-1, 1]}).eval()
-    assert trained.spec.planes == 3 + 2
+    assert trained.spec.condition_planes == 3 + 2
     for parameter in trained.network.parameters():
         parameter.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(parameter.numel()))
     batch = batch_of()

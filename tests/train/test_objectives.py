@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from training_cases import CASES, CASES_3D, SUBJECTS, batch_of, objective_of, recipe
 
 from augengine.diffusion.autoencoding_loss import soft_dice_loss
-from augengine.diffusion.checkpoint import load_model, save_generator, subject_hash
+from augengine.diffusion.checkpoint import load_model, save_model, subject_hash
 from augengine.diffusion.schedules import loss_weight
 from augengine.io.store import Store
 from augengine.records import Acquisition
@@ -75,7 +75,7 @@ def test_it_repeats_itself_draws_pictures_and_survives_a_checkpoint(case: str, d
         first = total(trained)
         assert total(trained) == first != total(trained, seed=6)
     trained.eval()
-    spec = save_generator(Store(tmp_path), trained.spec, trained.network.state_dict())
+    spec = save_model(Store(tmp_path), trained.spec, trained.network.state_dict())
     loaded = load_model(str(tmp_path))
     assert loaded.spec == spec
     if case.endswith("autoencoder"):

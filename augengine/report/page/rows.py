@@ -40,7 +40,7 @@ class Spot:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceRow:
     """A row that was edited; `volumes_ml` by label name, empty without a label map."""
 
     spot: Spot
@@ -94,7 +94,7 @@ class RunRows:
     reasons: Mapping[str, list[tuple[str, int]]]
     gates: dict[str, GateTally] = field(default_factory=dict)
     kept: list[Seen] = field(default_factory=list)
-    sources: dict[str, Source] = field(default_factory=dict)
+    sources: dict[str, SourceRow] = field(default_factory=dict)
 
 
 def read_run(asked: str, data: Place | None = None, most: int = MOST_KEPT) -> RunRows:
@@ -159,7 +159,7 @@ def _with_pixels(store: Store) -> Iterator[Seen]:
             )
 
 
-def _sources(data: Store, wanted: Collection[str]) -> dict[str, Source]:
+def _sources(data: Store, wanted: Collection[str]) -> dict[str, SourceRow]:
     """The rows of these ids, read from the row groups that hold any."""
     try:
         names = dataset_files(data)
@@ -170,7 +170,7 @@ def _sources(data: Store, wanted: Collection[str]) -> dict[str, Source]:
             where=data.uri,
             next_step="give the folder in which they are now by --data",
         ) from None
-    found: dict[str, Source] = {}
+    found: dict[str, SourceRow] = {}
     for name in names:
         file = data.parquet(name)
         check_schema(file, data.path(name))
@@ -180,7 +180,7 @@ def _sources(data: Store, wanted: Collection[str]) -> dict[str, Source]:
             rows = read_group(file, group, _COLUMNS).take(here).to_pylist() if here else []
             for at, row in zip(here, rows, strict=True):
                 spot = Spot(name, group, at)
-                found[row["sample_id"]] = Source(spot, Acquisition(**row["acquisition"]), _volumes_ml(row))
+                found[row["sample_id"]] = SourceRow(spot, Acquisition(**row["acquisition"]), _volumes_ml(row))
     return found
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from augengine.diffusion.autoencoding_loss import AutoencodingLoss
 from augengine.diffusion.discriminative import Segmenter
-from augengine.diffusion.label_planes import planes
+from augengine.diffusion.label_planes import signed_planes
 from augengine.diffusion.samplers import row_generators
 from augengine.diffusion.spec import ModelSpec
 from augengine.rng import derive
@@ -55,5 +55,5 @@ class Autoencoding(Objective):
 
     def _content(self, batch: Batch, generator: torch.Generator) -> Tensor:
         images, tissue = self.tensors(batch, generator)
-        content = images if self.spec.content == "image" else planes(regions(self, tissue))
+        content = images if self.spec.content == "image" else signed_planes(regions(self, tissue))
         return content.to(self.device)

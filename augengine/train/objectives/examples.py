@@ -14,9 +14,9 @@ from torch import Tensor
 
 from augengine.diffusion.checkpoint import subject_hash
 from augengine.diffusion.conditioning import Conditioning
-from augengine.diffusion.label_planes import planes as label_planes
+from augengine.diffusion.label_planes import signed_planes
 from augengine.diffusion.segmentation import probabilities
-from augengine.diffusion.structure import draw_heights, planes, recolour
+from augengine.diffusion.structure import draw_heights, recolour, structure_planes
 from augengine.diffusion.tissue import NO_MASK, one_hot, region_planes
 from augengine.train.config import MaskRecipe
 from augengine.train.data import Batch
@@ -49,7 +49,7 @@ def _acquisition(objective: Objective, batch: Batch, generator: torch.Generator)
         if objective.training:
             tissue[torch.rand(rows, generator=generator) < recipe.mask_dropout] = NO_MASK
         heights = draw_heights(rows, len(spec.labels), image.shape[1], generator)
-        structure = planes(recolour(image, tissue, heights), tissue, len(spec.labels))
+        structure = structure_planes(recolour(image, tissue, heights), tissue, len(spec.labels))
         if objective.training:
             structure[torch.rand(rows, generator=generator) < recipe.dropout] = 0
         shown = [structure, *shown]
@@ -89,12 +89,12 @@ def _painter(objective: Objective, batch: Batch, generator: torch.Generator) -> 
 
 def _label_prior(objective: Objective, batch: Batch, generator: torch.Generator) -> Example:
     _, tissue = objective.tensors(batch, generator)
-    return Example(label_planes(regions(objective, tissue)), Conditioning())
+    return Example(signed_planes(regions(objective, tissue)), Conditioning())
 
 
 def _label_segmenter(objective: Objective, batch: Batch, generator: torch.Generator) -> Example:
     images, tissue = objective.tensors(batch, generator)
-    return Example(label_planes(regions(objective, tissue)), Conditioning(images))
+    return Example(signed_planes(regions(objective, tissue)), Conditioning(images))
 
 
 def _error_corrector(objective: Objective, batch: Batch, generator: torch.Generator) -> Example:
