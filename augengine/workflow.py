@@ -161,9 +161,9 @@ def check_room(job: Job, ready: Ready) -> Actors:
 
 def check_rows(job: Job, ready: Ready, data: str) -> None:
     """Refuse shards that policy, models or recipe cannot work with, and output that the disk does not hold."""
-    source = check_shards(ready, data)
-    size = output_bytes(Store(data), source, ready.mixture)
-    check_disk(job.out, size, f"the output of {source.selected * ready.mixture.per_input} rows")
+    surveyed = check_shards(ready, data)
+    size = output_bytes(Store(data), surveyed, ready.mixture)
+    check_disk(job.out, size, f"the output of {surveyed.selected * ready.mixture.per_input} rows")
 
 
 def holds_shards(data: str) -> bool:

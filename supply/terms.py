@@ -38,6 +38,7 @@ _WRITTEN = {
     "BSD 3": "BSD-3-Clause",
     "BSD 3-Clause License": "BSD-3-Clause",
     "3-Clause BSD License": "BSD-3-Clause",
+    "BSD 2-Clause License": "BSD-2-Clause",
     "ISC License": "ISC",
     "MIT license": "MIT",
 }
