@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import GE, SIEMENS, slice_sample, write_samples
-from scipy.ndimage import shift
+from scipy.ndimage import gaussian_filter, shift
 
 from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import save_model
 from augengine.diffusion.conditions import Vocabulary
 from augengine.diffusion.discriminative import PredictorSpec, SegmenterSpec
 from augengine.diffusion.spec import ModelSpec
-from augengine.errors import CheckpointError, ConfigError
-from augengine.gates import MEASURES, Case, Gates, Tools, complete, gate_hashes, image_digest
+from augengine.errors import CheckpointError, ConfigError, DataError
+from augengine.gates import MEASURES, Case, Gates, Tools, complete, gate_hashes, image_digest, training_images
+from augengine.gates.base import LESION, label_mask
 from augengine.gates.judged import RefereeGate, belief
+from augengine.gates.real_rows import RealRow
 from augengine.intensity import normalise
 from augengine.io.store import Store
 from augengine.policy.spec import GateSpec, Policy, policy_digest
@@ -245,6 +247,74 @@ def test_nearest_training_dice_reads_training_rows_only(tmp_path: Path) -> None:
     options = {"reference": {"ref": str(tmp_path / "other")}}
     (after,) = gate_hashes([GateSpec(name="nearest_training_dice", max=0.98, options=options)]).values()
     assert before != after
+
+
+def grained(subject: int, split: str, seed: int) -> Sample:
+    """Noise as smooth as tissue, with a lesion in it."""
+    rng = np.random.default_rng(seed)
+    image = np.stack([gaussian_filter(rng.normal(0, 1, (48, 48)), 1.5) * 900 + 400 for _ in range(2)])
+    label = balls((1, tuple(rng.integers(14, 34, 2)), 6.0), size=48)
+    image[:, label > 0] *= 1.5
+    image = image.astype(np.float32)
+    named = {"channels": ("t1", "t2"), "labels": {"lesion": 1}, "intensity_range": ((0.0, 900.0),) * 2}
+    return slice_sample(subject, split=split, image=image, label=label, **named)
+
+
+def test_copy_distance_tells_copies_from_rows_held_out(tmp_path: Path) -> None:
+    training = [grained(s, "train", s) for s in range(12)]
+    unseen = [grained(s, "test", s) for s in range(20, 30)]
+    uri = write_samples(tmp_path / "images", [*training, *unseen])
+    gate, tools = MEASURES["copy_distance"].model_validate({"reference": {"ref": uri}}), Tools()
+    pairs = [RealRow(row, None, None).case("held_out") for row in (*unseen, *training)]
+    assert [pair is None for pair in pairs] == [False] * 10 + [True] * 12
+    real = [gate.value(pair, tools) for pair in pairs if pair is not None]
+    assert 0.2 < min(real) < max(real) < 0.9
+    for before, donor in zip(unseen, training, strict=False):
+        place = np.argwhere(label_mask(donor, LESION))
+        image = before.image.copy()
+        move = (place[:, 0] + 3, place[:, 1] - 4)
+        image[(slice(None), *move)] = 0.7 * donor.image[(slice(None), *place.T)] + 90  # moved, and in another contrast
+        painted = Case(before, before.replace(image=image), np.ones(before.image.shape[1:], bool))
+        assert gate.value(painted, tools) < 0.01 < min(real) / 2
+    own = training[0].replace(image=training[0].image * np.float32(1.1))
+    assert gate.value(Case(training[0], own), tools) > 0.2, "what an edit leaves of its own source is no copy"
+
+
+def test_copy_distance_knows_what_it_compares_with(tmp_path: Path) -> None:
+    first, other = grained(1, "train", 1), grained(2, "train", 2)
+    uris = [write_samples(tmp_path / str(n), rows) for n, rows in enumerate(([first, other], [other, first], [other]))]
+    specs = [GateSpec(name="copy_distance", min=0.1, options={"reference": {"ref": uri}}) for uri in uris]
+    assert len({gate_hashes([spec])["copy_distance.reference"] for spec in specs}) == 3
+    row = grained(3, "test", 3)
+    found = [Gates([spec])(row, row.replace(image=row.image + 1))[0].value for spec in specs[:2]]
+    assert found[0] == found[1]
+    lone = grained(2, "test", 5)
+    (verdict,) = Gates(specs[2:])(lone, lone.replace(image=lone.image + 1))
+    assert (verdict.passed, np.isnan(verdict.value)) == (False, True), "no row of another subject"
+    (verdict,) = Gates(specs[:1])(slice_sample(5), slice_sample(5))
+    assert "its channels and shape" in str(verdict.error)
+    with pytest.raises(CheckpointError, match="sha256 ab"):
+        gate_hashes([GateSpec(name="copy_distance", min=0.1, options={"reference": {"ref": uris[0], "sha256": "ab"}})])
+    empty = write_samples(tmp_path / "empty", [row])
+    with pytest.raises(DataError, match="training rows of one shape"):
+        Gates([GateSpec(name="copy_distance", min=0.1, options={"reference": {"ref": empty}})])
+
+
+def test_training_images_are_read_in_pieces_that_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = write_samples(tmp_path / "images", [grained(s, "train", s) for s in range(7)])
+    row = grained(9, "test", 9)
+    mask = label_mask(row, LESION)
+    whole = training_images.TrainingImages.read(uri).nearest(row, mask)
+    monkeypatch.setattr(training_images, "PIECE_VALUES", 2 * row.image.size)
+    sizes: list[int] = []
+    nearest = training_images.nearest_place
+    monkeypatch.setattr(
+        training_images, "nearest_place", lambda a, b, others: sizes.append(len(others)) or nearest(a, b, others)
+    )
+    assert training_images.TrainingImages.read(uri).nearest(row, mask) == whole
+    assert sizes == [2, 2, 2, 1]
 
 
 Referee = Callable[..., str]

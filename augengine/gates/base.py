@@ -12,6 +12,7 @@ from augengine.diffusion.checkpoint import Model, load_model, read_spec
 from augengine.diffusion.spec import Kind, ModelSpec
 from augengine.errors import CheckpointError, ConfigError, DataError
 from augengine.gates.reference import Reference, labels_digest, read_reference
+from augengine.gates.training_images import TrainingImages
 from augengine.intensity import normalise
 from augengine.policy.spec import ModelRef
 from augengine.records import Sample
@@ -20,7 +21,7 @@ from augengine.yaml_config import Strict
 LESION = ("necrosis", "enhancing", "oedema", "lesion")
 """Labels that make a lesion unless the policy names others."""
 
-RealPair = Literal["itself", "recoloured", "neighbour", "stranger", "mirrored", "elsewhere", "unseen"]
+RealPair = Literal["itself", "recoloured", "neighbour", "stranger", "mirrored", "elsewhere", "unseen", "held_out"]
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,13 @@ class Case:
 
 
 class Tools:
-    """Models and reference label maps that gates need, each read once per process."""
+    """Models and training rows that gates need, each read once per process."""
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
         self._models: dict[str, Model] = {}
         self._references: dict[str, Reference] = {}
+        self._training_images: dict[str, TrainingImages] = {}
 
     def model(self, ref: ModelRef) -> Model:
         """The checkpoint that a gate's options name."""
@@ -70,6 +72,13 @@ class Tools:
         if key not in self._references:
             self._references[key] = read_reference(uri, labels)
         return self._references[key]
+
+    def training_images(self, ref: ModelRef) -> TrainingImages:
+        """The training rows that a gate's options name."""
+        uri = named(ref, "reference")
+        if uri not in self._training_images:
+            self._training_images[uri] = TrainingImages.read(uri)
+        return self._training_images[uri]
 
 
 class Gate(Strict):

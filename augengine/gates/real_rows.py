@@ -20,6 +20,8 @@ from augengine.policy.spec import Select
 from augengine.records import Acquisition, Sample
 from augengine.rng import generator
 
+BORDER_MM = 3.0
+
 
 @dataclass(frozen=True)
 class RealRow:
@@ -40,6 +42,7 @@ class RealRow:
         - elsewhere: the row itself, its lesion declared to have been where neither that place nor its mirror image
           shows any, for gates that compare the two sides.
         - unseen: the row itself if it is not of the training split, for gates that compare with that.
+        - held_out: the same, its lesion and its border declared to be what was painted.
         """
         row = self.row
         if comparison == "recoloured":
@@ -52,9 +55,9 @@ class RealRow:
             return mirrored(row, lesion)
         if comparison == "elsewhere":
             return elsewhere(row, lesion)
-        if comparison == "unseen" and row.split == "train":
+        if comparison in ("unseen", "held_out") and row.split == "train":
             return None
-        return Case(row, row)
+        return held_out(row, lesion) if comparison == "held_out" else Case(row, row)
 
 
 def recoloured(row: Sample) -> Sample:
@@ -91,6 +94,13 @@ def elsewhere(row: Sample, lesion: Sequence[str]) -> Case | None:
         if not (both & taken).any() and body[both].all():
             return _as_if_removed(row, lesion, mask, place)
     return None
+
+
+def held_out(row: Sample, lesion: Sequence[str] = LESION) -> Case | None:
+    """A row whose region is its own lesion, and as much around it as edits of lesions change; None without a lesion."""
+    if row.label is None or not (mask := label_mask(row, lesion)).any():
+        return None
+    return Case(row, row, masks.dilate(mask, BORDER_MM, row.spacing_mm[: mask.ndim]))
 
 
 def _as_if_removed(row: Sample, lesion: Sequence[str], mask: np.ndarray, place: np.ndarray) -> Case | None:

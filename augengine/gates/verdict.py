@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from augengine.gates import image, judged, label
+from augengine.gates import copied, image, judged, label
 from augengine.gates.base import Case, Gate, Tools
 from augengine.plugins import Registry, of_class
 from augengine.policy.spec import GateSpec
@@ -31,6 +31,7 @@ _OWN: dict[str, type[Gate]] = {
     "label_components": label.LabelComponents,
     "nesting": label.Nesting,
     "nearest_training_dice": label.NearestTrainingDice,
+    "copy_distance": copied.CopyDistance,
     "label_agreement": label.LabelAgreement,
     "label_swap": label.LabelSwap,
     "intensity_distance": label.IntensityDistance,
