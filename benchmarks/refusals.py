@@ -237,7 +237,8 @@ def augmenting(here: Path) -> Iterator[Case]:
         **changes: Any,
     ) -> Case:
         given = () if policy is None else ("--policy", policy if "/" in policy else f"{here}/{policy}")
-        argv = (*JOBS[job], "--data", f"{here}/{data}", *given, "--out", f"{here}/new", *flags)
+        out = () if "--out" in flags else ("--out", f"{here}/new")
+        argv = (*JOBS[job], "--data", f"{here}/{data}", *given, *out, *flags)
         return Case("augment", refused, moment, argv, says, **changes)
 
     yield case("unknown flag", "flags", "No such option", "--polcy", "x")
@@ -313,7 +314,8 @@ def training(here: Path) -> Iterator[Case]:
         refused: str, moment: str, says: str, recipe: str, *flags: str, data: str = "rows", **changes: Any
     ) -> Case:
         path = recipe if recipe.startswith(str(here)) else f"augengine/recipes/{recipe}.yaml"
-        argv = (*JOBS["train"], path, "--data", f"{here}/{data}", "--out", f"{here}/new_model", *flags)
+        out = () if "--out" in flags else ("--out", f"{here}/new_model")
+        argv = (*JOBS["train"], path, "--data", f"{here}/{data}", *out, *flags)
         return Case("train", refused, moment, argv, says, **changes)
 
     yield case("mistake in the recipe", "files", r"yaml:\d+.*warmup_stepz", f"{here}/misspelt_recipe.yaml")

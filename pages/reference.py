@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from importlib import import_module
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 from typer.models import ArgumentInfo
 
+from augengine.commands.program import flags_of
 from pages.tables import NONE, table
 
 NOTE = "<!-- Written by `make pages` from the code; change the code, not this file. -->"
@@ -58,18 +59,17 @@ def keys() -> str:
 
 def _flags(function: Callable[..., Any]) -> Iterator[list[str]]:
     """Flags, what they take, default and meaning, from the signature of a command."""
-    hints = get_type_hints(function, include_extras=True)
-    for name, parameter in inspect.signature(function).parameters.items():
-        kind, info = get_args(hints[name])[:2]
+    for flag in flags_of(function):
+        kind, info = get_args(flag.annotation)[:2]
         # In `Annotated` the first name is where a default would stand.
         names = [text for text in (info.default, *(info.param_decls or ())) if isinstance(text, str)]
         if isinstance(info, ArgumentInfo):
-            names = [info.metavar or name.upper()]
+            names = [info.metavar or flag.name.upper()]
         elif not names:
-            names = [f"--{name.strip('_').replace('_', '-')}"]
-        required = parameter.default is inspect.Parameter.empty
+            names = [f"--{flag.name.strip('_').replace('_', '-')}"]
+        required = flag.default is inspect.Parameter.empty
         default = "**required**" if required else NONE
-        if not required and (shown := _text(parameter.default)) not in ("", "None", "False"):
+        if not required and (shown := _text(flag.default)) not in ("", "None", "False"):
             default = f"`{names[0].partition('/')[0] if shown == 'True' else shown}`"
         yield [", ".join(f"`{n}`" for n in names), _kind(kind), default, " ".join((info.help or "").split())]
 

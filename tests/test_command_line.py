@@ -53,6 +53,16 @@ def test_all_verbs_are_there() -> None:
     assert all(f" {name} " in text for name in COMMANDS)
 
 
+def test_a_flag_of_one_value_is_given_once() -> None:
+    for words in (["--site", "a", "--site=b"], ["--slices", "--volumes"]):
+        result = CliRunner().invoke(app, ["ingest", "x", *words])
+        assert (result.exit_code, result.output.count("\n")) == (2, 1), result.output
+        assert "give this flag once; found 2 times" in result.output
+        assert words[0] in result.output
+    code, text = invoke("train", "gone", "--data", "x", "--set", "steps=1", "--set", "steps=2", "--data", "y")
+    assert (code, "once" in text) == (2, False), text
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_answers_and_its_summary_is_its_own(name: str) -> None:
     target, summary = COMMANDS[name]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import typer
 from builders import slice_sample, write_checkpoint, write_samples
 from typer.testing import CliRunner
 
-from augengine.commands.augment import augment_brats, augment_duke
+from augengine.cli import app
+from augengine.commands.augment import JobFlags, augment_brats
 from augengine.edits import EDITS
 from augengine.errors import RunError
 from augengine.pipeline.cluster import output_uri
@@ -17,10 +17,8 @@ from augengine.pipeline.cluster import output_uri
 ROOT = Path(__file__).parents[1]
 
 
-def invoke(command: object, *args: str) -> tuple[int, str]:
-    app = typer.Typer(add_completion=False)
-    app.command()(command)  # type: ignore[type-var]
-    result = CliRunner().invoke(app, list(args))
+def invoke(*args: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["augment", *args])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.stderr
 
@@ -60,7 +58,7 @@ def files(tmp_path: Path) -> dict[str, str]:
     ],
 )
 def test_mistakes_are_one_line(ray_session: None, files: dict[str, str], args: str, says: str) -> None:
-    code, errors = invoke(augment_duke, *args.format(**files).split(), "--out", files["out"])
+    code, errors = invoke(*args.format(**files).split(), "--out", files["out"])
     assert code == 2, errors
     assert says.format(**files) in errors
     assert errors.startswith("error: ")
@@ -69,7 +67,7 @@ def test_mistakes_are_one_line(ray_session: None, files: dict[str, str], args: s
 
 def test_a_relative_output_is_refused_in_a_ray_job(monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    code, errors = invoke(augment_duke, "--out", "runs/here")
+    code, errors = invoke("--out", "runs/here")
     assert code == 2
     assert "must be an absolute path or a URI" in errors
     assert Path(output_uri(None, "x")).is_absolute()
@@ -79,6 +77,6 @@ def test_a_relative_output_is_refused_in_a_ray_job(monkeypatch: pytest.MonkeyPat
 
 
 def test_brats_without_data_lists_every_edit(capsys: pytest.CaptureFixture[str]) -> None:
-    augment_brats()
+    augment_brats(flags=JobFlags())
     listed = capsys.readouterr().out
     assert all(f"{name}: " in listed for name in EDITS)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -74,94 +75,82 @@ RetryFlag = Annotated[
 SubjectsFlag = Annotated[int, typer.Option(help="Phantom subjects, without --data.")]
 
 
+@dataclass(frozen=True)
+class JobFlags:
+    """Flags that the main jobs have in common."""
+
+    data: DataFlag = None
+    checkpoint: CheckpointFlag = None
+    out: OutFlag = None
+    recipe: RecipeFlag = "cddgm_small"
+    layout: LayoutFlag = "auto"
+    labels: LabelsFlag = None
+    channels: ChannelsFlag = ""
+    set_: SetFlag = ""
+    site: SiteFlag = None
+    pseudonym_key_file: KeyFlag = None
+    size: SizeFlag = None
+    drop_end_slices: DropFlag = 0
+    workers: WorkersFlag = "1"
+    actors: ActorsFlag = None
+    cpus_per_actor: CpusFlag = 0.5
+    gpus_per_actor: GpusFlag = 0
+    unit_timeout_s: TimeoutFlag = None
+    new_version: VersionFlag = False
+    keep_going: KeepGoingFlag = False
+    retry_failed: RetryFlag = False
+
+    def on_phantom(self, policy: str) -> Job:
+        """The job on the embedded phantom."""
+        return self._job("duke_phantom", policy, layout="duke", preparation=DEMO_PREPARATION)
+
+    def on_data(self, policy: str, data: str, name: str) -> Job:
+        """The job on a folder of the user's; `name` is that of the output folder where none is given."""
+        codes, scheme = parse_labels(self.labels) if self.labels else (None, None)
+        options = checked(
+            SourceOptions,
+            pseudonym_key=pseudonym_key(self.pseudonym_key_file),
+            labels=codes,
+            scheme=scheme,
+            channels=parse_assignments(self.channels, "--channels", "*"),
+            acquisition=parse_assignments(self.set_, "--set"),
+            site=self.site,
+        )
+        preparation = checked(Preparation, size=self.size, drop_end_slices=self.drop_end_slices)
+        return self._job(
+            name, policy, data=_existing(data), layout=self.layout, options=options, preparation=preparation
+        )
+
+    def _job(self, name: str, policy: str, **of_data: Any) -> Job:
+        return Job(
+            output_uri(self.out, name),
+            policy,
+            self.recipe,
+            checkpoints=parse_checkpoints(self.checkpoint),
+            workers=parse_workers(self.workers),
+            actors=Actors(self.actors, self.cpus_per_actor, self.gpus_per_actor, unit_timeout_s=self.unit_timeout_s),
+            new_version=self.new_version,
+            keep_going=self.keep_going,
+            retry_failed=self.retry_failed,
+            **of_data,
+        )
+
+
 def augment_duke(
-    data: DataFlag = None,
-    checkpoint: CheckpointFlag = None,
-    policy: PolicyFlag = "duke_acquisition",
-    out: OutFlag = None,
-    recipe: RecipeFlag = "cddgm_small",
-    layout: LayoutFlag = "auto",
-    labels: LabelsFlag = None,
-    channels: ChannelsFlag = "",
-    set_: SetFlag = "",
-    site: SiteFlag = None,
-    pseudonym_key_file: KeyFlag = None,
-    size: SizeFlag = None,
-    drop_end_slices: DropFlag = 0,
-    workers: WorkersFlag = "1",
-    actors: ActorsFlag = None,
-    cpus_per_actor: CpusFlag = 0.5,
-    gpus_per_actor: GpusFlag = 0,
-    unit_timeout_s: TimeoutFlag = None,
-    new_version: VersionFlag = False,
-    keep_going: KeepGoingFlag = False,
-    retry_failed: RetryFlag = False,
-    subjects: SubjectsFlag = DEMO_COHORT.subjects,
+    *, policy: PolicyFlag = "duke_acquisition", flags: JobFlags, subjects: SubjectsFlag = DEMO_COHORT.subjects
 ) -> None:
     """Augment Duke-Breast-Cancer-MRI, any other breast MRI, or (without --data) the embedded phantom."""
     with exit_codes():
-        spread = Actors(actors, cpus_per_actor, gpus_per_actor, unit_timeout_s=unit_timeout_s)
-        if data is None:
+        if flags.data is None:
             cohort = checked(Cohort, **{**DEMO_COHORT.model_dump(), "subjects": subjects})
-            job = Job(
-                output_uri(out, "duke_phantom"),
-                policy,
-                recipe,
-                None,
-                parse_checkpoints(checkpoint),
-                layout="duke",
-                preparation=DEMO_PREPARATION,
-                workers=parse_workers(workers),
-                actors=spread,
-                new_version=new_version,
-                keep_going=keep_going,
-                retry_failed=retry_failed,
-            )
-            check_acceptable(run_on_phantom(job, cohort, DEMO_SAMPLERS))
+            check_acceptable(run_on_phantom(flags.on_phantom(policy), cohort, DEMO_SAMPLERS))
         else:
-            job = Job(
-                output_uri(out, "duke"),
-                policy,
-                recipe,
-                _existing(data),
-                parse_checkpoints(checkpoint),
-                layout,
-                _options(labels, channels, set_, site, pseudonym_key_file),
-                _preparation(size, drop_end_slices),
-                parse_workers(workers),
-                spread,
-                new_version,
-                keep_going,
-                retry_failed,
-            )
-            check_acceptable(run_on_data(job))
+            check_acceptable(run_on_data(flags.on_data(policy, flags.data, "duke")))
 
 
-def augment_brats(
-    data: DataFlag = None,
-    checkpoint: CheckpointFlag = None,
-    policy: PolicyFlag = "brats_acquisition",
-    out: OutFlag = None,
-    recipe: RecipeFlag = "cddgm_small",
-    layout: LayoutFlag = "auto",
-    labels: LabelsFlag = None,
-    channels: ChannelsFlag = "",
-    set_: SetFlag = "",
-    site: SiteFlag = None,
-    pseudonym_key_file: KeyFlag = None,
-    size: SizeFlag = None,
-    drop_end_slices: DropFlag = 0,
-    workers: WorkersFlag = "1",
-    actors: ActorsFlag = None,
-    cpus_per_actor: CpusFlag = 0.5,
-    gpus_per_actor: GpusFlag = 0,
-    unit_timeout_s: TimeoutFlag = None,
-    new_version: VersionFlag = False,
-    keep_going: KeepGoingFlag = False,
-    retry_failed: RetryFlag = False,
-) -> None:
+def augment_brats(*, policy: PolicyFlag = "brats_acquisition", flags: JobFlags) -> None:
     """Augment a BraTS folder (state its year by --labels); without --data, list the edits that can run."""
-    if data is None:
+    if flags.data is None:
         with user_errors():
             for name, edit in EDITS.items():
                 models = ", ".join(f"{role} ({' or '.join(kinds)})" for role, kinds in edit.MODELS.items()) or "none"
@@ -169,22 +158,7 @@ def augment_brats(
                 say(f"{name}: {says} Models: {models}.")
         return
     with exit_codes():
-        job = Job(
-            output_uri(out, "brats"),
-            policy,
-            recipe,
-            _existing(data),
-            parse_checkpoints(checkpoint),
-            layout,
-            _options(labels, channels, set_, site, pseudonym_key_file),
-            _preparation(size, drop_end_slices),
-            parse_workers(workers),
-            Actors(actors, cpus_per_actor, gpus_per_actor, unit_timeout_s=unit_timeout_s),
-            new_version,
-            keep_going,
-            retry_failed,
-        )
-        check_acceptable(run_on_data(job))
+        check_acceptable(run_on_data(flags.on_data(policy, flags.data, "brats")))
 
 
 def _existing(data: str) -> str:
@@ -194,23 +168,6 @@ def _existing(data: str) -> str:
     if not Path(data).expanduser().exists():
         raise ConfigError("no such file or folder", found=data, where="--data", next_step="check the path")
     return str(Path(data).expanduser().absolute())
-
-
-def _options(labels: str | None, channels: str, set_: str, site: str | None, key_file: Path | None) -> SourceOptions:
-    codes, scheme = parse_labels(labels) if labels else (None, None)
-    return checked(
-        SourceOptions,
-        pseudonym_key=pseudonym_key(key_file),
-        labels=codes,
-        scheme=scheme,
-        channels=parse_assignments(channels, "--channels", "*"),
-        acquisition=parse_assignments(set_, "--set"),
-        site=site,
-    )
-
-
-def _preparation(size: int | None, drop_end_slices: int) -> Preparation:
-    return checked(Preparation, size=size, drop_end_slices=drop_end_slices)
 
 
 @contextmanager

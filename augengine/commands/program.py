@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import os
 import signal
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand, TyperOption
 from typer.models import OptionInfo
 
+from augengine.errors import ConfigError
 from augengine.machine import RAY_MESSAGES
 from augengine.report.console import finish, want_json, want_quiet
 
@@ -28,15 +31,36 @@ QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, tab
 RayFlag = Annotated[bool, typer.Option("--ray-messages", help="Show what Ray and its workers print.")]
 
 
+class OnceCommand(TyperCommand):
+    """A command that refuses a flag of one value given twice, where the last one would hold without a word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words that are left when the flags are taken; exit code 2 for one that stands twice."""
+        from augengine.pipeline.cluster import user_errors  # the list of all commands needs none of what it imports
+
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        counts = Counter(flag for flag in order if isinstance(flag, TyperOption) and not flag.multiple)
+        with user_errors():
+            for flag, count in counts.items():
+                if count > 1:
+                    name = "/".join([*flag.opts, *flag.secondary_opts])
+                    raise ConfigError("give this flag once", found=f"{count} times", where=name)
+        return super().parse_args(ctx, args)
+
+
 def command_of(function: Callable[..., None], name: str | None = None) -> Any:
     """The command of a function whose annotations say its flags, with those that every command has.
 
     Args:
-        function: its docstring is the help.
+        function: its docstring is the help. A parameter that is a dataclass stands for the flags that its fields say.
         name: by which it is called, for its usage line.
     """
     own = inspect.signature(function, eval_str=True)
-    told = {text for p in own.parameters.values() for text in _declared(p.annotation)}
+    groups: dict[str, Any] = {
+        key: p.annotation for key, p in own.parameters.items() if dataclasses.is_dataclass(p.annotation)
+    }
+    flags = flags_of(function)
+    told = {text for flag in flags for text in _declared(flag.annotation)}
     common = {key: flag for key, flag in COMMON.items() if told.isdisjoint(_declared(flag[0]))}
 
     @functools.wraps(function)
@@ -44,17 +68,32 @@ def command_of(function: Callable[..., None], name: str | None = None) -> Any:
         for key, (_, act) in common.items():
             if given.pop(key):
                 act()
+        for key, group in groups.items():
+            given[key] = group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
         function(**given)
 
-    more = [
-        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
-        for key, (annotation, _) in common.items()
-    ]
-    keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.parameters.values()]
-    wrapped.__signature__ = own.replace(parameters=[*keyword, *more])  # type: ignore[attr-defined]
+    more = [_flag(key, False, annotation) for key, (annotation, _) in common.items()]
+    wrapped.__signature__ = own.replace(parameters=[*flags, *more])  # type: ignore[attr-defined]
     single = typer.Typer(add_completion=False)
-    single.command(name)(wrapped)
+    single.command(name, cls=OnceCommand)(wrapped)
     return typer.main.get_command(single)
+
+
+def flags_of(function: Callable[..., None]) -> list[inspect.Parameter]:
+    """The flags of a command, each a parameter by keyword with its annotation; those of a dataclass are its fields."""
+    flags = []
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        group = parameter.annotation
+        if dataclasses.is_dataclass(group):
+            hints = get_type_hints(group, include_extras=True)
+            flags += [_flag(field.name, field.default, hints[field.name]) for field in dataclasses.fields(group)]
+        else:
+            flags.append(_flag(parameter.name, parameter.default, group))
+    return flags
+
+
+def _flag(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _declared(annotation: Any) -> tuple[str, ...]:

@@ -50,16 +50,17 @@ BODIES = {
 }
 # Of every policy, each member of a mix: few steps, and gates that a network of two steps of training passes.
 EVERY_POLICY: dict[str, Any] = {"gates": [{"name": "changed", "min": 0.0}], "max_reject_rate": 1.0, "steps": 2}
-# Flags that are added to what the pages say, by the first words of a command; those who can, work in this process.
-ADDED = {
-    ("ingest",): ["--inline"],
-    ("lesions",): ["--inline"],
-    ("measure",): ["--inline"],
-    ("sweep",): ["--inline"],
-    ("pseudo-label",): ["--inline"],
-    ("phantom",): ["--matrix", "32", "--slices", "8", "--subjects", "12"],
-    ("jobs/ensembles.py",): ["--samples", "1,2"],
-    ("jobs/evaluate.py",): ["--seeds", "1", "--steps", "2"],
+# Flags that take the place of what the pages say, or are added, by the first word of a command; those that can,
+# work in this process.
+ADDED: dict[str, dict[str, str | None]] = {
+    "ingest": {"--inline": None},
+    "lesions": {"--inline": None},
+    "measure": {"--inline": None},
+    "sweep": {"--inline": None},
+    "pseudo-label": {"--inline": None},
+    "phantom": {"--matrix": "32", "--slices": "8", "--subjects": "12"},
+    "jobs/ensembles.py": {"--samples": "1,2"},
+    "jobs/evaluate.py": {"--seeds": "1", "--steps": "2"},
 }
 # Values that take the place of those in the pages, by flag, and settings of a sweep.
 VALUES = {"--size": "32", "--drop-end-slices": "0"}
@@ -186,11 +187,14 @@ def toy(command: Command, disk: Path) -> list[str]:
             at = words.index(flag)
             del words[at : at + 2]
     words = [VALUES.get(before, word) for before, word in zip(["", *words[:-1]], words, strict=True)]
-    for begins, more in ADDED.items():
-        if tuple(words[1 : 1 + len(begins)]) == begins:
-            words += more
+    more = dict(ADDED.get(words[1], {}))
     if "--augmented" in words and "jobs/evaluate.py" in words:
-        words += ["--arms", ARMS]
+        more["--arms"] = ARMS
+    for flag, value in more.items():
+        if flag in words:
+            at = words.index(flag)
+            del words[at : at + (1 if value is None else 2)]
+        words += [flag] if value is None else [flag, value]
     return words
 
 

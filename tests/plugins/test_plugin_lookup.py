@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from augengine.bundled import policy_file, protocol_file, recipe_file
 from augengine.cli import app
-from augengine.commands.augment import augment_brats
+from augengine.commands.augment import JobFlags, augment_brats
 from augengine.downstream.protocols import protocol
 from augengine.downstream.segmenters import SEGMENTERS
 from augengine.edits import EDITS
@@ -229,11 +229,11 @@ def test_a_list_of_edits_says_which_one_cannot_be_imported(packages: Packages) -
     with pytest.raises(AugengineError, match=r"of broken 1\.0"):
         dict(EDITS)
     with pytest.raises(SystemExit) as end:
-        augment_brats()
+        augment_brats(flags=JobFlags())
     assert end.value.code == 2
 
 
 def test_a_list_of_edits_holds_those_of_plug_ins(packages: Packages, capsys: pytest.CaptureFixture[str]) -> None:
     packages.add_edit("adder", "Adds")
-    augment_brats()
+    augment_brats(flags=JobFlags())
     assert "Adds: It says nothing of itself. Models: none." in capsys.readouterr().out
