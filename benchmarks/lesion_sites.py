@@ -5,17 +5,23 @@
 SHARDS are labelled FLAIR slices of several sites with one label `lesion`, for example (the masks are CC BY-NC-SA; only
 figures leave the machine):
 
-    augengine ingest LGG_NIFTI --out SHARDS --channels 'flair=*_flair.nii.gz' --mask '*_seg.nii.gz' --labels lesion=1 \
-        --size 96 --subject '(TCGA_[A-Z]+_[A-Z0-9]+)/' --site-pattern '/?(DU|HT)/' --foreground nonzero
+    augengine ingest LGG_NIFTI --out SHARDS --public-ids --channels 'flair=*_flair.nii.gz' --mask '*_seg.nii.gz' \
+        --labels lesion=1 --size 96 --subject '(TCGA_[A-Z]+_[A-Z0-9]+)/' --site-pattern '/?(DU|HT)/' \
+        --foreground nonzero
+
+(The ids are public since draws follow from them: pseudonyms would draw other patients on another machine.)
 
 A draw takes so many patients of the training site afresh. All that is made follows from them alone: the bank of their
 lesions, the augmented rows, the nets. Every arm trains the same nets (steps, seeds, transforms) on real rows, half of
-those with lesions replaced in each epoch where it has augmented ones. The probabilities of `--nets` nets are averaged.
-Tested: all patients of the other site, and the training site's others (home). The same command goes on where it
-stopped; with `--part K/N` it makes every N-th draw alone, and without it (with `--draws 0` it makes none) records all
-draws that there are. The record holds every patient's scores, by numbers, so that draws add up over many days and
-machines: draws that are recorded are not made again, and a record of other data, rows or networks is refused. Every
-arm is summed up over the draws that have it.
+those with lesions replaced in each epoch where it has augmented ones. `oversampled` has no augmented rows, and those
+with lesions twice; `batchgeneratorsv2` has none either, and that package's own transforms, nnU-Net's, in place of the
+engine's after them. The probabilities of `--nets` nets are averaged. Tested: all patients of the other site, and the
+training site's others (home).
+
+The same command goes on where it stopped; with `--part K/N` it makes every N-th draw alone, and without it (with
+`--draws 0` it makes none) records all draws that there are. The record holds every patient's scores, by numbers, so
+that draws add up over many days and machines: draws that are recorded are not made again, and a record of other data,
+rows or networks is refused. Every arm is summed up over the draws that have it.
 """
 
 from __future__ import annotations
@@ -59,6 +65,11 @@ LESION = ("lesion",)
 POLICIES = {"donor": "brats_lesion_insertion", "drawn": "lesion_insertion_drawn"}
 SETTINGS = ("select.split=train", "params.host.edge_mm=16", "output.per_input=4")  # the skull is in the images
 BALANCE = 0.5
+CONTROLS: dict[str, dict[str, Any]] = {
+    "classical": {},
+    "batchgeneratorsv2": {"classical": None, "batchgeneratorsv2": {}},
+}
+"""Arms of the real rows alone, by what their recipes change."""
 DICE, FALSE = 0, 1  # places of a patient's scores
 RECIPE: dict[str, Any] = {
     "version": 1,
@@ -172,7 +183,7 @@ def make(rows: dict[str, list[Sample]], folder: Path, draw: int, arm: str, given
         ill = [s for subject in chosen for s in rows[subject] if (s.label == s.labels[LESION[0]]).any()]
         write_dataset(str(folder / arm), [to_table([s.replace(split="train") for s in ill])])
         folders.append(str(folder / arm))
-    elif arm != "classical":
+    elif arm not in CONTROLS:
         if not (folder / "bank/model.json").exists():
             asked = {"labels": LESION, "kept": 512, "size": 64, "least_ml": 0.05}
             write_bank(measure(data, SurveyLesions, asked, actors=INLINE), LESION, LESION, 64, Store(str(folder)))
@@ -183,8 +194,9 @@ def make(rows: dict[str, list[Sample]], folder: Path, draw: int, arm: str, given
         own = {"balance": list(LESION), "augmented_per_real": BALANCE}
     nets = []
     for net in range(given.nets):
+        seed = rng.derive(draw, net) % 2**31
         recipe = Recipe.model_validate(
-            RECIPE | {"steps": given.steps, "seed": rng.derive(draw, net) % 2**31, "data": RECIPE["data"] | own}
+            RECIPE | CONTROLS.get(arm, {}) | {"steps": given.steps, "seed": seed, "data": RECIPE["data"] | own}
         )
         uri = train(
             recipe,
