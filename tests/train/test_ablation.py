@@ -99,7 +99,9 @@ def test_the_share_of_ablated_rows_is_the_probability(ablation: str, probability
     lesion = torch.zeros(2000, 8, 8, dtype=torch.bool)
     lesion[:, 2:4, 2:4] = True
     recipe = MaskRecipe(ablation=ablation, probability=probability)  # type: ignore[arg-type]
-    found = ablate(lesion.to(torch.int8), lesion, LABELS, recipe, torch.Generator().manual_seed(0))
+    found = ablate(
+        lesion.to(torch.int8), lesion, torch.ones_like(lesion), LABELS, recipe, torch.Generator().manual_seed(0)
+    )
     hidden, unknown = found.hidden, found.unknown
     rows = hidden.flatten(1).any(1)
     assert float(rows.float().mean()) == pytest.approx(probability, abs=0.04)
@@ -171,14 +173,15 @@ def test_healthy_tissue_is_hidden_where_another_row_has_its_lesion() -> None:
     one = borrowed(lesion[:1])
     assert (one & ~lesion[:1]).any(), "a row's own lesion teaches nothing"
     among = borrowed(lesion[[3, 1]])
-    assert torch.equal(among[0], lesion[1])
+    assert torch.equal(among[0], lesion[1] & ~lesion[3])
     assert not torch.equal(among[1], lesion[3]), "a lesion within the row's own leaves nothing healthy"
 
 
-def borrowed(lesion: Tensor, tissue: Tensor | None = None, **changes: object) -> Tensor:
+def borrowed(lesion: Tensor, tissue: Tensor | None = None, body: Tensor | None = None, **changes: object) -> Tensor:
     recipe = MaskRecipe.model_validate({"ablation": "unknown", "blob": (0.1, 0.2), **changes})
     tissue = lesion.to(torch.int8) if tissue is None else tissue
-    return holes(tissue, lesion, LABELS, recipe, torch.Generator().manual_seed(0))
+    body = torch.ones_like(lesion) if body is None else body
+    return holes(tissue, lesion, body, LABELS, recipe, torch.Generator().manual_seed(0))
 
 
 def test_a_part_that_grows_in_some_tissue_only_is_borrowed_where_the_row_has_it() -> None:
@@ -190,6 +193,29 @@ def test_a_part_that_grows_in_some_tissue_only_is_borrowed_where_the_row_has_it(
     expected = tissue[0] == core
     expected[2:10, 2:6] = True
     assert torch.equal(found[1], expected), "the core lies anywhere, the rim in grey matter"
+
+
+def test_a_lesion_that_finds_no_host_in_its_place_is_moved_onto_some() -> None:
+    grey, rim = 2, 3
+    tissue = torch.zeros(2, 16, 16, dtype=torch.int8)
+    tissue[0, 2:5, 2:5] = rim
+    tissue[1, 8:15, 8:15] = grey
+    found = borrowed(tissue == rim, tissue, hosts={"rim": ["grey"]})[1]
+    assert found.any()
+    assert (found <= (tissue[1] == grey)).all()
+    rows, columns = (found.any(axis).sum() for axis in (1, 0))
+    assert (rows, columns) <= (3, 3), "in its own size"
+
+
+def test_no_hole_lies_in_air() -> None:
+    """Half of the field of view is air; the lesion is lent to it, and the row without any gets an ellipsoid."""
+    lesion = torch.zeros(3, 16, 16, dtype=torch.bool)
+    lesion[0, 2:6, 2:6] = True
+    body = torch.zeros_like(lesion)
+    body[:, :, 8:] = True
+    for found in (borrowed(lesion, body=body), borrowed(lesion[1:], body=body[1:])):
+        assert found.any()
+        assert not found[..., :8].any()
 
 
 def test_the_loss_does_not_see_the_soft_border_of_the_rows_own_lesion() -> None:
@@ -215,7 +241,9 @@ def test_the_region_grows_by_up_to_the_margin_and_by_half_of_it_on_average() -> 
     lesion = torch.zeros(400, 24, 24, dtype=torch.bool)
     lesion[::2, 10:14, 10:14] = lesion[1::2, 2:4, 2:4] = True  # each row borrows the other place
     recipe = MaskRecipe(ablation="unknown", probability=1.0, margin=3)
-    found = ablate(lesion.to(torch.int8), lesion, LABELS, recipe, torch.Generator().manual_seed(0))
+    found = ablate(
+        lesion.to(torch.int8), lesion, torch.ones_like(lesion), LABELS, recipe, torch.Generator().manual_seed(0)
+    )
     grown = found.unknown[:, 7:17, 12].sum(1)
     assert set(grown.tolist()) == {4, 6, 8, 10}
     assert float(grown.float().mean()) == pytest.approx(4 + 3, abs=0.3)

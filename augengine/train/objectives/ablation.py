@@ -37,16 +37,26 @@ class Ablation:
 
 
 def ablate(
-    tissue: Tensor, lesion: Tensor, labels: Sequence[str], recipe: MaskRecipe, generator: torch.Generator
+    tissue: Tensor,
+    lesion: Tensor,
+    body: Tensor,
+    labels: Sequence[str],
+    recipe: MaskRecipe,
+    generator: torch.Generator,
 ) -> Ablation:
-    """What is hidden and shown of index maps (B, *) over `labels`, whose lesions are `lesion`, bool (B, *)."""
+    """What is hidden and shown.
+
+    Args:
+        tissue: index maps (B, *) over `labels`.
+        lesion, body: bool (B, *), where a lesion is, and where the scan shows anything at all.
+    """
     nowhere = torch.zeros_like(lesion)
     if recipe.ablation == "none":
         return Ablation(nowhere, nowhere, nowhere, nowhere)
     chosen = _rows(lesion, recipe.probability, generator)
     if recipe.ablation == "paper":
         return Ablation(lesion & chosen, nowhere, nowhere, nowhere)
-    region, coloured = lesion | holes(tissue, lesion, labels, recipe, generator), lesion
+    region, coloured = lesion | holes(tissue, lesion, body, labels, recipe, generator), lesion
     for _ in range(recipe.margin):
         region = torch.where(_rows(lesion, 0.5, generator), _grown(region), region)
         coloured = _grown(coloured)
@@ -66,21 +76,58 @@ def _around(tissue: Tensor, region: Tensor, chosen: Tensor, generator: torch.Gen
 
 
 def holes(
-    tissue: Tensor, lesion: Tensor, labels: Sequence[str], recipe: MaskRecipe, generator: torch.Generator
+    tissue: Tensor,
+    lesion: Tensor,
+    body: Tensor,
+    labels: Sequence[str],
+    recipe: MaskRecipe,
+    generator: torch.Generator,
 ) -> Tensor:
-    """The lesion of the next row that has one, bool (B, *); a random ellipsoid where that leaves nothing healthy.
+    """The lesion of the next row that has one, on tissue that could bear it, bool (B, *).
 
-    Parts of a lesion that grow in some tissues only (`recipe.hosts`) are borrowed where the row has these.
+    A part of a lesion keeps to the tissues that it grows in (`recipe.hosts`), and else to the body. Where less than
+    half of the lesion finds such tissue in its own place, it is moved onto some. A random ellipsoid serves where that
+    leaves nothing healthy. Legend: P parts of lesions, the background first.
     """
-    ill = lesion.flatten(1).any(1)
-    rows = ill.nonzero()[:, 0]
-    lender = rows[ill.cumsum(0) % len(rows)] if len(rows) else torch.arange(len(lesion))
-    borrowed = lesion[lender]
-    for part, hosts in recipe.hosts.items():
-        codes = torch.tensor([labels.index(name) + 1 for name in hosts])
-        borrowed &= (tissue[lender] != labels.index(part) + 1) | torch.isin(tissue, codes)
-    teaches = (borrowed & ~lesion).flatten(1).any(1).view(-1, *[1] * (lesion.ndim - 1))
-    return torch.where(teaches, borrowed, blobs(lesion, recipe.blob, generator))
+    rows = lesion.flatten(1).any(1).nonzero()[:, 0]
+    if not len(rows):
+        return blobs(lesion, recipe.blob, generator) & body
+    follows = torch.searchsorted(rows, torch.arange(len(lesion)), right=True)
+    lender = rows[follows % len(rows)]
+    lent = torch.where(lesion[lender], tissue[lender], 0).long()
+    bears = _bearing(tissue, lesion, body, labels, recipe)
+    found = torch.gather(bears, 1, lent[:, None])[:, 0]
+    own, all_ = found.flatten(1).sum(1), (lent > 0).flatten(1).sum(1)
+    for row in (2 * own < all_).nonzero()[:, 0].tolist():
+        moved = _moved(lent[row], bears[row], generator)
+        found[row] = torch.gather(bears[row], 0, moved[None])[0]
+    teaches = found.flatten(1).any(1).view(-1, *[1] * (lesion.ndim - 1))
+    return torch.where(teaches, found, blobs(lesion, recipe.blob, generator) & body)
+
+
+def _bearing(tissue: Tensor, lesion: Tensor, body: Tensor, labels: Sequence[str], recipe: MaskRecipe) -> Tensor:
+    """Healthy tissue that each part of a lesion could lie in, bool (B, P, *); nothing for the background."""
+    healthy = body & ~lesion
+    planes = [torch.zeros_like(lesion)]
+    for name in labels:
+        hosts = torch.tensor([labels.index(host) + 1 for host in recipe.hosts.get(name, ())])
+        planes.append(healthy & torch.isin(tissue, hosts) if name in recipe.hosts else healthy)
+    return torch.stack(planes, dim=1)
+
+
+def _moved(lent: Tensor, bears: Tensor, generator: torch.Generator) -> Tensor:
+    """An index map (*) of a lesion, its centre moved to a random place that could bear its largest part (P, *)."""
+    largest = int(torch.bincount(lent.flatten())[1:].argmax()) + 1
+    places = bears[largest].nonzero()
+    if not len(places):
+        return torch.zeros_like(lent)
+    goal = places[torch.randint(len(places), (1,), generator=generator)[0]]
+    there = lent.nonzero()
+    at = there + goal - there.float().mean(0).round().long()
+    inside = ((at >= 0) & (at < torch.tensor(lent.shape))).all(1)
+    moved = torch.zeros_like(lent)
+    moved[tuple(at[inside].T)] = lent[tuple(there[inside].T)]
+    return moved
 
 
 def blobs(like: Tensor, radius: tuple[float, float], generator: torch.Generator) -> Tensor:

@@ -73,7 +73,9 @@ def _painter(objective: Objective, batch: Batch, generator: torch.Generator) -> 
     if recipe is None:
         return Example(image, Conditioning(_cat(shown)), weight)
     lesion = lesion_mask(objective, tissue)
-    found = ablate(tissue, lesion, spec.labels, recipe if objective.training else MaskRecipe(), generator)
+    body = (image > image.flatten(2).amin(2).view(*image.shape[:2], *[1] * (image.ndim - 2))).any(1)
+    drawn = recipe if objective.training else MaskRecipe()
+    found = ablate(tissue, lesion, body, spec.labels, drawn, generator)
     tissue[found.hidden] = 0
     if found.untaught.any():
         kept = (~found.untaught)[:, None].float()
