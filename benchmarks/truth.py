@@ -2,6 +2,7 @@
 
     python benchmarks/truth.py [--edit acquisition removal relocation labels] [--quick]
     python benchmarks/truth.py --edit acquisition --methods structure local_contrast --name truth_local_contrast
+    python benchmarks/truth.py --edit removal relocation --generators m3 --name truth_m3
 
 Prints the tables and writes truth.json, truth.md and truth_<edit>.png to benchmarks/results; all intervals are by
 subject. Cohorts and models are made where missing; the acquisition edit is that of `make demo`. An edit left out keeps
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--run", default="runs/duke_phantom", help="output of `make demo`, for the acquisition edit")
     parser.add_argument("--model", help="checkpoint of the acquisition edit, instead of the run's own")
     parser.add_argument("--methods", nargs="+", help="of the acquisition edit, these alone, without the sweeps")
+    parser.add_argument("--generators", nargs="+", help="of removal and relocation, m3 among them, instead of all")
     parser.add_argument("--name", help="of the files that are written, by default truth")
     parser.add_argument("--quick", action="store_true", help="a few subjects: to see that it runs")
     given = parser.parse_args()

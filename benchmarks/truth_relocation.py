@@ -74,7 +74,8 @@ class Case:
 def measure(given: argparse.Namespace) -> list[Comparison]:
     """Plan, render, edit and compare with the targets."""
     cohort, referee = COHORTS["brain"], model(given.root, "referee")
-    generators = {name: model(given.root, name) for name in (GENERATORS[:1] if given.quick else GENERATORS)}
+    names = given.generators or (GENERATORS[:1] if given.quick else GENERATORS)
+    generators = {name: model(given.root, name) for name in names}
     chosen = list(
         rows(given.root, "brain", "test", with_truth=False, per_subject=1 if given.quick else 4, min_lesion=20)
     )

@@ -62,7 +62,7 @@ Method = Callable[[list[Row]], np.ndarray]
 def measure(given: argparse.Namespace) -> list[Comparison]:
     """Heal, measure and compare with the targets."""
     referee, found = model(given.root, "referee"), {}
-    names = ("m3",) if given.quick else GENERATORS
+    names = given.generators or (("m3",) if given.quick else GENERATORS)
     generators = {name: model(given.root, name) for name in names}
     averaged = f"m3, mean of {AVERAGED}"
     methods: dict[str, Method] = {
