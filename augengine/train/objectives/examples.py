@@ -73,6 +73,7 @@ def _painter(objective: Objective, batch: Batch, generator: torch.Generator) -> 
     if recipe is None:
         return Example(image, Conditioning(_cat(shown)), weight)
     lesion = lesion_mask(objective, tissue)
+    # Air has one value, the least, in scans without a skull; where it holds noise nothing is told from it.
     body = (image > image.flatten(2).amin(2).view(*image.shape[:2], *[1] * (image.ndim - 2))).any(1)
     drawn = recipe if objective.training else MaskRecipe()
     found = ablate(tissue, lesion, body, spec.labels, drawn, generator)
