@@ -26,11 +26,17 @@ class Head:
         env: the environment of everybody who uses it.
         process: of `ray start --block`, which ends if any part of the head does.
         log: its output.
+        address: where scripts join it, `host:port`.
+        client: where Ray's client does, `ray://host:port`.
+        token_path: file of its token.
     """
 
     env: dict[str, str]
     process: subprocess.Popen[bytes]
     log: Path
+    address: str
+    client: str
+    token_path: Path
 
     def ray(self, *args: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
         """`ray ARGS` in the project's folder; stdout and stderr together."""
@@ -91,7 +97,14 @@ def ray_head(*options: str) -> Iterator[Head]:
         log = Path(home, "head.log")
         head = _started(command, env, log)
         try:
-            yield Head({**env, "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}, head, log)
+            yield Head(
+                env={**env, "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"},
+                process=head,
+                log=log,
+                address=f"127.0.0.1:{port}",
+                client=f"ray://127.0.0.1:{client}",
+                token_path=Path(home, ".ray/auth_token"),
+            )
         finally:
             _end(head)
 

@@ -28,6 +28,8 @@ def doctor_command(
     """What there is of Python, CPUs, GPUs, memory and disk, and whether a job's actors fit; exit code 2 if not."""
     with user_errors():
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none seen by PyTorch"
+        joined = "RAY_ADDRESS" in os.environ
+        unset = "not set: no token is sent" if joined else "not set: a token if there is one"
         table(
             "this Python",
             ["", ""],
@@ -38,7 +40,7 @@ def doctor_command(
                 ["GPU here", device],
                 ["Ray", version("ray")],
                 ["RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "not set: Ray starts on this machine")],
-                ["RAY_AUTH_MODE", os.environ.get("RAY_AUTH_MODE", "not set: a token if there is one")],
+                ["RAY_AUTH_MODE", os.environ.get("RAY_AUTH_MODE", unset)],
             ],
         )
         connect()

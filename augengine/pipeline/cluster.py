@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -18,6 +17,7 @@ from types import FrameType
 from augengine.errors import AugengineError, ConfigError, RunError
 from augengine.io.store import check_uri
 from augengine.machine import RAY_MESSAGES, usable_cpus
+from augengine.pipeline.address import check_answers, no_answer, token_refused
 from augengine.told import tell
 
 # Read by Ray when it is imported or started: no usage reports, no metrics exporter, no noise on the console.
@@ -35,10 +35,11 @@ _SILENCE = ("RAY_BACKEND_LOG_LEVEL", "RAY_TRAIN_ENABLE_PRINT_PATCH")
 _LEVEL_LINE = b"Set ray log level from environment variable"
 """Ray says this of the level above whenever it starts, at any level."""
 
+_TOKEN_LINE = b"InvalidAuthToken"
+"""Ray's native code says this once a second while a head refuses the token, and ends with a cause that is none."""
+
 # Work starts when all actors are up, or the first one would take every short unit; after so long it is an error.
 ACTOR_START_S = 600
-# For a cluster's first sign of life; Ray itself tries for 40 s.
-ANSWER_S = 5.0
 GO_ON = "what was committed is kept: run the same command again to go on"
 
 
@@ -63,7 +64,7 @@ def connect(num_cpus: int | None = None) -> None:
     if not started:
         quiet = {"logging_level": logging.INFO if loud else logging.ERROR, "log_to_driver": loud}
         try:
-            with without_lines(_LEVEL_LINE):
+            with without_lines(_LEVEL_LINE, _TOKEN_LINE) as dropped:
                 if address:
                     ray.init(**quiet)
                 else:
@@ -72,19 +73,18 @@ def connect(num_cpus: int | None = None) -> None:
                         address="local", include_dashboard=False, num_cpus=cpus, _node_ip_address="127.0.0.1", **quiet
                     )
         except ray.exceptions.AuthenticationError as error:
-            raise RunError(
-                "this Ray cluster asks for its token",
-                found=str(error).split(". ")[0],
-                where=f"RAY_ADDRESS={address}",
-                next_step="export RAY_AUTH_MODE=token, with the head's ~/.ray/auth_token on this machine",
-            ) from None
+            raise token_refused(address or "local", str(error).split(". ")[0]) from None
         except SystemExit:  # Ray ends a process whose head it cannot reach
             if not address:
                 raise
-            raise _no_answer(address, "no head that can be reached from here") from None
+            if _refused(dropped):
+                raise token_refused(address) from None
+            raise no_answer(address, "no head that can be reached from here") from None
         except Exception as error:  # a start that takes too long is a bare `Exception`
+            if address and _refused(dropped):
+                raise token_refused(address) from None
             if address and isinstance(error, ConnectionError | ValueError | RuntimeError):
-                raise _no_answer(address, str(error)) from None
+                raise no_answer(address, str(error)) from None
             if "timed out during startup" in str(error):
                 raise RunError(
                     "Ray must start within half a minute",
@@ -106,60 +106,37 @@ def connect(num_cpus: int | None = None) -> None:
     context.wait_for_min_actors_s = ACTOR_START_S
 
 
+def _refused(lines: list[bytes]) -> bool:
+    return any(_TOKEN_LINE in line for line in lines)
+
+
 @contextmanager
-def without_lines(part: bytes) -> Iterator[None]:
-    """What native code writes to standard error meanwhile comes out at the end, but for lines that hold `part`."""
+def without_lines(*parts: bytes) -> Iterator[list[bytes]]:
+    """What native code writes to standard error meanwhile comes out at the end, but for lines that hold one of `parts`.
+
+    Those are in the list that is yielded, once the block has ended.
+    """
+    dropped: list[bytes] = []
     sys.stderr.flush()
     try:
         real = os.dup(2)
     except OSError:  # standard error is closed
-        yield
+        yield dropped
         return
     with tempfile.TemporaryFile() as kept:
         os.dup2(kept.fileno(), 2)
         try:
-            yield
+            yield dropped
         finally:
             sys.stderr.flush()
             os.dup2(real, 2)
             os.close(real)
             kept.seek(0)
-            left = b"".join(line for line in kept if part not in line)
-            if left:
-                os.write(2, left)
-
-
-def check_answers(address: str) -> None:
-    """Refuse an address at which nothing speaks Ray's protocol; Ray itself waits for it long, and ends the process."""
-    if address in ("auto", "local"):
-        return
-    if address.startswith(("http://", "https://")):
-        raise _no_answer(address, "the dashboard's address; scripts take the head's, host:6379")
-    found = re.fullmatch(r"(?:ray://)?(?P<host>[^/]+):(?P<port>\d{1,5})", address)
-    if found is None:
-        raise _no_answer(address, "no address of the form host:port")
-    try:
-        socket.create_connection((found["host"].strip("[]"), int(found["port"])), ANSWER_S).close()
-    except (OSError, OverflowError) as error:
-        raise _no_answer(address, str(error)) from None
-    if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
-        return  # the handshake needs the cluster's certificates
-    import grpc
-
-    with grpc.insecure_channel(f"{found['host']}:{found['port']}") as channel:
-        try:
-            grpc.channel_ready_future(channel).result(timeout=ANSWER_S)
-        except grpc.FutureTimeoutError:
-            raise _no_answer(address, "something that is not Ray") from None
-
-
-def _no_answer(address: str, found: str) -> RunError:
-    return RunError(
-        "no Ray cluster answers",
-        found=found.strip().splitlines()[0],
-        where=f"RAY_ADDRESS={address}",
-        next_step="start one with `ray start --head`, or unset RAY_ADDRESS to work on this machine",
-    )
+            for line in kept:
+                if any(part in line for part in parts):
+                    dropped.append(line)
+                else:
+                    os.write(2, line)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from augengine.errors import CheckpointError, RunError
+from augengine.pipeline import address as ray_address
 from augengine.pipeline import cluster
 
 
@@ -31,13 +32,13 @@ def listener() -> socket.socket:
 def test_a_wrong_address_is_one_line_within_seconds(
     monkeypatch: pytest.MonkeyPatch, listener: socket.socket, address: str, says: str
 ) -> None:
-    monkeypatch.setattr(cluster, "ANSWER_S", 0.5)
+    monkeypatch.setattr(ray_address, "ANSWER_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         free = closed.getsockname()[1]
     given = address.format(free=free, silent=listener.getsockname()[1])
     started = time.monotonic()
     with pytest.raises(RunError, match="no Ray cluster answers") as error:
-        cluster.check_answers(given)
+        ray_address.check_answers(given)
     assert says in str(error.value)
     assert f"RAY_ADDRESS={given}" in str(error.value)
     assert "\n" not in str(error.value)

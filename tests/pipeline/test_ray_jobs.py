@@ -12,6 +12,9 @@ import yaml
 from builders import slice_sample, write_checkpoint, write_samples
 from ray_head import ROOT, Head, ray_head
 
+from augengine.errors import RunError
+from augengine.pipeline.address import check_answers
+
 pytestmark = pytest.mark.slow
 
 
@@ -38,6 +41,55 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "--out",
         f"{folder}/run",
     ]
+
+
+@pytest.mark.parametrize("place", ["address", "client"])
+@pytest.mark.parametrize(
+    ("mode", "token", "says"),
+    [
+        (None, "right", "no token in what this machine sends (RAY_AUTH_MODE is not set)"),
+        ("disabled", "right", "no token in what this machine sends (RAY_AUTH_MODE is disabled)"),
+        ("token", "none", "no token in what this machine sends;"),
+        ("token", "wrong", "another token than the head's;"),
+        ("token", "not text", "a token that cannot be sent"),
+    ],
+)
+def test_a_token_that_the_head_refuses_is_one_line_at_once(
+    head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, mode: str | None, token: str, says: str
+) -> None:
+    """Ray itself repeats a line for half a minute, and says then that it cannot connect."""
+    right = head.token_path.read_text()
+    texts = {"right": right, "wrong": right[::-1], "not text": "tok\u00e9n\n2"}
+    path = tmp_path / "token"
+    if token in texts:
+        path.write_text(texts[token])
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    began = time.monotonic()
+    with pytest.raises(RunError, match="this Ray cluster asks for its token") as error:
+        check_answers(getattr(head, place))
+    assert time.monotonic() - began < 5
+    line = str(error.value)
+    assert f"RAY_ADDRESS={getattr(head, place)}: " in line
+    assert says in line
+    assert "export RAY_AUTH_MODE=token, with the head's ~/.ray/auth_token" in line
+    assert "\n" not in line
+    assert texts.get(token, right).strip() not in line
+
+
+@pytest.mark.parametrize("place", ["address", "client"])
+@pytest.mark.parametrize("by", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "HOME"])
+def test_the_head_s_own_token_is_taken_however_it_is_given(
+    head: Head, monkeypatch: pytest.MonkeyPatch, place: str, by: str
+) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    texts = {"RAY_AUTH_TOKEN": head.token_path.read_text(), "HOME": head.env["HOME"]}
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv(by, texts.get(by, str(head.token_path)))
+    check_answers(getattr(head, place))
 
 
 def test_both_forms_run_and_the_second_makes_nothing_again(head: Head, flags: list[str]) -> None:
