@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
+import re
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -73,10 +75,10 @@ def plant_dicom(root: Path, patients: int = 4, slices: int = 4, size: int = 32) 
         (folder / f"{STRAY}.txt").write_text(f"Dear {NAMES['PatientName']}\n")
 
 
-def plant_nifti(root: Path, patients: int = 3, size: int = 16) -> None:
-    """Images with masks whose names are identifiers, and the texts of whose headers are others."""
-    rng = np.random.default_rng(4)
-    for n in range(patients):
+def plant_nifti(root: Path, patients: int = 3, size: int = 16, first: int = 0) -> None:
+    """Images with masks whose names are identifiers, and texts of whose headers are others, from number `first` on."""
+    rng = np.random.default_rng(4 + first)
+    for n in range(first, first + patients):
         image = rng.integers(1, 900, (size, size, 4)).astype(np.int16)
         folder = root / f"{FOLDER}_{n}"
         write_nifti(folder / f"{FILE}_{n}_t1.nii.gz", image)
@@ -113,6 +115,11 @@ def _unpacked(name: str, content: bytes) -> Iterator[bytes]:
         inner = gzip.decompress(content)
         yield inner
         yield from _unpacked(name.removesuffix(".gz"), inner)
+    elif name.endswith((".html", ".svg")):
+        for kind, packed in re.findall(rb"data:([\w/+.-]+);base64,([A-Za-z0-9+/=]+)", content):
+            inner = base64.b64decode(packed)
+            yield inner
+            yield from _unpacked(f"x.{kind.decode().rpartition('/')[2]}", inner)
     elif name.endswith(".png"):
         with Image.open(io.BytesIO(content)) as picture:
             yield repr(picture.info).encode()

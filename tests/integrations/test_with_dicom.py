@@ -12,7 +12,10 @@ highdicom = pytest.importorskip("highdicom")
 sitk = pytest.importorskip("SimpleITK")
 
 from export_cohorts import OBLIQUE, augmented, cohort, exported, volume  # noqa: E402
+from identifiers import found_in, plant_nifti  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
+from augengine.cli import app  # noqa: E402
 from augengine.export.dicom_seg import DicomSeg  # noqa: E402
 from augengine.records import Sample  # noqa: E402
 
@@ -87,3 +90,17 @@ def test_the_geometry(tmp_path: Path) -> None:
     affine[:3, 3] = image.GetOrigin()
     assert np.abs(np.diag([-1, -1, 1, 1]) @ affine - OBLIQUE).max() <= 1e-5
     assert (sitk.GetArrayFromImage(image).transpose(2, 1, 0) == volume(0).image[1]).all()
+
+
+def test_no_planted_identifier_reaches_an_image_or_a_segmentation(tmp_path: Path) -> None:
+    plant_nifti(tmp_path / "source")
+    data, out = str(tmp_path / "out/data"), str(tmp_path / "out/dicom")
+    files = ["--channels", "t1=*_t1.nii.gz", "--mask", "*_mask.nii.gz", "--labels", "lesion=1", "--volumes"]
+    for command in (
+        ["ingest", str(tmp_path / "source"), "--out", data, "--inline", *files],
+        ["export", "dicom-seg", data, "--out", out, "--inline", "--licence", "CC0-1.0"],
+    ):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "out/dicom/segmentations").iterdir())) == 3
+    assert found_in(tmp_path / "out") == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import tarfile
@@ -40,6 +41,18 @@ sampler: {solver: ddim, steps: 2}
 gates: [{name: changed, min: 0.0}]
 output: {max_reject_rate: 1.0}
 """
+PROTOCOL = """\
+version: 1
+name: planted
+key: site
+domains: {north: [north], south: [south]}
+cells:
+  - {train: north, test: south}
+splits: {train: [train], val: [val], test: [test], elsewhere: [train, val, test]}
+classes: {lesion: [lesion]}
+generator_sees: train_domain
+metrics: [dice, hd95_mm]
+"""
 
 
 def said(*command: str, code: int = 0) -> str:
@@ -71,9 +84,12 @@ def test_the_search_finds_what_is_packed(tmp_path: Path) -> None:
         member = tarfile.TarInfo("x.nii.gz")
         member.size = len(inner)
         tar.addfile(member, io.BytesIO(inner))
+    picture = base64.b64encode((tmp_path / "c.png").read_bytes()).decode()
+    (tmp_path / "h.html").write_text(f'<img src="data:image/png;base64,{picture}">')
     (tmp_path / f"{FOLDER}_1").mkdir()
     (tmp_path / "g.json").write_text('{"date": 19431127}')
-    assert set(found_in(tmp_path)) == {"a.parquet", "b.json.gz", "c.png", "d.pt", "e.tar", f"{FOLDER}_1", "g.json"}
+    packed = {"a.parquet", "b.json.gz", "c.png", "d.pt", "e.tar", "g.json", "h.html"}
+    assert set(found_in(tmp_path)) == {*packed, f"{FOLDER}_1"}
 
 
 def test_what_is_planted_is_in_the_source(tmp_path: Path) -> None:
@@ -97,8 +113,6 @@ def test_the_preview_names_no_path_in_a_cluster_s_log(tmp_path: Path, monkeypatc
 def test_no_output_and_no_log_holds_an_identifier(
     ray_session: None, in_a_job: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ray
-
     plant_dicom(tmp_path / "source")
     out = tmp_path / "out"
     out.mkdir()
@@ -125,6 +139,8 @@ def test_no_output_and_no_log_holds_an_identifier(
     assert store.exists("contact_sheet.png")
     row = store.parquet(run_files(store, "accepted")[0]).read().to_pylist()[0]
     said("explain", row["sample_id"], "--out", run)
+    said("report", run, "--out", str(out / "report.html"))
+    assert b"data:image/" in (out / "report.html").read_bytes()
     said("check", data, run, "--deep")
     for target, *more in (["monai"], ["bids", "--suffixes", "mr=T1w"], ["webdataset"], ["hf"], ["torchio"]):
         said(
@@ -146,9 +162,66 @@ def test_no_output_and_no_log_holds_an_identifier(
     assert len(failed) == 1, "the patient whose file is cut off"
     assert len(list(out.rglob("*"))) > 30
     assert found_in(out) == {}
+    _no_log_holds_one()
+
+
+def _no_log_holds_one() -> None:
+    import ray
+
     logs = Path(ray._private.worker._global_node.get_session_dir_path())
     assert list(logs.rglob("*.log"))
     assert found_in(logs) == {}
+
+
+@pytest.mark.slow
+def test_no_evaluation_holds_an_identifier(ray_session: None, in_a_job: None, tmp_path: Path) -> None:
+    """Sets of arms, predictions, tables and plots; two sites whose patients' names are identifiers."""
+    (tmp_path / "protocol.yaml").write_text(PROTOCOL)
+    out = tmp_path / "out"
+    for first, site in ((0, "north"), (6, "south")):
+        plant_nifti(tmp_path / site, patients=6, first=first)
+        said(
+            "ingest",
+            str(tmp_path / site),
+            "--out",
+            str(out / site),
+            "--inline",
+            "--channels",
+            "t1=*_t1.nii.gz",
+            "--mask",
+            "*_mask.nii.gz",
+            "--labels",
+            "lesion=1",
+            "--site",
+            site,
+            "--fractions",
+            "0.4,0.3,0.3",
+        )
+    said(
+        "evaluate",
+        "--data",
+        str(out / "north"),
+        "--data",
+        str(out / "south"),
+        "--protocol",
+        str(tmp_path / "protocol.yaml"),
+        "--arms",
+        "real,classical",
+        "--recipe",
+        "unet=unet_small",
+        "--seeds",
+        "1",
+        "--steps",
+        "2",
+        "--actors",
+        "1",
+        "--out",
+        str(out / "evaluation"),
+    )
+    assert len(list((out / "evaluation").rglob("*.parquet"))) > 1
+    assert list((out / "evaluation").rglob("*.png"))
+    assert found_in(out) == {}
+    _no_log_holds_one()
 
 
 def test_names_of_nifti_files_and_their_headers_reach_no_export(in_a_job: None, tmp_path: Path) -> None:
