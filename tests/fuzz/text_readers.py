@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import os
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -287,8 +288,9 @@ def _default(value: Any) -> bool:
 
 
 def _equal(stated: Any, found: Any, at: str) -> None:
-    if at.endswith(".ref") and isinstance(stated, str) and isinstance(found, str) and found.endswith(f"/{stated}"):
-        return  # a relative path is one beside the file that names it
+    path = at.endswith(".ref") and isinstance(stated, str) and isinstance(found, str)
+    if path and (found.endswith(f"/{stated}") or found == os.path.expanduser(stated)):
+        return  # a relative path is one beside the file that names it, and ~ is the home folder
     if isinstance(stated, dict | list | tuple) or isinstance(found, dict | list) or stated is None:
         return
     if isinstance(found, bool) != isinstance(stated, bool) or (isinstance(found, str) != isinstance(stated, str)):
