@@ -63,7 +63,7 @@ COMMANDS = {
     ),
     "report": (
         "report:report_command",
-        "Show runs in one file: counts, reasons, gates, scans, labels, images before and after; no network needed.",
+        "Show runs in one file: counts, reasons, gates, scans, labels, figures, images; no network needed.",
     ),
     "explain": (
         "explain:explain_command",

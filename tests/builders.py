@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+from scipy.ndimage import gaussian_filter
 
 from augengine.contracts.models import contrast_spec as contrast_spec
 from augengine.contracts.models import tiny_bank as tiny_bank
@@ -39,6 +40,19 @@ def slice_sample(subject: int, index: int = 0, *, size: int = 32, split: str = "
         "intensity_range": ((30.0, 700.0),) * len(changes.get("channels", ("t1",))),  # type: ignore[arg-type]
     }
     return Sample(**{**values, **changes})
+
+
+def grained_sample(subject: int, seed: int, *, split: str = "train") -> Sample:
+    """Two channels of noise as smooth as tissue, and a bright round lesion in them."""
+    rng = np.random.default_rng(seed)
+    image = np.stack([gaussian_filter(rng.normal(0, 1, (48, 48)), 1.5) * 900 + 400 for _ in range(2)])
+    grid, centre = np.indices((48, 48)), rng.integers(14, 34, 2)
+    label = (np.hypot(grid[0] - centre[0], grid[1] - centre[1]) <= 6).astype(np.uint8)
+    image[:, label > 0] *= 1.5
+    channels, labels = ("t1", "t2"), {"lesion": 1}
+    ranges = ((0.0, 900.0),) * 2
+    changes = {"channels": channels, "labels": labels, "intensity_range": ranges, "split": split}
+    return slice_sample(subject, image=image.astype(np.float32), label=label, **changes)  # type: ignore[arg-type]
 
 
 def write_samples(folder: object, samples: list[Sample], per_file: int = 8) -> str:

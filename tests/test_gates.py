@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import GE, SIEMENS, slice_sample, write_samples
-from scipy.ndimage import gaussian_filter, shift
+from builders import GE, SIEMENS, grained_sample, slice_sample, write_samples
+from scipy.ndimage import shift
 
 from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import save_model
@@ -249,20 +249,9 @@ def test_nearest_training_dice_reads_training_rows_only(tmp_path: Path) -> None:
     assert before != after
 
 
-def grained(subject: int, split: str, seed: int) -> Sample:
-    """Noise as smooth as tissue, with a lesion in it."""
-    rng = np.random.default_rng(seed)
-    image = np.stack([gaussian_filter(rng.normal(0, 1, (48, 48)), 1.5) * 900 + 400 for _ in range(2)])
-    label = balls((1, tuple(rng.integers(14, 34, 2)), 6.0), size=48)
-    image[:, label > 0] *= 1.5
-    image = image.astype(np.float32)
-    named = {"channels": ("t1", "t2"), "labels": {"lesion": 1}, "intensity_range": ((0.0, 900.0),) * 2}
-    return slice_sample(subject, split=split, image=image, label=label, **named)
-
-
 def test_copy_distance_tells_copies_from_rows_held_out(tmp_path: Path) -> None:
-    training = [grained(s, "train", s) for s in range(12)]
-    unseen = [grained(s, "test", s) for s in range(20, 30)]
+    training = [grained_sample(s, s) for s in range(12)]
+    unseen = [grained_sample(s, s, split="test") for s in range(20, 30)]
     uri = write_samples(tmp_path / "images", [*training, *unseen])
     gate, tools = MEASURES["copy_distance"].model_validate({"reference": {"ref": uri}}), Tools()
     pairs = [RealRow(row, None, None).case("held_out") for row in (*unseen, *training)]
@@ -281,14 +270,14 @@ def test_copy_distance_tells_copies_from_rows_held_out(tmp_path: Path) -> None:
 
 
 def test_copy_distance_knows_what_it_compares_with(tmp_path: Path) -> None:
-    first, other = grained(1, "train", 1), grained(2, "train", 2)
+    first, other = grained_sample(1, 1), grained_sample(2, 2)
     uris = [write_samples(tmp_path / str(n), rows) for n, rows in enumerate(([first, other], [other, first], [other]))]
     specs = [GateSpec(name="copy_distance", min=0.1, options={"reference": {"ref": uri}}) for uri in uris]
     assert len({gate_hashes([spec])["copy_distance.reference"] for spec in specs}) == 3
-    row = grained(3, "test", 3)
+    row = grained_sample(3, 3, split="test")
     found = [Gates([spec])(row, row.replace(image=row.image + 1))[0].value for spec in specs[:2]]
     assert found[0] == found[1]
-    lone = grained(2, "test", 5)
+    lone = grained_sample(2, 5, split="test")
     (verdict,) = Gates(specs[2:])(lone, lone.replace(image=lone.image + 1))
     assert (verdict.passed, np.isnan(verdict.value)) == (False, True), "no row of another subject"
     (verdict,) = Gates(specs[:1])(slice_sample(5), slice_sample(5))
@@ -303,8 +292,8 @@ def test_copy_distance_knows_what_it_compares_with(tmp_path: Path) -> None:
 def test_training_images_are_read_in_pieces_that_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri = write_samples(tmp_path / "images", [grained(s, "train", s) for s in range(7)])
-    row = grained(9, "test", 9)
+    uri = write_samples(tmp_path / "images", [grained_sample(s, s) for s in range(7)])
+    row = grained_sample(9, 9, split="test")
     mask = label_mask(row, LESION)
     whole = training_images.TrainingImages.read(uri).nearest(row, mask)
     monkeypatch.setattr(training_images, "PIECE_VALUES", 2 * row.image.size)

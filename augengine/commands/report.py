@@ -22,8 +22,18 @@ def report_command(
         str | None, typer.Option(help="Source shards, if they no longer stand where the run read them.")
     ] = None,
     rows: Annotated[int, typer.Option(min=0, max=MOST_ROWS, help="Rows of each run whose images are embedded.")] = 12,
+    figures: Annotated[
+        list[str] | None,
+        typer.Option(help="Folder of measure or evaluate; may be given again. Default: beside the runs."),
+    ] = None,
+    audit_rows: Annotated[
+        int, typer.Option(min=0, help="Accepted rows of each run to compare with training rows; some seconds a row.")
+    ] = 0,
+    predictor: Annotated[
+        str | None, typer.Option(help="Acquisition predictor's checkpoint: what the embedded rows have reached.")
+    ] = None,
 ) -> None:
-    """Show runs in one file: counts, reasons, gates, scans, labels, images before and after; no network needed.
+    """Show runs in one file: counts, reasons, gates, scans, labels, figures, images; no network needed.
 
     Example: augengine report runs/duke_phantom/augmented --out report.html
     """
@@ -35,7 +45,7 @@ def report_command(
             )
         from augengine.report.page.build import build_report
 
-        page = build_report(runs, data, rows)
+        page = build_report(runs, data, rows, figures_of=figures or (), audit_rows=audit_rows, predictor=predictor)
         Store(folder or "/").write(name, page)
         tell(report=f"{folder}/{name}", bytes=len(page))
         console.print(f"report: {folder}/{name} ({len(page) / 2**20:.1f} MiB)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from browser import Page, chromium, open_page
 from builders import lesion_sample, slice_sample
 from report_runs import HOSTILE, edit, hostile_run, write_report_run
 
+from augengine.gates.base import LESION
 from augengine.report.contact_sheet import upright
 from augengine.report.page.build import build_report
 
@@ -27,9 +29,9 @@ def page() -> Iterator[Page]:
         yield opened
 
 
-def show(page: Page, folder: Path, runs: list[str], rows: int = 12, **options: object) -> None:
+def show(page: Page, folder: Path, runs: list[str], audit_rows: int = 0, **options: object) -> None:
     file = folder / "report.html"
-    file.write_bytes(build_report(runs, rows=rows))
+    file.write_bytes(build_report(runs, audit_rows=audit_rows))
     page.show(file, **options)  # type: ignore[arg-type]
     page.until(DRAWN)
 
@@ -94,6 +96,27 @@ def test_window_level_and_channel(page: Page, tmp_path: Path) -> None:
     assert np.abs(pixels(page, 0)[..., 0] - grey).max() <= 1.5
 
 
+def test_the_channel_that_changed_most_is_shown_with_its_lesions_outlined(page: Page, tmp_path: Path) -> None:
+    source = lesion_sample(1)
+    image = source.image.copy()
+    image[1] += 90
+    show(page, tmp_path, [write_report_run(tmp_path, [source], accepted=[edit(source, "row", image=image)])])
+    assert page.value("document.body.dataset.drawn") == "row flair"
+    legend = "[...document.querySelectorAll('#legend span')].map((s) => s.textContent)"
+    lesions = [name for name in source.labels if name in LESION]
+    assert page.value(legend) == lesions
+    marked = pixels(page, 0)[..., 0] != pixels(page, 0)[..., 2]
+    assert not marked.any(), "outlines lie between the middles of pixels"
+    few = page.value("at('canvas-0').toDataURL()")
+    page.value("at('every').click()")
+    assert page.value(legend) == list(source.labels)
+    assert page.value("at('canvas-0').toDataURL()") != few
+    healthy = slice_sample(1)
+    show(page, tmp_path, [write_report_run(tmp_path / "healthy", [healthy], accepted=[edit(healthy, "row")])])
+    assert page.value(legend) == ["fat"], "without lesions all labels are outlined"
+    assert page.value("at('every').parentElement.hidden")
+
+
 def test_keys_move_rows_and_slices(page: Page, tmp_path: Path) -> None:
     sources = [lesion_sample(s, at_mm=(-8.0, 0.0, 4.0), size=12, voxel_mm=8.0) for s in range(3)]
     made = [edit(s, f"row-{n}") for n, s in enumerate(sources)]
@@ -150,7 +173,7 @@ def test_it_fits_a_phone_and_can_be_read_by_day_and_night(page: Page, tmp_path: 
     sources = [slice_sample(s) for s in range(4)]
     made = [edit(s, f"row-{n}", label=s.label * (n % 2)) for n, s in enumerate(sources)]
     run = write_report_run(tmp_path, sources, accepted=made[:3], rejected=[(made[3], "a reason " * 20)])
-    show(page, tmp_path, [run, hostile_run(tmp_path / "hostile")], width=width, dark=dark)
+    show(page, tmp_path, [run, hostile_run(tmp_path / "hostile")], width=width, dark=dark, audit_rows=2)
     assert page.value("document.documentElement.scrollWidth") <= width
     low = page.value(
         """(() => {
@@ -171,6 +194,31 @@ def test_it_fits_a_phone_and_can_be_read_by_day_and_night(page: Page, tmp_path: 
     )
     assert low == [], "text with too little contrast"
     assert page.problems == []
+
+
+def test_a_screen_reader_hears_names_and_a_finger_meets_its_aim(page: Page, tmp_path: Path) -> None:
+    source = lesion_sample(1, at_mm=(-8.0, 0.0, 4.0), size=12, voxel_mm=8.0)
+    show(page, tmp_path, [write_report_run(tmp_path, [source], accepted=[edit(source, "row")])], width=390)
+    page.send("Accessibility.enable")
+    nodes = page.send("Accessibility.getFullAXTree")["nodes"]
+    page.send("Accessibility.disable")
+    roles = {"button", "combobox", "slider", "checkbox", "link", "image", "img", "heading", "region"}
+    heard = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if not n.get("ignored")]
+    named = [(role, name) for role, name in heard if role in roles]
+    assert len(named) > 20
+    assert [one for one in named if not one[1]] == []
+    levels = page.value(
+        "[...document.querySelectorAll('h1,h2,h3,h4')].filter((h) => h.getClientRects().length)"
+        ".map((h) => Number(h.tagName[1]))"
+    )
+    assert levels[0] == 1
+    assert all(then - before <= 1 for before, then in itertools.pairwise(levels))
+    small = page.value(
+        "[...document.querySelectorAll('button, select, nav a, summary, .controls label')]"
+        ".filter((e) => e.getClientRects().length).map((e) => [e.textContent.slice(0, 20), e.getBoundingClientRect()])"
+        ".filter(([, box]) => box.height < 24 || box.width < 24).map(([name]) => name)"
+    )
+    assert small == [], "WCAG 2.2, 2.5.8: 24 pixels"
 
 
 @pytest.mark.slow

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 from builders import SIEMENS, lesion_sample, slice_sample, write_checkpoint, write_samples
 from PIL import Image
+from report_page import Seen
 from report_runs import HOSTILE, edit, hostile_run, write_report_run
 from typer.testing import CliRunner
 
@@ -28,55 +27,6 @@ from augengine.report.contact_sheet import upright
 from augengine.report.page import build, pictures
 from augengine.report.page.build import build_report
 from augengine.report.page.rows import read_run
-
-
-class Seen(HTMLParser):
-    """The elements of a page with their attributes, its tables as texts, and the content of its scripts."""
-
-    def __init__(self, page: bytes) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.tables: list[list[list[str]]] = []
-        self.scripts: list[str] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(page.decode())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-        elif tag == "script":
-            self.scripts.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in self._open:
-            while self._open.pop() != tag:
-                pass
-
-    def handle_data(self, data: str) -> None:
-        here = self._open[-1] if self._open else ""
-        if here == "script":
-            self.scripts[-1] += data
-        elif here != "style":
-            self.text += data
-            if "td" in self._open[-2:] or "th" in self._open[-2:]:
-                self.tables[-1][-1][-1] += data
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of the viewer."""
-        found: list[dict[str, Any]] = json.loads(self.scripts[0])["rows"]
-        return found
-
-    def table(self, *columns: str) -> list[list[str]]:
-        """The first table with these columns, without its head."""
-        return next(t[1:] for t in self.tables if t[0] == list(columns))
 
 
 def decoded(channel: dict[str, Any], which: str) -> tuple[np.ndarray, np.ndarray]:

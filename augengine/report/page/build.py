@@ -11,26 +11,47 @@ from string import Template
 from typing import Any
 
 from augengine.io.store import Place
+from augengine.report.page.copies import audit_copies
+from augengine.report.page.figures import beside, figures, read_tables
 from augengine.report.page.markup import Markup, element, join, script_json, table
 from augengine.report.page.pictures import MOST_CHARACTERS, MOST_VOXELS, choose, pictures
+from augengine.report.page.reached import reached
 from augengine.report.page.rows import RunRows, read_run
 from augengine.report.page.sections import section
 
 
-def build_report(runs: Sequence[str], data: Place | None = None, rows: int = 12) -> bytes:
+def build_report(
+    runs: Sequence[str],
+    data: Place | None = None,
+    rows: int = 12,
+    *,
+    figures_of: Sequence[str] = (),
+    audit_rows: int = 0,
+    predictor: str | None = None,
+) -> bytes:
     """The page, as UTF-8.
 
     Args:
         runs: folders that `augment` wrote, as they are to be shown.
         data: folder of the source rows, if they no longer stand where the runs read them.
         rows: rows of every run whose images are embedded; fewer, if they would make the page too large.
+        figures_of: folders of `measure` and `evaluate`, beside what stands in or above the runs' own folders.
+        audit_rows: accepted rows of every run, and as many held-out rows, that are compared with the training rows.
+        predictor: folder of a model that reads acquisitions off the embedded rows.
 
     Raises:
-        AugengineError: no augmented run, or no data set where its source should be.
+        AugengineError: no augmented run, or no data set where its source should be; folders without figures; training
+            rows of several shapes; a model that is no predictor, or knows the rows' subjects.
     """
+    tables = [read_tables(folder) for folder in figures_of]
     read = [read_run(run, data) for run in runs]
     names = _names(runs)
     chosen = [choose(of, rows) for of in read]
+    for of in read:
+        given = {found.uri for found in tables}
+        tables += [found for found in beside(of.run.store, of.asked) if found.uri not in given]
+    seen = [reached(of, wanted, predictor) if predictor else {} for of, wanted in zip(read, chosen, strict=True)]
+    audits = [audit_copies(of, audit_rows) if audit_rows else None for of in read]
     asked = sum(map(len, chosen))
     shown: list[dict[str, Any]] = []
     for of, name, wanted in zip(read, names, chosen, strict=True):
@@ -52,7 +73,13 @@ def build_report(runs: Sequence[str], data: Place | None = None, rows: int = 12)
             links=join(*(element("a", f"Run {name}", href=f"#run-{n}") for n, name in enumerate(names))),
             overview=_overview(read, names),
             shown=join(remark),
-            sections=join(*(section(of, name, n) for n, (of, name) in enumerate(zip(read, names, strict=True)))),
+            figures=figures(tables),
+            sections=join(
+                *(
+                    section(of, name, n, told, audit)
+                    for n, (of, name, told, audit) in enumerate(zip(read, names, seen, audits, strict=True))
+                )
+            ),
             data=script_json({"rows": shown}),
             style=style,
             script=script,

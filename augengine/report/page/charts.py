@@ -70,26 +70,57 @@ def histogram(title: str, groups: Mapping[str, Sequence[float]], bounds: Sequenc
     return _svg(said, _axes(x, y, "", "", counts=True), *bars, *lines)
 
 
-def before_after(title: str, pairs: Sequence[tuple[float, float, int]], unit: str) -> Markup:
+Point = tuple[float, float, int]
+"""x, y and the number of a group."""
+
+
+def scatter(title: str, points: Sequence[Point], x_name: str, y_name: str) -> Markup:
+    """A dot for each point."""
+    x = Scale([point[0] for point in points], LEFT, WIDTH - RIGHT)
+    y = Scale([point[1] for point in points], HEIGHT - BOTTOM, TOP)
+    return _svg(f"{title}: {len(points)} rows", _axes(x, y, x_name, y_name), *_dots(points, x, y))
+
+
+def before_after(title: str, pairs: Sequence[Point], unit: str) -> Markup:
     """A point for each pair (before, after, group), and the line on which nothing changes."""
     ends = [v for before, after, _ in pairs for v in (before, after)]
     x, y = Scale(ends, LEFT, WIDTH - RIGHT), Scale(ends, HEIGHT - BOTTOM, TOP)
     same = element("line", x1=x(x.low), y1=y(y.low), x2=x(x.high), y2=y(y.high), class_="same")
-    points = [element("circle", cx=x(b), cy=y(a), r=3, class_=f"point group-{group % GROUPS}") for b, a, group in pairs]
-    return _svg(f"{title}: {len(pairs)} rows", _axes(x, y, f"source, {unit}", f"edited, {unit}"), same, *points)
+    axes = _axes(x, y, f"source, {unit}", f"edited, {unit}")
+    return _svg(f"{title}: {len(pairs)} rows", axes, same, *_dots(pairs, x, y))
 
 
 def arrows(
-    title: str, moves: Sequence[tuple[tuple[float, float, int], tuple[float, float, int]]], x_name: str, y_name: str
+    title: str,
+    moves: Sequence[tuple[Point | None, Point | None]],
+    x_name: str,
+    y_name: str,
+    marks: Sequence[tuple[Point, Point]] = (),
 ) -> Markup:
-    """A ring where each row came from, a dot where it went, and a line between them; (x, y, group) of both."""
-    ends = [end for move in moves for end in move]
+    """A ring where each row came from, a dot where it went, and a line between them; one of both may be missing.
+
+    `marks` are pairs of a dot and a place that is marked by a cross, with a line between them.
+    """
+    ends = [end for move in (*moves, *marks) for end in move if end is not None]
     x = Scale([end[0] for end in ends], LEFT, WIDTH - RIGHT)
     y = Scale([end[1] for end in ends], HEIGHT - BOTTOM, TOP)
-    lines = [element("line", x1=x(a[0]), y1=y(a[1]), x2=x(b[0]), y2=y(b[1]), class_="move") for a, b in moves]
-    rings = [element("circle", cx=x(a[0]), cy=y(a[1]), r=4, class_=f"ring group-{a[2] % GROUPS}") for a, _ in moves]
-    dots = [element("circle", cx=x(b[0]), cy=y(b[1]), r=3, class_=f"point group-{b[2] % GROUPS}") for _, b in moves]
-    return _svg(f"{title}: {len(moves)} rows", _axes(x, y, x_name, y_name), *lines, *rings, *dots)
+    pairs = [(a, b) for a, b in (*moves, *marks) if a is not None and b is not None]
+    lines = [element("line", x1=x(a[0]), y1=y(a[1]), x2=x(b[0]), y2=y(b[1]), class_="move") for a, b in pairs]
+    rings = [
+        element("circle", cx=x(a[0]), cy=y(a[1]), r=4, class_=f"ring group-{a[2] % GROUPS}")
+        for a, _ in moves
+        if a is not None
+    ]
+    crosses = [
+        element("path", d=f"M{x(b[0]) - 4} {y(b[1]) - 4}l8 8m0 -8l-8 8", class_=f"ring group-{b[2] % GROUPS}")
+        for _, b in marks
+    ]
+    dots = _dots([b for _, b in moves if b is not None], x, y)
+    return _svg(f"{title}: {len(moves)} rows", _axes(x, y, x_name, y_name), *lines, *rings, *dots, *crosses)
+
+
+def _dots(points: Sequence[Point], x: Scale, y: Scale) -> list[Markup]:
+    return [element("circle", cx=x(a), cy=y(b), r=3, class_=f"point group-{n % GROUPS}") for a, b, n in points]
 
 
 def _axes(x: Scale, y: Scale, x_name: str, y_name: str, counts: bool = False) -> Markup:

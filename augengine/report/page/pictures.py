@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from augengine.errors import DataError
+from augengine.gates.base import LESION
 from augengine.records import Acquisition, Sample
 from augengine.report.contact_sheet import most_changed, scan, upright
 from augengine.report.page.rows import Pixels, RunRows, Seen
@@ -101,6 +102,8 @@ def _row(name: str, rows: RunRows, seen: Seen, before: Sample, after: Sample, vo
         "scans": [_scan(before.acquisition), _scan(after.acquisition)],
         "gates": [dict(g) for g in seen.gates],
         "labels": {**before.labels, **after.labels},
+        "lesions": [name for name in {**before.labels, **after.labels} if name in LESION],
+        "changed_most": most_changed(np.nan_to_num(y - x))[0],
         "labelled": [label is not None for label in labels],
         "volumes": [[n, volumes.get(n), seen.volumes_ml.get(n)] for n in {**volumes, **seen.volumes_ml}],
         "slices": slices,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from augengine.errors import DataError
+from augengine.gates.base import LESION
 from augengine.io.commits import read_records
 from augengine.io.dataset import SUCCESS, dataset_files, run_files
 from augengine.io.shards import check_schema, from_row, read_group
@@ -27,7 +28,10 @@ from augengine.rng import derive
 
 MOST_KEPT = 2000
 """Rows of a run of which more than the counts is kept."""
-_COLUMNS = ("sample_id", "subject_id", "acquisition", "label", "label_names", "label_codes", "spacing_mm")
+_LABELS = ("label", "label_names", "label_codes", "spacing_mm", "image_shape", "affine")
+_COLUMNS = ("sample_id", "subject_id", "acquisition", *_LABELS)
+Position = tuple[float, float, float]
+"""Millimetres to the right, to the front and up, as the affine says."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,17 @@ class Spot:
 
 @dataclass(frozen=True)
 class SourceRow:
-    """A row that was edited; `volumes_ml` by label name, empty without a label map."""
+    """A row that was edited.
+
+    Attributes:
+        volumes_ml: by label name, empty without a label map.
+        lesion_mm: the middle of all lesions, None without any.
+    """
 
     spot: Spot
     acquisition: Acquisition
     volumes_ml: Mapping[str, float]
+    lesion_mm: Position | None
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class Seen:
     gates: tuple[Mapping[str, Any], ...]
     acquisition: Acquisition
     volumes_ml: Mapping[str, float]
+    lesion_mm: Position | None
 
 
 @dataclass
@@ -156,6 +167,7 @@ def _with_pixels(store: Store) -> Iterator[Seen]:
                 tuple(made["gates"]),
                 Acquisition(**row["acquisition"]),
                 _volumes_ml(row),
+                _lesion_mm(row),
             )
 
 
@@ -180,7 +192,9 @@ def _sources(data: Store, wanted: Collection[str]) -> dict[str, SourceRow]:
             rows = read_group(file, group, _COLUMNS).take(here).to_pylist() if here else []
             for at, row in zip(here, rows, strict=True):
                 spot = Spot(name, group, at)
-                found[row["sample_id"]] = SourceRow(spot, Acquisition(**row["acquisition"]), _volumes_ml(row))
+                found[row["sample_id"]] = SourceRow(
+                    spot, Acquisition(**row["acquisition"]), _volumes_ml(row), _lesion_mm(row)
+                )
     return found
 
 
@@ -199,6 +213,20 @@ def _volumes_ml(row: Mapping[str, Any]) -> dict[str, float]:
     voxels = np.bincount(np.frombuffer(row["label"], np.uint8), minlength=256)
     voxel_ml = math.prod(row["spacing_mm"]) / 1000
     return {n: float(voxels[code] * voxel_ml) for n, code in zip(row["label_names"], row["label_codes"], strict=True)}
+
+
+def _lesion_mm(row: Mapping[str, Any]) -> Position | None:
+    """The middle of the voxels of all labels that are lesions."""
+    if row["label"] is None:
+        return None
+    codes = [code for name, code in zip(row["label_names"], row["label_codes"], strict=True) if name in LESION]
+    label = np.frombuffer(row["label"], np.uint8).reshape(row["image_shape"][1:])
+    places = np.nonzero(np.isin(label, codes))
+    if not places[0].size:
+        return None
+    middle = np.array([*(axis.mean() for axis in places), *[0.0] * (3 - label.ndim), 1.0])
+    x, y, z = (np.array(row["affine"]).reshape(4, 4) @ middle)[:3].tolist()
+    return x, y, z
 
 
 class Pixels:

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import yaml
 
 from augengine.io.dataset import licence_of
 from augengine.records import ACQUISITION_NUMERIC, Acquisition
-from augengine.report.page.charts import GROUPS, arrows, before_after, histogram
+from augengine.report.page.charts import GROUPS, Point, arrows, before_after, histogram
+from augengine.report.page.copies import CopyAudit, copies
 from augengine.report.page.markup import Markup, element, join, table
-from augengine.report.page.rows import RunRows
+from augengine.report.page.rows import Position, RunRows
 
 AXES = (("echo_time_ms", "repetition_time_ms"), ("flip_angle_deg", "field_strength_t"))
 LABELS_SHOWN = 8
 
 
-def section(rows: RunRows, name: str, number: int) -> Markup:
-    """All parts of a run that stand still."""
-    parts = [counts(rows), gates(rows), scans(rows), volumes(rows), provenance(rows), commands(rows)]
+def section(
+    rows: RunRows, name: str, number: int, reached: Mapping[str, Acquisition], audit: CopyAudit | None
+) -> Markup:
+    """All parts of a run that stand still.
+
+    Args:
+        reached: row id to the acquisition that a predictor reads off it.
+        audit: how far rows are from training rows.
+    """
+    parts = [counts(rows), gates(rows), scans(rows, reached), volumes(rows), places(rows), copies(audit)]
+    parts += [provenance(rows), commands(rows)]
     return element("section", element("h2", f"Run {name}"), *parts, id=f"run-{number}")
 
 
@@ -69,14 +80,15 @@ def gates(rows: RunRows) -> Markup:
     return join(element("h3", "Gates"), key, element("div", *figures, class_="figures"), _drawn(rows))
 
 
-def scans(rows: RunRows) -> Markup:
-    """Where the acquisitions of the rows came from and went."""
+def scans(rows: RunRows, reached: Mapping[str, Acquisition]) -> Markup:
+    """Where the acquisitions of the rows came from and went, and what a predictor says was reached."""
     title = element("h3", "Acquisition")
     moved = [(rows.sources[s.parent_id].acquisition, s.acquisition) for s in rows.kept if s.parent_id in rows.sources]
     moved = [(before, after) for before, after in moved if before != after]
     if not moved:
         return join(title, element("p", "No row changed its acquisition."))
-    makers = sorted({a.manufacturer or "not stated" for pair in moved for a in pair})
+    told = [seen for seen in rows.kept if seen.row_id in reached]
+    makers = sorted({a.manufacturer or "not stated" for a in (*chain(*moved), *(reached[s.row_id] for s in told))})
     figures = []
     for x, y in AXES:
         points = [(_point(before, x, y, makers), _point(after, x, y, makers)) for before, after in moved]
@@ -84,8 +96,12 @@ def scans(rows: RunRows) -> Markup:
         if len({end[:2] for pair in whole for end in pair}) > 1:
             names = _words(x), _words(y)
             caption = element("figcaption", f"{names[1]} over {names[0]}")
-            figures.append(element("figure", caption, arrows(f"{names[1]} over {names[0]}", whole, *names)))
+            marks = [(_point(s.acquisition, x, y, makers), _point(reached[s.row_id], x, y, makers)) for s in told]
+            crosses = [(a, b) for a, b in marks if a is not None and b is not None]
+            chart = arrows(f"{names[1]} over {names[0]}", whole, *names, crosses)
+            figures.append(element("figure", caption, chart))
     key = [element("span", "source: ring", class_="key"), element("span", "target: dot", class_="key")]
+    key += [element("span", f"reached by {len(told)} rows: cross", class_="key")] if told else []
     key += [element("span", name, class_=f"key group-{n % GROUPS}") for n, name in enumerate(makers)]
     changes: dict[tuple[str, str], int] = {}
     for before, after in moved:
@@ -99,7 +115,7 @@ def scans(rows: RunRows) -> Markup:
 def volumes(rows: RunRows) -> Markup:
     """Volumes of the labels that changed."""
     title = element("h3", "Labels")
-    pairs: dict[str, list[tuple[float, float, int]]] = {}
+    pairs: dict[str, list[Point]] = {}
     for seen in rows.kept:
         before = rows.sources[seen.parent_id].volumes_ml if seen.parent_id in rows.sources else {}
         if before or seen.volumes_ml:
@@ -128,6 +144,34 @@ def volumes(rows: RunRows) -> Markup:
     return join(
         title, remark, key, element("div", *figures, class_="figures"), table(columns, middle), left, _drawn(rows)
     )
+
+
+def places(rows: RunRows) -> Markup:
+    """Where the lesions of the rows lay and lie."""
+    found: list[tuple[Position | None, Position | None, int]] = []
+    for seen in rows.kept:
+        before = rows.sources[seen.parent_id].lesion_mm if seen.parent_id in rows.sources else None
+        if before != seen.lesion_mm:
+            found.append((before, seen.lesion_mm, 0 if seen.outcome == "accepted" else 1))
+    if not found:
+        return Markup("")
+    moves = [(_place(before, group), _place(after, group)) for before, after, group in found]
+    names = "to the left, mm", "to the front, mm"
+    caption = element("figcaption", "Middle of all lesions of a row, on the sides on which the pictures show it")
+    key = [element("span", "source: ring", class_="key"), element("span", "edited: dot", class_="key")]
+    key += [element("span", name, class_=f"key group-{n}") for n, name in enumerate(("accepted", "rejected"))]
+    chart = arrows("place of the lesions", moves, *names)
+    kinds = Counter(_KINDS[(before is None, after is None)] for before, after, _ in found)
+    told = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
+    figure = element("div", element("figure", caption, chart), class_="figures")
+    return join(element("h4", "Place of the lesions"), element("p", f"Rows: {told}."), element("p", *key), figure)
+
+
+def _place(position: Position | None, group: int) -> Point | None:
+    return None if position is None else (-position[0], position[1], group)
+
+
+_KINDS = {(False, False): "moved, grown or more of them", (True, False): "new", (False, True): "gone"}
 
 
 def provenance(rows: RunRows) -> Markup:
@@ -175,11 +219,11 @@ def _drawn(rows: RunRows) -> Markup:
     return element("p", f"Drawn: {len(rows.kept)} of {total} rows, chosen by their ids.", class_="note")
 
 
-def _sums(pairs: Sequence[tuple[float, float, int]]) -> list[float]:
+def _sums(pairs: Sequence[Point]) -> list[float]:
     return [round(sum(pair[n] for pair in pairs) / len(pairs), 3) for n in (0, 1)]
 
 
-def _point(a: Acquisition, x: str, y: str, makers: Sequence[str]) -> tuple[float, float, int] | None:
+def _point(a: Acquisition, x: str, y: str, makers: Sequence[str]) -> Point | None:
     values: Mapping[str, Any] = a.to_dict()
     if values[x] is None or values[y] is None:
         return None

@@ -94,12 +94,23 @@ function draw() {
   at("scale").textContent = `blue −${brief(width)}, white 0, red +${brief(width)}`;
 }
 
+// Codes that are outlined: those of lesions alone, unless there are none or all are asked for.
+function outlined() {
+  const { labels, lesions } = row();
+  const all = at("every").checked || !lesions.length;
+  return new Set(Object.entries(labels).filter(([name]) => all || lesions.includes(name)).map(([, code]) => code));
+}
+
 const colourOf = (code) => COLOURS[Object.values(row().labels).indexOf(code) % COLOURS.length] ?? COLOURS[0];
 
 // Borders between pixels of different codes, on the side of the one that is no background.
 function outline(context, codes, from, height, columns, zoom) {
   const line = Math.max(1, Math.round(zoom / 3));
-  const code = (i, j) => (i < 0 || j < 0 || i >= height || j >= columns ? 0 : codes[from + i * columns + j]);
+  const kept = outlined();
+  const code = (i, j) => {
+    const found = i < 0 || j < 0 || i >= height || j >= columns ? 0 : codes[from + i * columns + j];
+    return kept.has(found) ? found : 0;
+  };
   for (let i = 0; i < height; i++) {
     for (let j = 0; j < columns; j++) {
       const own = code(i, j);
@@ -124,6 +135,9 @@ function table(names, lines) {
     line.forEach((value) => shown.append(make("td", typeof value === "number" ? brief(value) : value, typeof value === "number" ? "number" : "")));
   }
   const wide = make("div", null, "wide");
+  wide.tabIndex = 0;
+  wide.setAttribute("role", "region");
+  wide.setAttribute("aria-label", "table: " + names.filter(Boolean).join(", "));
   wide.append(found);
   return wide;
 }
@@ -139,13 +153,15 @@ function facts() {
   add("run, policy", `${of.run}, ${of.policy}`);
   const bound = (value) => (value === null ? "" : value);
   const gates = of.gates.map((g) => [g.name, g.value === null ? "no number" : g.value, bound(g.min), bound(g.max), g.passed ? "kept" : "broken", g.error ?? ""]);
-  const parts = [list, make("h4", "Gates"), table(["gate", "value", "min", "max", "", ""], gates)];
+  const parts = [list, make("h3", "Gates"), table(["gate", "value", "min", "max", "", ""], gates)];
   const changed = of.volumes.filter(([, before, after]) => before !== after);
   if (changed.length) {
     const values = changed.map(([name, before, after]) => [name, before ?? 0, after ?? 0]);
-    parts.push(make("h4", "Labels that changed, ml"), table(["label", "source", "edited"], values));
+    parts.push(make("h3", "Labels that changed, ml"), table(["label", "source", "edited"], values));
   }
-  parts.push(make("h4", "Commands"), make("pre", of.commands.join("\n")));
+  const commands = make("pre", of.commands.join("\n"));
+  commands.tabIndex = 0;
+  parts.push(make("h3", "Commands"), commands);
   at("facts").replaceChildren(...parts);
   at("facts").querySelectorAll("td").forEach((cell) => {
     if (cell.textContent === "broken") cell.className = "broken";
@@ -153,16 +169,20 @@ function facts() {
 }
 
 function legend() {
-  const items = Object.entries(row().labels).map(([name, code]) => {
+  const kept = outlined();
+  const named = Object.entries(row().labels).filter(([, code]) => kept.has(code));
+  const items = named.map(([name, code]) => {
     const item = make("span");
     const picture = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     picture.setAttribute("viewBox", "0 0 12 12");
+    picture.setAttribute("aria-hidden", "true");
     const mark = document.createElementNS("http://www.w3.org/2000/svg", "rect");
     Object.entries({ width: 12, height: 12, fill: colourOf(code) }).forEach(([key, value]) => mark.setAttribute(key, value));
     picture.append(mark);
     item.append(picture, name);
     return item;
   });
+  at("every").parentElement.hidden = !row().lesions.length;
   at("legend").replaceChildren(...(row().labelled.some(Boolean) ? items : [make("span", "no label map")]));
 }
 
@@ -186,7 +206,7 @@ function open(place) {
   at("row").selectedIndex = state.place;
   at("channel").replaceChildren(...of.channels.map((c) => new Option(c.name)));
   const same = of.channels.findIndex((c) => c.name === name);
-  at("channel").selectedIndex = Math.max(0, same);
+  at("channel").selectedIndex = same < 0 ? of.changed_most : same;
   at("slice").max = of.slices.length - 1;
   at("slice").value = Math.floor((of.slices.length - 1) / 2);
   at("slice").parentElement.hidden = of.slices.length < 2;
@@ -250,6 +270,10 @@ function start() {
   at("channel").addEventListener("change", load);
   for (const id of ["slice", "window", "level"]) at(id).addEventListener("input", draw);
   at("regions").addEventListener("change", draw);
+  at("every").addEventListener("change", () => {
+    legend();
+    draw();
+  });
   at("reset").addEventListener("click", () => {
     at("window").value = 100;
     at("level").value = 100;
