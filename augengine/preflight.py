@@ -28,8 +28,8 @@ from augengine.pipeline.survey import Group, Scale, Survey, survey
 from augengine.prepare import Preparation, prepare
 from augengine.records import Acquisition, Sample
 from augengine.train.config import Recipe
-from augengine.train.data import DatasetFacts, dataset_facts
 from augengine.train.model import model_spec, resolve_parts, validation_rows
+from augengine.train.rows import DatasetFacts, dataset_facts
 
 PROBES = 3
 """Volumes that are tried until one can be read; ingest quarantines the others with their reasons."""

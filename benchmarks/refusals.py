@@ -35,8 +35,8 @@ from augengine.pipeline.phantom import shard_cohort, write_cohort
 from augengine.pipeline.units import INLINE
 from augengine.prepare import Preparation
 from augengine.train.config import read_recipe
-from augengine.train.data import dataset_facts
 from augengine.train.model import model_spec
+from augengine.train.rows import dataset_facts
 
 ROOT = Path(__file__).parents[1]
 AUGENGINE = (sys.executable, "-c", "from augengine.cli import main; main()")

@@ -28,12 +28,12 @@ from augengine.pipeline.units import INLINE
 from augengine.prepare import Preparation
 from augengine.report.console import console, table
 from augengine.train.config import Recipe, read_recipe
-from augengine.train.data import SplitRows
 from augengine.train.estimate import Estimate, estimate
 from augengine.train.loop import make_reader
 from augengine.train.metrics_file import read_metrics
 from augengine.train.objectives import objective
 from augengine.train.precision import Precision
+from augengine.train.rows import SplitRows
 from augengine.train.run import train
 
 # Recipe: image side in the paper (240 x 240 x 155 volumes are padded to 240 x 240 x 160; 96 fits more cards) and parts.

@@ -24,12 +24,12 @@ from augengine.io.dataset import write_dataset
 from augengine.io.shards import to_table
 from augengine.records import Acquisition, Sample
 from augengine.train.config import read_recipe
-from augengine.train.data import DatasetFacts, dataset_facts
 from augengine.train.estimate import estimate
 from augengine.train.loop import make_reader
 from augengine.train.model import model_spec
 from augengine.train.objectives import objective
 from augengine.train.precision import Precision
+from augengine.train.rows import DatasetFacts, dataset_facts
 
 PEAK, UTILISATION = 790e12, 0.3
 """Of an H200 in bfloat16, operations per second; and the share of it that training is taken to reach."""

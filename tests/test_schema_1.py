@@ -43,8 +43,9 @@ from augengine.pipeline.pseudo_labels import pseudo_label
 from augengine.pipeline.units import INLINE
 from augengine.policy.spec import Select
 from augengine.records import IntensityRule, Sample
-from augengine.train.data import BatchReader, SplitRows, dataset_facts
+from augengine.train.data import BatchReader
 from augengine.train.model import model_spec
+from augengine.train.rows import SplitRows, dataset_facts
 
 ONE = [slice_sample(s, i, split="train" if s else "test") for s in range(3) for i in range(3)]
 TOGETHER = IntensityRule(together=True)

@@ -17,10 +17,11 @@ from augengine.io.shards import to_table
 from augengine.io.store import Store
 from augengine.records import Acquisition, Sample
 from augengine.train.config import Recipe
-from augengine.train.data import Batch, DatasetFacts
+from augengine.train.data import Batch
 from augengine.train.model import model_spec
 from augengine.train.objectives import objective
 from augengine.train.objectives.base import Objective
+from augengine.train.rows import DatasetFacts
 
 LABELS = ("core", "grey", "rim")  # index 1, 2, 3 of a tissue map
 SUBJECTS = ("S0", "S1", "S2", "S3")

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from augengine.train.config import BestCheckpointRecipe
+from augengine.train.sections import BestCheckpointRecipe
 
 Weights = Mapping[str, Tensor]
 

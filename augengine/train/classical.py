@@ -17,7 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from augengine.train.config import ClassicalRecipe
+from augengine.train.sections import ClassicalRecipe
 
 # A volume so many times wider than thick is a stack of slices, which are moved and coarsened in their plane alone.
 _THIN = 3

@@ -34,11 +34,12 @@ from augengine.report.image_grid import image_grid
 from augengine.train import state
 from augengine.train.best import Best
 from augengine.train.config import Recipe
-from augengine.train.data import Batch, BatchReader, SplitRows, Uris
+from augengine.train.data import Batch, BatchReader
 from augengine.train.local_state import LocalState
 from augengine.train.objectives import objective as make_objective
 from augengine.train.objectives.base import Picture
 from augengine.train.precision import Precision
+from augengine.train.rows import SplitRows, Uris
 from augengine.train.sharding import exchange, shard, whole
 from augengine.train.trackers import Tracker, trackers
 

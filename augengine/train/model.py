@@ -14,7 +14,7 @@ from augengine.diffusion.spec import Kind, ModelSpec
 from augengine.errors import CheckpointError, ConfigError, DataError
 from augengine.io.store import Store
 from augengine.train.config import Recipe
-from augengine.train.data import DatasetFacts, Uris, dataset_facts
+from augengine.train.rows import DatasetFacts, Uris, dataset_facts
 from augengine.yaml_config import unknown_name
 
 # The kind of model that stands in each role; out-of-fold segmenters are named fold_0, fold_1, …

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from augengine.errors import ConfigError
 from augengine.train.classical import thin
-from augengine.train.config import Batchgeneratorsv2Recipe
+from augengine.train.sections import Batchgeneratorsv2Recipe
 
 LEAST_VERSION = (0, 3, 5)
 INSTALL = "pip install 'augengine[batchgeneratorsv2]'"

@@ -12,12 +12,12 @@ from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import read_spec
 from augengine.diffusion.local_contrast import LocalContrast
 from augengine.train.config import Recipe
-from augengine.train.data import dataset_facts
 from augengine.train.estimate import describe, estimate
 from augengine.train.loop import make_reader
 from augengine.train.model import model_spec, resolve_parts, validation_rows
 from augengine.train.objectives import objective
 from augengine.train.precision import Precision
+from augengine.train.rows import dataset_facts
 
 
 def preview(recipe: Recipe, data: Sequence[str], workers: int, parts: Mapping[str, str]) -> list[tuple[str, str]]:

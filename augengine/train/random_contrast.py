@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from augengine.diffusion.structure import draw_heights, recolour
-from augengine.train.config import RandomContrastRecipe
+from augengine.train.sections import RandomContrastRecipe
 
 
 def random_contrast(

@@ -27,11 +27,11 @@ from augengine.io.store import Place, Store
 from augengine.machine import usable_cpus
 from augengine.rng import digest
 from augengine.train.config import Recipe
-from augengine.train.data import DatasetFacts, Uris, dataset_facts, places_of
 from augengine.train.fine_tune import fine_tuned
 from augengine.train.loop import DAMAGED, train_worker
 from augengine.train.metrics_file import MetricsTail
 from augengine.train.model import model_spec, resolve_parts, validation_rows
+from augengine.train.rows import DatasetFacts, Uris, dataset_facts, places_of
 from augengine.train.shown_share import share_warning
 from augengine.train.trackers import check as check_trackers
 from augengine.train.workers import (

@@ -12,7 +12,7 @@ from augengine.io.dataset import dataset_files
 from augengine.io.shards import read_group
 from augengine.io.store import Store
 from augengine.selection.balance import shows
-from augengine.train.data import SplitRows
+from augengine.train.rows import SplitRows
 
 TOLD = 0.05
 """Smaller changes of a share are not told."""

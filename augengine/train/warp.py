@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from augengine.train.config import WarpRecipe
+from augengine.train.sections import WarpRecipe
 
 
 def warp(x: Tensor, tissue: Tensor, recipe: WarpRecipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ from augengine.train.classical import (
     moved,
     stretched,
 )
-from augengine.train.config import ClassicalRecipe
+from augengine.train.sections import ClassicalRecipe
 
 
 def images() -> dict[str, Tensor]:

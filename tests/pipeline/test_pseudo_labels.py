@@ -23,7 +23,7 @@ from augengine.metrics.referee import Referee
 from augengine.pipeline.pseudo_labels import pseudo_label, refined
 from augengine.pipeline.units import INLINE
 from augengine.records import Sample
-from augengine.train.data import SplitRows, dataset_facts
+from augengine.train.rows import SplitRows, dataset_facts
 
 REGIONS = {"tissue": ("grey",), "middle": ("core",)}
 

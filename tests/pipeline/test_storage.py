@@ -27,7 +27,8 @@ from augengine.pipeline.ingest import ingest
 from augengine.pipeline.lineage import Run
 from augengine.pipeline.units import INLINE, Actors
 from augengine.prepare import Preparation
-from augengine.train.data import BatchReader, SplitRows, dataset_facts
+from augengine.train.data import BatchReader
+from augengine.train.rows import SplitRows, dataset_facts
 
 POLICY = """\
 version: 1

@@ -17,7 +17,8 @@ from augengine.io.shards import has_labels
 from augengine.io.store import Store
 from augengine.selection import Condition, Request, Selected, select
 from augengine.torch import ShardDataset
-from augengine.train.data import BatchReader, SplitRows
+from augengine.train.data import BatchReader
+from augengine.train.rows import SplitRows
 
 
 @pytest.fixture(scope="module")

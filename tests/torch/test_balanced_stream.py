@@ -12,7 +12,8 @@ from training_cases import write_rows
 
 from augengine.errors import ConfigError, DataError, RunError
 from augengine.torch import ShardDataset, ShardStream
-from augengine.train.data import BatchReader, SplitRows
+from augengine.train.data import BatchReader
+from augengine.train.rows import SplitRows
 
 
 @pytest.fixture

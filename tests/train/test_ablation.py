@@ -12,11 +12,11 @@ from torch import Tensor
 from training_cases import LABELS, batch_of, objective_of, recipe, spec_of
 
 from augengine.errors import ConfigError
-from augengine.train.config import MaskRecipe
 from augengine.train.data import Batch
 from augengine.train.objectives.ablation import ablate, blobs, holes
 from augengine.train.objectives.base import Objective
 from augengine.train.objectives.examples import Example, example, lesion_mask
+from augengine.train.sections import MaskRecipe
 
 LESION_PLANES, GREY = [0, 2], 1  # of labels core, grey, rim
 ALWAYS = {"ablation": "unknown", "probability": 1.0}

@@ -19,11 +19,12 @@ from augengine.io.dataset import write_dataset
 from augengine.io.shards import to_table
 from augengine.records import Acquisition, Sample
 from augengine.train.config import Recipe, read_recipe
-from augengine.train.data import dataset_facts
 from augengine.train.loop import make_reader
 from augengine.train.model import model_spec
 from augengine.train.objectives import objective
-from augengine.train.objectives.back_translation import BackTranslation, Voxels, spread
+from augengine.train.objectives.back_translation import BackTranslation, Voxels
+from augengine.train.objectives.scans import spread, targets_of
+from augengine.train.rows import dataset_facts
 from augengine.train.run import train
 
 FLASH = Acquisition("GE", "Signa", 3.0, None, 9.0, 5.0, 4.0, 35.0)
@@ -198,7 +199,7 @@ def test_one_round_of_pairs_makes_no_pseudo_scan(tmp_path: Path, monkeypatch: py
 def test_pseudo_scans_never_see_the_subjects_own_other_scan(tmp_path: Path) -> None:
     found = ready(tmp_path / "a", [scan(subject, setting) for subject in range(3) for setting in range(2)])
     first = found.scans[0]
-    (pool, *_) = found._targets(first)
+    (pool, *_) = targets_of(first, found.scans)
     others = [s.tables[0].intensity for s in found.scans if s.volume in ("S1-1", "S2-1")]
     assert np.allclose(pool.tables[0].intensity, np.mean(others, 0))
 

@@ -9,8 +9,9 @@ from training_cases import write_rows
 
 from augengine.errors import ConfigError, DataError
 from augengine.io.store import Store
-from augengine.train.config import DataRecipe
-from augengine.train.data import BatchReader, SplitRows, dataset_facts
+from augengine.train.data import BatchReader
+from augengine.train.rows import SplitRows, dataset_facts
+from augengine.train.sections import DataRecipe
 from augengine.train.shown_share import share_warning
 
 

@@ -11,7 +11,8 @@ from augengine.io.dataset import write_dataset
 from augengine.io.shards import to_table
 from augengine.records import Acquisition, Sample
 from augengine.selection import fold_of
-from augengine.train.data import Batch, BatchReader, SplitRows, dataset_facts, row_bytes
+from augengine.train.data import Batch, BatchReader
+from augengine.train.rows import SplitRows, dataset_facts, row_bytes
 from augengine.train.run import _tell_memory
 
 

@@ -18,10 +18,11 @@ from augengine.io.store import Store
 from augengine.records import Sample
 from augengine.train import loop
 from augengine.train.best import Best
-from augengine.train.config import BestCheckpointRecipe, Recipe
+from augengine.train.config import Recipe
 from augengine.train.metrics_file import read_metrics
 from augengine.train.preview import preview
 from augengine.train.run import train
+from augengine.train.sections import BestCheckpointRecipe
 
 
 def offered(losses: list[float], patience: int | None = None, every: int = 10) -> Best:

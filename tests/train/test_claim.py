@@ -12,8 +12,8 @@ from training_cases import part_specs, recipe, samples_of, write_rows
 from augengine.errors import RunError
 from augengine.io.store import Store
 from augengine.records import Acquisition, Sample
-from augengine.train.data import SplitRows, dataset_facts
 from augengine.train.model import model_spec
+from augengine.train.rows import SplitRows, dataset_facts
 from augengine.train.run import _begin, _check_claim, train
 
 

@@ -8,7 +8,7 @@ import torch
 from training_cases import batch_of, objective_of
 
 from augengine.train.classical import classical, moved
-from augengine.train.config import ClassicalRecipe
+from augengine.train.sections import ClassicalRecipe
 
 STILL = {"rotation_deg": 0, "scale": (1, 1)}
 PLAIN = {

@@ -31,8 +31,8 @@ from augengine.errors import CheckpointError, DataError
 from augengine.io.store import Store
 from augengine.records import IntensityRule
 from augengine.train.config import Recipe
-from augengine.train.data import SplitRows, dataset_facts
 from augengine.train.model import model_spec
+from augengine.train.rows import SplitRows, dataset_facts
 
 LDM_SEG = IntensityRule((0.0, 99.5))
 READERS = ("segmenter_nested", "acquisition_predictor", "label_segmenter", "error_corrector")

@@ -8,7 +8,8 @@ from training_cases import recipe, samples_of, write_rows
 
 from augengine.errors import DataError
 from augengine.records import Provenance, Sample
-from augengine.train.data import BatchReader, SplitRows, dataset_facts
+from augengine.train.data import BatchReader
+from augengine.train.rows import SplitRows, dataset_facts
 
 REAL, COPIES = 12, 3
 

@@ -5,8 +5,8 @@ import torch
 from training_cases import batch_of, objective_of
 
 from augengine.errors import ConfigError
-from augengine.train.config import RandomContrastRecipe
 from augengine.train.random_contrast import random_contrast
+from augengine.train.sections import RandomContrastRecipe
 
 ROWS = 64
 

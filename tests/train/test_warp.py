@@ -1,6 +1,6 @@
 import torch
 
-from augengine.train.config import WarpRecipe
+from augengine.train.sections import WarpRecipe
 from augengine.train.warp import warp
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from augengine.train.config import MaskRecipe
+from augengine.train.sections import MaskRecipe
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,66 +20,21 @@ from torch.nn import functional
 
 from augengine import rng
 from augengine.diffusion import settings
-from augengine.diffusion.band_transport import LEVELS, BandTable, matched, transport
+from augengine.diffusion.band_transport import LEVELS, matched, transport
 from augengine.diffusion.local_contrast import LocalContrast, View, inputs, render
-from augengine.diffusion.local_features import FEATURES, at_full_scale, body, brightened, local_features
+from augengine.diffusion.local_features import FEATURES, body, brightened, local_features
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import DataError
 from augengine.records import Acquisition
 from augengine.train.config import Recipe
-from augengine.train.data import Batch, BatchReader, VolumeRows
+from augengine.train.data import Batch, BatchReader
 from augengine.train.objectives.base import PICTURE_ROWS, Objective, Picture, Stream
+from augengine.train.objectives.scans import Partner, Pool, Scan, partners_of, scan_of, spread, tables_of, targets_of
 
-# Scans within so much of the nearest one (see `settings.distance`) make one pool, and one setting.
-ALIKE = 0.6
-POOL = 16
-# A setting nearer than this is the scan's own.
-_OWN = 0.3
-_TABLE_VOXELS = 40_000
 _AVERAGE = 0.98  # of the weights that make the next round's pseudo-scans
 _NOISE = 0.03  # of every input, in standard deviations
 # Voxels of each scan under each setting that say what inputs are like, and the share of them beyond either end.
 _LOOKED_AT, _EXTREME = 50, 1e-3
-
-
-@dataclass(frozen=True)
-class Partner:
-    """The same subject on the same voxel grid under another setting: normalised rows (C, *), in the scan's order."""
-
-    acquisition: Acquisition
-    images: list[np.ndarray]
-    clipped: tuple[bool, ...]
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A training scan, or the sample of it that is looked at.
-
-    Attributes:
-        images: normalised rows (C, *).
-        views: of the rows.
-        tables: of each channel.
-        clipped: of each channel, whether it reaches its full scale.
-    """
-
-    volume: str
-    subject: str
-    acquisition: Acquisition
-    spacing_mm: tuple[float, ...]
-    images: list[np.ndarray]
-    views: list[View]
-    tables: tuple[BandTable, ...]
-    clipped: tuple[bool, ...]
-    partners: tuple[Partner, ...] = ()
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Scans of one setting, seen as one."""
-
-    acquisition: Acquisition
-    tables: tuple[BandTable, ...]
-    clipped: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -136,10 +91,10 @@ class BackTranslation(Objective):
             references = volumes[volume].references
             count = min(len(references), self.how.rows_per_scan)
             places = spread(len(references), count)
-            if (scan := _scan(volume, reader.take([references[n] for n in places]))) is None:
+            if (scan := scan_of(volume, reader.take([references[n] for n in places]))) is None:
                 continue
             if self.how.pairs:
-                scan = replace(scan, partners=_partners(reader, volumes, volume, places, scan))
+                scan = replace(scan, partners=partners_of(reader, volumes, volume, places, scan))
             self.scans.append(scan)
         if self.how.pairs and not any(scan.partners for scan in self.scans):
             raise DataError(
@@ -147,7 +102,7 @@ class BackTranslation(Objective):
                 found=f"none among {len(self.scans)} scans",
                 next_step="set back_translation.pairs false",
             )
-        if not any(self._targets(scan) for scan in self.scans):
+        if not any(targets_of(scan, self.scans) for scan in self.scans):
             raise DataError(
                 "network.body local_contrast learns from scans of different settings, of different subjects",
                 found=f"{len(self.scans)} scans, no two of them",
@@ -178,8 +133,8 @@ class BackTranslation(Objective):
         """Validation rows, and the same under the settings of the scans nearest to them."""
         found = []
         for row in range(min(PICTURE_ROWS, len(batch))):
-            scan = _scan(batch.subjects[row], batch.part(slice(row, row + 1)))
-            for target in self._targets(scan)[:1] if scan else ():
+            scan = scan_of(batch.subjects[row], batch.part(slice(row, row + 1)))
+            for target in targets_of(scan, self.scans)[:1] if scan else ():
                 image, spacing, source = batch.images[row], batch.spacings_mm[row], batch.acquisitions[row]
                 made = render(self.network, image, spacing, source, target.acquisition, 0.0)
                 found.append(
@@ -208,7 +163,7 @@ class BackTranslation(Objective):
             if scan.partners and number == self.how.rounds - 1:
                 found += [row for partner in scan.partners for row in self._real(scan, partner, random)]
                 continue
-            targets = self._targets(scan)
+            targets = targets_of(scan, self.scans)
             if not targets:
                 continue
             for target in self._drawn(scan, targets, random):
@@ -237,7 +192,7 @@ class BackTranslation(Objective):
         if learnt:
             predicted = self._predicted(self.teacher, scan, target)
             features = self._seen(scan, _matched(predicted, target))
-            tables = _tables(features)
+            tables = tables_of(features)
         guesses = [
             np.stack([transport(f, t, p) for f, t, p in zip(row, tables, target.tables, strict=True)], axis=-1)
             for row in features
@@ -315,40 +270,12 @@ class BackTranslation(Objective):
             network.predict(inputs(view.features, (scan.clipped, target.clipped), condition))[0] for view in scan.views
         ]
 
-    def _targets(self, scan: Scan) -> list[Pool]:
-        """Settings that differ from the scan's, one for every scan of another subject."""
-        others = [s for s in self.scans if s.subject != scan.subject]
-        found: dict[Acquisition, Pool] = {}
-        for other in others:
-            if settings.distance(scan.acquisition, other.acquisition) > _OWN and other.acquisition not in found:
-                found[other.acquisition] = self._pool(other.acquisition, scan)
-        return [found[other.acquisition] for other in others if other.acquisition in found]
-
-    def _pool(self, target: Acquisition, source: Scan | None) -> Pool:
-        """The scans made most like `target`, none of the source's subject.
-
-        Of the source's own vendor, those count first that reach full scale if the source does: its scanner would.
-        """
-        others = [s for s in self.scans if source is None or s.subject != source.subject]
-        if source is not None and settings.same_vendor(source.acquisition, target):
-            near = [s for s in others if settings.distance(s.acquisition, target) < 1 + ALIKE]
-            others = [s for s in near if s.clipped == source.clipped] or others
-        ranked = sorted(others, key=lambda s: (settings.distance(s.acquisition, target), s.volume))
-        nearest = settings.distance(ranked[0].acquisition, target)
-        chosen = [s for s in ranked if settings.distance(s.acquisition, target) <= nearest + ALIKE][:POOL]
-        channels = range(self.network.channels)
-        return Pool(
-            target,
-            tuple(BandTable.mean([s.tables[c] for s in chosen]) for c in channels),
-            tuple(sum(s.clipped[c] for s in chosen) * 2 > len(chosen) for c in channels),
-        )
-
     def _measure_inputs(self) -> None:
         """Mean, deviation and ends of what the network sees."""
         random = rng.generator("inputs", self.recipe.seed)
         rows = []
         for scan in self.scans:
-            for target in self._targets(scan):
+            for target in targets_of(scan, self.scans):
                 condition = settings.condition(scan.acquisition, target.acquisition, self.network.vocabulary)
                 view = scan.views[int(random.integers(len(scan.views)))]
                 chosen = random.integers(len(view.features[0]), size=_LOOKED_AT)
@@ -369,8 +296,8 @@ class BackTranslation(Objective):
         """Mean over the rows that differ in setting from a training scan."""
         errors = []
         for row in range(len(batch)):
-            scan = _scan(batch.subjects[row], batch.part(slice(row, row + 1)))
-            targets = self._targets(scan) if scan else []
+            scan = scan_of(batch.subjects[row], batch.part(slice(row, row + 1)))
+            targets = targets_of(scan, self.scans) if scan else []
             if scan is None or not targets:
                 continue
             nearest = min(targets, key=lambda t: settings.distance(scan.acquisition, t.acquisition))
@@ -380,68 +307,11 @@ class BackTranslation(Objective):
         return torch.tensor(float(np.mean(errors)) if errors else float("nan"))
 
 
-def spread(rows: int, count: int) -> list[int]:
-    """`count` of so many rows, from the first to the last: at the ends of a slab the flip angle falls off."""
-    return sorted(set(np.linspace(0, rows - 1, count).round().astype(int).tolist())) if count > 1 else [(rows - 1) // 2]
-
-
-def _scan(volume: str, rows: Batch) -> Scan | None:
-    """Of rows of one volume; None if none of them shows a body."""
-    views = [View.of(image, spacing) for image, spacing in zip(rows.images, rows.spacings_mm, strict=True)]
-    kept = [n for n, view in enumerate(views) if view.where.any()]
-    if not kept:
-        return None
-    views = [views[n] for n in kept]
-    clipped = tuple(any(flags) for flags in zip(*(view.clipped for view in views), strict=True))
-    return Scan(
-        volume,
-        rows.subjects[0],
-        rows.acquisitions[0],
-        rows.spacings_mm[0],
-        [rows.images[n] for n in kept],
-        views,
-        _tables([view.features for view in views]),
-        clipped,
-    )
-
-
 def _painted(image: np.ndarray, view: View, values: np.ndarray) -> np.ndarray:
     """A copy of the image (C, *) with values (N, C) in the view's body."""
     found = image.copy()
     found[:, view.where] = values.T
     return found
-
-
-def _partners(
-    reader: BatchReader, volumes: Mapping[str, VolumeRows], volume: str, places: Sequence[int], scan: Scan
-) -> tuple[Partner, ...]:
-    """Other volumes of the subject that have all of these rows' grids."""
-    own, found = volumes[volume], []
-    for name, other in sorted(volumes.items()):
-        if name == volume or other.subject != own.subject:
-            continue
-        by_grid = dict(zip(other.grids, other.references, strict=True))
-        references = [by_grid.get(own.grids[n]) for n in places]
-        if not all(references):
-            continue
-        rows = reader.take([reference for reference in references if reference])
-        if settings.distance(rows.acquisitions[0], scan.acquisition) > _OWN and len(scan.images) == len(rows):
-            flags = [
-                [at_full_scale(channel, view.where) for channel in image]
-                for image, view in zip(rows.images, scan.views, strict=True)
-            ]
-            clipped = tuple(any(channel) for channel in zip(*flags, strict=True))
-            found.append(Partner(rows.acquisitions[0], list(rows.images), clipped))
-    return tuple(found)
-
-
-def _tables(rows: Sequence[tuple[np.ndarray, ...]]) -> tuple[BandTable, ...]:
-    """Of each channel, from the features of all rows of a scan."""
-    found = []
-    for features in zip(*rows, strict=True):
-        voxels = np.concatenate(features)
-        found.append(BandTable.of(voxels[:: max(1, len(voxels) // _TABLE_VOXELS)]))
-    return tuple(found)
 
 
 def _matched(rows: Sequence[np.ndarray], target: Pool) -> list[np.ndarray]:

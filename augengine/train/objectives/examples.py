@@ -18,10 +18,10 @@ from augengine.diffusion.label_planes import signed_planes
 from augengine.diffusion.segmentation import probabilities
 from augengine.diffusion.structure import draw_heights, recolour, structure_planes
 from augengine.diffusion.tissue import NO_MASK, one_hot, region_planes
-from augengine.train.config import MaskRecipe
 from augengine.train.data import Batch
 from augengine.train.objectives.ablation import ablate
 from augengine.train.objectives.base import Objective
+from augengine.train.sections import MaskRecipe
 
 
 @dataclass(frozen=True)
