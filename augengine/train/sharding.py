@@ -13,6 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -114,19 +120,17 @@ def load_network(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     Raises:
         CheckpointError: other names or shapes than the network's.
     """
-    own = network.state_dict()
-    _check_shapes(weights, {name: value.shape for name, value in own.items()})
-    network.load_state_dict({name: share(weights[name], like) for name, like in own.items()})
+    _check_shapes(weights, {name: value.shape for name, value in network.state_dict().items()})
+    set_model_state_dict(network, dict(weights), options=StateDictOptions(full_state_dict=True))
 
 
 def moments(network: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as `<parameter>.<moment>`: names outlive another number of workers or order of modules."""
-    names = _names(network)
-    return {
-        f"{names[parameter]}.{key}": torch.as_tensor(value)
-        for parameter, entry in optimiser.state.items()
-        for key, value in entry.items()
-    }
+    if not optimiser.state:  # torch would make a step to have one
+        return {}
+    network.state_dict()  # tidies away what a validation leaves behind, which would stand for the parameters
+    state: dict[str, Any] = get_optimizer_state_dict(network, optimiser)["state"]  # type: ignore[assignment]
+    return {f"{name}.{key}": torch.as_tensor(v) for name, entry in state.items() for key, v in entry.items()}
 
 
 def load_moments(network: nn.Module, optimiser: torch.optim.Optimizer, found: Mapping[str, Tensor]) -> None:
@@ -135,23 +139,27 @@ def load_moments(network: nn.Module, optimiser: torch.optim.Optimizer, found: Ma
     Raises:
         CheckpointError: moments of parameters that are not trained here, or of another shape.
     """
-    names = _names(network)
-    trained = [(names[p], p) for group in optimiser.param_groups for p in group["params"]]
-    shapes = {name: p.shape for name, p in trained}
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    trained = {names[p]: p for group in optimiser.param_groups for p in group["params"]}
+    shapes = {name: p.shape for name, p in trained.items()}
     # The count of steps is a number, whatever the parameter's shape.
     wanted = {n: v.shape if v.ndim == 0 else shapes.get(n.rpartition(".")[0]) for n, v in found.items()}
     _check_shapes(found, wanted)
-    entries: dict[int, dict[str, Tensor]] = {}
-    for index, (name, parameter) in enumerate(trained):
-        own = {key.rpartition(".")[2]: v for key, v in found.items() if key.rpartition(".")[0] == name}
-        if own:
-            entries[index] = {key: share(v, parameter.detach()) if v.ndim else v for key, v in own.items()}
-    optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
-
-
-def _names(network: nn.Module) -> dict[Tensor, str]:
-    # Not named_parameters(): between a forward and a backward pass that one lists gathered stand-ins.
-    return {value: name for name, value in network.state_dict(keep_vars=True).items()}
+    if not found:
+        return
+    state: dict[str, dict[str, Tensor]] = {}
+    for full_name, value in found.items():
+        name, _, key = full_name.rpartition(".")
+        state.setdefault(name, {})[key] = value
+    groups = get_optimizer_state_dict(network, optimiser)["param_groups"]
+    set_optimizer_state_dict(
+        network,
+        optimiser,
+        {"state": state, "param_groups": groups},  # type: ignore[dict-item]
+        options=StateDictOptions(full_state_dict=True, strict=False),
+    )
+    for name in trained.keys() - state.keys():  # no gradient yet; torch has made a first step for them, too
+        optimiser.state.pop(trained[name], None)
 
 
 def _check_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, torch.Size | None]) -> None:

@@ -182,6 +182,20 @@ def test_names_survive_another_order_of_parameters() -> None:
     assert other.param_groups[0]["lr"] == 1.0
 
 
+def test_what_had_no_gradient_yet_has_no_moments_after_resuming() -> None:
+    run, resumed = Run(sharded=False), Run(sharded=False)
+    assert moments(run.network, run.optimiser) == {}
+    run.network.last.requires_grad_(False)
+    run.train(0, 1)
+    run.network.last.requires_grad_(True)
+    before = [p.clone() for p in resumed.network.parameters()]
+    load_moments(resumed.network, resumed.optimiser, whole(moments(run.network, run.optimiser)))
+    last = set(resumed.network.last.parameters())
+    assert set(resumed.optimiser.state) == {p for p in resumed.network.parameters() if p.requires_grad} - last
+    assert {entry["step"].item() for entry in resumed.optimiser.state.values()} == {STEPS}
+    assert all(torch.equal(a, b) for a, b in zip(before, resumed.network.parameters(), strict=True))
+
+
 def test_memory_format_is_kept_and_files_are_contiguous() -> None:
     like = torch.zeros(4, 3, 3, 3).to(memory_format=torch.channels_last)
     full = torch.arange(108.0).view(4, 3, 3, 3)
