@@ -117,6 +117,7 @@ EXCEPTIONS = {
     "pip install ./my-package": "a package of the reader's; tests/plugins/test_plugin_page.py makes it",
     "augengine check --plugin my_package": "tests/plugins/test_plugin_page.py",
     "augengine augment --data DATA --policy brighter_scans": "tests/plugins/test_plugin_page.py runs the policy",
+    ".venv/bin/augengine evaluate --data runs/brains --protocol phantom_brats": "the reader's segmenter; as above",
     "docker build": "needs Docker; tests/test_deploy.py checks what is copied",
     "kubectl": "needs Kubernetes; tests/test_deploy.py checks the job",
     "sbatch": "needs Slurm; jobs/slurm/ray.sh ran once on one node",
