@@ -204,7 +204,14 @@ def evaluate(
                 where="--ratio",
                 next_step="give 1 at most",
             )
-        full_steps = FULL_STEPS if small else max(found.steps for found in recipes.values())
+        if not recipes and not (steps or quick or small):
+            raise ConfigError(
+                "a segmenter without recipes has no number of steps of its own",
+                found=segmenter,
+                where="--segmenter",
+                next_step="give --steps",
+            )
+        full_steps = FULL_STEPS if small else max((found.steps for found in recipes.values()), default=0)
         if asked.validates_on_test and any(found.best_checkpoint for found in recipes.values()):
             console.print(
                 f"protocol {asked.name} validates on its test subjects, whose loss may choose no checkpoint: every "

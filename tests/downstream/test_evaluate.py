@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from builders import slice_sample, write_samples
+from toy_experiments import Threshold
 from typer import Typer
 from typer.testing import CliRunner, Result
 
 from augengine.bundled import PROTOCOLS
 from augengine.commands.evaluate import evaluate
+from augengine.downstream.segmenters import SEGMENTERS
 from augengine.records import Provenance, Sample
 
 TISSUES = {"fat": 1, "fibroglandular": 2}
@@ -43,6 +45,13 @@ def test_an_injected_test_subject_ends_the_command_and_is_named(data: str, tmp_p
     assert result.exit_code == 2
     assert "S008 is the row's own subject" in result.output
     assert not (out / "segmenters").exists()
+
+
+def test_a_segmenter_without_recipes_is_told_its_steps(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SEGMENTERS, "threshold", Threshold)
+    result = called("--data", data, "--arms", "real", "--segmenter", "threshold")
+    assert result.exit_code == 2, result.output
+    assert "no number of steps of its own; found threshold; give --steps" in result.output
 
 
 def test_flags_that_cannot_be_obeyed(data: str, tmp_path: Path) -> None:
