@@ -27,10 +27,11 @@ What the rows do not say:
 - PyTorch built for CUDA brings NVIDIA's libraries under NVIDIA's own terms; the CPU build, which stands here, does not.
 - Optional extras (`nnunet`, `torchio`, `webdataset`, `dicom-seg`, `bids`, `openvino`) are not installed by `make`.
 
-One file is under other terms than the code: `augengine/phantom/duke_protocols.csv`, aggregate counts of scanner
-settings (52 rows of settings, no patient rows) taken from the tables of Duke-Breast-Cancer-MRI, which is CC BY-NC 4.0
-(Saha et al. 2018; doi:10.7937/TCIA.e3sv-re93). The breast phantom and policies that say `from: duke_protocols` draw
-from it, so a wheel that holds it is not free of non-commercial terms; the brain phantom does not read it.
+The wheel is Apache-2.0 throughout. A checkout holds one file under other terms, `licensed/duke_protocols.csv`:
+aggregate counts of scanner settings (52 rows of settings, no patient rows) taken from the tables of
+Duke-Breast-Cancer-MRI, which is CC BY-NC 4.0 (Saha et al. 2018; doi:10.7937/TCIA.e3sv-re93). Where it is at hand the
+breast phantom and policies that say `from: duke_protocols` draw from it; elsewhere they draw from invented protocols,
+and state it.
 """
 
 

@@ -13,7 +13,7 @@ from augengine.diffusion.unet import UNetSpec
 from augengine.io.store import Store
 from augengine.metrics.lesion_survey import SurveyLesions
 from augengine.metrics.partial import Pair
-from augengine.phantom.protocols import duke_protocols
+from augengine.phantom.protocols import protocols_at_hand
 from augengine.records import Sample
 from augengine.report.lesions import write_bank
 
@@ -34,7 +34,7 @@ def tiny_spec(kind: Kind, *, channels: tuple[str, ...] = ("t1",), size: int = 32
             structure=acquisition,
         ),
         diffusion=DiffusionSpec(parametrisation="x0", schedule="cosine"),
-        vocabulary=Vocabulary.fit([p.acquisition(0.5) for p in duke_protocols()]) if acquisition else None,
+        vocabulary=Vocabulary.fit([p.acquisition(0.5) for p in protocols_at_hand()]) if acquisition else None,
         classes=("healthy", "unhealthy") if kind == "counterfactual" else (),
         channels=channels,
         labels=("fat",) if acquisition else tuple(LESION_CODES),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -17,7 +17,7 @@ from augengine.acquisition_terms import same
 from augengine.diffusion.conditions import PARAMETERS, Vocabulary
 from augengine.edits.base import Context, Donor
 from augengine.errors import CheckpointError, ConfigError, DataError
-from augengine.phantom.protocols import duke_protocols
+from augengine.phantom.protocols import Protocol, duke_at_hand, duke_protocols, plausible_protocols
 from augengine.policy.spec import Where, check_where, matches, mismatch
 from augengine.records import Acquisition, Sample
 from augengine.yaml_config import Strict, unset
@@ -28,16 +28,33 @@ class Empirical(Strict):
 
     `samples`: the training subjects of the data at hand; `labelled` takes those with a label map (true) or without
     (false), for protocols in which every labelled subject of the other domain is tested on. `duke_protocols`: the
-    published counts of the Duke collection, for the `strict` protocol in which no target comes from the data.
+    published counts of the Duke collection, for the `strict` protocol in which no target comes from the data; or, with
+    `table: plausible`, the package's invented ones, which are taken, and stated, where Duke's are not at hand.
     """
 
     source: Literal["samples", "duke_protocols"] = Field(alias="from", default="samples")
     where: Where = Field(default_factory=dict)
     labelled: bool | None = Field(default=None, exclude_if=unset)
+    table: Literal["plausible"] | None = Field(default=None, exclude_if=unset)
     _check = field_validator("where")(check_where)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _at_hand(cls, values: Any) -> Any:
+        """Stated, so that a digest tells rows of one table from rows of the other."""
+        if isinstance(values, dict) and values.get("from") == "duke_protocols" and values.get("table") is None:
+            return values if duke_at_hand() else {**values, "table": "plausible"}
+        return values
+
+    @property
+    def protocols(self) -> tuple[Protocol, ...]:
+        """The rows that `duke_protocols` draws from."""
+        return plausible_protocols() if self.table else duke_protocols()
 
     @model_validator(mode="after")
     def _fits(self) -> Empirical:
+        if self.table is not None and self.source != "duke_protocols":
+            raise ValueError("table is about protocols: from duke_protocols")
         if self.labelled is not None and self.source != "samples":
             raise ValueError("labelled is about the data's own subjects: from samples")
         return self
@@ -91,8 +108,9 @@ def candidates(target: Target, sample: Sample, rng: np.random.Generator, context
         donors = list(context.donors)
     else:
         quantile = float(rng.random())
-        rows = [Donor("", p.acquisition(quantile)) for p in duke_protocols()]
-        donors = [row for row, p in zip(rows, duke_protocols(), strict=True) for _ in range(p.patients)]
+        protocols = target.empirical.protocols
+        rows = [Donor("", p.acquisition(quantile)) for p in protocols]
+        donors = [row for row, p in zip(rows, protocols, strict=True) for _ in range(p.patients)]
     return [d for d in donors if target.empirical.takes(d)]
 
 
@@ -133,7 +151,7 @@ def check_stated(target: Target, vocabulary: Vocabulary | None) -> None:
         return
     strange = {name: vocabulary.unseen(Acquisition(**row)) for name, row in stated.items()}  # type: ignore[arg-type]
     if target.empirical and target.empirical.source == "duke_protocols":
-        rows = Counter(p.acquisition(0.5) for p in duke_protocols())
+        rows = Counter(p.acquisition(0.5) for p in target.empirical.protocols)
         chosen = [row for row in rows if matches(target.empirical.where, row)]
         if not chosen:
             raise ConfigError(

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from augengine.phantom.breast import render
 from augengine.phantom.breast_anatomy import BreastAnatomy, draw_breast
-from augengine.phantom.protocols import GE, SIEMENS, draw_protocol, without_fat_saturation
+from augengine.phantom.protocols import (
+    GE,
+    SIEMENS,
+    draw_protocol,
+    duke_at_hand,
+    duke_protocols,
+    plausible_protocols,
+    without_fat_saturation,
+)
 from augengine.phantom.subjects import Subjects
 from augengine.records import Acquisition, Sample
 from augengine.rng import derive, digest, generator
@@ -45,6 +53,21 @@ class Cohort(Subjects):
         description="ranges of parameters that vary alone, uniformly; in Duke scanners couple them",
     )
 
+    protocols: Literal["plausible"] | None = Field(
+        None,
+        exclude_if=unset,
+        description="plausible: the package's invented protocols; None: Duke's, which must be at hand. Without Duke's "
+        "table it is plausible",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _at_hand(cls, values: Any) -> Any:
+        """Stated, so that phantoms of the two tables never pass for each other."""
+        if isinstance(values, dict) and values.get("protocols") is None and not duke_at_hand():
+            return {**values, "protocols": "plausible"}
+        return values
+
     @field_validator("no_fat_saturation_fraction")
     @classmethod
     def _manufacturers(cls, share: float | dict[str, float]) -> float | dict[str, float]:
@@ -67,7 +90,8 @@ class Cohort(Subjects):
         manufacturer = None
         if self.siemens_fraction is not None:
             manufacturer = SIEMENS if rng.random() < self.siemens_fraction else GE
-        acquisition = draw_protocol(rng, manufacturer=manufacturer)
+        table = plausible_protocols() if self.protocols else duke_protocols()
+        acquisition = draw_protocol(rng, manufacturer=manufacturer, protocols=table)
         alone = {name: round(float(rng.uniform(*self.independent[name])), 3) for name in sorted(self.independent)}
         acquisition = acquisition.replace(**alone)
         share = self.no_fat_saturation_fraction

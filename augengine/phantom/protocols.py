@@ -1,16 +1,20 @@
-"""The published scanner table of Duke-Breast-Cancer-MRI in, whole joint rows and single acquisitions out.
+"""A table of breast-MRI protocols in, whole joint rows and single acquisitions out.
 
-`duke_protocols.csv` holds aggregate counts only, no patient rows. Source: Saha et al. 2018, Br J Cancer 119:508;
-TCIA collection Duke-Breast-Cancer-MRI, doi:10.7937/TCIA.e3sv-re93 (CC BY-NC 4.0).
+Two tables have the same columns. `plausible_protocols.csv` comes with the package and is invented. The other holds the
+scanner settings of Duke-Breast-Cancer-MRI with how many of its 922 patients were scanned so (Saha et al. 2018, Br J
+Cancer 119:508; TCIA doi:10.7937/TCIA.e3sv-re93); it is CC BY-NC 4.0, and therefore no part of the wheel: a checkout has
+it in `licensed/`, and `AUGENGINE_DUKE_PROTOCOLS` names a copy elsewhere.
 """
 
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 
@@ -21,12 +25,15 @@ from augengine.records import Acquisition
 
 GE = "GE MEDICAL SYSTEMS"
 SIEMENS = "SIEMENS"
+DUKE_FILE = "AUGENGINE_DUKE_PROTOCOLS"
+"""Environment variable that names the file of Duke's table."""
+_CHECKOUT = Path(__file__).resolve().parents[2] / "licensed" / "duke_protocols.csv"
 FAT_SATURATION_OPTIONS = frozenset({"FS", "SFS", "SAT_GEMS"})
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One row of the joint table: `patients` of 922 were scanned so; ranges are (least, median, greatest)."""
+    """One row of a joint table: so many `patients` were scanned so; ranges are (least, median, greatest)."""
 
     manufacturer: str
     model: str
@@ -56,10 +63,58 @@ def _at(spread: tuple[float, float, float], quantile: float) -> float:
     return round(float(np.interp(quantile, (0.0, 0.5, 1.0), spread)), 3)
 
 
-@lru_cache(maxsize=1)
+def duke_at_hand() -> bool:
+    """True if Duke's table is here, or the user names it; that it can be read is found out on reading."""
+    return bool(os.environ.get(DUKE_FILE)) or _CHECKOUT.is_file()
+
+
 def duke_protocols() -> tuple[Protocol, ...]:
-    """All 52 joint rows of the table (922 patients)."""
-    text = resources.files("augengine.phantom").joinpath("duke_protocols.csv").read_text("utf-8")
+    """All 52 joint rows of Duke's table (922 patients).
+
+    Raises:
+        DataError: its file is not at hand, or no such table.
+    """
+    path = _duke_file()
+    if not path.is_file():
+        raise DataError(
+            "the protocols of Duke-Breast-Cancer-MRI are CC BY-NC 4.0 and do not come with the package",
+            found="no file",
+            where=str(path) if os.environ.get(DUKE_FILE) else None,
+            next_step=f"name a copy of licensed/duke_protocols.csv by {DUKE_FILE}, or take `table: plausible`",
+        )
+    return _read(str(path))
+
+
+def plausible_protocols() -> tuple[Protocol, ...]:
+    """The package's own rows, which are invented."""
+    return _read("")
+
+
+def protocols_at_hand() -> tuple[Protocol, ...]:
+    """Duke's rows where their file is at hand, else the package's own."""
+    return duke_protocols() if duke_at_hand() else plausible_protocols()
+
+
+def _duke_file() -> Path:
+    return Path(os.environ.get(DUKE_FILE) or _CHECKOUT)
+
+
+@lru_cache(maxsize=4)
+def _read(path: str) -> tuple[Protocol, ...]:
+    """The rows of a file; of the package's own if `path` is empty."""
+    own = resources.files("augengine.phantom").joinpath("plausible_protocols.csv")
+    try:
+        return _rows(Path(path).read_text("utf-8") if path else own.read_text("utf-8"))
+    except (OSError, UnicodeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            "a table of protocols has the columns of licensed/duke_protocols.csv",
+            found=f"{type(error).__name__}: {error}".splitlines()[0],
+            where=path,
+            next_step=f"give that file by {DUKE_FILE}",
+        ) from None
+
+
+def _rows(text: str) -> tuple[Protocol, ...]:
     rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return tuple(
         Protocol(
@@ -85,15 +140,16 @@ def draw_protocol(
     Args:
         rng: source of randomness.
         manufacturer: draw among the rows of this manufacturer only.
-        protocols: rows to draw from; all of `duke_protocols()` by default.
+        protocols: rows to draw from; all that are at hand by default.
 
     Raises:
         DataError: no row is left to draw from.
     """
     wanted = manufacturer and normal_manufacturer(manufacturer)
-    rows = [p for p in (protocols or duke_protocols()) if wanted in (None, normal_manufacturer(p.manufacturer))]
+    table = protocols or protocols_at_hand()
+    rows = [p for p in table if wanted in (None, normal_manufacturer(p.manufacturer))]
     if not rows:
-        known = ", ".join(sorted({p.manufacturer for p in duke_protocols()}))
+        known = ", ".join(sorted({p.manufacturer for p in table}))
         raise DataError("no protocol of this manufacturer", found=manufacturer, next_step=f"known: {known}")
     weights = np.array([p.patients for p in rows], np.float64)
     row = rows[int(rng.choice(len(rows), p=weights / weights.sum()))]
@@ -111,9 +167,9 @@ def is_fat_saturated(acquisition: Acquisition) -> bool:
 
 
 def without_fat_saturation(acquisition: Acquisition) -> Acquisition:
-    """The same protocol with its fat-saturation options removed: an engineering variant, not a Duke row.
+    """The same protocol with its fat-saturation options removed: an engineering variant, not a row of a table.
 
-    Every Duke scan is fat-saturated, so fat and fibroglandular tissue never change order between real rows;
+    Every scan of both tables is fat-saturated, so fat and fibroglandular tissue never change order between real rows;
     this variant supplies the flip (without saturation, fat is the brighter one).
     """
     kept = [v for v in options(acquisition) if v not in FAT_SATURATION_OPTIONS]

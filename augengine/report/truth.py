@@ -38,8 +38,8 @@ from augengine.phantom.cohort import Cohort
 from augengine.phantom.protocols import (
     Protocol,
     draw_protocol,
-    duke_protocols,
     is_fat_saturated,
+    protocols_at_hand,
     without_fat_saturation,
 )
 from augengine.phantom.write import true_counterfactual
@@ -74,7 +74,7 @@ def split_rows(acquisitions: Iterable[Acquisition]) -> dict[str, tuple[Protocol,
     """
     found = {_row(a) for a in acquisitions}
     sets: dict[str, list[Protocol]] = {"seen": [], "held out": []}
-    for protocol in duke_protocols():
+    for protocol in protocols_at_hand():
         drawn = protocol.acquisition(0.5)
         new = found.isdisjoint({_row(drawn), _row(without_fat_saturation(drawn))})
         sets["held out" if new else "seen"].append(protocol)
@@ -142,7 +142,7 @@ def evaluate(
         "preparation": preparation.model_dump(mode="json"),
         "samplers": {m: s.model_dump(mode="json") for m, s in samplers.items()},
         "histograms": histograms,
-        "protocols": protocols or {"all": duke_protocols()},
+        "protocols": protocols or {"all": protocols_at_hand()},
         "predictor": predictor,
     }
     if predictor is not None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import csv
+import tomllib
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from augengine.edits.targets import Empirical
 from augengine.errors import DataError
+from augengine.phantom import protocols
+from augengine.phantom.cohort import Cohort
 from augengine.phantom.protocols import (
     GE,
     SIEMENS,
     draw_protocol,
     duke_protocols,
     is_fat_saturated,
+    plausible_protocols,
     without_fat_saturation,
 )
 from augengine.records import Acquisition
@@ -33,6 +38,71 @@ def test_packaged_table_equals_the_source(real_data: Path) -> None:
     with (real_data / "A9_duke_protocol" / "duke_protocol_joint_counts.csv").open() as file:
         source = [(r["model"], r["scan_options"], int(r["n"]), float(r["te_med"])) for r in csv.DictReader(file)]
     assert source == [(p.model, p.scan_options, p.patients, p.echo_time_ms[1]) for p in duke_protocols()]
+
+
+def test_the_package_s_own_protocols_differ_by_vendor_as_duke_s_do() -> None:
+    rows = plausible_protocols()
+    assert {p.manufacturer for p in rows} == {GE, SIEMENS}
+    assert {p.model for p in rows}.isdisjoint({p.model for p in duke_protocols() if p.model != "Skyra"})
+    assert all(is_fat_saturated(p.acquisition(0.5)) for p in rows)
+    for table in (rows, duke_protocols()):
+        longest = max(p.echo_time_ms[2] for p in table if p.manufacturer == SIEMENS)
+        assert longest < min(p.echo_time_ms[0] for p in table if p.manufacturer == GE)
+        assert sum(p.patients for p in table if p.manufacturer == GE) / sum(p.patients for p in table) == pytest.approx(
+            0.68, abs=0.01
+        )
+
+
+@pytest.fixture
+def without_duke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As where the wheel is installed."""
+    monkeypatch.setattr(protocols, "_CHECKOUT", tmp_path / "licensed/duke_protocols.csv")
+    monkeypatch.delenv(protocols.DUKE_FILE, raising=False)
+
+
+def test_without_duke_s_table_phantoms_and_policies_take_the_own_one_and_state_it(without_duke: None) -> None:
+    cohort = Cohort(subjects=8)
+    assert cohort.model_dump(mode="json")["protocols"] == "plausible"
+    assert {cohort.acquisition(n).model for n in range(8)} <= {p.model for p in plausible_protocols()}
+    assert Cohort.model_validate_json(cohort.model_dump_json()) == cohort
+    drawn = Empirical.model_validate({"from": "duke_protocols"})
+    assert drawn.model_dump()["table"] == "plausible"
+    assert drawn.protocols == plausible_protocols()
+    assert "table" not in Empirical.model_validate({"from": "samples"}).model_dump()
+    with pytest.raises(DataError, match=r"CC BY-NC 4\.0 and do not come with the package; found no file; name a copy"):
+        duke_protocols()
+
+
+def test_a_copy_of_duke_s_table_is_taken_from_where_the_user_says(
+    without_duke: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copy = tmp_path / "mine.csv"
+    copy.write_bytes((Path(__file__).parents[2] / "licensed/duke_protocols.csv").read_bytes())
+    monkeypatch.setenv(protocols.DUKE_FILE, str(copy))
+    assert sum(p.patients for p in duke_protocols()) == 922
+    assert "protocols" not in Cohort().model_dump()
+    monkeypatch.setenv(protocols.DUKE_FILE, str(tmp_path / "none.csv"))
+    with pytest.raises(DataError, match=r"none\.csv: the protocols of Duke"):
+        Cohort().acquisition(0)
+    copy = tmp_path / "other.csv"
+    copy.write_text("a,b\n1,2\n")
+    monkeypatch.setenv(protocols.DUKE_FILE, str(copy))
+    with pytest.raises(DataError, match=r"other\.csv: a table of protocols has the columns of licensed"):
+        duke_protocols()
+
+
+def test_with_duke_s_table_the_identity_of_phantoms_and_policies_is_what_it_was() -> None:
+    assert "protocols" not in Cohort().model_dump()
+    assert "table" not in Empirical.model_validate({"from": "duke_protocols"}).model_dump()
+    own = Cohort(subjects=4, protocols="plausible")
+    assert {own.acquisition(n).model for n in range(4)} <= {p.model for p in plausible_protocols()}
+
+
+def test_the_wheel_holds_the_own_table_alone() -> None:
+    with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
+        packaged = tomllib.load(file)["tool"]["setuptools"]["package-data"]["augengine.phantom"]
+    tables = Path(protocols.__file__).parent.glob("*.csv")
+    assert [path.name for path in tables] == packaged == ["plausible_protocols.csv"]
 
 
 def test_draws_are_whole_rows_weighted_by_patients() -> None:
