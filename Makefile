@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-long test-integrations fuzz lint smoke pages docs licences sbom hashes clean
+.PHONY: demo test test-long test-integrations test-newest fuzz lint smoke pages docs licences sbom hashes clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python >= 3.11 is needed; set PYTHON=")'
@@ -34,6 +34,18 @@ lint: $(VENV)/.installed
 # The longer of the documented chains, about 15 minutes.
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m long
+
+# The suite with the newest versions that pyproject.toml allows, in .venv-newest; TESTS=FILES for some of it.
+TESTS ?=
+NEWEST := .venv-newest/bin/python
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	$(NEWEST) -m pip install --quiet --upgrade pip
+	$(NEWEST) -m pip install --quiet --upgrade $(TORCH_PIP_ARGS) torch
+	$(NEWEST) -m pip install --quiet --upgrade --upgrade-strategy eager --editable ".[test]"
+	$(NEWEST) -m pip freeze > .venv-newest/versions.txt
+	@echo "pinned, and not installed here:"; grep -ivxFf .venv-newest/versions.txt constraints.txt || true
+	$(NEWEST) -m pytest $(TESTS)
 
 # N cases of hostile input for each reader, with the counts by outcome in runs/fuzz.json.
 N ?= 1000
@@ -77,4 +89,4 @@ smoke: $(VENV)/.installed
 	bash .ci/smoke
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) .venv-newest runs build *.egg-info
