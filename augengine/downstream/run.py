@@ -25,6 +25,7 @@ from augengine.downstream.predictions import PREDICTIONS, TRUTH, Chunk, Predicti
 from augengine.downstream.protocols import Protocol
 from augengine.downstream.results import prediction_id
 from augengine.downstream.segmenters import SEGMENTERS, Training
+from augengine.downstream.segmenters.fitting import mark
 from augengine.downstream.trials import Trial, per_real, plan, sufficing, write_plan
 from augengine.downstream.views import View, write_views
 from augengine.io.store import Store
@@ -141,14 +142,9 @@ class FitWorker:
             threads_per_worker=1,
             progress=lambda line: None,
         )
-        self.segmenter.fit(
-            spec["shards"],
-            self.steps,
-            spec["seed"],
-            f"{self.out}/{spec['trial_id']}",
-            recipes=self.recipes,
-            training=training,
-        )
+        out = f"{self.out}/{spec['trial_id']}"
+        self.segmenter.fit(spec["shards"], self.steps, spec["seed"], out, recipes=self.recipes, training=training)
+        mark(self.segmenter, out)
         return {FITTED: pa.table({"trial_id": [spec["trial_id"]], "steps": [self.steps]})}
 
 
