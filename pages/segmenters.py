@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pages.layout import Page, Section
-from pages.records import record
+from pages.records import Record, record
 from pages.tables import by_method, number, table, targets
 
 DEFECTS = ("void", "shifted_label", "swapped_label", "checkerboard", "duplicate")
@@ -61,6 +61,7 @@ def gates_page() -> Page:
                 Section(f"Gate by gate: {name}", "Recall with the proposed bounds.", [found], [_gates(cohort["gates"])])
                 for name, cohort in cohorts.items()
             ),
+            _copies(record("copied_lesions")),
         ],
     )
 
@@ -72,6 +73,31 @@ def _together(cohorts: Mapping[str, Mapping[str, Any]]) -> str:
             recall = [number(cohort[f"{prefix}recall"][d], 2) for d in DEFECTS]
             rows.append([name, bounds, str(cohort["rows"]), number(cohort[f"{prefix}false_rejects"]), *recall])
     return table(["rows of", "bounds", "rows", "false rejects", *(d.replace("_", " ") for d in DEFECTS)], rows)
+
+
+def _copies(found: Record) -> Section:
+    """Recall of copies of training lesions."""
+    figures = found.figures
+    kinds = [
+        [kind, str(of["rows"]), number(of["median"]), number(of["recall"], 2)] for kind, of in figures["copies"].items()
+    ]
+    real = figures["held_out"]
+    return Section(
+        "Copies of training lesions",
+        f"`copy_distance` on brain phantoms: lesions of training rows, pasted into held-out rows beside "
+        f"{figures['training_rows']} training rows. The bound, {figures['bound']:g}, was proposed on the lesions of "
+        f"one half of the held-out subjects; of the other half it rejects {number(figures['false_rejects'])}.",
+        [found],
+        [
+            table(
+                ["lesions", "rows", "median distance", "rejected"],
+                [
+                    ["held out", str(real["rows"]), number(real["median"]), number(figures["false_rejects"], 2)],
+                    *kinds,
+                ],
+            )
+        ],
+    )
 
 
 def _gates(gates: Mapping[str, Mapping[str, Any]]) -> str:

@@ -27,7 +27,7 @@ def report_command(
         typer.Option(help="Folder of measure or evaluate; may be given again. Default: beside the runs."),
     ] = None,
     audit_rows: Annotated[
-        int, typer.Option(min=0, help="Accepted rows of each run to compare with training rows; some seconds a row.")
+        int, typer.Option(min=0, help="Accepted rows of each run that are compared with all training rows.")
     ] = 0,
     predictor: Annotated[
         str | None, typer.Option(help="Acquisition predictor's checkpoint: what the embedded rows have reached.")

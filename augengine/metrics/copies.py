@@ -91,18 +91,18 @@ def nearest_place(image: np.ndarray, mask: np.ndarray, others: np.ndarray) -> Ne
     window = np.conj(fft.rfftn(_filled(inside.astype(np.float32), shape)))[None]
     total = np.zeros((len(others), *(place.stop for place in places)))
     for c in kept:
+        # Around the patch's mean, where the variance of a place like it loses no digits.
+        there = others[:, c] - np.float32(image[c][mask].mean())
         patch = np.where(inside, _standard(image[c][box], inside), 0)
-        spectrum, template = (
-            fft.rfftn(others[:, c], axes=axes),
-            np.conj(fft.rfftn(_filled(patch.astype(np.float32), shape)))[None],
-        )
-        squares = fft.rfftn(others[:, c] ** 2, axes=axes)
+        template = np.conj(fft.rfftn(_filled(patch.astype(np.float32), shape)))[None]
+        spectrum, squares = fft.rfftn(there, axes=axes), fft.rfftn(there**2, axes=axes)
         along, mean, square = (
             fft.irfftn(product, s=shape, axes=axes)[(slice(None), *places)] / count
             for product in (spectrum * template, spectrum * window, squares * window)
         )
         deviation = np.sqrt(np.maximum(square - mean**2, 0))
-        total += np.where(deviation >= FLAT, along / np.maximum(deviation, FLAT), 0)
+        # A copy of a patch that is nearly flat is nearly flat, too.
+        total += np.where(deviation >= FLAT / 2, along / np.maximum(deviation, FLAT / 2), 0)
     best = np.unravel_index(int(total.argmax()), total.shape)
     at = tuple(slice(int(n), int(n) + side) for n, side in zip(best[1:], inside.shape, strict=True))
     # The transforms find the place; what is told of it is computed there, in double precision.
@@ -125,6 +125,6 @@ def _standard(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, inside: np.ndarray) -> float:
-    if b[inside].std() < FLAT:
+    if b[inside].std() < FLAT / 2:
         return 0.0
     return float(np.mean(_standard(a, inside)[inside] * _standard(b, inside)[inside]))
