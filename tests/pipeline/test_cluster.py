@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -43,6 +44,27 @@ def test_a_wrong_address_is_one_line_within_seconds(
     assert f"RAY_ADDRESS={given}" in str(error.value)
     assert "\n" not in str(error.value)
     assert time.monotonic() - started < 5
+
+
+def test_a_head_that_ray_finds_by_itself_is_told_by_what_its_native_code_says(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`auto` has no address to ask; half a minute of the same line becomes the cause, and any other line stays."""
+    import ray
+
+    def refused(**_: object) -> None:
+        os.write(2, 3 * b"gcs_client.cc:210: Unauthenticated: RPC error: InvalidAuthToken: ...\n" + b"disk is slow\n")
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refused)
+    with pytest.raises(
+        RunError, match=r"RAY_ADDRESS=auto: this Ray cluster asks for its token; found no token in what"
+    ):
+        cluster.connect()
+    assert capfd.readouterr().err == "disk is slow\n"
 
 
 @pytest.mark.parametrize("text", ["runs/model", str])
