@@ -43,7 +43,7 @@ def noise_cube(rng: np.random.Generator, size: int = 64, wavelength: float = 8.0
     frequency = np.sqrt(sum(np.meshgrid(*(np.fft.fftfreq(size) ** 2,) * 2, np.fft.rfftfreq(size) ** 2, indexing="ij")))
     band = np.exp(-0.5 * ((frequency * wavelength - 1) / 0.35) ** 2).astype(np.float32)
     white = np.fft.rfftn(rng.standard_normal((size,) * 3, np.float32))
-    cube = np.fft.irfftn(white * band, s=(size,) * 3).astype(np.float32)
+    cube = np.fft.irfftn(white * band, s=(size,) * 3, axes=(0, 1, 2)).astype(np.float32)
     return np.asarray(cube / cube.std(), np.float32)
 
 
