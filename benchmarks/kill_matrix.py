@@ -25,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from _record import RESULTS, record
+from _two_nodes import TwoNodes
 from builders import slice_sample, write_checkpoint, write_samples
 
 from augengine.io.commits import committed_files
@@ -48,7 +49,6 @@ ROWS_PER_UNIT = 2
 KINDS = ("actor", "worker", "driver", "node")
 # Two actors need one node each: Ray fills a node to a half before it takes the next. One node holds both if need be.
 HEAD_CPUS, NODE_CPUS, ACTOR_CPUS = 1, 2, 0.4
-QUIET = {"include_dashboard": False}
 TIMEOUT_S = 600.0
 Rows = dict[str, str]
 
@@ -85,15 +85,12 @@ class Bench:
     """A cluster of two nodes, the inputs, and the undisturbed run."""
 
     def __init__(self, folder: Path, subjects: int, steps: int) -> None:
-        from ray.cluster_utils import Cluster
-
         self.folder = folder
         self.samples = [slice_sample(s, i) for s in range(subjects) for i in range(8)]
         (folder / "policy.yaml").write_text(POLICY.replace("STEPS", str(steps)))
         self.data = write_samples(folder / "data", self.samples, per_file=ROWS_PER_UNIT)
         self.checkpoint = write_checkpoint(folder / "model")
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": HEAD_CPUS, **QUIET})
-        self.node = self.cluster.add_node(num_cpus=NODE_CPUS)
+        self.cluster = TwoNodes(HEAD_CPUS, NODE_CPUS)
 
     def start(self, out: str, data: str | None = None, actors: int = 2) -> subprocess.Popen[str]:
         """Start the command as a process of its own."""
@@ -129,32 +126,16 @@ class Bench:
         if kind == "driver":
             process.kill()
         elif kind == "node":
-            self.cluster.remove_node(self.node, allow_graceful=False)
+            self.cluster.lose_node()
         else:
-            found = [(pid, title) for pid, title in self.workers() if ("MapWorker" in title) == (kind == "actor")]
+            found = [
+                (pid, title) for pid, title in self.cluster.workers() if ("MapWorker" in title) == (kind == "actor")
+            ]
             if not found:
                 return ""
             pid, kind = pick.choice(found)
             os.kill(pid, signal.SIGKILL)
-        return kind.strip("\0")
-
-    def workers(self) -> list[tuple[int, str]]:
-        """Worker processes that this cluster's raylets started, with their titles: actors, Ray's helpers, idle ones.
-
-        Not the agents, with which a raylet dies: that is the loss of a node.
-        """
-        nodes = (self.cluster.head_node, self.node)
-        raylets = {info.process.pid for node in nodes for info in node.all_processes.get("raylet", [])}
-        found = []
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                title = (entry / "cmdline").read_text()
-            except (OSError, IndexError):
-                continue
-            if parent in raylets and title.startswith("ray::") and "Agent" not in title:
-                found.append((int(entry.name), title))
-        return sorted(found)
+        return kind
 
     def disturbed(self, kind: str, n: int, moment: float, unit_s: float, expected: Rows) -> dict[str, Any]:
         """Run, kill at a moment of the work (0 claim, 1 end), let it end or start it again; compare."""
@@ -172,7 +153,7 @@ class Bench:
         _, errors = process.communicate(timeout=TIMEOUT_S)
         again = self.run(out)
         if kind == "node" and killed:
-            self.node = self.cluster.add_node(num_cpus=NODE_CPUS)
+            self.cluster.add_node()
         found, duplicates = rows(out)
         return {
             "moment": round(moment, 3),

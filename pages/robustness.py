@@ -14,6 +14,7 @@ def exactly_once_page() -> Page:
     """`docs/results/exactly-once.md`."""
     actors, memory, killed = record("augment_actors"), record("augment_memory"), record("kill_matrix")
     layouts, exports, training = record("kill_matrix_layouts"), record("export_kill"), record("train_recovery")
+    soaked = record("soak")
     return Page(
         "exactly-once",
         "Same rows, exactly once, whatever dies",
@@ -26,6 +27,18 @@ def exactly_once_page() -> Page:
                 "of the finished run is compared with that of an undisturbed one.",
                 [killed],
                 [_kills(killed.figures)],
+            ),
+            Section(
+                "A fault a minute",
+                "Ingest, training, augmentation and export of DICOM series, of which every fiftieth patient has a "
+                "file that is cut off, again and again on a local cluster of two nodes. Every minute something is "
+                "killed, or the disk is full, read-only or slow for a while; a command that ends badly is typed again. "
+                "Every chain must end with the rows, weights and exported files of an undisturbed one, byte by byte. "
+                "*Back after* is the time until the next unit, training state, exported file or finished command; it "
+                "holds the start of Python and Ray where the command was typed again. Other programs kept the machine "
+                "busy meanwhile, more so at some times than at others.",
+                [soaked],
+                _soaked(soaked.figures),
             ),
             Section(
                 "Other layouts of the same rows",
@@ -163,6 +176,28 @@ def input_page() -> Page:
             ),
         ],
     )
+
+
+def _soaked(figures: Mapping[str, Any]) -> list[str]:
+    whole = [
+        ["minutes", number(figures["minutes"], 0)],
+        ["chains", str(figures["chains"])],
+        ["chains equal to the undisturbed one", str(figures["chains_equal"])],
+        ["rows of a chain: requested", str(figures["undisturbed"]["counts"]["requested"])],
+        ["seconds of the undisturbed chain", number(figures["undisturbed"]["seconds"], 0)],
+        ["seconds of a disturbed chain (median)", number(figures["seconds_of_a_chain"], 0)],
+        ["commands typed again", str(sum(figures["commands_typed_again"].values()))],
+        ["tracebacks shown to the user", str(figures["tracebacks"])],
+        ["faults after which nothing was done for more than a minute", str(figures["slow_recoveries"])],
+    ]
+    kinds = [
+        [kind, str(f["faults"]), *(number(f[key], 0) if key in f else "" for key in ("back_after_s", "slowest_s"))]
+        for kind, f in figures["faults_by_kind"].items()
+    ]
+    return [
+        table(["what", "figure"], whole),
+        table(["fault", "times", "back after, s (median)", "slowest, s"], kinds),
+    ]
 
 
 def _kills(figures: Mapping[str, Any]) -> str:

@@ -52,7 +52,8 @@ def page() -> Page:
             ),
             Section(
                 "Checksums",
-                "What checksums of pages cost when shards are written and read.",
+                "What checksums of pages cost when shards are written and read. Of what reading pays nearly all is the "
+                "CRC of the pages, which goes over every byte; that of the footer is lost in it.",
                 [record("checksum_cost")],
                 [_checksums(record("checksum_cost").figures["rows"])],
             ),
