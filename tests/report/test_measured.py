@@ -231,7 +231,6 @@ def swept(folders: dict[str, str], tmp_path: Path) -> list[str]:
         (["--predictor", "PAINTER"], "an acquisition predictor is needed"),
         (["--extractor", "resnet50=/nowhere/x.safetensors"], "weights are never downloaded"),
         (["--vary", "select.split=test,val", "--set", "select.where.manufacturer=NOBODY"], "takes no row"),
-        (["--checkpoint", "/nowhere"], "/nowhere"),
     ],
 )
 def test_a_sweep_makes_no_row_before_everything_is_looked_at(
@@ -241,6 +240,13 @@ def test_a_sweep_makes_no_row_before_everything_is_looked_at(
     done = CliRunner().invoke(app, ["sweep", *swept, *told])
     assert (done.exit_code, message in done.output) == (2, True), done.output
     assert not list(tmp_path.glob("out/*/accepted")), "a setting was run before the mistake was seen"
+
+
+def test_a_sweep_without_its_checkpoint_makes_no_row(swept: list[str], tmp_path: Path) -> None:
+    at = swept.index("--checkpoint") + 1
+    done = CliRunner().invoke(app, ["sweep", *swept[:at], "/nowhere", *swept[at + 1 :]])
+    assert (done.exit_code, "/nowhere" in done.output) == (2, True), done.output
+    assert not list(tmp_path.glob("out/*/accepted"))
 
 
 def test_runs_to_be_measured_are_looked_at_before_any_row(folders: dict[str, str], tmp_path: Path) -> None:
