@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +33,7 @@ from augengine.policy.spec import Sampler
 from augengine.prepare import Preparation
 from augengine.report.console import say
 from augengine.told import tell
-from augengine.workflow import Job, check_acceptable, run_on_data, run_on_phantom
+from augengine.workflow import Job, check_acceptable, holds_shards, run_on_data, run_on_phantom
 
 DEMO_COHORT = Cohort(subjects=96, seed=17, matrix=128, slices=8, slice_spacing_mm=6, siemens_fraction=0.5)
 DEMO_PREPARATION = Preparation(size=96, drop_end_slices=1)
@@ -75,6 +75,18 @@ RetryFlag = Annotated[
 SubjectsFlag = Annotated[int, typer.Option(help="Phantom subjects, without --data.")]
 
 
+_OF_IMAGES = (
+    "--layout",
+    "--labels",
+    "--channels",
+    "--set",
+    "--site",
+    "--pseudonym-key-file",
+    "--size",
+    "--drop-end-slices",
+)
+
+
 @dataclass(frozen=True)
 class JobFlags:
     """Flags that the main jobs have in common."""
@@ -101,11 +113,29 @@ class JobFlags:
     retry_failed: RetryFlag = False
 
     def on_phantom(self, policy: str) -> Job:
-        """The job on the embedded phantom."""
+        """The job on the embedded phantom. Raises `ConfigError` for flags of images."""
+        if given := self._of_images():
+            raise ConfigError(
+                "flags that say how images are read go with --data: without it the job makes phantoms",
+                found=given,
+                next_step="give --data, or leave them out",
+            )
         return self._job("duke_phantom", policy, layout="duke", preparation=DEMO_PREPARATION)
 
     def on_data(self, policy: str, data: str, name: str) -> Job:
-        """The job on a folder of the user's; `name` is that of the output folder where none is given."""
+        """The job on a folder of the user's; `name` is that of the output folder where none is given.
+
+        Raises:
+            ConfigError: flags of images for a folder that holds shards, among others.
+        """
+        data = _existing(data)
+        if (given := self._of_images()) and holds_shards(data):
+            raise ConfigError(
+                "flags that say how images are read change no shards",
+                found=given,
+                where=data,
+                next_step="leave them out, or ingest again with them",
+            )
         codes, scheme = parse_labels(self.labels) if self.labels else (None, None)
         options = checked(
             SourceOptions,
@@ -117,9 +147,17 @@ class JobFlags:
             site=self.site,
         )
         preparation = checked(Preparation, size=self.size, drop_end_slices=self.drop_end_slices)
-        return self._job(
-            name, policy, data=_existing(data), layout=self.layout, options=options, preparation=preparation
-        )
+        return self._job(name, policy, data=data, layout=self.layout, options=options, preparation=preparation)
+
+    def _of_images(self) -> str:
+        """The flags given that only an ingest obeys."""
+        return ", ".join(name for name in self.given if name in _OF_IMAGES)
+
+    @property
+    def given(self) -> list[str]:
+        """The flags whose values are not the defaults."""
+        found = (field.name for field in fields(self) if getattr(self, field.name) != field.default)
+        return ["--" + name.strip("_").replace("_", "-") for name in found]
 
     def _job(self, name: str, policy: str, **of_data: Any) -> Job:
         return Job(
@@ -144,14 +182,26 @@ def augment_duke(
         if flags.data is None:
             cohort = checked(Cohort, **{**DEMO_COHORT.model_dump(), "subjects": subjects})
             check_acceptable(run_on_phantom(flags.on_phantom(policy), cohort, DEMO_SAMPLERS))
-        else:
-            check_acceptable(run_on_data(flags.on_data(policy, flags.data, "duke")))
+            return
+        if subjects != DEMO_COHORT.subjects:
+            raise ConfigError(
+                "--subjects counts phantoms, and --data holds scans",
+                found=subjects,
+                next_step="leave one of them out",
+            )
+        check_acceptable(run_on_data(flags.on_data(policy, flags.data, "duke")))
 
 
 def augment_brats(*, policy: PolicyFlag = "brats_acquisition", flags: JobFlags) -> None:
     """Augment a BraTS folder (state its year by --labels); without --data, list the edits that can run."""
     if flags.data is None:
         with user_errors():
+            if flags.given:
+                raise ConfigError(
+                    "without --data there is nothing to augment, and the edits are listed",
+                    found=", ".join(flags.given),
+                    next_step="give --data, too",
+                )
             for name, edit in EDITS.items():
                 models = ", ".join(f"{role} ({' or '.join(kinds)})" for role, kinds in edit.MODELS.items()) or "none"
                 says = (type(edit).__doc__ or "It says nothing of itself.").strip().splitlines()[0]

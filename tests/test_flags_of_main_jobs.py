@@ -1,0 +1,43 @@
+"""Flags that a main job would not obey: refused before any work, whatever the data are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from builders import slice_sample, write_samples
+from typer.testing import CliRunner
+
+from augengine.cli import app
+from augengine.commands.augment import JobFlags, augment_brats
+
+
+def refused(*words: str) -> str:
+    """The one line that the command ends in."""
+    found = CliRunner().invoke(app, ["augment", *words])
+    assert found.exit_code == 2, found.output
+    return " ".join(found.output.split())
+
+
+def test_phantoms_are_read_from_no_images(tmp_path: Path) -> None:
+    told = refused("--labels", "brats2021", "--size", "96", "--out", str(tmp_path / "out"))
+    assert "without it the job makes phantoms; found --labels, --size" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_are_not_read_as_images(tmp_path: Path) -> None:
+    data = write_samples(tmp_path / "data", [slice_sample(1)])
+    told = refused("--data", data, "--set", "echo_time_ms=2", "--out", str(tmp_path / "out"))
+    assert "flags that say how images are read change no shards" in told
+    assert "found --set" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_scans_have_no_phantom_subjects(tmp_path: Path) -> None:
+    assert "--subjects counts phantoms" in refused("--data", str(tmp_path), "--subjects", "8")
+
+
+def test_a_list_of_edits_takes_no_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        augment_brats(flags=JobFlags(out="somewhere", actors=2))
+    assert "found --out, --actors" in " ".join(capsys.readouterr().err.split())
