@@ -27,7 +27,7 @@ from augengine.downstream.experiment import Experiment
 from augengine.downstream.joined import join
 from augengine.downstream.plots import write_plots
 from augengine.downstream.protocols import Protocol, by_site, protocol
-from augengine.downstream.results import Plan, measure
+from augengine.downstream.results import Plan, measure, without_effect
 from augengine.downstream.run import Done, run
 from augengine.downstream.segmenters import SEGMENTERS
 from augengine.downstream.segmenters.fitting import need_roles
@@ -350,5 +350,10 @@ def _report(uri: str, actors: Actors, *, anew: bool) -> None:
         [g["cell"], g["arm"], g["against"], *(g["difference"][key] for key in ("estimate", "low", "high")), g["p_holm"]]
         for g in told
     ]
+    for arm, baseline in without_effect(scores):
+        console.print(
+            f"warning: the arm {arm} scored as {baseline} did, for every patient and to the last digit: the segmenter "
+            "does not obey what sets the arm apart, or finds nothing in either"
+        )
     table(f"gain in {name} {metric}", ["cell", "arm", "against", "gain", "95 % from", "to", "p (Holm)"], rows)
     console.print("\n".join([f"tables: {Store(uri).path(TABLES)}", *(f"plot: {picture}" for picture in pictures)]))

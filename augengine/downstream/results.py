@@ -272,6 +272,30 @@ def gains(scores: Scores, measured: Measured, plan: Plan, *, over_seeds: bool = 
     ]
 
 
+def without_effect(scores: Scores) -> list[tuple[str, str]]:
+    """Arms that scored as their baselines did, to the last patient and digit: (arm, baseline) by name.
+
+    Trainings that differ in anything that they saw do not: their segmenter ignored what sets the arm apart.
+    """
+    same: dict[tuple[str, str], bool] = {}
+    for row, found in scores.items():
+        for name in set(baselines(row.arm)) - {row.arm}:
+            others = [scores[r] for r in scores if (r.cell, r.arm, r.subjects) == (row.cell, name, row.subjects)]
+            for other in others:
+                same[row.arm, name] = same.get((row.arm, name), True) and _each(found) == _each(other)
+    return sorted(pair for pair, equal in same.items() if equal)
+
+
+def _each(found: Mapping[Measured, BySeed]) -> dict[tuple[Measured, int, str], str]:
+    """Every score in words, in which a missing one (NaN) equals another."""
+    return {
+        (measured, seed, subject): repr(value)
+        for measured, by_seed in found.items()
+        for seed, of in by_seed.items()
+        for subject, value in of.items()
+    }
+
+
 @dataclass(frozen=True)
 class GapClosed:
     """What share of the loss on another domain an arm makes good.
