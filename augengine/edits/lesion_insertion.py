@@ -222,7 +222,7 @@ def unlike(scene: Scene, brightness: float, learnt: Mapping[str, float]) -> str 
     if brightness < (dim := learnt.get(LEAST_BRIGHTNESS, 0.0)):
         return f"unlike rows with lesions: its brightness is {brightness:.3g}, theirs {dim:.3g} at least"
     if scene.roughness > (most := learnt.get(MOST_ROUGHNESS, np.inf)):
-        return f"unlike rows with lesions: its roughness is {scene.roughness:.3g}, theirs {most:.3g} at most"
+        return f"unlike rows with lesions: its roughness is {scene.roughness:.4g}, theirs {most:.4g} at most"
     return None
 
 

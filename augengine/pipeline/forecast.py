@@ -17,6 +17,7 @@ from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.augment import THROUGHPUT
 from augengine.pipeline.choices import check_choices
 from augengine.pipeline.models import folders, resolve_models
+from augengine.pipeline.outcomes import general
 from augengine.pipeline.row_maker import first_draft
 from augengine.pipeline.survey import Survey, survey
 from augengine.pipeline.units import Actors
@@ -142,7 +143,7 @@ def _some(store: Store, surveyed: Survey, mixture: Mixture, count: int) -> Itera
 def _skips(
     mixture: Mixture, surveyed: Survey, specs: Mapping[str, Mapping[str, ModelSpec]], rows: Sequence[dict[str, Any]]
 ) -> Counter[str]:
-    """Reasons for which the first replicate of some rows would be skipped, or would fail in planning."""
+    """Why the first replicate of some rows would be skipped (numbers stand as "…"), or would fail in planning."""
     reasons: Counter[str] = Counter()
     for values in rows:
         member = mixture.drawn(values, 0)
@@ -155,7 +156,7 @@ def _skips(
             reasons[mixture.named(member, f"fails: {text}", ": ")] += 1
         else:
             if isinstance(plan, Skip):
-                reasons[mixture.named(member, plan.reason, ": ")] += 1
+                reasons[mixture.named(member, general(plan.reason), ": ")] += 1
     return reasons
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -18,6 +19,7 @@ REASON = pa.field("reason", pa.string())
 LOST = pa.schema([(n, pa.string()) for n in ("output_id", "sample_id", "subject_id", "stage", "kind")] + [REASON])
 
 REASONS_KEPT, REASON_LENGTH = 8, 160
+_NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w)")
 
 
 class Outcomes:
@@ -62,12 +64,24 @@ class Outcomes:
         }
 
 
+def general(reason: str) -> str:
+    """A reason without its numbers, so that rows are counted together which one rule left out.
+
+    >>> general("the body has 4.4e+03 mm², theirs 6.27e+03 at least; labels are those of brats2021")
+    'the body has … mm², theirs … at least; labels are those of brats2021'
+    """
+    return _NUMBER.sub("…", reason)
+
+
 def count_reasons(tables: Mapping[str, pa.Table]) -> dict[str, dict[str, int]]:
-    """Why rows of `Rows.tables` were rejected (gates by name), failed or skipped, and how many; the commonest ones."""
+    """Why rows of `Rows.tables` were rejected (gates by name), failed or skipped, and how many; the commonest ones.
+
+    Numbers in reasons of skipped rows stand as "…"; every row keeps its own words.
+    """
     found: dict[str, Counter[str]] = {outcome: Counter() for outcome in ("rejected", "failed", "skipped")}
     for text in tables["rejected"]["provenance"].to_pylist():
         broken = [gate for gate in json.loads(text)["gates"] if not gate["passed"]]
         found["rejected"].update(gate["name"] + (f" ({gate['error']})" if gate["error"] else "") for gate in broken)
-    for outcome in ("failed", "skipped"):
-        found[outcome].update(text[:REASON_LENGTH] for text in tables[outcome]["reason"].to_pylist())
+    found["failed"].update(text[:REASON_LENGTH] for text in tables["failed"]["reason"].to_pylist())
+    found["skipped"].update(general(text)[:REASON_LENGTH] for text in tables["skipped"]["reason"].to_pylist())
     return {outcome: dict(counts.most_common(REASONS_KEPT)) for outcome, counts in found.items() if counts}
