@@ -97,6 +97,7 @@ def ray_head(*options: str) -> Iterator[Head]:
         log = Path(home, "head.log")
         head = _started(command, env, log)
         try:
+            _wait_for_clients(client)
             yield Head(
                 env={**env, "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"},
                 process=head,
@@ -121,6 +122,17 @@ def _started(command: list[str], env: dict[str, str], log: Path) -> subprocess.P
             time.sleep(0.5)
         _end(head)
     raise AssertionError(log.read_text())
+
+
+def _wait_for_clients(port: int) -> None:
+    """The server of Ray's client listens some time after the head has started."""
+    until = time.monotonic() + START_S
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert time.monotonic() < until, "Ray's client server does not listen"
+            time.sleep(0.2)
 
 
 def _end(head: subprocess.Popen[bytes]) -> None:

@@ -41,3 +41,14 @@ def test_a_list_of_edits_takes_no_flags(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit, match="2"):
         augment_brats(flags=JobFlags(out="somewhere", actors=2))
     assert "found --out, --actors" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "shipped"),
+    [(["--data", "a", "--data", "b"], True), (["--data", "nowhere"], False), (["--set", "echo_time=3"], True)],
+)
+def test_only_a_path_may_be_missing_in_a_ray_job(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], shipped: bool
+) -> None:
+    monkeypatch.setattr("augengine.pipeline.cluster.in_ray_job", lambda: True)
+    assert ("is not in it: give an absolute path" in refused(*words)) != shipped

@@ -193,7 +193,8 @@ def _not_shipped(error: AugengineError) -> str | None:
         return None
     flag = error.where is not None and error.where.startswith("--")
     text, here = error.found if flag else error.where, Path.cwd()
-    if not isinstance(text, str) or "://" in text or ("/" not in text and not flag):
+    missing = flag and error.rule.startswith("no such file")
+    if not isinstance(text, str) or "://" in text or ("/" not in text and not missing):
         return None
     path = here / re.sub(r":\d+$", "", text)
     if path.exists() or not path.is_relative_to(here):

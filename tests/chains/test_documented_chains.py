@@ -99,7 +99,7 @@ def test_duke_transductive(duke: Path) -> None:
     assert cells(duke / "table3_transductive") == set(VENDOR_CELLS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mask_ablated_training(brats: Path) -> None:
     run_all(chain("001"), brats)
     found = figures(brats / "table2")

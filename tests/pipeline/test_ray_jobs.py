@@ -102,7 +102,8 @@ def test_both_forms_run_and_the_second_makes_nothing_again(head: Head, flags: li
 
 
 def test_a_checkpoint_that_is_not_shipped_is_named_so(head: Head, flags: list[str]) -> None:
-    flags = [*flags, "--checkpoint", "runs/model/checkpoint"]
+    flags = list(flags)
+    flags[flags.index("--checkpoint") + 1] = "runs/model/checkpoint"
     done = head.submit("--working-dir", ".", "--", "python", "jobs/augment_duke.py", *flags)
     assert "runs/model/checkpoint is not in it: give an absolute path" in done.stdout, done.stdout
     assert "failed with exit code 2" in done.stdout  # the job's own; the submitter's is 1
