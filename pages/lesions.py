@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from scipy import stats
 
 from pages.layout import Page, Section
 from pages.records import part_of, record
@@ -35,7 +38,7 @@ def page() -> Page:
     """`docs/results/lesions.md`."""
     removal, relocation, labels = (part_of("truth", part) for part in ("removal", "relocation", "labels"))
     prompts, slices, style = record("pcf_segmentation"), record("slice_consistency"), record("synthetic_style")
-    glioma, sites = record("real_glioma"), record("lesion_sites")
+    glioma, sites, first = record("real_glioma"), record("lesion_sites"), record("lesion_sites_first")
     return Page(
         "lesions",
         "Lesions: removal, relocation, synthetic labels",
@@ -113,8 +116,15 @@ def page() -> Page:
                 "the same transforms without augmented rows. A draw takes ten patients afresh; bank, augmented rows "
                 "and networks follow from them alone. Lesion rows take the place of lesion rows (`data.balance`); "
                 "`oversampled` shows real ones once more. Few draws: an interval over them is rough.",
-                [sites],
-                [*_sites(sites.figures), "![Difference by draw](../../benchmarks/results/lesion_sites.png)"],
+                [sites, first],
+                [
+                    *_sites(sites.figures),
+                    "![Difference by draw](../../benchmarks/results/lesion_sites.png)",
+                    "Four earlier draws of the same experiment, whose patients have other numbers:",
+                    _sites(first.figures)[1],
+                    "All draws together, intervals over draws alone (t):",
+                    _together([sites.figures, first.figures]),
+                ],
             ),
         ],
     )
@@ -154,3 +164,19 @@ def _sites(figures: Mapping[str, Any]) -> list[str]:
     )
     head = ["arm", "draws", "Dice abroad", "less `classical`", "faint third", "home", "healthy slices with a lesion"]
     return [trained, table(head, rows)]
+
+
+def _together(records: Sequence[Mapping[str, Any]]) -> str:
+    """Differences to `classical` over the draws of several records that drew independently."""
+    rows = []
+    for arm in records[0]["arms"]:
+        if arm == "classical":
+            continue
+        cells = []
+        for where in ("abroad", "faint", "home"):
+            draws = [draw for found in records for draw in found["arms"][arm][where]["difference"]["by_draw"]]
+            half = float(stats.t.ppf(0.975, len(draws) - 1)) * statistics.stdev(draws) / len(draws) ** 0.5
+            mean = statistics.fmean(draws)
+            cells.append(interval({"estimate": mean, "low": mean - half, "high": mean + half}, sign=True))
+        rows.append([arm, str(len(draws)), *cells])
+    return table(["arm", "draws", "abroad, less `classical`", "faint third", "home"], rows)
