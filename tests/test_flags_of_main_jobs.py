@@ -52,3 +52,19 @@ def test_only_a_path_may_be_missing_in_a_ray_job(
 ) -> None:
     monkeypatch.setattr("augengine.pipeline.cluster.in_ray_job", lambda: True)
     assert ("is not in it: give an absolute path" in refused(*words)) != shipped
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["--out", ""], "--out: an output folder has a name"), (["--data", ""], "--data: no such file or folder")],
+)
+def test_an_empty_value_is_not_the_working_directory(words: list[str], told: str) -> None:
+    """A variable of the shell that is not set gives one."""
+    assert told in refused(*words)
+
+
+def test_no_row_is_trained_on_twice_since_its_folder_was_given_twice(tmp_path: Path) -> None:
+    data = write_samples(tmp_path / "data", [slice_sample(1)])
+    words = ["train", "pcf_unet_small", "--data", data, "--data", data, "--dry-run"]
+    found = CliRunner().invoke(app, words)
+    assert (found.exit_code, "a data set is given twice" in found.output) == (2, True), found.output

@@ -215,8 +215,8 @@ def _existing(data: str) -> str:
     """The data as an absolute path or a URI."""
     if "://" in data:
         return data
-    if not Path(data).expanduser().exists():
-        raise ConfigError("no such file or folder", found=data, where="--data", next_step="check the path")
+    if not data.strip() or not Path(data).expanduser().exists():
+        raise ConfigError("no such file or folder", found=data or "nothing", where="--data", next_step="check the path")
     return str(Path(data).expanduser().absolute())
 
 

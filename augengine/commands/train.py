@@ -36,6 +36,9 @@ def train_command(
 ) -> None:
     """Train a model; running the same command again goes on from the last checkpoint."""
     with user_errors():
+        for uri in data:
+            if data.count(uri) > 1:
+                raise ConfigError("a data set is given twice", found=uri, where="--data", next_step="leave one out")
         count = parse_workers(workers)
         asked, parts = read_recipe(recipe, override or []), dict(_pair(text) for text in part or [])
         if (level := starting_level(asked)) is not None:

@@ -154,12 +154,14 @@ def output_uri(out: str | None, default_name: str) -> str:
     """An absolute output folder: `out`, or `runs/<default_name>` (under the home folder in a Ray job).
 
     Raises:
-        ConfigError: a relative path inside a Ray job, where it would vanish with the job's copy.
+        ConfigError: an empty name, or a relative path inside a Ray job, where it would vanish with the job's copy.
         RunError: a URI that no store takes.
     """
     if out is None:
         root = Path.home() / "augengine-runs" if in_ray_job() else Path("runs")
         return str((root / default_name).absolute())
+    if not out.strip():
+        raise ConfigError("an output folder has a name", found="nothing", where="--out")
     check_uri(out)
     if "://" in out:
         return out
