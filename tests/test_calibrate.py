@@ -188,6 +188,9 @@ def test_the_command_prints_rates_and_writes_json(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [str(tmp_path / "policy.yaml"), uri, "--rows", "48", "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "checkerboard" in result.output
+    told = " ".join(result.output.split())
+    assert "volume_ratio: no row could be measured" in told
+    assert "checkerboard: no row could be measured" not in told
     found = json.loads(out.read_text())
     assert found["false_rejects"] <= 0.05
     assert min(rate for defect, rate in found["recall"].items() if defect != "blur") >= 0.95  # no gate for that

@@ -91,6 +91,12 @@ def show(found: Calibration, name: str = "") -> None:
             *([d, found.planted[d], _share(found.recall[d]), _share(found.proposed_recall[d])] for d in DEFECTS),
         ],
     )
+    for gate in found.gates:
+        if not gate.measured:
+            console.print(
+                f"{whose}{gate.given.name}: no row could be measured, so that its bound is the policy's own and "
+                f"nothing says that it is right; it compares {gate.comparison} rows, see docs/how-to/calibrate-gates.md"
+            )
     console.print(f"{whose}proposed:\ngates:")
     for gate in found.gates:
         console.print(f"  - {json.dumps(_plain(gate.proposed))}", soft_wrap=True)

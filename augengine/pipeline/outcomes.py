@@ -74,7 +74,7 @@ def general(reason: str) -> str:
 
 
 def count_reasons(tables: Mapping[str, pa.Table]) -> dict[str, dict[str, int]]:
-    """Why rows of `Rows.tables` were rejected (gates by name), failed or skipped, and how many; the commonest ones.
+    """Why rows of `Outcomes.tables` were rejected (gates by name), failed or skipped; the commonest, with how many.
 
     Numbers in reasons of skipped rows stand as "…"; every row keeps its own words.
     """
