@@ -179,10 +179,10 @@ def test_policies_take_the_rows_of_real_sidecars(real_data: Path, tmp_path: Path
         unlabelled.write_text((policies / unlabelled.name).read_text().replace("  labelled: true\n", ""))
         loaded = load_policy(unlabelled)
         found = forecast(loaded, out, {})
-        taken[loaded.policy.select.where["manufacturer"]] = found.source.selected
-        assert found.requested == found.source.selected * loaded.policy.output.per_input > 0
+        taken[loaded.policy.select.where["manufacturer"]] = found.surveyed.selected
+        assert found.requested == found.surveyed.selected * loaded.policy.output.per_input > 0
     assert set(taken) == {GE, SIEMENS}
-    assert sum(taken.values()) < found.source.rows  # Philips is neither
+    assert sum(taken.values()) < found.surveyed.rows  # Philips is neither
 
 
 def test_the_published_table_is_in_the_normal_form() -> None:
