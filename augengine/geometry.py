@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage, sparse
 
@@ -57,7 +56,9 @@ def flip(array: np.ndarray, affine: np.ndarray, axis: int) -> tuple[np.ndarray, 
 
 def to_canonical(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The closest-to-RAS+ view of `(..., I, J, K)` (nibabel's rule): permutations and flips, no interpolation."""
-    orientation = nib.io_orientation(affine).astype(int)  # input axis -> (world axis, direction)
+    from nibabel.orientations import io_orientation  # slow to import
+
+    orientation = io_orientation(affine).astype(int)  # input axis -> (world axis, direction)
     for axis, (_, direction) in enumerate(orientation):
         if direction < 0:
             array, affine = flip(array, affine, axis)

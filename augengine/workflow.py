@@ -162,7 +162,7 @@ def check_room(job: Job, ready: Ready) -> Actors:
 def check_rows(job: Job, ready: Ready, data: str) -> None:
     """Refuse shards that policy, models or recipe cannot work with, and output that the disk does not hold."""
     surveyed = check_shards(ready, data)
-    size = output_bytes(Store(data), surveyed, ready.mixture)
+    size = output_bytes(surveyed, ready.mixture)
     check_disk(job.out, size, f"the output of {surveyed.selected * ready.mixture.per_input} rows")
 
 

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from augengine import __version__
 from augengine.cli import COMMANDS, app
+from augengine.io.dataset import write_dataset
+from augengine.io.shards import to_table
 from augengine.io.store import Store
 
 VERBS = {
@@ -91,6 +93,21 @@ def test_help_and_version_import_no_job() -> None:
             f"assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
         )
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+
+def test_a_plan_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+    """It is asked for before every run; each of these takes a tenth to half a second."""
+    rows = [slice_sample(0), slice_sample(1, label=None, labels={})]
+    data = write_dataset(tmp_path, [to_table(rows)]).uri
+    code = (
+        "import sys; from augengine.cli import app\n"
+        f"app(['plan', 'duke_acquisition_paper', {data!r}], standalone_mode=False)\n"
+        "assert 'augengine.pipeline.forecast' in sys.modules\n"
+        "found = {'ray', 'pandas', 'scipy.stats', 'nibabel', 'pydicom', 'openpyxl', 'matplotlib'} & set(sys.modules)\n"
+        "assert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
-from scipy.stats import rankdata
 
 from augengine import masks
 from augengine.diffusion.checkpoint import Generator
@@ -317,6 +316,8 @@ def textured(
     x: np.ndarray, lesion: np.ndarray, channels: Sequence[str], texture: Mapping[str, Sequence[float]]
 ) -> np.ndarray:
     """`x` (C, *), mapped monotonically inside `lesion` (*) so that each named channel has its quantiles there."""
+    from scipy.stats import rankdata  # slow to import
+
     x = x.copy()
     for channel, quantiles in texture.items():
         plane = x[channels.index(channel)]

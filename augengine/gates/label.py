@@ -10,7 +10,6 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 from scipy.ndimage import binary_dilation, binary_fill_holes, find_objects, label
-from scipy.stats import wasserstein_distance
 
 from augengine import masks
 from augengine.body import body_mask
@@ -193,6 +192,8 @@ class IntensityDistance(Gate):
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""
+        from scipy.stats import wasserstein_distance  # slow to import
+
         before, after = case.normalised()
         old, new = label_of(case.before), label_of(case.after)
         painted = case.within((before != after).any(axis=0)) if case.region is not None else np.zeros(old.shape, bool)

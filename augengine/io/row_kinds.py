@@ -53,7 +53,7 @@ def kinds(table: pa.Table, labelled: np.ndarray) -> list[Kind]:
         if name not in ("sample_id", "affine"):
             codes += _codes(table[name].chunk(0))
     _, first, kind = np.unique(_joined(codes), return_index=True, return_inverse=True)
-    rows = table.take(pa.array(first)).to_pylist()
+    rows = table.take(_indices(first)).to_pylist()
     order = np.argsort(kind, kind="stable")
     places = np.split(order, np.cumsum(np.bincount(kind))[:-1])
     found = [Kind({**row, "labelled": bool(labelled[n])}, of) for row, n, of in zip(rows, first, places, strict=True)]
@@ -76,15 +76,38 @@ def _joined(codes: Sequence[np.ndarray]) -> np.ndarray:
 def _suspect(table: pa.Table) -> np.ndarray:
     """(N,) 0 for rows with an id and a sound geometry, else a number of the row's own."""
     ids, affine = table["sample_id"].chunk(0), table["affine"].chunk(0)
-    named = pc.fill_null(pc.not_equal(ids, ""), False).to_numpy(zero_copy_only=False)
+    named = _lengths(pc.binary_length(ids)) > 0
     own = np.arange(1, len(table) + 1)
-    if affine.null_count or affine.values.null_count or (affine.value_lengths().to_numpy() != 16).any():
+    if affine.null_count or affine.values.null_count or (_lengths(affine.value_lengths()) != 16).any():
         return own
-    matrices = affine.flatten().to_numpy().reshape(-1, 4, 4)
-    spacing = np.linalg.norm(matrices[:, :3, :3], axis=1)
+    matrices = _numbers(affine.flatten()).reshape(-1, 4, 4)
+    spacing = np.sqrt(sum(matrices[:, n, :3] ** 2 for n in range(3)))
     low, high = SPACING_MM
     sound = np.isfinite(matrices).all((1, 2)) & (spacing > low * _MARGIN).all(1) & (spacing < high / _MARGIN).all(1)
     return np.where(named & sound, 0, own)
+
+
+# `pa.array`, `to_numpy` and whatever takes a Python value import pandas where it is installed: a third of a second.
+
+
+def _indices(numbers: np.ndarray) -> pa.Array:
+    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers.astype(np.int64))])
+
+
+def _numbers(array: pa.Array) -> np.ndarray:
+    """Numbers; anything where there is null."""
+    plain = pa.Array.from_buffers(array.type, len(array), [None, array.buffers()[1]], offset=array.offset)
+    return np.from_dlpack(plain)
+
+
+def _null(array: pa.Array) -> np.ndarray:
+    """bool (N,): where there is null."""
+    return np.from_dlpack(array.is_null().cast(pa.uint8())).astype(bool)
+
+
+def _lengths(lengths: pa.Array) -> np.ndarray:
+    """(N,) integers; -1 for null."""
+    return np.where(_null(lengths), -1, _numbers(lengths)).astype(np.int64)
 
 
 def _codes(column: pa.Array) -> Iterator[np.ndarray]:
@@ -92,12 +115,12 @@ def _codes(column: pa.Array) -> Iterator[np.ndarray]:
     if pa.types.is_fixed_size_list(column.type):
         column = column.cast(pa.list_(column.type.value_type))
     if pa.types.is_struct(column.type):
-        yield column.is_null().to_numpy(zero_copy_only=False).astype(np.int64)
+        yield _null(column).astype(np.int64)
         for child in column.flatten():
             yield from _codes(child)
     elif pa.types.is_list(column.type):
-        lengths = column.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False)
-        yield lengths.astype(np.int64)
+        lengths = _lengths(column.value_lengths())
+        yield lengths
         longest = max(int(lengths.max()), 0)
         there = np.arange(longest) < lengths[:, None]
         for code in _codes(column.flatten()):
@@ -106,4 +129,4 @@ def _codes(column: pa.Array) -> Iterator[np.ndarray]:
             yield from spread.T
     else:
         encoded = column.dictionary_encode(null_encoding="encode")
-        yield encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        yield _numbers(encoded.indices).astype(np.int64)

@@ -5,10 +5,9 @@ A row that another tool wrote, or that was damaged before it was stored, holds a
 
 from __future__ import annotations
 
-import hashlib
 import math
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,23 +116,23 @@ _RULES: Sequence[tuple[Sequence[str], Callable[[Mapping[str, Any]], str | None]]
 
 
 class SeenIds:
-    """Ids of rows, eight bytes each, of which none may stand twice."""
+    """Ids of rows, of which none may stand twice: their hashes, eight bytes each, which no other process knows."""
 
     def __init__(self) -> None:
-        self._hashes = array("Q")
+        self._hashes = array("q")
 
     @property
     def count(self) -> int:
         """Rows whose id was taken note of."""
         return len(self._hashes)
 
-    def add(self, sample_id: str) -> None:
-        """Take note of one."""
-        self._hashes.append(int.from_bytes(hashlib.blake2b(str(sample_id).encode(), digest_size=8).digest(), "big"))
+    def add(self, sample_ids: Iterable[str | None]) -> None:
+        """Take note of some."""
+        self._hashes.extend(map(hash, sample_ids))
 
     def check(self, where: str) -> None:
         """Raises DataError where an id was seen twice."""
-        hashes = np.frombuffer(self._hashes, np.uint64) if self._hashes else np.empty(0, np.uint64)
+        hashes = np.frombuffer(self._hashes, np.int64) if self._hashes else np.empty(0, np.int64)
         twice = len(hashes) - len(np.unique(hashes))
         if twice:
             raise DataError(

@@ -75,7 +75,8 @@ SCHEMA = pa.schema(
 )
 LINEAGE = ("parent_id", "policy", "replicate")
 """What `provenance` says of a synthetic row, once more as columns, which other tools can filter by."""
-METADATA_COLUMNS = [name for name in SCHEMA.names if name not in ("image", "label", "label_confidence")]
+_LONG = ("image", "label", "label_confidence")
+METADATA_COLUMNS = [name for name in SCHEMA.names if name not in _LONG]
 
 
 def to_row(sample: Sample) -> dict[str, Any]:
@@ -287,7 +288,9 @@ def read_groups(file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[s
     wanted = list(columns if columns is not None else [*stored, *(["intensity_rule"] if old else []), *untold])
     ranges, lineage = old and not _RANGES.isdisjoint(wanted), not set(untold).isdisjoint(wanted)
     needed = {*wanted, *(_V1 if ranges else ()), *(["provenance"] if lineage else ())}
-    table = file.read_row_groups(groups, columns=[name for name in needed if name in stored])
+    read = [name for name in needed if name in stored]
+    # Short columns take longer to be handed to threads than to be decoded.
+    table = file.read_row_groups(groups, columns=read, use_threads=not set(read).isdisjoint(_LONG))
     if ranges:
         table = _per_channel(table)
     if lineage:
@@ -332,7 +335,7 @@ def has_labels(file: pq.ParquetFile, group: int) -> list[bool]:
     The file's statistics say so where all have one, or none; else the label maps are read.
     """
     about = file.metadata.row_group(group)
-    columns = [about.column(n) for n in range(about.num_columns)]
+    columns = (about.column(n) for n in range(about.num_columns))
     statistics = next(column.statistics for column in columns if column.path_in_schema == "label")
     if statistics is not None and statistics.has_null_count and statistics.null_count in (0, about.num_rows):
         return [statistics.null_count == 0] * about.num_rows

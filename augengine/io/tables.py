@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import openpyxl
-
 from augengine.errors import ConfigError
 
 MOST_CELLS, MOST_BYTES = 10**6, 2**27
@@ -22,6 +20,8 @@ def table_rows(path: Path) -> list[list[str]]:
     try:
         if path.suffix.lower() == ".xlsx":
             _check_bytes(_unpacked_bytes(path), where)
+            import openpyxl  # slow to import
+
             sheet = openpyxl.load_workbook(path, read_only=True, data_only=True).active
             rows = _counted(sheet.iter_rows(values_only=True), where)
             return [["" if v is None else str(v).strip() for v in row] for row in rows]

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from augengine.diffusion.checkpoint import read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.edits.base import Skip
@@ -39,7 +41,7 @@ class Forecast:
         skipped: of the drawn ones, those that the edit cannot serve, by reason.
         outputs: rows with pixels to be expected, retries and gates aside.
         seconds, gpu_hours: None where no speed is known.
-        bytes_per_row: measured by a former run, or from the shapes of the rows that were looked at.
+        bytes_per_row: measured by a former run, or from the shapes of the selected rows.
         idle: policies of a mix that take no row, with the reason.
     """
 
@@ -84,15 +86,15 @@ def forecast(
     idle = check_choices(store, mixture, surveyed)
     measured = _measured(run) if run else {}
     speed = rows_per_second or measured.get("rows_per_second")
-    rows = list(_some(store, surveyed, mixture, rows_drawn))
     drawn, skipped = 0, Counter[str]()
     if all(folders(mixture, checkpoints).values()):
         uris, _ = resolve_models(mixture, checkpoints, surveyed.scales)
         specs = {name: {role: read_spec(uri) for role, uri in roles.items()} for name, roles in uris.items()}
+        rows = list(_some(store, surveyed, mixture, rows_drawn))
         drawn, skipped = len(rows), _skips(mixture, surveyed, specs, rows)
     requested = surveyed.selected * mixture.per_input
     outputs = round(requested * (1 - skipped.total() / drawn)) if drawn else requested
-    per_row = measured.get("bytes_per_row") or _mean_bytes(rows)
+    per_row = measured.get("bytes_per_row") or _row_bytes(surveyed)
     busy = outputs / speed if speed else None
     return Forecast(
         surveyed,
@@ -107,9 +109,9 @@ def forecast(
     )
 
 
-def output_bytes(store: Store, surveyed: Survey, mixture: Mixture, rows_read: int = 8) -> float:
-    """Size of all rows that a run would make of a data set, from the shapes of a few."""
-    return surveyed.selected * mixture.per_input * _mean_bytes(list(_some(store, surveyed, mixture, rows_read)))
+def output_bytes(surveyed: Survey, mixture: Mixture) -> float:
+    """Size of all rows that a run would make of a data set, from the shapes of its rows."""
+    return surveyed.selected * mixture.per_input * _row_bytes(surveyed)
 
 
 def _measured(run: Place) -> dict[str, Any]:
@@ -160,6 +162,5 @@ def _skips(
     return reasons
 
 
-def _mean_bytes(rows: Sequence[dict[str, Any]]) -> float:
-    sizes = [COMPRESSION * from_row(row).image.nbytes for row in rows]
-    return sum(sizes) / len(sizes) if sizes else 0.0
+def _row_bytes(surveyed: Survey) -> float:
+    return COMPRESSION * np.dtype(np.float32).itemsize * surveyed.mean_voxels

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from augengine.edits.base import Donor
 from augengine.io.content import content_digest
@@ -20,8 +21,8 @@ from augengine.io.store import Store
 from augengine.load import Mixture
 from augengine.records import Acquisition, IntensityRule
 
-GROUPS_READ = 64
-"""Row groups whose metadata are read at once."""
+GROUPS_READ = 256
+"""Row groups, of one file or of several, whose metadata are looked at together."""
 
 
 class Scale(NamedTuple):
@@ -50,6 +51,7 @@ class Survey:
         scales: policy name → what models must fit of the rows that it takes.
         taken: policy name → who stands in the rows that it takes, and how they were scanned.
         left_out: rows that no policy's `select` takes, by reason.
+        mean_voxels: values of the image of a selected row, on average; 0 where none is sound.
     """
 
     groups: tuple[Group, ...]
@@ -59,6 +61,7 @@ class Survey:
     rows: int
     left_out: Mapping[str, int]
     taken: Mapping[str, frozenset[Donor]] = field(default_factory=dict)
+    mean_voxels: float = 0.0
 
     @property
     def selected(self) -> int:
@@ -74,11 +77,8 @@ def survey(store: Store, mixture: Mixture) -> Survey:
     """Stream the metadata once; memory grows with subjects and row groups, not with rows."""
     found = _Findings(mixture)
     names = dataset_files(store)
-    for shard in names:
-        file = store.parquet(shard)
-        check_schema(file, store.path(shard))
-        for start in range(0, file.num_row_groups, GROUPS_READ):
-            found.add(shard, file, range(start, min(start + GROUPS_READ, file.num_row_groups)))
+    for portion in _portions(store, names):
+        found.add(portion)
     found.seen.check(store.uri)
     return Survey(
         tuple(found.groups),
@@ -88,7 +88,38 @@ def survey(store: Store, mixture: Mixture) -> Survey:
         found.seen.count,
         found.left_out,
         {member: frozenset(taken) for member, taken in found.taken.items()},
+        found.voxels / found.sized if found.sized else 0.0,
     )
+
+
+class _Portion(NamedTuple):
+    """Some row groups: file and place of each, their rows without pixels, and which rows of each have a label map."""
+
+    places: Sequence[tuple[str, int]]
+    rows: pa.Table
+    labelled: Sequence[Sequence[bool]]
+
+
+def _portions(store: Store, names: Sequence[str]) -> Iterator[_Portion]:
+    """The row groups of all files in their order, `GROUPS_READ` together; small files share a portion."""
+    places: list[tuple[str, int]] = []
+    tables: list[pa.Table] = []
+    labelled: list[Sequence[bool]] = []
+    for name in names:
+        file = store.parquet(name)
+        check_schema(file, store.path(name))
+        start, end = 0, file.num_row_groups
+        while start < end:
+            groups = range(start, min(start + GROUPS_READ - len(places), end))
+            places += [(name, group) for group in groups]
+            tables.append(read_groups(file, groups, KIND_COLUMNS))
+            labelled += [has_labels(file, group) for group in groups]
+            start = groups.stop
+            if len(places) == GROUPS_READ:
+                yield _Portion(places, pa.concat_tables(tables), labelled)
+                places, tables, labelled = [], [], []
+    if places:
+        yield _Portion(places, pa.concat_tables(tables), labelled)
 
 
 class _Findings:
@@ -103,28 +134,29 @@ class _Findings:
         self.left_out = Counter[str]()
         self.splits = {m.policy.select.split for m in mixture.members}
         self.seen = SeenIds()
+        self.voxels, self.sized = 0, 0
 
-    def add(self, shard: str, file: pq.ParquetFile, groups: Sequence[int]) -> None:
-        """Look at the rows of some row groups of a file."""
-        labels = [has_labels(file, group) for group in groups]
-        group_of = np.repeat(np.arange(len(groups)), [len(there) for there in labels])
-        table = read_groups(file, groups, KIND_COLUMNS)
+    def add(self, portion: _Portion) -> None:
+        """Look at the rows of some row groups."""
+        places, table, labels = portion
+        group_of = np.repeat(np.arange(len(places)), [len(there) for there in labels])
         ids = table["sample_id"].to_pylist()
-        for sample_id in ids:
-            self.seen.add(sample_id)
-        selected = np.zeros(len(groups), int)
-        requested = [Counter[tuple[str, int]]() for _ in groups]
+        self.seen.add(ids)
+        selected = np.zeros(len(places), int)
+        requested = [Counter[tuple[str, int]]() for _ in places]
         for kind in kinds(table, np.concatenate([np.array(there, bool) for there in labels])):
             row, problem = kind.row, row_problem(kind.row)
             if row["acquisition"] is None:
                 self.left_out[f"damaged row ({problem})"] += len(kind.places)
                 continue
             if self.mixture.takes(row):
-                within = np.bincount(group_of[kind.places], minlength=len(groups))
+                within = np.bincount(group_of[kind.places], minlength=len(places))
                 selected += within
                 makers = self._count(kind, within, group_of, ids, requested)
                 if problem is None:  # else its worker says so in failed/
                     self._take(row, makers)
+                    self.voxels += len(kind.places) * math.prod(row["image_shape"])
+                    self.sized += len(kind.places)
             else:
                 other = None not in self.splits and row["split"] not in self.splits
                 why = f"split is {row['split']}" if other else _why(row, self.mixture)
@@ -133,7 +165,7 @@ class _Findings:
                 name = row["subject_id"]
                 labelled = row["labelled"] or (name in self.donors and self.donors[name].labelled)
                 self.donors[name] = Donor(name, Acquisition(**row["acquisition"]), labelled)
-        for group, n, of in zip(groups, selected, requested, strict=True):
+        for (shard, group), n, of in zip(places, selected, requested, strict=True):
             self.groups.append(Group(shard, group, int(n), dict(of)))
 
     def _count(

@@ -78,8 +78,7 @@ class Scan:
         columns, seen = sorted({*self.columns, "provenance"}) if augmented else self.columns, SeenIds()
         for about in metadata(store, columns):
             found = about.rows.to_pylist()
-            for row in found:
-                seen.add(row["sample_id"])
+            seen.add(row["sample_id"] for row in found)
             reasons = [damaged(row) or self._reason(row, store, augmented) for row in found]
             kept = [n for n, reason in enumerate(reasons) if reason is None]
             kept = self._labelled(about, found, kept, reasons)

@@ -101,8 +101,10 @@ def test_an_id_that_stands_twice_is_found(tmp_path: Path) -> None:
     from augengine.selection import Request, select
 
     seen = SeenIds()
-    for name in ("a", "b", "a"):
-        seen.add(name)
+    seen.add(["a", "b"])
+    seen.check("here")
+    seen.add(["c", "a"])
+    assert seen.count == 4
     with pytest.raises(DataError, match="1 rows with an id that another one has"):
         seen.check("here")
     from augengine.io.shards import to_table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,11 +114,12 @@ def test_alike_rows_are_counted_as_one_by_one(
     assert list(found.donors) == [donor for _, donor in sorted(wanted["donors"].items())]
     assert {name: set(scales) for name, scales in found.scales.items()} == wanted["scales"]
     assert {name: set(taken) for name, taken in found.taken.items()} == wanted["taken"]
+    assert found.mean_voxels == np.mean(wanted["voxels"])
 
 
 def one_by_one(store: Store, mixture: Mixture) -> dict[str, Any]:
     """The survey by its definition."""
-    groups, donors, left_out = [], dict[str, Donor](), Counter[str]()
+    groups, donors, left_out, voxels = [], dict[str, Donor](), Counter[str](), list[int]()
     scales: dict[str, set[Scale]] = {m.name: set() for m in mixture.members}
     taken: dict[str, set[Donor]] = {m.name: set() for m in mixture.members}
     for name, group, found in grouped(store):
@@ -131,6 +133,8 @@ def one_by_one(store: Store, mixture: Mixture) -> dict[str, Any]:
             acquisition = Acquisition(**row["acquisition"])
             if mixture.takes(row):
                 selected += 1
+                if problem is None:
+                    voxels.append(math.prod(row["image_shape"]))
                 for replicate in range(mixture.per_input):
                     member = mixture.drawn(row, replicate)
                     assert member is not None
@@ -148,7 +152,14 @@ def one_by_one(store: Store, mixture: Mixture) -> dict[str, Any]:
                 labelled = row["labelled"] or (before is not None and before.labelled)
                 donors[row["subject_id"]] = Donor(row["subject_id"], acquisition, labelled)
         groups.append((name, group, selected, dict(requested)))
-    return {"groups": groups, "donors": donors, "left_out": left_out, "scales": scales, "taken": taken}
+    return {
+        "groups": groups,
+        "donors": donors,
+        "left_out": left_out,
+        "scales": scales,
+        "taken": taken,
+        "voxels": voxels,
+    }
 
 
 def grouped(store: Store) -> Iterator[tuple[str, int, list[dict[str, Any]]]]:
