@@ -55,6 +55,7 @@ class Generator(Model):
     Attributes:
         evaluate: `(x_t, t_B, conditioning) -> raw output`: the network, or a faster form of it (`augengine.runtime`).
         prepare: `(conditioning, rows) -> conditioning` with all that no step of a chain changes, computed once.
+        apart: True where both take any number of rows in portions of one size, so that no row's bits depend on it.
     """
 
     network: GenerativeNetwork
@@ -65,6 +66,7 @@ class Generator(Model):
         self.schedule = Schedule(spec.diffusion)
         self.evaluate: Callable[[Tensor, Tensor, Conditioning], Tensor] = self.network
         self.prepare: Callable[[Conditioning, int], Conditioning] = self.network.prepared
+        self.apart = False
 
     @torch.no_grad()
     def prepared(self, conditioning: Conditioning, rows: int) -> Conditioning:

@@ -171,6 +171,11 @@ class AcquisitionEdit:
                 )
         return found
 
+    def apart(self, models: Mapping[str, Model], params: AcquisitionParams) -> bool:
+        """Where a method renders row by row, or its generator does."""
+        generator = models["generator"]
+        return params.method == "local_contrast" or (isinstance(generator, Generator) and generator.apart)
+
     def region(self, sample: Sample, plan: Plan) -> np.ndarray | None:
         """Contrast may change everywhere."""
         return None

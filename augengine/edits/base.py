@@ -98,6 +98,14 @@ class Measuring(Protocol):
         """As `apply`, each row with finite numbers by name, which its plan in the provenance then holds."""
 
 
+@runtime_checkable
+class RowByRow(Protocol):
+    """An edit that can compute rows apart; short batches of others are filled up, since their size decides bits."""
+
+    def apart(self, models: Mapping[str, Any], params: Any) -> bool:
+        """True where no bit of a row depends on how many rows `apply` is given."""
+
+
 class Edit(Protocol):
     """One kind of augmentation. Implementations are stateless."""
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from augengine.diffusion.spec import ModelSpec
-from augengine.edits.base import Context, Donor, Edit, Measuring, Plan, Skip, TakesDonors
+from augengine.edits.base import Context, Donor, Edit, Measuring, Plan, RowByRow, Skip, TakesDonors
 from augengine.policy.spec import GateSpec, Sampler
 from augengine.records import Sample
 from augengine.rng import derive
@@ -75,6 +75,10 @@ class Step:
     def apply(self, samples: Sequence[Sample], plans: Sequence[Plan], models: Mapping[str, Any]) -> list[Sample]:
         """Edit a batch of samples of equal shape; `models` by the policy's roles."""
         return self.edit.apply(samples, plans, self.own(models), self.params, self.sampler)
+
+    def apart(self, models: Mapping[str, Any]) -> bool:
+        """True where no bit of a row depends on how many stand beside it in a batch; `models` by the policy's roles."""
+        return isinstance(self.edit, RowByRow) and self.edit.apart(self.own(models), self.params)
 
     def apply_measured(
         self, samples: Sequence[Sample], plans: Sequence[Plan], models: Mapping[str, Any]

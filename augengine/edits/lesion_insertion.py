@@ -207,6 +207,10 @@ class LesionInsertionEdit:
             _inserted(s, Insertion.model_validate(p.params), p.seed, bank) for s, p in zip(samples, plans, strict=True)
         ]
 
+    def apart(self, models: Mapping[str, Model], params: InsertionParams) -> bool:
+        """Rows are made one by one."""
+        return True
+
     def region(self, sample: Sample, plan: Plan) -> np.ndarray | None:
         """Wherever the host region lets a lesion come to lie, and its soft border."""
         drawn = Insertion.model_validate(plan.params)

@@ -213,6 +213,11 @@ def normalised(samples: Sequence[Sample], generator: Generator) -> Tensor:
     return torch.from_numpy(np.stack([normalise(s) for s in samples]))
 
 
+def painted_apart(generator: Generator, params: LesionParams) -> bool:
+    """True where `repaint` computes each row by itself: in a box of its own, or by a generator that does."""
+    return params.roi_margin_mm is not None or generator.apart
+
+
 def repaint(
     generator: Generator,
     samples: Sequence[Sample],

@@ -61,6 +61,10 @@ class ReconstructionEdit:
         x = repaint(generator, samples, x, frame, seeds, LesionParams(), sampler, ill=True)
         return [painted_sample(*row) for row in zip(samples, x.numpy(), frame, strict=True)]
 
+    def apart(self, models: Mapping[str, Generator], params: ReconstructionParams) -> bool:
+        """Where the rows are painted one by one."""
+        return models["generator"].apart
+
     def region(self, sample: Sample, plan: Plan) -> np.ndarray | None:
         """Everything."""
         return None

@@ -29,6 +29,7 @@ from augengine.edits.lesions import (
     check_prompting,
     choose,
     normalised,
+    painted_apart,
     painted_sample,
     repaint,
     voxel_mm,
@@ -238,6 +239,10 @@ class SyntheticLabelsEdit:
             )
             for s, row, region, new in zip(samples, made, edit, shown, strict=True)
         ]
+
+    def apart(self, models: Mapping[str, Generator], params: SyntheticLabelsParams) -> bool:
+        """Where the rows are painted one by one."""
+        return models["prior"].apart and painted_apart(models["painter"], params)
 
     def region(self, sample: Sample, plan: Plan) -> np.ndarray | None:
         """Everything; or the old lesion and wherever in the host region the new one may come to lie."""

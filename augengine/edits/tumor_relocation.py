@@ -27,6 +27,7 @@ from augengine.edits.lesions import (
     choose,
     named,
     normalised,
+    painted_apart,
     painted_sample,
     repaint,
     voxel_mm,
@@ -298,6 +299,10 @@ class TumorRelocationEdit:
             )
             for s, row, scene in zip(samples, x.numpy(), scenes, strict=True)
         ]
+
+    def apart(self, models: Mapping[str, Generator], params: RelocationParams) -> bool:
+        """Where the rows are painted one by one."""
+        return painted_apart(models["generator"], params)
 
     def region(self, sample: Sample, plan: Plan) -> np.ndarray | None:
         """The old and the new place with their margins."""

@@ -21,6 +21,7 @@ from augengine.edits.lesions import (
     check_prompting,
     choose,
     normalised,
+    painted_apart,
     painted_sample,
     repaint,
 )
@@ -62,6 +63,10 @@ class TumorRemovalEdit:
             painted_sample(s, row, region, label=h.healed(s))
             for s, h, row, region in zip(samples, healings, x.numpy(), regions, strict=True)
         ]
+
+    def apart(self, models: Mapping[str, Generator], params: LesionParams) -> bool:
+        """Where the rows are painted one by one."""
+        return painted_apart(models["generator"], params)
 
     def region(self, sample: Sample, plan: Plan) -> np.ndarray | None:
         """The lesions and their margin."""

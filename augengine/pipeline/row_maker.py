@@ -53,9 +53,10 @@ def apply_padded(
 ) -> list[tuple[Sample, Mapping[str, float]]]:
     """Edit a batch of at most `size` rows of equal shape; each row with what the edit measured of it.
 
-    At a fixed batch size a row's bits depend on no neighbour, so short batches repeat their last row.
+    At a fixed batch size a row's bits depend on no neighbour, so short batches repeat their last row; not where a step
+    computes each row apart.
     """
-    missing = size - len(samples)
+    missing = 0 if step.apart(models) else size - len(samples)
     padded = [*samples, *[samples[-1]] * missing], [*plans, *[plans[-1]] * missing]
     return step.apply_measured(*padded, models)[: len(samples)]
 

@@ -37,6 +37,7 @@ def under(model: Model, runtime: Runtime) -> Model:
     found.evaluate = evaluation(model.network, runtime)
     if runtime.network_batch != "whole":
         found.prepare = Prepared(model.network, int(runtime.network_batch))
+        found.apart = model.network.autoencoder is None  # which takes all rows at once
     return found
 
 

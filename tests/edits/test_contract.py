@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from augengine.contracts.edit import CHECKS, EditCase, edit_case
+from augengine.contracts.edit import CHECKS, EditCase, agrees_alone, edit_case
 from augengine.contracts.samples import SAMPLES
 from augengine.edits import EDITS
 from augengine.edits.chain import Step
 from augengine.gates import Gates
 from augengine.load import load_mixture, load_policy
+from augengine.policy.runtime import Runtime
+from augengine.runtime.network import under
 
 POLICIES = sorted((Path(__file__).parents[2] / "augengine/policies").glob("*.yaml"))
 # A mix has no rows of its own: its members are here already.
@@ -78,6 +80,19 @@ def case(request: pytest.FixtureRequest) -> EditCase:
 @pytest.mark.parametrize("promise", CHECKS)
 def test_every_edit_keeps(case: EditCase, promise: str) -> None:
     CHECKS[promise](case)
+
+
+def test_in_portions_a_row_alone_has_the_bits_of_a_row_among_others(case: EditCase) -> None:
+    runtime = Runtime(network_batch=2)
+    apart = replace(case, models={role: under(model, runtime) for role, model in case.models.items()})
+    pixels = all(getattr(model.network, "autoencoder", None) is None for model in apart.models.values())
+    assert all(step.apart(apart.models) for step in apart.steps) == (pixels or in_boxes(case))
+    agrees_alone(apart)
+
+
+def in_boxes(case: EditCase) -> bool:
+    """True if every step paints each row in a box of its own."""
+    return all(getattr(step.params, "roi_margin_mm", None) is not None for step in case.steps)
 
 
 def test_another_seed_gives_another_row_unless_deterministic(case: EditCase) -> None:
