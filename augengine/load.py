@@ -294,7 +294,14 @@ def _check_gates(document: Document, data: dict[str, Any], gates: Sequence[GateS
     for n, gate in enumerate(gates):
         measure = MEASURES.find(gate.name, document.where((*at, "gates", n, "name")))
         data["gates"][n].setdefault("options", {})  # so that an option that is missing has a place in the file
-        document.validate(measure, gate.options, (*at, "gates", n, "options"))
+        options: Path_ = (*at, "gates", n, "options")
+        for name, ref in document.validate(measure, gate.options, options).refs().items():
+            if ref.ref is None and measure.model_fields[name].is_required():
+                raise ConfigError(
+                    f"gate '{gate.name}' needs {name}.ref",
+                    where=document.where((*options, name, "ref")),
+                    next_step="set it to a folder",
+                )
 
 
 def _specs(policy: Policy | Chain) -> Sequence[EditSpec]:

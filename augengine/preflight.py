@@ -23,7 +23,7 @@ from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.choices import check_taken, check_targets, count_acquisitions
 from augengine.pipeline.ingest_plan import IngestPlan
-from augengine.pipeline.models import check_kind, check_models, check_scales, gate_files
+from augengine.pipeline.models import check_kind, check_models, check_references, check_scales, gate_files
 from augengine.pipeline.survey import Group, Scale, Survey, survey
 from augengine.prepare import Preparation, prepare
 from augengine.records import Acquisition, Sample
@@ -114,6 +114,8 @@ def check_shards(ready: Ready, data: Place) -> Survey:
         chosen_by = validation_rows(ready.recipe, [store])
         planned = _planned(ready.recipe, dataset_facts([store], ready.recipe.data.rows("train")), chosen_by)
     _check(ready, store.uri, surveyed, planned)
+    for member in ready.mixture.members:
+        check_references(member, surveyed.scales.get(member.name, ()))
     return surveyed
 
 
@@ -151,6 +153,9 @@ def check_folder(ready: Ready, plan: IngestPlan, preparation: Preparation) -> No
             )
         planned = _planned(ready.recipe, _foreseen(plan, train, sample))
     _check(ready, where, surveyed, planned)
+    if preparation.size is not None and preparation.slices:  # else each volume's own matrix decides
+        for member in ready.mixture.members:
+            check_references(member, surveyed.scales.get(member.name, ()))
 
 
 def _check(ready: Ready, where: str, surveyed: Survey, planned: ModelSpec | None) -> None:
@@ -242,7 +247,7 @@ def _expected(plan: IngestPlan, usable: list[Source], sample: Sample, mixture: M
         groups.append(Group(volume.volume_id, 0, int(bool(requested)), dict(requested)))
         if split == "train":
             donors.append(Donor(volume.subject_id, acquisition, volume.labelled))
-    scale = Scale(sample.channels, sample.intensity_rule, sample.image.ndim - 1)
+    scale = Scale(sample.channels, sample.intensity_rule, sample.image.shape[1:])
     return Survey(
         tuple(groups),
         tuple(donors),

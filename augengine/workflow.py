@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from augengine.diffusion.checkpoint import check_rule, read_spec, weights_bytes
+from augengine.errors import ConfigError
 from augengine.intensity import normalise
 from augengine.io.dataset import dataset_files, is_dataset
 from augengine.io.sources import SourceOptions
@@ -33,6 +34,7 @@ from augengine.report import truth
 from augengine.report.console import console, report_steps, stage, table
 from augengine.report.contact_sheet import Truth, contact_sheet
 from augengine.report.ingest_report import print_ledger
+from augengine.report.invented import say_invented, say_invented_targets
 from augengine.told import tell
 from augengine.train.config import read_recipe
 from augengine.train.run import check_settings, train
@@ -48,8 +50,9 @@ class Job:
 
     `data` is a folder of images or of shards. `checkpoints` names models by role, "" all others; where neither it nor
     the policy names one, `recipe` is trained on the data's training split with `workers` Ray Train workers.
-    `new_version` augments anew beside rows of another policy, model or source; `keep_going` makes all rows of a
-    run that cannot succeed; `retry_failed` tries the failed rows of a former run again.
+    `training_flags` are those given that a training alone obeys. `new_version` augments anew beside rows of another
+    policy, model or source; `keep_going` makes all rows of a run that cannot succeed; `retry_failed` tries the failed
+    rows of a former run again.
     """
 
     out: str
@@ -61,6 +64,7 @@ class Job:
     options: SourceOptions = field(default_factory=SourceOptions)
     preparation: Preparation = field(default_factory=Preparation)
     workers: NumWorkers = 1
+    training_flags: tuple[str, ...] = ()
     actors: Actors = field(default_factory=Actors)
     new_version: bool = False
     keep_going: bool = False
@@ -98,6 +102,7 @@ def run_on_phantom(job: Job, cohort: Cohort, samplers: Mapping[str, Sampler]) ->
     ready = check(job)
     connect()
     actors = check_room(job, ready)
+    say_invented(cohort)
     with stage("phantom, Duke layout") as progress:
         write_cohort(cohort, job.under("phantom"), "duke-classic", actors=job.cpu_actors, progress=progress)
     data = ingest_stage(job, ready, job.under("phantom"))
@@ -132,10 +137,18 @@ def check(job: Job) -> Ready:
     """Read the policy, the recipe and the checkpoints' descriptions: mistakes show before any work is done."""
     mixture = load_mixture(job.policy)
     checkpoints = folders(mixture, job.checkpoints)
-    ready = Ready(mixture, checkpoints, None if all(checkpoints.values()) else read_recipe(job.recipe))
+    trains = not all(checkpoints.values())
+    if job.training_flags and not trains:
+        raise ConfigError(
+            "these flags are of a training, and no model is to be trained",
+            found=", ".join(job.training_flags),
+            next_step="leave them out; or leave out --checkpoint, and the policy's refs, to train a model",
+        )
+    ready = Ready(mixture, checkpoints, read_recipe(job.recipe) if trains else None)
     check_files(ready)
     if ready.recipe is not None:
         check_settings(ready.recipe, job.workers)
+    say_invented_targets(mixture)
     return ready
 
 

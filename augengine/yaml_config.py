@@ -74,6 +74,7 @@ class Document:
     def __init__(self, text: str, name: str) -> None:
         self.name = name
         self._nodes = 0
+        self._set: list[Path_] = []
         try:
             _check_events(text, name)
             node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -186,6 +187,8 @@ class Document:
     def override(self, assignment: str) -> None:
         """Set one value by `path.to.key=YAML`; what comes of it is checked like the file itself.
 
+        Of two that set one key, or a key and later the section around it, the first would be lost without a word.
+
         >>> document = Document("network: {width: 8}", "recipe.yaml")
         >>> document.override("network.width=16")
         >>> document.data
@@ -197,11 +200,19 @@ class Document:
             section = section.setdefault(key, {}) if isinstance(section, dict) else None
         if not found or not isinstance(section, dict) or len(keys) > MOST_DEPTH:
             raise ConfigError("an override is path.to.key=value", found=assignment, next_step="for example steps=100")
+        under = tuple(keys)
+        if lost := [before for before in self._set if before[: len(under)] == under]:
+            raise ConfigError(
+                "set a key once, and a section before its keys",
+                found=".".join(map(str, lost[0])) + (" twice" if lost[0] == under else f", and then {path.strip()}"),
+                where=f"override {assignment}",
+                next_step="leave one of them out",
+            )
         given = Document(f"value: {text}", f"override {path}").data
         if set(given) != {"value"}:
             raise ConfigError("an override sets one value", found=assignment, next_step="give one --set for each key")
         section[keys[-1]] = given["value"]
-        under = tuple(keys)
+        self._set.append(under)
         self.places = {at: place for at, place in self.places.items() if at[: len(under)] != under}
         for depth in range(1, len(keys) + 1):  # sections on the way may be the override's own, too
             self.places.setdefault(under[:depth], f"override {assignment}")

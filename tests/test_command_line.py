@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from builders import slice_sample
 from report_runs import edit, write_report_run
+from typer.core import TyperOption
 from typer.testing import CliRunner
 
 from augengine import __version__
-from augengine.cli import COMMANDS, app
+from augengine.cli import COMMANDS, app, loaded
 from augengine.io.dataset import write_dataset
 from augengine.io.shards import to_table
 from augengine.io.store import Store
@@ -61,7 +62,7 @@ def test_a_flag_of_one_value_is_given_once() -> None:
         assert (result.exit_code, result.output.count("\n")) == (2, 1), result.output
         assert "give this flag once; found 2 times" in result.output
         assert words[0] in result.output
-    code, text = invoke("train", "gone", "--data", "x", "--set", "steps=1", "--set", "steps=2", "--data", "y")
+    code, text = invoke("train", "gone", "--data", "x", "--set", "steps=1", "--set", "seed=2", "--data", "y")
     assert (code, "once" in text) == (2, False), text
 
 
@@ -139,3 +140,18 @@ def test_mistakes_of_ls(run: str) -> None:
     assert (code, "did you mean 'rejected'" in text) == (2, True)
     code, text = invoke("ls", run, "--outcome", "rejected", "--check")
     assert (code, "--outcome lists rows" in text) == (2, True)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_empty_value_is_refused_by_every_flag_and_argument(name: str) -> None:
+    """It is what a variable of the shell gives that nobody set, and would count as no flag at all."""
+    parameters = loaded(name).params
+    words = [str(n) for n, p in enumerate(p for p in parameters if not isinstance(p, TyperOption))]
+    flags = [p.opts[0] for p in parameters if isinstance(p, TyperOption) and not p.is_flag]
+    for flag in flags:
+        for empty in ("", " , "):
+            code, text = invoke(name, *words, flag, empty)
+            assert (code, text.startswith(f"error: {flag}: a value that is given is not empty")) == (2, True), text
+    for n in range(len(words)):
+        code, text = invoke(name, *words[:n], "", *words[n + 1 :])
+        assert (code, "a value that is given is not empty; found nothing" in text) == (2, True), text

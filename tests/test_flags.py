@@ -2,7 +2,7 @@
 
 import pytest
 
-from augengine.commands.flags import checked, parse_assignments, parse_numbers
+from augengine.commands.flags import checked, each_once, parse_assignments, parse_numbers, parse_pairs
 from augengine.errors import ConfigError
 from augengine.io.sources import SourceOptions
 from augengine.prepare import Preparation
@@ -31,3 +31,18 @@ def test_values() -> None:
     }
     assert parse_numbers("0.7,0.1,0.2", "--fractions") == (0.7, 0.1, 0.2)
     assert parse_assignments("", "--set") == {}
+
+
+def test_a_name_is_given_one_value() -> None:
+    with pytest.raises(ConfigError, match=r"^--part: 'a' is given twice; found a=2; leave one of them out"):
+        parse_pairs(["a=1", "a=2"], "--part", "for example a=1")
+    for text in ("a", "=1", "a=", " = "):
+        with pytest.raises(ConfigError, match=r"^--part: give name=value"):
+            parse_pairs([text], "--part", "for example a=1")
+
+
+def test_a_folder_is_given_once_however_it_is_written() -> None:
+    each_once(["runs/a", "runs/b", "memory://a"], "RUN")
+    for again in ("runs/a/", "./runs/a", "runs/b/../a"):
+        with pytest.raises(ConfigError, match=r"^RUN: a folder is given twice"):
+            each_once(["runs/a", again], "RUN")

@@ -13,11 +13,14 @@ import yaml
 from builders import GE, SIEMENS, lesion_sample, slice_sample, write_checkpoint, write_samples
 
 from augengine.bundled import POLICIES
-from augengine.errors import AugengineError
+from augengine.errors import AugengineError, DataError
 from augengine.io.sources import Source, SourceOptions, Volume
+from augengine.io.store import Store
 from augengine.load import Mixture, load_mixture
+from augengine.pipeline.augment import check_inputs
 from augengine.pipeline.ingest_plan import IngestPlan
-from augengine.pipeline.models import folders
+from augengine.pipeline.models import check_references, folders
+from augengine.pipeline.survey import survey
 from augengine.preflight import Ready, check_files, check_folder, check_named, check_shards
 from augengine.prepare import Preparation
 from augengine.records import Acquisition, Sample
@@ -198,3 +201,59 @@ def test_a_volume_that_cannot_be_read_is_left_to_ingest(models: dict[str, str]) 
     plan = planned(volumes, ["train"] * 2)
     check_folder(ready(DUKE, all=models["duke"]), plan, Preparation())
     assert plan.reader.read_count == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["copy_distance", "nearest_training_dice"])
+def test_a_reference_that_rows_cannot_be_compared_with(models: dict[str, str], tmp_path: Path, name: str) -> None:
+    """Known from metadata: the reference has another matrix, or none of its training rows is of the rows' channels."""
+    mine = write_samples(tmp_path / "mine", [lesion_sample(n) for n in range(4)])
+    small = [lesion_sample(n) for n in range(4)]
+    cut = [s.replace(image=s.image[:, :-4], label=None if s.label is None else s.label[:-4]) for s in small]
+    others = {
+        "cut": write_samples(tmp_path / "cut", cut),
+        "renamed": write_samples(tmp_path / "renamed", [s.replace(channels=("a", "b")) for s in small]),
+        "held": write_samples(tmp_path / "held", [s.replace(split="test") for s in small]),
+    }
+
+    def check(reference: str) -> None:
+        gates = [{"name": name, "min": 0.1, "options": {"reference": {"ref": reference}}}]
+        mixture = load_mixture(changed(tmp_path, HEAL, gates=gates))
+        surveyed = survey(Store(mine), mixture)
+        for member in mixture.members:
+            check_references(member, surveyed.scales[member.name])
+
+    check(mine)
+    rule = "a gate compares rows with training rows of their channels and matrix; found "
+    assert rule in refusal(check, others["cut"])
+    assert rule in (text := refusal(check, others["held"]))
+    assert "there are none" in text
+    if name == "copy_distance":
+        assert "there are a, b (" in refusal(check, others["renamed"])
+    else:
+        check(others["renamed"])  # of label maps the channels do not matter
+
+
+def test_a_reference_of_another_matrix_is_refused_before_the_first_stage(tmp_path: Path) -> None:
+    """As `augment` asks: of shards, and of images that are yet to be ingested to one matrix."""
+    painter = write_checkpoint(tmp_path / "painter", kind="painter", channels=("t1", "flair"))
+    mine = [lesion_sample(n) for n in range(4)]
+    cut = [s.replace(image=s.image[:, :-4], label=None if s.label is None else s.label[:-4]) for s in mine]
+    data, other = write_samples(tmp_path / "data", mine), write_samples(tmp_path / "other", cut)
+    gates = [{"name": "copy_distance", "min": 0.1, "options": {"reference": {"ref": other}}}]
+    policy = changed(tmp_path, HEAL, gates=gates)
+    text = refusal(check_shards, ready(policy, all=painter), data)
+    assert f"{other}: a gate compares rows with training rows of their channels and matrix" in text
+    with pytest.raises(DataError, match="a gate compares rows"):
+        check_inputs(load_mixture(policy), Store(data), {"": painter})
+
+
+@pytest.mark.parametrize("name", ["copy_distance", "nearest_training_dice", "residual_lesion"])
+@pytest.mark.parametrize("ref", ["{ref: null}", "{}"])
+def test_a_gate_s_folder_that_nobody_names_is_told_with_its_line(tmp_path: Path, name: str, ref: str) -> None:
+    option = "model" if name == "residual_lesion" else "reference"
+    text = Path(HEAL).read_text()
+    gate = f"gates:\n  - name: {name}\n    min: 0\n    options:\n      {option}: {ref}\n"
+    policy = tmp_path / "nobody.yaml"
+    policy.write_text(text[: text.index("gates:")] + gate + text[text.index("output:") :])
+    line = policy.read_text().splitlines().index(f"      {option}: {ref}") + 1
+    assert f"{policy}:{line}: gate '{name}' needs {option}.ref; set it to a folder" in refusal(load_mixture, policy)

@@ -96,7 +96,6 @@ def test_overrides_change_values_sections_and_parts(tmp_path: Path) -> None:
     assert (found.steps, found.network.channels, found.loss.lesion_weight) == (7, (8, 8), 2.5)  # type: ignore[union-attr]
     assert found.data.fold == (1, 3)
     assert found.data.lesion == ("core",)
-    assert read(tmp_path, RECIPE, "steps=7", "steps=8").steps == 8
     assert read(tmp_path, RECIPE, "network={body: dit, size: B/2}").network.body == "dit"
 
 
@@ -185,3 +184,27 @@ def test_anchors_are_taken_and_bombs_of_them_are_not(tmp_path: Path) -> None:
     assert "at most 20000 values" in refused(tmp_path, RECIPE + bomb)
     assert "at most 100 aliases" in refused(tmp_path, RECIPE + f"a: &a x\nb: [{', '.join(['*a'] * 101)}]\n")
     assert read(tmp_path, RECIPE.replace("1.0e-3", "1e-3")).optimiser.learning_rate == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        (("steps=1", "steps=2"), "steps twice"),
+        (("steps=1", " steps =1"), "steps twice"),
+        (("network.width=8", "network={}"), "network.width, and then network"),
+    ],
+)
+def test_an_override_that_another_one_would_undo_is_refused(overrides: tuple[str, ...], found: str) -> None:
+    document = Document(RECIPE, "recipe.yaml")
+    document.override(overrides[0])
+    with pytest.raises(ConfigError, match="set a key once, and a section before its keys") as error:
+        document.override(overrides[1])
+    assert f"found {found}" in str(error.value)
+    assert overrides[1] in str(error.value)
+
+
+def test_a_section_and_then_its_keys_are_set_in_order() -> None:
+    document = Document(RECIPE, "recipe.yaml")
+    for override in ("network={body: dit}", "network.size=S", "network.patch=2"):
+        document.override(override)
+    assert document.data["network"] == {"body": "dit", "size": "S", "patch": 2}

@@ -17,7 +17,7 @@ from augengine.commands.evaluate import (
     default_recipe,
     recipes_of,
 )
-from augengine.commands.flags import parse_numbers
+from augengine.commands.flags import each_once, parse_numbers
 from augengine.downstream.checks import check_out
 from augengine.downstream.experiment import Experiment
 from augengine.downstream.pilot import FIRST_LOOK, PLOT, RESULT, check_patients, experiment_of, pilot
@@ -69,6 +69,7 @@ def advise_command(
     Example: augengine advise runs/data runs/augmented --by manufacturer --out runs/advice
     """
     with user_errors():
+        each_once([data, *augmented], "DATA AUGMENTED")
         uri, spread = output_uri(out, "advise"), Actors(actors, cpus_per_actor, gpus_per_actor)
         names = tuple(name.strip() for name in lesion.split(",") if name.strip()) if lesion else ()
         if protocol_name and (by != "none" or names):

@@ -85,6 +85,7 @@ _OF_IMAGES = (
     "--size",
     "--drop-end-slices",
 )
+_OF_TRAINING = ("--recipe", "--workers")
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ class JobFlags:
             self.recipe,
             checkpoints=parse_checkpoints(self.checkpoint),
             workers=parse_workers(self.workers),
+            training_flags=tuple(name for name in self.given if name in _OF_TRAINING),
             actors=Actors(self.actors, self.cpus_per_actor, self.gpus_per_actor, unit_timeout_s=self.unit_timeout_s),
             new_version=self.new_version,
             keep_going=self.keep_going,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from augengine.bundled import PROTOCOLS, known
-from augengine.commands.flags import parse_assignments, parse_numbers
+from augengine.commands.flags import SiteColumnFlag, column_of, each_once, parse_assignments, parse_numbers
 from augengine.downstream.arms import (
     ADDITIONS,
     CHANGES,
@@ -44,6 +44,7 @@ from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.units import Actors
 from augengine.prepare import Preparation
 from augengine.report.console import console, stage, table
+from augengine.report.invented import say_invented
 from augengine.told import tell
 from augengine.train.config import Recipe, read_recipe
 
@@ -79,7 +80,6 @@ BALANCED_RATIO = 0.5
 DataFlag = Annotated[list[str] | None, typer.Option(help="Ingested real shards, all splits; may be given again.")]
 SiteFlag = Annotated[list[str] | None, typer.Option(help="Domains are these sites: --site A --site B.")]
 ParticipantsFlag = Annotated[Path | None, typer.Option(help="Table of participants that names the subjects' sites.")]
-SiteColumnFlag = Annotated[str, typer.Option(help="Its column that does.")]
 AugmentedFlag = Annotated[
     list[str] | None,
     typer.Option(help="NAME=FOLDER of augmented rows, an arm of that name (bare: counterfactual); may be given again."),
@@ -141,7 +141,7 @@ def evaluate(
     protocol_name: ProtocolFlag = "duke_strict",
     site: SiteFlag = None,
     participants: ParticipantsFlag = None,
-    site_column: SiteColumnFlag = "site",
+    site_column: SiteColumnFlag = None,
     arms: ArmsFlag = None,
     seeds: SeedsFlag = None,
     steps: StepsFlag = None,
@@ -169,9 +169,13 @@ def evaluate(
             asked = asked.model_copy(update={"largest_component": True})
         uri = output_uri(out, f"evaluate-{asked.name}")
         spread = Actors(actors, cpus_per_actor, gpus_per_actor)
+        each_once(data or (), "--data")
+        column = column_of(site_column, participants)
         rows: dict[Extra, tuple[str, ...]] = declared_rows(augmented or ())
         if augmented_untrained:
             rows["untrained"] = (*rows.get("untrained", ()), *augmented_untrained)
+        for folders in rows.values():
+            each_once(folders, "--augmented")
         declared = {name: folders for name, folders in rows.items() if name not in KINDS}
         there = list(rows) if not phantom else [] if _of_lesions(asked) else ["augmented", "untrained"]
         wanted = [name.strip() for name in arms.split(",")] if arms else list(asked.arms) or default_arms(there)
@@ -224,10 +228,11 @@ def evaluate(
         }
         if phantom:
             study = _study(asked, quick, max(ratio, *curve) if curve else ratio)
+            say_invented(study.cohort)
             extras = {arm.extra for arm in chosen}
             built = build(study, asked, f"{uri}/phantom", extras, stage, console.print, actors=spread)
         else:
-            built = Built(_gathered(data or [], uri, participants, site_column, spread), rows)
+            built = Built(_gathered(data or [], uri, participants, column, spread), rows)
         experiment = Experiment(
             asked,
             built.data,
@@ -306,7 +311,7 @@ def recipes_of(segmenter: str, given: list[str], default: str) -> dict[str, Reci
     cls = SEGMENTERS.find(segmenter, "--segmenter")
     if segmenter == "unet" and not given:
         given = [f"unet={default}"]
-    found = {role: read_recipe(path) for text in given for role, path in parse_assignments(text, "--recipe").items()}
+    found = {role: read_recipe(path) for role, path in parse_assignments(",".join(given), "--recipe").items()}
     need_roles(cls, found)
     return found
 

@@ -12,6 +12,7 @@ from augengine.commands.replay import DataFlag, OutFlag, OutputId
 from augengine.io.store import Store
 from augengine.pipeline.cluster import user_errors
 from augengine.pipeline.lineage import Row, Run
+from augengine.pipeline.models import gate_refs
 from augengine.records import Sample
 from augengine.report.before_after import before_after
 from augengine.report.console import console, say, table
@@ -60,11 +61,20 @@ def _history(run: Run, row: Row, source: Sample) -> list[tuple[str, object]]:
         ("seed", f"{plan['seed']} (replicate {plan['replicate']}, attempt {plan['attempt']})"),
         *_steps(plan["params"]),
         ("donors", ", ".join(plan["donors"]) or "none"),
-        *((f"model {role}", f"{refs.get(role, '')} sha256 {sha256}") for role, sha256 in p.models.items()),
+        *_files(refs, gate_refs(run.policy(p)), p.models),
         ("engine", p.engine_version),
         *((f"plug-in {package}", version) for package, version in p.plugins.items()),
         ("source licence", p.source_licence or "not stated"),
     ]
+
+
+def _files(models: Mapping[str, str], gates: Mapping[str, str], hashes: Mapping[str, str]) -> list[tuple[str, object]]:
+    """Models of the edit and files of gates: what each is, the folder that it was read from, and its sha256."""
+    lines: list[tuple[str, object]] = []
+    for name, sha256 in hashes.items():
+        kind, folder = ("model", models[name]) if name in models else ("gate", gates.get(name, "a file of its own"))
+        lines.append((f"{kind} {name}", f"{folder} sha256 {sha256}"))
+    return lines
 
 
 def _steps(params: Mapping[str, Any]) -> list[tuple[str, object]]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from augengine.commands.flags import checked
+from augengine.commands.flags import checked, parse_pairs
 from augengine.errors import ConfigError
 from augengine.export import TARGETS
 from augengine.export.nnunet import BRATS_REGIONS
@@ -74,13 +74,13 @@ def export_command(
         request = Request.of(
             data,
             augmented or (),
-            split=_names(split),
+            split=_names(split, "--split"),
             augmented_per_real=augmented_per_real,
-            balance=_names(balance) or (),
-            channels=_names(channels),
+            balance=_names(balance, "--balance") or (),
+            channels=_names(channels, "--channels"),
             labels=_labels(labels),
             where=where or (),
-            exclude_subjects=_names(exclude_subjects) or (),
+            exclude_subjects=_names(exclude_subjects, "--exclude-subjects") or (),
             checkpoints=checkpoint or (),
             unlabelled=unlabelled,  # type: ignore[arg-type]  # the request checks it
         )
@@ -119,8 +119,14 @@ def _target(name: str, options: dict[str, Any]) -> Target:
     return target  # type: ignore[no-any-return]
 
 
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+def _names(text: str | None, flag: str) -> list[str] | None:
+    """Comma-separated names, of which none may stand twice."""
+    if text is None:
+        return None
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError("give each name once", found=twice[0], where=flag)
+    return names
 
 
 def _weights(path: str | None) -> dict[str, float] | None:
@@ -156,11 +162,7 @@ def _weights(path: str | None) -> dict[str, float] | None:
 def _pairs(text: str | None, flag: str) -> dict[str, str] | None:
     if text is None:
         return None
-    pairs = [part.partition("=") for part in _names(text) or ()]
-    for name, sign, value in pairs:
-        if not (name.strip() and sign and value.strip()):
-            raise ConfigError("give name=value,...", found=text, where=flag)
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return parse_pairs(filter(str.strip, text.split(",")), flag, "for example a=1,b=2")
 
 
 def _unions(text: str, flag: str) -> dict[str, tuple[str, ...]]:
@@ -175,8 +177,8 @@ def _labels(text: str | None) -> Any:
     (['a', 'b'], {'lesion': ('core', 'rim'), 'oedema': ('oedema',)})
     """
     if not text or "=" not in text:
-        return _names(text)
-    written = [part if "=" in part else f"{part}={part}" for part in _names(text) or ()]
+        return _names(text, "--labels")
+    written = [part if "=" in part else f"{part}={part}" for part in filter(str.strip, text.split(","))]
     return _unions(",".join(written), "--labels")
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
+import typer
 from pydantic import BaseModel, ValidationError
 
 from augengine.errors import ConfigError
+from augengine.io.store import Store
 from augengine.train.workers import NumWorkers
 
 KEY_HELP = "File with the secret of the ids' hash; default: one of your own, made at first use."
 CHECKPOINT_HELP = "FOLDER for every model, or ROLE=FOLDER,..."
+SiteColumnFlag = Annotated[str | None, typer.Option(help="Its column that does; default: site.")]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -41,6 +46,42 @@ def parse_assignments(text: str, flag: str, default: str | None = None) -> dict[
             raise ConfigError("give name=value,... with each name once", found=part, where=flag)
         found[name] = value
     return found
+
+
+def parse_pairs(texts: Iterable[str], flag: str, next_step: str) -> dict[str, str]:
+    """Name to value, of flags that are given once for each `name=value`.
+
+    >>> parse_pairs(["vae=runs/a", "dit=runs/b"], "--part", "for example --part vae=runs/vae/checkpoint")
+    {'vae': 'runs/a', 'dit': 'runs/b'}
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise ConfigError("give name=value", found=text, where=flag, next_step=next_step)
+        if name in found:
+            raise ConfigError(f"'{name}' is given twice", found=text, where=flag, next_step="leave one of them out")
+        found[name] = value
+    return found
+
+
+def column_of(site_column: str | None, participants: Path | None) -> str:
+    """The column of a table of participants that names their sites; a `ConfigError` where there is no table."""
+    if site_column is not None and participants is None:
+        raise ConfigError(
+            "--site-column is a column of --participants", found=site_column, next_step="give --participants, too"
+        )
+    return site_column or "site"
+
+
+def each_once(places: Sequence[str], flag: str) -> None:
+    """Refuse a folder that is given twice, however its path is written: its rows would count twice, or not be seen."""
+    seen: set[str] = set()
+    for place in places:
+        uri = Store(place).uri
+        if uri in seen:
+            raise ConfigError("a folder is given twice", found=place, where=flag, next_step="leave one of them out")
+        seen.add(uri)
 
 
 def parse_checkpoints(text: str | None) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from augengine.commands.flags import each_once
 from augengine.errors import ConfigError
 from augengine.gates.base import LESION
 from augengine.io.store import Store
@@ -50,6 +51,7 @@ def measure_command(
     """Realism, similarity, removal, labels and predicted acquisition of runs, with 95 % intervals over patients."""
     with user_errors():
         named = _named(runs)
+        each_once(list(named.values()), "RUNS")
         for name in filter(None, (split, run_split)):
             if name not in SPLITS:
                 raise unknown_name("split", name, list(SPLITS), None)

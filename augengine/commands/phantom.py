@@ -16,6 +16,7 @@ from augengine.pipeline.phantom import shard_cohort, write_cohort
 from augengine.pipeline.units import Actors
 from augengine.prepare import Preparation
 from augengine.report.console import console, stage
+from augengine.report.invented import say_invented
 from augengine.told import tell
 
 Layout = Literal["duke-classic", "duke-descriptive", "brats2021", "brats2023", "breast-shards", "brain-shards"]
@@ -45,6 +46,7 @@ def phantom_command(
             )
         cohort = checked(BrainCohort, **size, labels=labels) if brain else checked(Cohort, **size)
         folder = output_uri(out, f"phantom-{layout}")
+        say_invented(cohort)
         connect()
         with stage(f"phantom, {layout}") as progress:
             if layout == "breast-shards" or layout == "brain-shards":

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from augengine.commands.flags import CHECKPOINT_HELP, parse_checkpoints
+from augengine.commands.flags import CHECKPOINT_HELP, SiteColumnFlag, column_of, each_once, parse_checkpoints
 from augengine.io.subject_sites import sites_of
 from augengine.load import Mixture, load_mixture
 from augengine.pipeline.cluster import user_errors
@@ -27,7 +27,7 @@ def plan_command(
     participants: Annotated[
         Path | None, typer.Option(help="Table of participants that names the subjects' sites; all are counted.")
     ] = None,
-    site_column: Annotated[str, typer.Option(help="Its column that does.")] = "site",
+    site_column: SiteColumnFlag = None,
     run: Annotated[str | None, typer.Option(help="Finished run whose measured speed and row size are used.")] = None,
     rows_per_second: Annotated[float | None, typer.Option(min=1e-9, help="Speed of one actor, if known.")] = None,
     actors: Annotated[int, typer.Option(min=1, help="Actors of the run.")] = 2,
@@ -36,9 +36,11 @@ def plan_command(
 ) -> None:
     """Rows, skips by reason, time, GPU-hours and disk of a run that is not yet made."""
     with user_errors():
+        each_once(data, "DATA")
+        column = column_of(site_column, participants)
         mixture = load_mixture(policy)
         spread, models = Actors(actors, num_gpus=gpus_per_actor), parse_checkpoints(checkpoint)
-        stated = None if participants is None else sites_of(data, participants, site_column)
+        stated = None if participants is None else sites_of(data, participants, column)
         plans, told = {}, {}
         for place in data:
             found = plans[place] = forecast(

@@ -31,21 +31,40 @@ QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, tab
 RayFlag = Annotated[bool, typer.Option("--ray-messages", help="Show what Ray and its workers print.")]
 
 
-class OnceCommand(TyperCommand):
-    """A command that refuses a flag of one value given twice, where the last one would hold without a word."""
+class StrictCommand(TyperCommand):
+    """A command that refuses what would be ignored without a word.
+
+    That is a flag of one value given twice, where the last one would hold, and an empty value, which would count as
+    none (in scripts it is a variable that nobody set).
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """The words that are left when the flags are taken; exit code 2 for one that stands twice."""
+        """The words that are left when the flags are taken; exit code 2 for one that stands twice or is empty."""
         from augengine.pipeline.cluster import user_errors  # the list of all commands needs none of what it imports
 
-        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        values, _, order = self.make_parser(ctx).parse_args(list(args))
         counts = Counter(flag for flag in order if isinstance(flag, TyperOption) and not flag.multiple)
         with user_errors():
             for flag, count in counts.items():
                 if count > 1:
                     name = "/".join([*flag.opts, *flag.secondary_opts])
                     raise ConfigError("give this flag once", found=f"{count} times", where=name)
+            for given in dict.fromkeys(order):
+                name = given.name or ""
+                if any(map(_empty, value if isinstance(value := values[name], list | tuple) else [value])):
+                    optional = isinstance(given, TyperOption)
+                    raise ConfigError(
+                        "a value that is given is not empty",
+                        found="nothing",
+                        where=given.opts[0] if optional else (given.metavar or name.upper()).rstrip("."),
+                        next_step="give a value, or leave the flag out" if optional else "give a value",
+                    )
         return super().parse_args(ctx, args)
+
+
+def _empty(value: object) -> bool:
+    """True for a text, such as a list of names, in which there is nothing."""
+    return isinstance(value, str) and not value.replace(",", " ").strip()
 
 
 def command_of(function: Callable[..., None], name: str | None = None) -> Any:
@@ -75,7 +94,7 @@ def command_of(function: Callable[..., None], name: str | None = None) -> Any:
     more = [_flag(key, False, annotation) for key, (annotation, _) in common.items()]
     wrapped.__signature__ = own.replace(parameters=[*flags, *more])  # type: ignore[attr-defined]
     single = typer.Typer(add_completion=False)
-    single.command(name, cls=OnceCommand)(wrapped)
+    single.command(name, cls=StrictCommand)(wrapped)
     return typer.main.get_command(single)
 
 

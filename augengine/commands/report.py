@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from augengine.commands.flags import each_once
 from augengine.errors import ConfigError
 from augengine.io.store import Store
 from augengine.pipeline.cluster import output_uri, user_errors
@@ -38,6 +39,8 @@ def report_command(
     Example: augengine report runs/duke_phantom/augmented --out report.html
     """
     with user_errors():
+        each_once(runs, "RUN")
+        each_once(figures or (), "--figures")
         folder, _, name = output_uri(out, "report.html").rpartition("/")
         if not name.endswith((".html", ".htm")):
             raise ConfigError(

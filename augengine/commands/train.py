@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from augengine.commands.flags import parse_workers
+from augengine.commands.flags import each_once, parse_pairs, parse_workers
 from augengine.diffusion.checkpoint import read_spec
-from augengine.errors import ConfigError
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.report.console import console, stage, table
 from augengine.told import tell
@@ -36,11 +35,10 @@ def train_command(
 ) -> None:
     """Train a model; running the same command again goes on from the last checkpoint."""
     with user_errors():
-        for uri in data:
-            if data.count(uri) > 1:
-                raise ConfigError("a data set is given twice", found=uri, where="--data", next_step="leave one out")
+        each_once(data, "--data")
         count = parse_workers(workers)
-        asked, parts = read_recipe(recipe, override or []), dict(_pair(text) for text in part or [])
+        asked = read_recipe(recipe, override or [])
+        parts = parse_pairs(part or (), "--part", "for example --part autoencoder=runs/vae/checkpoint")
         if (level := starting_level(asked)) is not None:
             console.print(f"{asked.name}: {level}")
         if dry_run:
@@ -65,12 +63,3 @@ def train_command(
             )
         console.print(f"checkpoint: {checkpoint}")
         tell(recipe=asked.name, checkpoint=checkpoint, metrics=read_spec(checkpoint).metrics)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    role, found, folder = text.partition("=")
-    if not found or not role or not folder:
-        raise ConfigError(
-            "--part is ROLE=FOLDER", found=text, next_step="for example --part autoencoder=runs/vae/checkpoint"
-        )
-    return role, folder

@@ -81,6 +81,11 @@ class Target(Strict):
     protocols: dict[str, dict[str, str | float]] | None = Field(default=None, min_length=1, exclude_if=unset)
     unseen: Literal["skip", "absent", "nearest"] | None = Field(default=None, exclude_if=unset)
 
+    @property
+    def invented(self) -> bool:
+        """True if it draws from the package's invented protocols."""
+        return self.empirical is not None and self.empirical.table is not None
+
     @model_validator(mode="after")
     def _one(self) -> Target:
         if sum(given is not None for given in (self.empirical, self.explicit, self.protocols)) != 1:

@@ -11,7 +11,7 @@ import numpy as np
 from augengine.diffusion.checkpoint import Model, load_model, read_spec
 from augengine.diffusion.spec import Kind, ModelSpec
 from augengine.errors import CheckpointError, ConfigError, DataError
-from augengine.gates.reference import Reference, labels_digest, read_reference
+from augengine.gates.reference import Reference, RowKind, labels_digest, read_reference, training_kinds
 from augengine.gates.training_images import TrainingImages
 from augengine.intensity import normalise
 from augengine.policy.spec import ModelRef
@@ -101,6 +101,14 @@ class Gate(Strict):
         """Option to sha256 of every file that decides the value; checks them without loading weights."""
         return {}
 
+    def check_rows(self, kinds: Collection[RowKind]) -> None:
+        """Refuse kinds of rows that can never be measured, by the metadata of the gate's files: a `DataError`."""
+
+    def refs(self) -> dict[str, ModelRef]:
+        """Option to the folder that it names."""
+        given = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return {name: value for name, value in given if isinstance(value, ModelRef)}
+
 
 class LesionGate(Gate):
     """A gate about the lesion, the union of the labels `lesion`."""
@@ -150,12 +158,34 @@ class ReferenceGate(Gate):
         same_hash(self.reference, found)
         return {"reference": found}
 
+    def check_rows(self, kinds: Collection[RowKind]) -> None:
+        """Label maps are compared voxel by voxel; channels do not matter."""
+        uri = named(self.reference, "reference")
+        there = {kind.shape for kind in training_kinds(uri, labelled=True)}
+        for kind in kinds:
+            if kind.shape not in there:
+                raise unlike(uri, _shapes([kind.shape]), _shapes(there))
+
 
 def named(ref: ModelRef, option: str) -> str:
     """The path of a reference in a gate's options; without one a `ConfigError`."""
     if ref.ref is None:
         raise ConfigError(f"this gate needs options.{option}.ref", next_step="set it to a folder")
     return ref.ref
+
+
+def unlike(uri: str, found: str, there: str) -> DataError:
+    """The error for rows that training rows cannot be compared with."""
+    return DataError(
+        "a gate compares rows with training rows of their channels and matrix",
+        found=found,
+        where=uri,
+        next_step=f"there are {there or 'none'}: give shards that were ingested as the data were",
+    )
+
+
+def _shapes(shapes: Collection[tuple[int, ...]]) -> str:
+    return ", ".join(" × ".join(map(str, shape)) for shape in sorted(shapes))
 
 
 def same_hash(ref: ModelRef, found: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from augengine.body import body_mask
-from augengine.gates.base import Case, Gate, RealPair, Tools, named, same_hash
+from augengine.gates.base import Case, Gate, RealPair, Tools, named, same_hash, unlike
+from augengine.gates.reference import RowKind, training_kinds
 from augengine.gates.training_images import images_digest
 from augengine.policy.spec import ModelRef
 from augengine.records import Sample
@@ -38,6 +39,14 @@ class CopyDistance(Gate):
         found = images_digest(named(self.reference, "reference"))
         same_hash(self.reference, found)
         return {"reference": found}
+
+    def check_rows(self, kinds: Collection[RowKind]) -> None:
+        """Images are compared channel by channel and voxel by voxel."""
+        uri = named(self.reference, "reference")
+        there = training_kinds(uri)
+        for kind in kinds:
+            if kind not in there:
+                raise unlike(uri, str(kind), "; ".join(map(str, sorted(there))))
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""

@@ -5,18 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from augengine.diffusion.tissue import tissue_index
 from augengine.errors import DataError
 from augengine.io.dataset import dataset_files
-from augengine.io.shards import check_schema
+from augengine.io.shards import check_schema, has_labels
 from augengine.io.store import Store
 from augengine.rng import canonical_json
 
 _COLUMNS = ["sample_id", "split", "image_shape", "label", "label_names", "label_codes"]
+
+
+class RowKind(NamedTuple):
+    """What rows must share to be compared: channels in order, and voxels along the spatial axes."""
+
+    channels: tuple[str, ...]
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.channels)} ({' × '.join(map(str, self.shape))})"
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,21 @@ def labels_digest(uri: str) -> str:
         running.update(canonical_json(held).encode())
         running.update(row["label"])
     return running.hexdigest()
+
+
+def training_kinds(uri: str, labelled: bool = False) -> set[RowKind]:
+    """Kinds of the training rows of `uri`, or of those with a label map; reads metadata alone."""
+    store, found = Store(uri), set[RowKind]()
+    for name in dataset_files(store):
+        file = store.parquet(name)
+        check_schema(file, store.path(name))
+        for group in range(file.num_row_groups):
+            there = has_labels(file, group) if labelled else None
+            rows = file.read_row_group(group, columns=["split", "channels", "image_shape"]).to_pylist()
+            for n, row in enumerate(rows):
+                if row["split"] == "train" and (there is None or there[n]):
+                    found.add(RowKind(tuple(row["channels"]), tuple(row["image_shape"][1:])))
+    return found
 
 
 def label_masks(label: np.ndarray, codes: dict[str, int], labels: tuple[str, ...]) -> np.ndarray:

@@ -27,6 +27,8 @@ GE = "GE MEDICAL SYSTEMS"
 SIEMENS = "SIEMENS"
 DUKE_FILE = "AUGENGINE_DUKE_PROTOCOLS"
 """Environment variable that names the file of Duke's table."""
+INVENTED = f"the package's invented ones, not Duke's; {DUKE_FILE}=FILE names a table of Duke's"
+"""What is said of protocols where the package's own table stands for Duke's."""
 _CHECKOUT = Path(__file__).resolve().parents[2] / "licensed" / "duke_protocols.csv"
 FAT_SATURATION_OPTIONS = frozenset({"FS", "SFS", "SAT_GEMS"})
 

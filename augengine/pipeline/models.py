@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from augengine.diffusion.checkpoint import check_rule, read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import CheckpointError, ConfigError
 from augengine.gates import MEASURES, gate_hashes
-from augengine.gates.base import ModelGate
+from augengine.gates.base import Gate, ModelGate
+from augengine.gates.reference import RowKind
 from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
 from augengine.pipeline.survey import Scale
@@ -74,6 +75,7 @@ def resolve_models(
         places = {role: Store.at(uri).uri for role, uri in uris[member.name].items()}
         check_models(member, specs, places)
         check_scales(member, specs, places, scales[member.name])
+        check_references(member, scales[member.name])
         hashes[member.name] = {role: spec.sha256 for role, spec in specs.items()}
     return uris, hashes
 
@@ -118,31 +120,55 @@ def check_scales(
     judges = {ref: read_spec(ref) for ref in gate_models(member)}
     models = [(specs[role], places[role]) for role in specs] + [(spec, ref) for ref, spec in judges.items()]
     for spec, where in models:
-        for channels, rule, axes in scales:
-            if spec.spatial_dims != axes:
+        for scale in scales:
+            if spec.spatial_dims != scale.axes:
                 raise CheckpointError(
                     f"this model was trained on {_ROWS[spec.spatial_dims]}",
-                    found=f"rows that are {_ROWS[axes]}",
+                    found=f"rows that are {_ROWS[scale.axes]}",
                     where=where,
                     next_step="ingest with --slices or --volumes as it was, or train another model",
                 )
-            if channels != spec.channels:
+            if scale.channels != spec.channels:
                 raise CheckpointError(
                     f"this model was trained on channels {', '.join(spec.channels)}",
-                    found=", ".join(channels),
+                    found=", ".join(scale.channels),
                     where=where,
                     next_step="ingest these channels, or train another model",
                 )
-            check_rule(spec, rule, where)
+            check_rule(spec, scale.rule, where)
 
 
 _ROWS = {2: "slices", 3: "volumes"}
 
 
+def check_references(member: LoadedPolicy, scales: Sequence[Scale]) -> None:
+    """Refuse rows that a gate's reference could not be compared with: `DataError`; reads metadata alone."""
+    kinds = sorted({RowKind(scale.channels, scale.shape) for scale in scales})
+    for _, _, gate in _gates(member):
+        gate.check_rows(kinds)
+
+
 def gate_models(member: LoadedPolicy) -> list[str]:
     """Folders of the models that a policy's gates ask."""
-    found = [MEASURES[gate.name].model_validate(gate.options) for gates in member.gates.values() for gate in gates]
-    return [gate.model.ref for gate in found if isinstance(gate, ModelGate) and gate.model.ref is not None]
+    found = [gate.model.ref for _, _, gate in _gates(member) if isinstance(gate, ModelGate)]
+    return [ref for ref in found if ref is not None]
+
+
+def gate_refs(member: LoadedPolicy) -> dict[str, str]:
+    """Folders that a policy's gates name, under the names of `gate_files`."""
+    return {
+        f"{label}.{name}.{option}" if label else f"{name}.{option}": ref.ref
+        for label, name, gate in _gates(member)
+        for option, ref in gate.refs().items()
+        if ref.ref is not None
+    }
+
+
+def _gates(member: LoadedPolicy) -> Iterator[tuple[str, str, Gate]]:
+    """Label of the step, name and options of every gate."""
+    for label, gates in member.gates.items():
+        for spec in gates:
+            yield label, spec.name, MEASURES.find(spec.name).model_validate(spec.options)
 
 
 def gate_files(member: LoadedPolicy) -> dict[str, str]:

@@ -26,11 +26,16 @@ GROUPS_READ = 256
 
 
 class Scale(NamedTuple):
-    """What a model must fit of a row: channels in order, rule of the intensity ranges, and 2 or 3 spatial axes."""
+    """What models and gates must fit of a row: channels in order, rule of the intensity ranges, and voxels (*)."""
 
     channels: tuple[str, ...]
     rule: IntensityRule
-    axes: int
+    shape: tuple[int, ...]
+
+    @property
+    def axes(self) -> int:
+        """2 of slices, 3 of volumes."""
+        return len(self.shape)
 
 
 @dataclass(frozen=True)
@@ -193,7 +198,7 @@ class _Findings:
 
     def _take(self, row: Mapping[str, Any], makers: Iterable[str]) -> None:
         rule = IntensityRule.from_dict(row["intensity_rule"])
-        scale = Scale(tuple(row["channels"]), rule, len(row["image_shape"]) - 1)
+        scale = Scale(tuple(row["channels"]), rule, tuple(row["image_shape"][1:]))
         donor = Donor(row["subject_id"], Acquisition(**row["acquisition"]))
         for maker in makers:
             self.scales[maker].add(scale)

@@ -27,6 +27,15 @@ def shows(row: Mapping[str, Any], names: Sequence[str]) -> bool:
     return row["label"] is not None and bool(np.isin(np.frombuffer(row["label"], np.uint8), codes).any())
 
 
+def kind_told(kind: int, names: Sequence[str]) -> str:
+    """The kind of rows in words.
+
+    >>> kind_told(1, ["core", "rim"]), kind_told(0, ["core", "rim"])
+    ('that show core or rim', 'without core or rim')
+    """
+    return f"{'that show' if kind else 'without'} {' or '.join(names)}"
+
+
 def left_out(kinds: np.ndarray, share: float, seed: int, epoch: int) -> np.ndarray:
     """Numbers of the rows that an epoch leaves out: real ones that are replaced, and augmented ones not drawn.
 

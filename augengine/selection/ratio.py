@@ -13,8 +13,10 @@ def rank(sample_id: str) -> int:
     return rng.derive("share of augmented rows", sample_id)
 
 
-def rank_limit(ranks: Sequence[int], real: int, ratio: float, split: str, where: str) -> int:
+def rank_limit(ranks: Sequence[int], real: int, ratio: float, split: str, where: str, kind: str = "") -> int:
     """Augmented rows whose rank is below this are `ratio` for each of `real` rows.
+
+    `kind` says which rows were counted where it is not all of them, such as "that show lesion".
 
     Raises:
         DataError: there are fewer.
@@ -22,7 +24,7 @@ def rank_limit(ranks: Sequence[int], real: int, ratio: float, split: str, where:
     wanted = round(ratio * real)
     if wanted > len(ranks):
         raise DataError(
-            f"{ratio:g} augmented rows for each of {real} real ones are {wanted}",
+            " ".join(filter(None, (f"{ratio:g} augmented rows", kind, f"for each of {real} real ones are {wanted}"))),
             found=f"{len(ranks)} of split '{split}'",
             where=where,
             next_step="augment with more replicates, or lower augmented_per_real",

@@ -18,7 +18,7 @@ from augengine.leakage import donors_of
 from augengine.records import IntensityRule
 from augengine.selection import ratio
 from augengine.selection.agreement import Scheme
-from augengine.selection.balance import AUGMENTED, KEPT, REAL, shows
+from augengine.selection.balance import AUGMENTED, KEPT, REAL, kind_told, shows
 from augengine.selection.conditions import GATE, Condition, columns_of
 from augengine.selection.group import Group
 from augengine.selection.reading import Metadata, metadata
@@ -228,7 +228,14 @@ class Scan:
         for kind in (0, 1):
             real, made = (int((kinds == of + kind).sum()) for of in (REAL, AUGMENTED))
             if made:
-                ratio.rank_limit(range(made), real, request.augmented_per_real or 0, training, where)
+                ratio.rank_limit(
+                    range(made),
+                    real,
+                    request.augmented_per_real or 0,
+                    training,
+                    where,
+                    kind_told(kind, request.balance),
+                )
 
     def _explain(self, condition: Condition, where: str) -> None:
         """Refuse a condition that rows were asked, and none could answer."""

@@ -23,7 +23,7 @@ from augengine.io.shards import check_schema, read_group
 from augengine.io.store import Place, Store
 from augengine.policy.spec import Where, matches
 from augengine.records import Acquisition, IntensityRule, Provenance
-from augengine.selection.balance import check_share, shows
+from augengine.selection.balance import check_share, kind_told, shows
 from augengine.selection.folds import fold_of
 from augengine.selection.ratio import rank, rank_limit
 from augengine.yaml_config import unknown_name
@@ -145,7 +145,7 @@ class SplitRows:
         self._check_balance(names, sum(real), where)
         for kind in (0, 1):
             if ranks[kind]:  # all of them may be drawn in some epoch
-                self._limit(ranks[kind], real[kind], where)
+                self._limit(ranks[kind], real[kind], where, kind_told(kind, self.balance))
         return replace(self, rank_below=(EVERY_RANK, EVERY_RANK))
 
     def _check_balance(self, names: Collection[str], real: int, where: str) -> None:
@@ -160,11 +160,11 @@ class SplitRows:
                 next_step="give the real data set by --data, too, or leave data.balance out",
             )
 
-    def _limit(self, ranks: Sequence[int], real: int, where: str) -> int:
+    def _limit(self, ranks: Sequence[int], real: int, where: str, kind: str = "") -> int:
         ratio = self.augmented_per_real
         if self.balance or ratio is None:
             ratio = check_share(ratio, where)
-        return rank_limit(ranks, real, ratio, self.split, where)
+        return rank_limit(ranks, real, ratio, self.split, where, kind)
 
 
 def dataset_facts(uris: Uris, rows: SplitRows) -> DatasetFacts:

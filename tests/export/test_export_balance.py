@@ -12,6 +12,8 @@ from training_cases import write_rows
 from typer.testing import CliRunner
 
 from augengine.cli import app
+from augengine.errors import DataError
+from augengine.train.rows import SplitRows, dataset_facts
 
 HELD = range(50, 55)
 """Numbers of rows with a lesion that are for validation."""
@@ -58,6 +60,7 @@ def test_without_balance_all_real_rows_stay(folders: tuple[str, str], tmp_path: 
     [
         (("--balance", "core"), "augmented_per_real says which share"),
         (("--balance", "cor", "--augmented-per-real", "0.5"), "unknown label 'cor'"),
+        (("--balance", "core", "--augmented-per-real", "1", "--channels", "t1,t1"), "--channels: give each name once"),
         (("--balance", "core", "--augmented-per-real", "0.5", "--stack"), "a stack needs all slices of its volume"),
     ],
 )
@@ -68,3 +71,18 @@ def test_what_cannot_be_balanced_is_refused(
     assert code == 2
     assert told in " ".join(text.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("ill", "kind"), [(True, "that show core"), (False, "without core")])
+def test_the_kind_of_row_that_there_are_too_few_of_is_named(tmp_path: Path, ill: bool, kind: str) -> None:
+    """Of three rows of each kind, one augmented row takes a place: all three would have to."""
+    real = [row(n, ill=n < 3) for n in range(6)]
+    sample = row(100, ill=ill, augmented=True)
+    assert sample.provenance is not None
+    made = sample.replace(provenance=replace(sample.provenance, parent_id=real[0].sample_id))
+    folders = write_rows(tmp_path / "real", real), write_rows(tmp_path / "made", [made])
+    code, text = call(folders, tmp_path / "out", "--balance", "core", "--augmented-per-real", "1")
+    assert code == 2
+    assert f"1 augmented rows {kind} for each of 3 real ones are 3; found 1" in " ".join(text.split())
+    with pytest.raises(DataError, match=f"1 augmented rows {kind} for each of 3 real ones are 3; found 1"):
+        dataset_facts(folders, SplitRows("train", balance=("core",), augmented_per_real=1.0))

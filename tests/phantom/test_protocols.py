@@ -12,7 +12,9 @@ import pytest
 
 from augengine.edits.targets import Empirical
 from augengine.errors import DataError
+from augengine.load import load_mixture
 from augengine.phantom import protocols
+from augengine.phantom.brain_cohort import BrainCohort
 from augengine.phantom.cohort import Cohort
 from augengine.phantom.protocols import (
     GE,
@@ -24,6 +26,7 @@ from augengine.phantom.protocols import (
     without_fat_saturation,
 )
 from augengine.records import Acquisition
+from augengine.report.invented import say_invented, say_invented_targets
 
 
 def test_table_is_complete() -> None:
@@ -148,3 +151,18 @@ def test_removing_fat_saturation_changes_the_options_alone() -> None:
     assert without_fat_saturation(Acquisition(scan_options="FS")).scan_options is None
     assert is_fat_saturated(Acquisition(scan_options="PFP\\SFS"))
     assert not is_fat_saturated(Acquisition())
+
+
+def test_invented_protocols_are_said_on_the_console_once_each(
+    without_duke: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = "the package's invented ones, not Duke's; AUGENGINE_DUKE_PROTOCOLS=FILE names a table of Duke's"
+    say_invented(Cohort())
+    say_invented(BrainCohort())
+    say_invented_targets(load_mixture("duke_acquisition"))
+    told = " ".join(capsys.readouterr().out.split())
+    assert told == f"protocols of the phantom: {own} protocols of the policy: {own}"
+    monkeypatch.undo()
+    say_invented(Cohort())
+    say_invented_targets(load_mixture("duke_acquisition"))
+    assert capsys.readouterr().out == ""

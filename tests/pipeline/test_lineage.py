@@ -136,6 +136,21 @@ def test_explain_prints_the_history_and_draws(made: dict[str, str], tmp_path: Pa
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_explain_names_the_folder_of_a_gate_s_reference(made: dict[str, str], tmp_path: Path) -> None:
+    policy, models = tmp_path / "audited.yaml", {"generator": made["model"]}
+    gate = f"{{name: copy_distance, min: 0.0, options: {{reference: {{ref: {made['data']}}}}}}}"
+    text = POLICY.replace("GATE", "min: 0.0")
+    policy.write_text(text.replace("gates: [", f"gates: [{gate}, "))
+    assert policy.read_text() != text
+    out = augment(load_policy(policy), made["data"], str(tmp_path / "out"), models, actors=INLINE).out
+    output_id = ids(out)[0] if ids(out) else ids(out, "rejected")[0]
+    code, told = invoke("explain", output_id, "--out", out, "--picture", str(tmp_path / "row.png"))
+    sha256 = Run(out).row(output_id).provenance.models["copy_distance.reference"]
+    assert code == 0
+    assert f"  gate copy_distance.reference: {made['data']} sha256 {sha256}" in told
+    assert f"  model generator: {made['model']} sha256 " in told
+
+
 def test_a_row_without_pixels_explains_itself(made: dict[str, str], tmp_path: Path) -> None:
     nobody = tmp_path / "nobody.yaml"
     nobody.write_text(POLICY.replace("GATE", "min: 0.0").replace("GE MEDICAL SYSTEMS", "SIEMENS"))

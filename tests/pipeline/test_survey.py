@@ -141,7 +141,7 @@ def one_by_one(store: Store, mixture: Mixture) -> dict[str, Any]:
                     requested[member.name, replicate] += 1
                     if problem is None:
                         rule = IntensityRule.from_dict(row["intensity_rule"])
-                        scales[member.name].add(Scale(tuple(row["channels"]), rule, len(row["image_shape"]) - 1))
+                        scales[member.name].add(Scale(tuple(row["channels"]), rule, tuple(row["image_shape"][1:])))
                         taken[member.name].add(Donor(row["subject_id"], acquisition))
             else:
                 splits = {m.policy.select.split for m in mixture.members}
