@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-long test-integrations test-newest fuzz lint smoke pages docs licences sbom hashes clean
+.PHONY: demo test test-long test-integrations test-newest fuzz lint smoke wheel-start pages docs licences sbom hashes clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python >= 3.11 is needed; set PYTHON=")'
@@ -83,6 +83,10 @@ hashes: $(VENV)/.installed
 # Each trainer that reads exports in an environment of its own, kept in .venv-integrations.
 test-integrations: $(VENV)/.installed
 	bash tests/integrations/run
+
+# The quick start from the built wheel in an environment of its own; FRESH=1 installs it as users do (minutes).
+wheel-start: $(VENV)/.installed
+	bash .ci/wheel
 
 # The main job in small, once as a script and once submitted to a running Ray head.
 smoke: $(VENV)/.installed

@@ -60,9 +60,9 @@ def packages(docs: bool = False) -> list[Package]:
         ConfigError: a package is not installed, or not in the pinned version.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    runtime = _reached(project["dependencies"])
-    tested = _reached([*project["dependencies"], *project["optional-dependencies"]["test"]])
-    everything = tested | (_reached(project["optional-dependencies"]["docs"]) if docs else {})
+    runtime = reached(project["dependencies"])
+    tested = reached([*project["dependencies"], *project["optional-dependencies"]["test"]])
+    everything = tested | (reached(project["optional-dependencies"]["docs"]) if docs else {})
     pinned = pins()
     found = []
     for key, needs in everything.items():
@@ -79,8 +79,12 @@ def packages(docs: bool = False) -> list[Package]:
     return sorted(found, key=lambda package: package.key)
 
 
-def _reached(requirements: Iterable[str]) -> dict[str, set[str]]:
-    """Canonical name → canonical names of what it needs, from these requirements on."""
+def reached(requirements: Iterable[str]) -> dict[str, set[str]]:
+    """Canonical name → canonical names of what it needs, from these requirements on.
+
+    Raises:
+        ConfigError: one of them is not installed.
+    """
     todo = [Requirement(text) for text in requirements]
     extras_seen: dict[str, set[str]] = {}
     found: dict[str, set[str]] = {}

@@ -220,9 +220,9 @@ def test_a_folder_of_another_job_is_refused(tmp_path: Path) -> None:
 def test_mistakes_end_before_anything_is_trained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: dict[str, Any], message: str
 ) -> None:
-    data = write_samples(tmp_path / "data", rows())
+    data, made = (write_samples(tmp_path / name, rows()) for name in ("data", "made"))
     with pytest.raises(SystemExit) as ended:
-        advise_command(data, [data], out=str(tmp_path / "out"), **flags)
+        advise_command(data, [made], out=str(tmp_path / "out"), **flags)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
     assert not Store(str(tmp_path / "out")).exists("experiment.json")

@@ -230,7 +230,11 @@ def swept(folders: dict[str, str], tmp_path: Path) -> list[str]:
         (["--referee", "PAINTER"], "a referee is a segmenter of single rows"),
         (["--predictor", "PAINTER"], "an acquisition predictor is needed"),
         (["--extractor", "resnet50=/nowhere/x.safetensors"], "weights are never downloaded"),
-        (["--vary", "select.split=test,val", "--set", "select.where.manufacturer=NOBODY"], "takes no row"),
+        (["--vary", "sampler.strength=1,0.5", "--set", "select.where.manufacturer=NOBODY"], "takes no row"),
+        (
+            ["--vary", "select.split=test,val"],
+            "set a key once, and a section before its keys; found select",
+        ),
     ],
 )
 def test_a_sweep_makes_no_row_before_everything_is_looked_at(
