@@ -35,7 +35,8 @@ def measure(rows: int) -> dict[str, float]:
     from augengine.load import load_policy
     from augengine.pipeline.augment import augment
     from augengine.pipeline.cluster import connect
-    from augengine.pipeline.units import Actors, peak_rss_mib
+    from augengine.pipeline.committer import peak_rss_mib
+    from augengine.pipeline.units import Actors
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "policy.yaml").write_text(POLICY)

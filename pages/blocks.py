@@ -16,6 +16,7 @@ from pages import counterfactuals, experiment, speed
 BLOCKS = {
     "experiment": experiment.readme,
     "speed": speed.ways,
+    "read_ahead": speed.read_ahead,
     "training_cost": speed.training_cost,
     "truth_real": counterfactuals.real_rmse,
     "truth_real_paired": counterfactuals.paired_rmse,

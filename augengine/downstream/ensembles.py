@@ -22,7 +22,8 @@ from augengine.errors import ConfigError, DataError
 from augengine.io.store import Store
 from augengine.metrics.intervals import Interval, bootstrap_interval, paired_interval
 from augengine.metrics.statistics import BySeed, seed_means
-from augengine.pipeline.units import Actors, Progress, Unit, run_units
+from augengine.pipeline.units import Actors, Progress, run_units
+from augengine.pipeline.workers import Unit
 from augengine.rng import digest, generator
 
 FOLDER = "ensembles"

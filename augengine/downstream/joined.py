@@ -14,7 +14,8 @@ from augengine.io.labellers import LABELLERS, labellers
 from augengine.io.shards import SCHEMA, read_group
 from augengine.io.store import Store
 from augengine.io.subject_sites import subjects
-from augengine.pipeline.units import Actors, Progress, Unit, run_units
+from augengine.pipeline.units import Actors, Progress, run_units
+from augengine.pipeline.workers import Unit
 from augengine.rng import canonical_json, digest
 
 FOLDER = "samples"

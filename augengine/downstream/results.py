@@ -23,7 +23,8 @@ from augengine.io.store import Store
 from augengine.metrics.draws import draws_needed
 from augengine.metrics.intervals import Interval, percentile_interval
 from augengine.metrics.statistics import BySeed, hierarchical_interval, paired_tests, seed_means
-from augengine.pipeline.units import Actors, Progress, Unit, run_units
+from augengine.pipeline.units import Actors, Progress, run_units
+from augengine.pipeline.workers import Unit
 from augengine.rng import digest, generator
 
 PLAN, MEASURES = "experiment.json", "measures"

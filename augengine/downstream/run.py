@@ -30,7 +30,8 @@ from augengine.downstream.trials import Trial, per_real, plan, sufficing, write_
 from augengine.downstream.views import View, write_views
 from augengine.io.store import Store
 from augengine.leakage import Lineage
-from augengine.pipeline.units import Actors, Progress, Summary, Unit, run_units
+from augengine.pipeline.units import Actors, Progress, Summary, run_units
+from augengine.pipeline.workers import Unit
 from augengine.train.config import Recipe
 
 FITTED = "fitted"

@@ -25,7 +25,8 @@ from augengine.io.content import content_digest
 from augengine.io.dataset import below, dataset_files, finish
 from augengine.io.shards import SCHEMA, check_schema, from_row, iter_metadata, read_group, to_row
 from augengine.io.store import Store
-from augengine.pipeline.units import Actors, Progress, Unit, run_units
+from augengine.pipeline.units import Actors, Progress, run_units
+from augengine.pipeline.workers import Unit
 from augengine.records import Provenance, Sample
 from augengine.rng import digest, generator
 from augengine.selection.balance import shows

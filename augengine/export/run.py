@@ -25,7 +25,8 @@ from augengine.export.worker import CLEARED, FILES, ExportWorker
 from augengine.io.commits import ATTEMPTS
 from augengine.io.dataset import licence_of
 from augengine.io.store import Store
-from augengine.pipeline.units import Actors, Progress, Summary, Unit, run_units
+from augengine.pipeline.units import Actors, Progress, Summary, run_units
+from augengine.pipeline.workers import Unit
 from augengine.rng import canonical_json, digest
 from augengine.selection import Request, Selected, select
 

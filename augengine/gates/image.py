@@ -19,7 +19,7 @@ PERIODS = (2, 4)
 
 def image_digest(sample: Sample) -> str:
     """Digest of the pixels, for `Duplicate`."""
-    return hashlib.blake2b(np.ascontiguousarray(sample.image).tobytes(), digest_size=16).hexdigest()
+    return hashlib.sha256(sample.image.tobytes()).hexdigest()  # processors have instructions for it
 
 
 class StructureSsim(Gate):
@@ -217,5 +217,6 @@ class Duplicate(Gate):
 
     def value(self, case: Case, tools: Tools) -> float:
         """See the class."""
-        found = image_digest(case.after)
-        return float(found == image_digest(case.before) or found in case.kept)
+        if case.after.image.tobytes() == case.before.image.tobytes():
+            return 1.0
+        return float(bool(case.kept) and image_digest(case.after) in case.kept)

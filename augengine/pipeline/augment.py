@@ -24,7 +24,8 @@ from augengine.pipeline.early_stop import Watch, top_reasons
 from augengine.pipeline.models import gate_files, resolve_models
 from augengine.pipeline.runtime import settled
 from augengine.pipeline.survey import Survey, survey
-from augengine.pipeline.units import Actors, Progress, Summary, Unit, run_units
+from augengine.pipeline.units import Actors, Progress, Summary, run_units
+from augengine.pipeline.workers import Unit
 from augengine.rng import digest
 
 OUTCOMES = ("accepted", "rejected", "failed", "skipped")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -18,13 +19,28 @@ from augengine.io.shards import from_row, has_labels, read_group
 from augengine.io.store import Place, Store
 from augengine.load import Mixture
 from augengine.pipeline.outcomes import Outcomes, count_reasons
-from augengine.pipeline.row_maker import RowMaker
+from augengine.pipeline.row_maker import Planned, RowMaker
 from augengine.plugins import check_versions
 from augengine.records import Acquisition, Sample
 from augengine.runtime.network import under
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 ID_COLUMNS = ["sample_id", "subject_id", "split", "acquisition"]
+
+
+@dataclass(frozen=True)
+class Read:
+    """A unit before its turn.
+
+    Attributes:
+        samples: its rows.
+        planned: of each, its first step's first plan or why there is none.
+        outcomes: of rows that could not be read.
+    """
+
+    samples: Sequence[Sample]
+    planned: Sequence[Planned]
+    outcomes: Outcomes
 
 
 class AugmentWorker:
@@ -70,9 +86,22 @@ class AugmentWorker:
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
         """Tables by outcome; every row of the unit ends in exactly one of them."""
+        return self.encode(self.make(spec, self.read(spec)))
+
+    def read(self, spec: dict[str, Any]) -> Read:
+        """The unit's rows, decoded and planned."""
         outcomes = Outcomes()
-        self.makers[spec["policy"]].make(list(self._read(spec, outcomes)), spec["replicate"], outcomes)
-        return outcomes.tables()
+        samples = list(self._read(spec, outcomes))
+        return Read(samples, self.makers[spec["policy"]].foreseen(samples, spec["replicate"]), outcomes)
+
+    def make(self, spec: dict[str, Any], read: Read) -> Outcomes:
+        """What becomes of these rows."""
+        self.makers[spec["policy"]].make(read.samples, spec["replicate"], read.outcomes, read.planned)
+        return read.outcomes
+
+    def encode(self, made: Outcomes) -> dict[str, pa.Table]:
+        """The same as tables."""
+        return made.tables()
 
     def reasons(self, tables: Mapping[str, pa.Table]) -> dict[str, dict[str, int]]:
         """Gates that rejected rows, and why others failed or were skipped, with the number of rows."""

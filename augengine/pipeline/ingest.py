@@ -26,7 +26,8 @@ from augengine.io.store import Place, Store
 from augengine.label_loss import LabelWatch
 from augengine.pipeline.ingest_plan import IngestPlan, plan_ingest
 from augengine.pipeline.ingest_scan import Progress, reason
-from augengine.pipeline.units import Actors, Unit, run_units
+from augengine.pipeline.units import Actors, run_units
+from augengine.pipeline.workers import Unit
 from augengine.prepare import Preparation, prepare
 from augengine.records import Sample
 from augengine.rng import digest

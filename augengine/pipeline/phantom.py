@@ -14,7 +14,8 @@ from augengine.io.store import Place, Store
 from augengine.phantom import write
 from augengine.phantom.brain_cohort import BrainCohort
 from augengine.phantom.cohort import Cohort
-from augengine.pipeline.units import Actors, Progress, Unit, run_units
+from augengine.pipeline.units import Actors, Progress, run_units
+from augengine.pipeline.workers import Unit
 from augengine.prepare import Preparation
 from augengine.splits import DEFAULT_FRACTIONS, assign_splits, categories
 

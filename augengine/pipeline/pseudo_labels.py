@@ -25,7 +25,8 @@ from augengine.io.labellers import LABELLERS
 from augengine.io.shards import SCHEMA, from_row, iter_metadata, read_group, to_row
 from augengine.io.store import Store
 from augengine.metrics.referee import Referee
-from augengine.pipeline.units import Actors, Progress, Unit, run_units
+from augengine.pipeline.units import Actors, Progress, run_units
+from augengine.pipeline.workers import Unit
 from augengine.records import IntensityRule
 from augengine.rng import canonical_json, digest
 

@@ -19,6 +19,9 @@ from augengine.pipeline.outcomes import Outcomes
 from augengine.records import Provenance, Sample
 from augengine.rng import derive, digest
 
+Planned = Plan | Skip | Exception
+"""A plan, or why there is none."""
+
 
 @dataclass(frozen=True, eq=False)
 class Draft:
@@ -107,14 +110,22 @@ class RowMaker:
         """The id of an output row, from content alone."""
         return digest(self.run_digest, sample_id, replicate, length=24)
 
-    def make(self, samples: Sequence[Sample], replicate: int, outcomes: Outcomes) -> None:
-        """File every sample under exactly one outcome."""
-        pending = list(samples)
+    def foreseen(self, samples: Sequence[Sample], replicate: int) -> list[Planned]:
+        """What the first step plans for each row at the first attempt; uses no model, and may run in another thread."""
+        return [self._plan(self.loaded.steps[0], draft) for draft in self._first(samples, replicate, 0)]
+
+    def make(self, samples: Sequence[Sample], replicate: int, outcomes: Outcomes, foreseen: Sequence[Planned]) -> None:
+        """File every sample under exactly one outcome.
+
+        Args:
+            foreseen: of the same samples and replicate.
+        """
+        pending, known = list(samples), iter(foreseen)
         for attempt in range(self.loaded.policy.output.retries + 1):
             last = attempt == self.loaded.policy.output.retries
             drafts = self._first(pending, replicate, attempt)
-            for step in self.loaded.steps:
-                drafts = self._step(step, drafts, outcomes)
+            for n, step in enumerate(self.loaded.steps):
+                drafts = self._step(step, drafts, outcomes, known if not (attempt or n) else None)
             pending = [draft.source for draft in drafts if not self._filed(draft, outcomes, last)]
 
     def _first(self, samples: Sequence[Sample], replicate: int, attempt: int) -> Iterator[Draft]:
@@ -122,13 +133,17 @@ class RowMaker:
             output_id = self.output_id(sample.sample_id, replicate)
             yield first_draft(self.loaded, sample, output_id, replicate, attempt)
 
-    def _step(self, step: Step, drafts: Iterator[Draft], outcomes: Outcomes) -> Iterator[Draft]:
+    def _step(
+        self, step: Step, drafts: Iterator[Draft], outcomes: Outcomes, foreseen: Iterator[Planned] | None
+    ) -> Iterator[Draft]:
         """Plan each row on what the step before made of it, and compute micro-batches of equal shape as they fill."""
         size, waiting = self.loaded.policy.output.micro_batch, dict[tuple[int, ...], list[Draft]]()
         for draft in drafts:
-            planned = self._planned(step, draft, outcomes)
-            if planned is None:
+            plan = self._plan(step, draft) if foreseen is None else next(foreseen)
+            if not isinstance(plan, Plan):  # one row's failure is that row's outcome
+                _lose(draft, "plan", plan, outcomes)
                 continue
+            planned = replace(draft, plans=(*draft.plans, plan))
             shape = draft.sample.image.shape
             waiting.setdefault(shape, []).append(planned)
             if len(waiting[shape]) == size:
@@ -136,16 +151,11 @@ class RowMaker:
         for batch in waiting.values():
             yield from self._batch(step, batch, size, outcomes)
 
-    def _planned(self, step: Step, draft: Draft, outcomes: Outcomes) -> Draft | None:
+    def _plan(self, step: Step, draft: Draft) -> Planned:
         try:
-            plan = step.plan(draft.sample, draft.row, self.donors, self.specs)
-        except Exception as error:  # one row's failure is that row's outcome
-            _lose(draft, "plan", error, outcomes)
-            return None
-        if isinstance(plan, Skip):
-            _lose(draft, "plan", plan, outcomes)
-            return None
-        return replace(draft, plans=(*draft.plans, plan))
+            return step.plan(draft.sample, draft.row, self.donors, self.specs)
+        except Exception as error:  # whatever it is, it is of this row alone
+            return error
 
     def _batch(self, step: Step, batch: Sequence[Draft], size: int, outcomes: Outcomes) -> Iterator[Draft]:
         """Where memory runs out the padded size is halved; where a batch fails otherwise, its rows are tried alone."""

@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import pyarrow as pa
-
-from augengine.errors import AugengineError, DataError, RunError
-from augengine.io.commits import COMMITS, ROWS, Record, claim, commit, find_record, read_records, record_name
+from augengine.errors import AugengineError, RunError
+from augengine.io.commits import Record, claim, read_records, record_name
 from augengine.io.dataset import begin
-from augengine.io.parts import Part, row_unit, write_part
+from augengine.io.parts import Part
 from augengine.io.run_lock import RunLock
 from augengine.io.store import Store
 from augengine.io.sweep import sweep
 from augengine.io.verify import damaged
-from augengine.pipeline.attempts import ROW_STARTS, WHOLE_STARTS, attempt, forgive
-from augengine.pipeline.ray_metrics import RayMetrics
+from augengine.pipeline.attempts import forgive
+from augengine.pipeline.committer import Committer, Work
 from augengine.pipeline.resources import fit, waits_for
-from augengine.pipeline.retry import Retries, earlier_record, failed_samples, joined, set_aside, set_failed_aside
+from augengine.pipeline.retry import set_aside, set_failed_aside
+from augengine.pipeline.workers import Staged, Unit, Worker
 from augengine.rng import canonical_json
 
 Progress = Callable[[int, int, Mapping[str, int]], None]
 MAX_BLOCKS = 2000
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A piece of work with an id from its content, so that a rerun knows it again; `spec` is plain JSON."""
-
-    unit_id: str
-    spec: dict[str, Any]
+MOST_TOGETHER, LEAST_CALLS = 8, 8
+"""Units that an actor gets at once, of which it reads one ahead and writes one behind; calls that each actor gets."""
 
 
 @dataclass(frozen=True)
@@ -60,32 +50,6 @@ class Actors:
 
 
 INLINE = Actors(inline=True)
-
-
-class Worker(Protocol):
-    """Made once per actor; turns a unit's spec into tables by output folder. Bad rows are its own business."""
-
-    def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
-        """Tables by folder name."""
-
-
-@runtime_checkable
-class Divisible(Protocol):
-    """A worker whose units can be done row by row, so that the one that kills its process can be told."""
-
-    def divide(self, spec: dict[str, Any]) -> list[dict[str, Any]]:
-        """Specs of units of one row each, in an order that is always the same."""
-
-    def quarantine(self, spec: dict[str, Any], why: AugengineError) -> dict[str, pa.Table]:
-        """The tables of a unit that cannot be done, without doing it."""
-
-
-@runtime_checkable
-class Explains(Protocol):
-    """A worker that can say in short why rows came where they did."""
-
-    def reasons(self, tables: Mapping[str, pa.Table]) -> dict[str, dict[str, int]]:
-        """By folder, reasons with their number of rows; of unlike ones only the commonest."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +141,7 @@ def run_units(
             done = set_failed_aside(store, done)
         opened = set_aside(store) if len(done) < len(units) else frozenset()
         stage = str(fingerprint.get("stage", "augment"))
-        work = _Work(worker_class, dict(worker_args), store, lock.run, actors.unit_timeout_s, opened, stage)
+        work = Work(worker_class, dict(worker_args), store, lock.run, actors.unit_timeout_s, opened, stage)
         try:
             summary = _run(units, done, work, lock, actors, progress, watch)
         except BaseException:  # actors are killed in mid-unit when the driver ends, through no fault of the unit
@@ -209,7 +173,7 @@ def _intact(store: Store, done: Mapping[str, Record]) -> dict[str, Record]:
 def _run(
     units: Sequence[Unit],
     done: Mapping[str, Record],
-    work: _Work,
+    work: Work,
     lock: RunLock,
     actors: Actors,
     progress: Progress | None,
@@ -255,165 +219,25 @@ def _run(
     return Summary(records, len(todo), skipped, seconds, tuple(sorted(pids)), peak)
 
 
-Made = tuple[dict[str, int], dict[str, list[Part]], Mapping[str, Mapping[str, int]]]
-"""Row counts, files, and reasons with their number of rows, by folder."""
+def _inline(todo: Sequence[Unit], work: Work, actors: Actors) -> Iterator[str]:
+    if todo:
+        yield from Committer(replace(work, timeout_s=None, stage=None)).results(todo)
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What an actor needs to make its worker and to commit."""
-
-    worker_class: Callable[..., Worker]
-    worker_args: Mapping[str, Any]
-    store: Store
-    run: str
-    timeout_s: float | None
-    opened: frozenset[str] = frozenset()
-    """Units of which only the failed rows are to be made."""
-    stage: str | None = None
-    """Name under which actors count what they commit; None counts nothing."""
-
-
-class _Committer:
-    """Runs units with one worker and commits each: files first, the record that lists them last."""
-
-    def __init__(self, work: _Work) -> None:
-        self.store, self.work = work.store, work
-        self.worker = work.worker_class(**work.worker_args)
-        self.metrics = RayMetrics(work.stage) if work.stage is not None else None
-
-    def do(self, unit: Unit) -> str:
-        """Do and commit one unit; what became of it as JSON, `error` and `fatal` included."""
-        result: dict[str, Any] = {
-            "unit_id": unit.unit_id,
-            "pid": os.getpid(),
-            "record": None,
-            "error": "",
-            "fatal": None,
-        }
-        try:
-            # Ray starts a block of many units anew when its actor dies; most of them may be done.
-            record = find_record(self.store, unit.unit_id) or self._commit(unit)
-            result["record"] = record.to_json()
-        except RunError as error:  # the output cannot be written: no other unit would fare better
-            found = None if error.found is None else str(error.found)
-            result["fatal"] = {"rule": error.rule, "found": found, "next_step": error.next_step, "where": error.where}
-        except Exception as error:  # a unit must not take the others down: it is reported and stays uncommitted
-            result["error"] = str(error) if isinstance(error, AugengineError) else f"{type(error).__name__}: {error}"
-        return canonical_json(result)
-
-    def _commit(self, unit: Unit, folder: str = COMMITS) -> Record:
-        started = time.monotonic()
-        with attempt(self.store, unit.unit_id, self.work.run) as start:
-            earlier = None
-            if unit.unit_id in self.work.opened and isinstance(worker := self.worker, Retries):
-                earlier = earlier_record(self.store, unit.unit_id)
-                if earlier:
-                    unit = replace(unit, spec=worker.again(unit.spec, failed_samples(self.store, earlier)))
-            counts, files, reasons = self._make(unit, start)
-            seconds = round(time.monotonic() - started, 3)
-            record = Record(unit.unit_id, counts, files, seconds, os.getpid(), peak_rss_mib(), reasons)
-            committed = commit(self.store, joined(earlier, record) if earlier else record, folder)
-            if self.metrics is not None and folder == COMMITS:  # a unit's rows are counted with it
-                self.metrics.count(record)
-            return committed
-
-    def _make(self, unit: Unit, start: int) -> Made:
-        """Write the unit's files, whole or row by row or as quarantined."""
-        if rows := self._rows(unit, start):
-            return _together([self._row(row) for row in rows])
-        if start > ROW_STARTS:
-            limit = f", or ran for more than {self.work.timeout_s:g} s," if self.work.timeout_s else ""
-            why = DataError(f"this work killed its process{limit} {ROW_STARTS} times")
-            if not isinstance(self.worker, Divisible):
-                raise why
-            tables = self.worker.quarantine(unit.spec, why)
-        else:
-            with _deadline(self.work.timeout_s):
-                tables = self.worker(unit.spec)
-        files = {
-            folder: [write_part(self.store, folder, unit.unit_id, table)]
-            for folder, table in tables.items()
-            if table.num_rows
-        }
-        reasons = self.worker.reasons(tables) if isinstance(self.worker, Explains) else {}
-        return {folder: table.num_rows for folder, table in tables.items()}, files, reasons
-
-    def _rows(self, unit: Unit, start: int) -> list[Unit]:
-        """One unit per row, if this one is to be divided; each has files, attempts and a record of its own, so that
-        none is made again when the next one dies.
-        """
-        begun = record_name(row_unit(unit.unit_id, 0), ROWS)
-        if not isinstance(self.worker, Divisible) or (start <= WHOLE_STARTS and not self.store.exists(begun)):
-            return []
-        rows = self.worker.divide(unit.spec)
-        return [Unit(row_unit(unit.unit_id, n), spec) for n, spec in enumerate(rows)] if len(rows) > 1 else []
-
-    def _row(self, row: Unit) -> Record:
-        record = find_record(self.store, row.unit_id, ROWS)
-        if record is not None:
-            parts = [part for parts in record.files.values() for part in parts]
-            if not damaged(self.store, parts, self.store.local):
-                return record
-            # Of an attempt that did not know that its unit was committed, whose files were then swept; or damaged.
-            self.store.remove(record_name(row.unit_id, ROWS))
-        return self._commit(row, ROWS)
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Ray Data's calling convention: columns of JSON text in and out."""
-        return {"result": [self.do(Unit(**json.loads(text))) for text in batch["unit"]]}
-
-
-def _together(records: Sequence[Record]) -> Made:
-    """Counts, files and reasons of a unit from those of its rows."""
-    files: dict[str, list[Part]] = {}
-    reasons: dict[str, Counter[str]] = {}
-    for record in records:
-        for folder, parts in record.files.items():
-            files.setdefault(folder, []).extend(parts)
-        for folder, found in record.reasons.items():
-            reasons.setdefault(folder, Counter()).update(found)
-    return dict(_total(records)), files, reasons
-
-
-@contextmanager
-def _deadline(seconds: float | None) -> Iterator[None]:
-    """End this process if the block takes longer: compiled code that hangs cannot be stopped in any other way."""
-    if seconds is None:
-        yield
-        return
-    timer = threading.Timer(seconds, os._exit, (1,))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def peak_rss_mib() -> float:
-    """Largest resident memory of this process so far, MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-
-
-def _inline(todo: Sequence[Unit], work: _Work, actors: Actors) -> Iterator[str]:
-    committer: _Committer | None = None
-    for unit in todo:
-        committer = committer or _Committer(replace(work, timeout_s=None, stage=None))
-        yield committer.do(unit)
-
-
-def _on_ray(todo: Sequence[Unit], work: _Work, actors: Actors) -> Iterator[str]:
+def _on_ray(todo: Sequence[Unit], work: Work, actors: Actors) -> Iterator[str]:
     items = [{"unit": canonical_json(asdict(u))} for u in todo]
-    for row in on_actors(items, _Committer, work, actors):
+    staged = isinstance(work.worker_class, type) and issubclass(work.worker_class, Staged)
+    for row in on_actors(items, Committer, work, actors, MOST_TOGETHER if staged else 1):
         yield row["result"]
 
 
 def on_actors(
-    items: Sequence[Mapping[str, Any]], worker: Callable[..., Any], argument: Any, actors: Actors
+    items: Sequence[Mapping[str, Any]], worker: Callable[..., Any], argument: Any, actors: Actors, most: int = 1
 ) -> Iterator[dict[str, Any]]:
-    """What `worker(argument)`, made once per Ray Data actor, returns for each item alone; in no certain order.
+    """What `worker(argument)`, made once per Ray Data actor, returns for its items; in no certain order.
+
+    Args:
+        most: items that an actor may get at once; it gets fewer where actors would else run out of work early.
 
     Raises:
         RunError: the cluster does not hold the actors, or does not start them; Ray Data alone would hang silently.
@@ -424,10 +248,12 @@ def on_actors(
     from ray.exceptions import GetTimeoutError
 
     count = min(fit(actors.count, actors.num_cpus, actors.num_gpus), len(items))
-    dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), MAX_BLOCKS)).map_batches(
+    together = max(1, min(most, len(items) // (LEAST_CALLS * count)))
+    blocks = min(-(-len(items) // together), MAX_BLOCKS)
+    dataset = ray.data.from_items(list(items), override_num_blocks=blocks).map_batches(
         worker,
         fn_constructor_args=(argument,),
-        batch_size=1,
+        batch_size=together,
         compute=ray.data.ActorPoolStrategy(min_size=count, max_size=count),
         num_cpus=actors.num_cpus,
         num_gpus=actors.num_gpus,

@@ -43,7 +43,8 @@ from augengine.phantom.protocols import (
     without_fat_saturation,
 )
 from augengine.phantom.write import true_counterfactual
-from augengine.pipeline.units import Actors, Progress, Unit, run_units
+from augengine.pipeline.units import Actors, Progress, run_units
+from augengine.pipeline.workers import Unit
 from augengine.policy.spec import Sampler
 from augengine.prepare import Preparation
 from augengine.records import Acquisition, Sample

@@ -74,10 +74,11 @@ def dying(act: Callable[..., Any], left: list[int], after: bool) -> Callable[...
 
     def method(self: Store, *args: Any) -> Any:
         left[0] -= 1
-        if left[0] == 0 and not after:
+        last = left[0] == 0  # before another thread comes here
+        if last and not after:
             raise Killed
         found = act(self, *args)
-        if left[0] == 0:
+        if last:
             raise Killed
         return found
 

@@ -35,7 +35,8 @@ from augengine.io import run_lock
 from augengine.io.commits import ATTEMPTS, ROWS, committed_files
 from augengine.io.dataset import finish, listed_files
 from augengine.io.store import Store
-from augengine.pipeline.units import INLINE, Unit, run_units
+from augengine.pipeline.units import INLINE, run_units
+from augengine.pipeline.workers import Unit
 
 OUTCOMES = {1: "accepted", 2: "accepted", 3: "rejected", 4: "failed"}
 UNITS = {"single": [1], "several": [2, 3, 4]}
@@ -62,10 +63,20 @@ class Rows:
     """Each value ends in the outcome that is its own."""
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
+        return self.encode(self.make(spec, self.read(spec)))
+
+    def read(self, spec: dict[str, Any]) -> list[int]:
+        return list(spec["values"])
+
+    def make(self, spec: dict[str, Any], read: list[int]) -> list[int]:
+        assert read == spec["values"]
+        return read
+
+    def encode(self, made: list[int]) -> dict[str, pa.Table]:
         return {
             folder: pa.table({"value": values, "reason": [BY_NATURE] * len(values)})
             for folder in ("accepted", "rejected", "failed")
-            for values in [[v for v in spec["values"] if OUTCOMES[v] == folder]]
+            for values in [[v for v in made if OUTCOMES[v] == folder]]
         }
 
     def divide(self, spec: dict[str, Any]) -> list[dict[str, Any]]:

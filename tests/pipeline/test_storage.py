@@ -107,7 +107,7 @@ def test_what_is_lost_is_made_again_and_nothing_else_counts(base: Store, patient
         assert rows(store) == (first if store is data else edited), "what no record lists is no data"
         store.remove(f"_commits/{unit}.json")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("augengine.pipeline.units.write_part", _dies)
+            patch.setattr("augengine.pipeline.committer.write_part", _dies)
             with pytest.raises(RunError, match="in a moment"):
                 made(base, patients, policy, INLINE)
         with pytest.raises(DataError, match=r"not finished; .*run the command that writes it again"):

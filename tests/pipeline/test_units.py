@@ -15,7 +15,9 @@ from object_store import BUCKET
 from augengine.errors import RunError
 from augengine.io.commits import committed_files, read_records
 from augengine.io.store import Store
-from augengine.pipeline.units import INLINE, Unit, _Committer, _Work, run_units
+from augengine.pipeline.committer import Committer, Work
+from augengine.pipeline.units import INLINE, run_units
+from augengine.pipeline.workers import Unit
 from augengine.rng import canonical_json
 
 UNITS = [Unit(f"u{n}", {"n": n}) for n in range(4)]
@@ -90,10 +92,10 @@ def test_what_a_crashed_attempt_left_is_not_listed_and_is_swept(store: Store, lo
 
 def test_a_unit_that_is_done_is_not_made_again_in_a_block_that_is_started_anew(store: Store, log: Path) -> None:
     """Above `MAX_BLOCKS` units a block of Ray holds several; it is given to the next actor from its start."""
-    work = _Work(Squares, {"log": str(log)}, store, "job", None)
+    work = Work(Squares, {"log": str(log)}, store, "job", None)
     batch = {"unit": [canonical_json(asdict(unit)) for unit in UNITS]}
-    first = [json.loads(text) for text in _Committer(work)(batch)["result"]]
-    second = [json.loads(text) for text in _Committer(work)(batch)["result"]]
+    first = [json.loads(text) for text in Committer(work)(batch)["result"]]
+    second = [json.loads(text) for text in Committer(work)(batch)["result"]]
     assert calls(log) == [0, 1, 2, 3]
     assert [r["record"] for r in first] == [r["record"] for r in second]
     assert run(store, log).counts["rows"] == 6

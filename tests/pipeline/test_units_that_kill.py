@@ -22,7 +22,9 @@ from augengine.io.parts import write_part
 from augengine.io.run_lock import RunLock
 from augengine.io.store import Store
 from augengine.pipeline.attempts import attempt, forgive
-from augengine.pipeline.units import INLINE, Actors, Unit, _Committer, _deadline, _Work, run_units
+from augengine.pipeline.committer import Committer, Work, deadline
+from augengine.pipeline.units import INLINE, Actors, run_units
+from augengine.pipeline.workers import Unit
 
 UNITS = [Unit("a", {"values": [1, 2, 3]}), Unit("b", {"values": [4, 5, 6, 7]}), Unit("c", {"values": [8]})]
 
@@ -106,8 +108,8 @@ def test_two_lost_starts_of_a_unit_change_nothing(store: Store) -> None:
     assert committed_units(store) == {"a", "b", "c"}
 
 
-def committer(store: Store, worker: type = Rows) -> _Committer:
-    return _Committer(_Work(worker, {}, store, "job", None))
+def committer(store: Store, worker: type = Rows) -> Committer:
+    return Committer(Work(worker, {}, store, "job", None))
 
 
 def test_a_divided_unit_goes_on_row_by_row_when_its_marks_are_gone(
@@ -147,7 +149,7 @@ def test_a_row_whose_files_were_swept_is_made_again(store: Store) -> None:
     marks(store, "b.1", "b.2")
     late = committer(store)
     run(store)
-    late._row(Unit("b-row0001", {"values": [5]}))
+    late.row(Unit("b-row0001", {"values": [5]}))
     store.remove(next(n for n in store.names("rows") if "b-row0001" in n))
     store.remove("_commits/b.json")
     assert run(store).counts == {"rows": 8}
@@ -168,9 +170,9 @@ def test_an_attempt_that_was_taken_for_dead_changes_nothing(store: Store) -> Non
     assert first.counts == {"rows": 8}
     assert sorted(p.name for p in first.files["rows"]) == store.names("rows")
     # It is in mid-unit: its record comes too late.
-    assert zombie._commit(UNITS[1]).files == first.records["b"].files
+    assert zombie.commit(UNITS[1]).files == first.records["b"].files
     marks(store, "b.1", "b.2")
-    assert zombie._commit(UNITS[1]).files == first.records["b"].files
+    assert zombie.commit(UNITS[1]).files == first.records["b"].files
     assert column(store, "rows") == list(range(1, 9))
     assert len(store.names("rows")) > 3
     again = run(store)
@@ -213,9 +215,9 @@ def test_a_start_that_raises_does_not_count_and_one_that_ends_clears_up(store: S
 def test_a_unit_over_its_time_ends_its_process() -> None:
     child = os.fork()
     if not child:
-        with _deadline(5):
+        with deadline(5):
             pass
-        with _deadline(0.1):
+        with deadline(0.1):
             time.sleep(20)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
