@@ -17,6 +17,7 @@ BLOCKS = {
     "experiment": experiment.readme,
     "speed": speed.ways,
     "read_ahead": speed.read_ahead,
+    "scaling": speed.scaling,
     "training_cost": speed.training_cost,
     "truth_real": counterfactuals.real_rmse,
     "truth_real_paired": counterfactuals.paired_rmse,

@@ -33,6 +33,12 @@ def page() -> Page:
                 [read_ahead()],
             ),
             Section(
+                "How far actors help",
+                "A simulation from measured stage times, and runs of actors that only wait beside it.",
+                [record("scaling")],
+                [scaling()],
+            ),
+            Section(
                 "`local_contrast` beside `structure`",
                 "Rows per CPU-second on one thread, by image size and model: of the demo, and of Duke's size.",
                 [record("edit_speed")],
@@ -142,6 +148,30 @@ def read_ahead() -> str:
             times = [number(f["ms_per_row"], 2), number(f["cpu_ms_per_row"], 2)]
             rows.append([edit, way, *times, number(f["of_bare_loop"], 2), of_cpu])
     return table(["edit", "way", "ms a row", "CPU-ms a row", "rows/s ÷ bare loop", "rows per CPU-s ÷ bare loop"], rows)
+
+
+def scaling() -> str:
+    """Measured stages, simulation beside Ray, and rows per second by actors."""
+    f = record("scaling").figures
+    stages = [
+        ["survey of a row group (driver)", number(f["survey_ms_per_group"], 2)],
+        ["a unit, besides its rows (actor)", number(f["unit_overhead_ms"], 1)],
+        ["a unit's result (driver)", number(f["driver_ms_per_unit"], 1)],
+        [f"the same, {f['at_once']} units at once", number(f["driver_ms_per_unit_at_once"], 1)],
+    ]
+    tried = [[n, number(t["units_per_s"], 1), number(t["simulated"], 1)] for n, t in f["tried"].items()]
+    told = []
+    for name, of in f["rows"].items():
+        for actors, found in of["actors"].items():
+            per_s, hours = f"{found['rows_per_s']:g}", f"{found['hours_of_a_million']:g}"
+            told.append([name, actors, per_s, number(found["efficiency"], 2), hours, f"{of['bend_actors']:,}"])
+    head = ["a row takes", "actors", "rows/s", "÷ (one × actors)", "hours of a million volumes", "bends at"]
+    tables = [
+        table(["stage", "ms"], stages),
+        table(["actors", "units/s on Ray", "simulated"], tried),
+        table(head, told),
+    ]
+    return "\n\n".join(tables)
 
 
 def training_cost() -> str:
