@@ -92,10 +92,13 @@ def prepare(
 
     if acquired_axis is not None:  # an axis of the array becomes one of the canonical array
         acquired_axis = int(nib.io_orientation(volume.affine)[acquired_axis, 0])
-    through = through_plane_axis(affine, preparation.plane, image.shape[1:], acquired_axis)
+    affine_before, shape = affine, image.shape[1:]
+    through = through_plane_axis(affine, preparation.plane, shape, acquired_axis)
     order = [axis for axis in range(3) if axis != through] + [through]
     label, measured = (None if m is None else permute(m, affine, order)[0] for m in (label, measured))
     image, affine = permute(image, affine, order)
+    acquired = through == through_plane_axis(affine_before, "acquired", shape, acquired_axis)
+    slices, thick = image.shape[-1], float(spacing_mm(affine)[2])
     ranges = intensity_ranges(volume.replace(image=image, affine=affine, label=None, labels={}), preparation, measured)
     resampled = preparation.size is not None or preparation.spacing_mm is not None
     air = background(image, measured) if resampled or measured is not None else None
@@ -131,6 +134,8 @@ def prepare(
         intensity_range=ranges,
         intensity_rule=preparation.intensity_rule,
     )
+    if acquired:
+        whole = whole.replace(slab_end_mm=first * thick + whole.spacing_mm[2] / 2)
     unknown = np.zeros(last - first, bool)
     if watch is not None and watch.uncovered is not None:
         uncovered = permute(to_canonical(watch.uncovered, volume.affine)[0], affine, order)[0]
@@ -143,6 +148,7 @@ def prepare(
             label=None if whole.label is None else whole.label[..., k].copy(),
             affine=shifted(affine, k),
             slice_index=first + k,
+            slab_end_mm=(min(first + k, slices - 1 - first - k) + 0.5) * thick if acquired else None,
         )
         for k in range(whole.image.shape[-1])
     ]

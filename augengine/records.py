@@ -55,6 +55,9 @@ CREDIBLE: Mapping[str, float] = {
 }
 """The largest value of each number of an acquisition; bounds are wide: what exceeds them has another unit."""
 
+LONGEST_MM = 1e4
+"""What is acquired at once is no longer than this."""
+
 
 def incredible(name: str, value: float | None) -> bool:
     """True for a number that no scan is made with: below 0, above `CREDIBLE`, or none at all."""
@@ -144,6 +147,9 @@ class Sample:
             nobody says.
         labels: label name to code; 0 is always background and not listed.
         slice_index: position in the canonical source volume, or None for a volume.
+        slab_end_mm: distance from the slice's centre to the nearer end of what was acquired, along the axis of the
+            slices; of a volume, that of its outermost slices. None where nobody says. Of a scan that is encoded in
+            three dimensions it says how far the pulse tilts.
         intensity_range: of each channel (low, high), two percentiles of the whole source volume; normalisation maps
             them to 0 and 1.
         intensity_rule: which percentiles of which voxels these are.
@@ -159,6 +165,7 @@ class Sample:
     labels: Mapping[str, int] = field(default_factory=dict)
     acquisition: Acquisition = field(default_factory=Acquisition)
     slice_index: int | None = None
+    slab_end_mm: float | None = None
     site: str | None = None
     split: str | None = None
     intensity_range: tuple[tuple[float, float], ...] | None = None
@@ -176,6 +183,8 @@ class Sample:
         for name, found in (("label", label), ("label_confidence", self.label_confidence)):
             if found is not None and (found.dtype != np.uint8 or found.shape != image.shape[1:]):
                 self._fail(f"{name} must be uint8 {image.shape[1:]}", f"{found.dtype} {found.shape}")
+        if self.slab_end_mm is not None and not 0 <= self.slab_end_mm <= LONGEST_MM:
+            self._fail(f"slab_end_mm must be 0 to {LONGEST_MM:g}", f"{self.slab_end_mm:g}")
         ranges = self.intensity_range
         if ranges is not None and (len(ranges) != len(image) or any(np.shape(pair) != (2,) for pair in ranges)):
             self._fail("intensity_range must be a pair (low, high) for every channel", str(ranges))

@@ -72,6 +72,17 @@ def test_end_slices_are_dropped_and_indices_stay() -> None:
         prepare(source, Preparation(drop_end_slices=3))
 
 
+def test_slices_know_how_far_they_lie_from_the_ends_of_what_was_acquired() -> None:
+    source = volume((12, 10, 6), np.diag([1.0, 1.0, 3.0, 1.0]))
+    assert [s.slab_end_mm for s in prepare(source, Preparation())] == [1.5, 4.5, 7.5, 7.5, 4.5, 1.5]
+    assert [s.slab_end_mm for s in prepare(source, Preparation(drop_end_slices=2))] == [7.5, 7.5]
+    assert [s.slab_end_mm for s in prepare(source, Preparation(slices=False, drop_end_slices=1))] == [4.5]
+    (thin,) = prepare(source, Preparation(slices=False, spacing_mm=1.0))
+    assert thin.slab_end_mm == pytest.approx(0.5)
+    assert {s.slab_end_mm for s in prepare(source, Preparation(plane="sagittal"))} == {None}  # cut across the slices
+    assert {s.slab_end_mm for s in prepare(source, Preparation(plane="axial"))} == {1.5, 4.5, 7.5}
+
+
 def test_size_fits_the_field_of_view_isotropically() -> None:
     affine = np.diag([1.0, 2.0, 5.0, 1.0])  # 40 x 60 mm in plane
     out = prepare(volume((40, 30, 4), affine), Preparation(size=30))[0]

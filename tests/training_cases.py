@@ -198,7 +198,7 @@ def batch_of(dims: int = 2) -> Batch:
     noise = np.random.default_rng(dims).normal(0, 0.02, tissue.shape)
     images = (np.array([0.0, 1.2, 0.5, 0.9])[tissue] + noise).astype(np.float32)[:, None]
     acquisitions = [ACQUISITIONS[n % 2] for n in range(4)]
-    return Batch(images, tissue, images[:, :0], acquisitions, list(SUBJECTS), [(1.0, 1.0, 3.0)[:dims]] * 4)
+    return Batch(images, tissue, images[:, :0], acquisitions, list(SUBJECTS), [(1.0, 1.0, 3.0)[:dims]] * 4, [None] * 4)
 
 
 def samples_of(dims: int = 2, split: str = "train") -> list[Sample]:

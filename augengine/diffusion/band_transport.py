@@ -3,7 +3,8 @@
 The logarithm of an image is the sum of bands, from shading to fine detail. Each band of a source is moved, quantile by
 quantile, onto that of the target's pool, among voxels equally deep below the skin: where the order of tissues changes
 with the acquisition no single curve can follow it, and detail of one size at one depth is mostly of the same tissues.
-Legend: N voxels, F features of `local_features`, K bands, Q quantiles, L layers of depth.
+Legend: N voxels, F features of `local_features`, K bands, Q quantiles, L layers of depth, E distances from an
+end of the slab.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ LAYERS = 8
 RANKS = (np.arange(201) + 0.5) / 201
 # Closer together where images are bright: the share of voxels at full scale must survive.
 LEVELS = np.linspace(0, 1, 1001) ** 0.7
+# Distances from the ends of a slab about which intensities are looked at apart, closer together where pulses fall off.
+ENDS_MM = np.array([2.5, 12.5, 22.5, 37.5, 55.0])
 _PLACE = {name: n for n, name in enumerate(FEATURES)}
 _DETAIL = ("log_over_mean_1.5mm", *(f"log_mean_{s}mm_over_next" for s in ("1.5", "3", "6", "12")))
 _CENTRES = (np.arange(LAYERS) + 0.5) / LAYERS
 _REACH = 1 / LAYERS
+_NEAR = 0.25  # weight from which on a voxel counts for a distance's quantiles
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class BandTable:
     Attributes:
         depth: (Q,) quantiles of the depth below the skin, mm.
         bands: (K, 1 + L, Q) quantiles of every band, of all voxels and of each layer of depth.
-        intensity: quantiles of the intensity at `LEVELS`.
+        intensity: (1 + E, levels) quantiles of the intensity at `LEVELS`, of all voxels and about each of `ENDS_MM`.
     """
 
     depth: np.ndarray
@@ -40,8 +44,8 @@ class BandTable:
     intensity: np.ndarray
 
     @classmethod
-    def of(cls, features: np.ndarray) -> BandTable:
-        """From (N, F) features of a scan's voxels; `ValueError` without any."""
+    def of(cls, features: np.ndarray, slab_mm: np.ndarray) -> BandTable:
+        """From (N, F) features and (N,) distances (see `levels`) of a scan's voxels; `ValueError` without any."""
         if not len(features):
             raise ValueError("a table needs voxels")
         depth = np.quantile(features[:, _PLACE["depth_mm"]], RANKS)
@@ -50,7 +54,7 @@ class BandTable:
         for band in _bands(features):
             layers = [band[np.abs(rank - centre) < _REACH] for centre in _CENTRES]
             tables.append([np.quantile(part if len(part) else band, RANKS) for part in (band, *layers)])
-        return cls(depth, np.array(tables), np.quantile(features[:, _PLACE["intensity"]], LEVELS))
+        return cls(depth, np.array(tables), levels(features[:, _PLACE["intensity"]], slab_mm))
 
     @classmethod
     def mean(cls, tables: Sequence[BandTable]) -> BandTable:
@@ -76,9 +80,43 @@ def transport(features: np.ndarray, source: BandTable, target: BandTable) -> np.
     return np.asarray(np.maximum(np.exp(np.clip(total, -4, 1.5)) - FLOOR, 0), np.float32)
 
 
-def matched(intensity: np.ndarray, own: np.ndarray, target: BandTable) -> np.ndarray:
-    """Values of a scan whose quantiles at `LEVELS` are `own`, with those of the target; any shape."""
-    return np.asarray(_moved(intensity, own, target.intensity), np.float32)
+def levels(intensity: np.ndarray, slab_mm: np.ndarray) -> np.ndarray:
+    """(1 + E, levels) quantiles of (N,) intensities: of all voxels, and of those about each of `ENDS_MM`.
+
+    Args:
+        slab_mm: (N,) distance of each voxel to the nearer end of what was acquired; where one is NaN, none is known.
+    """
+    whole = np.quantile(intensity, LEVELS)
+    if np.isnan(slab_mm).any():
+        return np.tile(whole, (1 + len(ENDS_MM), 1))
+    found = [whole]
+    for weight, end in zip(_about_ends(slab_mm).T, ENDS_MM, strict=True):
+        near = weight > _NEAR
+        if not near.any():  # a thin slab has no such depth: its middle stands for it
+            apart = np.abs(slab_mm - end)
+            near = apart <= apart.min() + 1e-3
+        found.append(np.quantile(intensity[near], LEVELS))
+    return np.array(found)
+
+
+def matched(intensity: np.ndarray, slab_mm: np.ndarray, own: np.ndarray, target: BandTable) -> np.ndarray:
+    """Values (N,) of a scan whose `levels` are `own`, with those of the target; by distance from the end if known.
+
+    Over all slices at once, what is darker in the middle of a slab than at its ends would be matched away.
+    """
+    if np.isnan(slab_mm).any():
+        return np.asarray(_moved(intensity, own[0], target.intensity[0]), np.float32)
+    total = np.zeros(len(intensity))
+    for weight, mine, theirs in zip(_about_ends(slab_mm).T, own[1:], target.intensity[1:], strict=True):
+        there = weight > 0
+        total[there] += weight[there] * _moved(intensity[there], mine, theirs)
+    return np.asarray(total, np.float32)
+
+
+def _about_ends(slab_mm: np.ndarray) -> np.ndarray:
+    """(N, E) weights of each of `ENDS_MM`, linear between them, that add up to 1."""
+    identity = np.eye(len(ENDS_MM))
+    return np.stack([np.interp(slab_mm, ENDS_MM, row) for row in identity], axis=-1)
 
 
 def _bands(features: np.ndarray) -> list[np.ndarray]:

@@ -31,6 +31,11 @@ _STRONGEST = 1.5
 # A row's bright end: from the one percentile of its body to the other, and from no more than this share of the latter.
 _BRIGHT, _BRIGHTEST, _KNEE = 94.0, 99.0, 0.8
 
+# How far from its ends a slab is taken to be tilted as its middle is, and lengths over which a pulse may fall off.
+_INNER_MM, _FALL_OFF_MM = 60.0, (10.0, 25.0)
+SLAB = 2 + len(_FALL_OFF_MM)
+"""Inputs that say where in the slab a voxel lies."""
+
 
 class LocalContrastSpec(Strict):
     """A small network for each voxel, several times over.
@@ -38,12 +43,16 @@ class LocalContrastSpec(Strict):
     Attributes:
         members: networks of the ensemble; their mean is the prediction, their deviation its spread.
         width, layers: of the hidden layers.
+        slab: it sees how far each voxel lies from the ends of what was acquired (`Sample.slab_end_mm`): there the pulse
+            of a scan that is encoded in three dimensions tilts less. Not for scans of single slices, of which the
+            distance only says which part of the body one sees.
     """
 
     body: Literal["local_contrast"] = "local_contrast"
     members: int = Field(default=4, ge=1, le=32)
     width: int = Field(default=64, ge=4, le=1024)
     layers: int = Field(default=2, ge=1, le=8)
+    slab: bool = False
 
 
 class LocalContrast(nn.Module):
@@ -60,7 +69,7 @@ class LocalContrast(nn.Module):
     def __init__(self, spec: LocalContrastSpec, channels: int, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.spec, self.channels, self.vocabulary = spec, channels, vocabulary
-        size = channels * (len(FEATURES) + 2) + settings.width(vocabulary)
+        size = channels * (len(FEATURES) + 2) + SLAB * spec.slab + settings.width(vocabulary)
         widths = [size, *[spec.width] * spec.layers, channels]
         self.weights = nn.ParameterList(
             nn.Parameter(torch.randn(spec.members, a, b) * (2 / a) ** 0.5) for a, b in pairwise(widths)
@@ -98,30 +107,58 @@ class View:
         where: bool (*), the body.
         features: (N, F) of each channel.
         clipped: of each channel, whether the scan reaches its full scale.
+        slab_mm: (N,) distance of each voxel to the nearer end of what was acquired, NaN where nobody says.
     """
 
     where: np.ndarray
     features: tuple[np.ndarray, ...]
     clipped: tuple[bool, ...]
+    slab_mm: np.ndarray
 
     @classmethod
-    def of(cls, image: np.ndarray, spacing_mm: Sequence[float]) -> View:
-        """Of a normalised image (C, *)."""
+    def of(cls, image: np.ndarray, spacing_mm: Sequence[float], slab_end_mm: float | None = None) -> View:
+        """Of a normalised image (C, *), whose outermost slices lie so far from the ends of what was acquired."""
         where = body(image, spacing_mm)
         return cls(
             where,
             tuple(local_features(channel, where, spacing_mm) for channel in image),
             tuple(at_full_scale(channel, where) for channel in image),
+            _slab_mm(where, spacing_mm, slab_end_mm),
         )
 
 
 def inputs(
-    features: Sequence[np.ndarray], clipped: tuple[Sequence[bool], Sequence[bool]], condition: np.ndarray
+    features: Sequence[np.ndarray],
+    clipped: tuple[Sequence[bool], Sequence[bool]],
+    condition: np.ndarray,
+    slab_mm: np.ndarray | None = None,
 ) -> np.ndarray:
-    """float32 (N, D): features of every channel, which of source and target reach full scale, and `condition`."""
+    """float32 (N, D): features of every channel, which of source and target reach full scale, and `condition`.
+
+    Args:
+        slab_mm: (N,) of `View`, for a network that sees it.
+    """
     flags = [float(flag) for both in clipped for flag in both]
     rest = np.concatenate([np.asarray(flags, np.float32), condition])
-    return np.concatenate([*features, np.broadcast_to(rest, (len(features[0]), len(rest)))], axis=1, dtype=np.float32)
+    parts = [*features, np.broadcast_to(rest, (len(features[0]), len(rest)))]
+    return np.concatenate(parts if slab_mm is None else [*parts, _of_slab(slab_mm)], axis=1, dtype=np.float32)
+
+
+def _slab_mm(where: np.ndarray, spacing_mm: Sequence[float], end_mm: float | None) -> np.ndarray:
+    """(N,) of the voxels of a body bool (*)."""
+    if end_mm is None or where.ndim == 2:
+        return np.full(np.count_nonzero(where), np.nan if end_mm is None else end_mm, np.float32)
+    slices = np.arange(where.shape[2])
+    distance = end_mm + np.minimum(slices, slices[::-1]) * spacing_mm[2]
+    return np.asarray(np.broadcast_to(distance.astype(np.float32), where.shape)[where])
+
+
+def _of_slab(slab_mm: np.ndarray) -> np.ndarray:
+    """(N, SLAB): the distance from the ends, twice more as it matters near them, and whether it is known; else 0."""
+    known = np.isfinite(slab_mm)
+    distance = np.where(known, slab_mm, 0)
+    found = [np.minimum(distance, _INNER_MM) / _INNER_MM, *(np.exp(-distance / mm) for mm in _FALL_OFF_MM)]
+    return np.stack([*(known * f for f in found), known], axis=-1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -146,20 +183,23 @@ def render(
     source: Acquisition,
     target: Acquisition,
     texture: float,
+    slab_end_mm: float | None = None,
 ) -> Rendered:
     """A normalised image (C, *) of `source` as `target` would have shown it; outside the body it stays as it is.
 
     Args:
         texture: share of the source's own finest detail (what a Gaussian of one voxel removes) that is added.
+        slab_end_mm: of `Sample`.
     """
-    view = View.of(image, spacing_mm)
+    view = View.of(image, spacing_mm, slab_end_mm)
     mean, spread = image.copy(), np.zeros_like(image)
     if not view.where.any():
         return Rendered(mean, mean, spread)
     # A scanner's gain is its own: what clips at one setting clips at the other; another vendor's does not.
     stays = settings.same_vendor(source, target)
     clips = [flag and stays for flag in view.clipped]
-    x = inputs(view.features, (view.clipped, clips), settings.condition(source, target, network.vocabulary))
+    condition = settings.condition(source, target, network.vocabulary)
+    x = inputs(view.features, (view.clipped, clips), condition, view.slab_mm if network.spec.slab else None)
     values, deviations = network.predict(x)
     draw = image.copy()
     for c, channel in enumerate(image):

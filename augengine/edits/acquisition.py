@@ -226,7 +226,7 @@ def _rerendered(
     texture = TEXTURE if params.texture is None else params.texture
     spacing_mm = sample.spacing_mm[: sample.image.ndim - 1]
     assert isinstance(generator.network, LocalContrast)  # see `check`
-    made = render(generator.network, x, spacing_mm, source, target, texture)
+    made = render(generator.network, x, spacing_mm, source, target, texture, sample.slab_end_mm)
     return sample.replace(image=denormalise(made.draw, sample), acquisition=target)
 
 

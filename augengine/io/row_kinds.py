@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from augengine.io.row_problems import SPACING_MM
 from augengine.io.shards import METADATA_COLUMNS
 
-OWN = ("slice_index", "provenance", "parent_id", "policy", "replicate", "site")
+OWN = ("slice_index", "slab_end_mm", "provenance", "parent_id", "policy", "replicate", "site")
 """Columns that are not looked at: of the row alone, or of where it came from."""
 KIND_COLUMNS = [name for name in METADATA_COLUMNS if name not in OWN]
 _MARGIN = 1.01

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from augengine.errors import DataError
-from augengine.records import ACQUISITION_NUMERIC, incredible
+from augengine.records import ACQUISITION_NUMERIC, LONGEST_MM, incredible
 
 SPACING_MM = (1e-3, 1e3)
 KINDS = ("<u1", "|u1", "<u2", "<i2", "<u4", "<i4", "<f2", "<f4", "<f8", "|i1", "uint16", "int16", "float32", "uint8")
@@ -101,6 +101,13 @@ def _ranges(row: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _slab(row: Mapping[str, Any]) -> str | None:
+    found = row["slab_end_mm"]
+    if found is None or 0 <= found <= LONGEST_MM:
+        return None
+    return f"slab_end_mm must be 0 to {LONGEST_MM:g}; found {found:g}"
+
+
 def _kind(row: Mapping[str, Any]) -> str | None:
     return None if row["image_dtype"] in KINDS else f"image_dtype must be a number's; found {row['image_dtype']!r}"
 
@@ -112,6 +119,7 @@ _RULES: Sequence[tuple[Sequence[str], Callable[[Mapping[str, Any]], str | None]]
     (("image_shape", "channels"), _shape),
     (("intensity_low", "intensity_high", "channels"), _ranges),
     (("image_dtype",), _kind),
+    (("slab_end_mm",), _slab),
 )
 
 

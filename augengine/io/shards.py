@@ -41,6 +41,7 @@ SCHEMA = pa.schema(
         ("subject_id", pa.string()),
         ("volume_id", pa.string()),
         ("slice_index", pa.int32()),
+        ("slab_end_mm", pa.float64()),
         ("site", pa.string()),
         ("split", pa.string()),
         ("synthetic", pa.bool_()),
@@ -89,6 +90,7 @@ def to_row(sample: Sample) -> dict[str, Any]:
         "subject_id": sample.subject_id,
         "volume_id": sample.volume_id,
         "slice_index": sample.slice_index,
+        "slab_end_mm": sample.slab_end_mm,
         "site": sample.site,
         "split": sample.split,
         "synthetic": sample.provenance is not None,
@@ -170,6 +172,7 @@ def _sample(
         labels=dict(zip(row["label_names"], row["label_codes"], strict=True)),
         acquisition=Acquisition(**row["acquisition"]),
         slice_index=row["slice_index"],
+        slab_end_mm=row.get("slab_end_mm"),
         site=row["site"],
         split=row["split"],
         intensity_range=intensity_range(row),
@@ -248,7 +251,7 @@ def check_schema(file: pq.ParquetFile, where: str) -> None:
 
 
 _KEY = b"augengine.schema_version"
-_LATER = ("label_confidence", "intensity_rule", *LINEAGE)  # columns that older shards lack
+_LATER = ("label_confidence", "intensity_rule", "slab_end_mm", *LINEAGE)  # columns that older shards lack
 _NEEDED = [name for name in SCHEMA.names if name not in _LATER]
 
 

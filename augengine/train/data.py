@@ -32,7 +32,7 @@ class Batch:
         images: normalised, (B, C, *) float32.
         tissue: (B, *) int8, see `tissue_index`.
         context: neighbouring slices of the same volume, (B, offsets * C, *) float32; no channels without offsets.
-        acquisitions, subjects, spacings_mm: one of each row.
+        acquisitions, subjects, spacings_mm, slab_ends_mm: one of each row, see `Sample`.
     """
 
     images: np.ndarray
@@ -41,6 +41,7 @@ class Batch:
     acquisitions: list[Acquisition]
     subjects: list[str]
     spacings_mm: list[tuple[float, ...]]
+    slab_ends_mm: list[float | None]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -54,6 +55,7 @@ class Batch:
             self.acquisitions[rows],
             self.subjects[rows],
             self.spacings_mm[rows],
+            self.slab_ends_mm[rows],
         )
 
     @property
@@ -154,6 +156,7 @@ class BatchReader:
             [rows.acquisitions[n] for rows, n in parts],
             [rows.subjects[n] for rows, n in parts],
             [rows.spacings_mm[n] for rows, n in parts],
+            [rows.slab_ends_mm[n] for rows, n in parts],
         )
 
     def _reference(self, place: int) -> tuple[int, int]:
@@ -213,6 +216,7 @@ class BatchReader:
             [s.acquisition for s in samples],
             [s.subject_id for s in samples],
             [s.spacing_mm[: s.image.ndim - 1] for s in samples],
+            [s.slab_end_mm for s in samples],
         )
 
     def _fitting(self, sample: Sample) -> Sample:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,10 @@ VOCABULARY = Vocabulary.fit([GE, SIEMENS])
 FLASH = Acquisition("GE", "Signa", 3.0, None, 9.0, 5.0, 4.0, 35.0)
 
 
-def spec_of(channels: tuple[str, ...] = ("t1",)) -> ModelSpec:
+def spec_of(channels: tuple[str, ...] = ("t1",), slab: bool = False) -> ModelSpec:
     return tiny_spec("acquisition").model_copy(
         update={
-            "network": LocalContrastSpec(members=3, width=8),
+            "network": LocalContrastSpec(members=3, width=8, slab=slab),
             "diffusion": None,
             "vocabulary": VOCABULARY,
             "channels": channels,
@@ -34,8 +35,8 @@ def spec_of(channels: tuple[str, ...] = ("t1",)) -> ModelSpec:
     )
 
 
-def network_of(channels: int = 1, seed: int = 1) -> LocalContrast:
-    found = build(spec_of(tuple("abc"[:channels])), seed)
+def network_of(channels: int = 1, seed: int = 1, slab: bool = False) -> LocalContrast:
+    found = build(spec_of(tuple("abc"[:channels]), slab), seed)
     assert isinstance(found, LocalContrast)
     return found.eval()
 
@@ -65,6 +66,38 @@ def test_a_moved_source_gives_the_moved_result() -> None:
     made = render(network, image, SPACING, SIEMENS, GE, 0.2).draw
     moved = render(network, np.roll(image, (4, -5), (1, 2)), SPACING, SIEMENS, GE, 0.2).draw
     assert np.allclose(moved, np.roll(made, (4, -5), (1, 2)), atol=2e-6)
+
+
+def test_a_voxel_knows_how_far_it_lies_from_the_ends_of_the_slab() -> None:
+    image = head(3)
+    where = View.of(image, SPACING).where
+    found = np.zeros(where.shape)
+    found[where] = View.of(image, SPACING, 10.0).slab_mm
+    for k, expected in enumerate((10.0, 13.0, 10.0)):
+        assert (found[..., k][where[..., k]] == expected).all()
+    assert np.isnan(View.of(image, SPACING).slab_mm).all()
+    assert (View.of(image[..., 0], SPACING[:2], 7.5).slab_mm == 7.5).all()
+
+
+def test_a_network_that_sees_the_slab_is_told_where_a_row_lies_and_one_that_does_not_is_not() -> None:
+    image = head()
+
+    def made(network: LocalContrast, end_mm: float | None) -> np.ndarray:
+        return render(network, image, SPACING, SIEMENS, GE, 0.2, end_mm).mean
+
+    sees, blind = network_of(slab=True), network_of()
+    known = [made(sees, end_mm) for end_mm in (2.5, 30.0, None)]
+    assert not any(np.allclose(a, b, atol=1e-3) for a, b in pairwise(known))
+    assert np.isfinite(known).all()
+    assert np.allclose(made(sees, 70.0), made(sees, 500.0), atol=2e-2)  # deep within, nothing changes any more
+    assert np.array_equal(made(blind, 2.5), made(blind, None))
+
+
+def test_a_mirrored_slab_gives_the_mirrored_result() -> None:
+    network, image = network_of(slab=True), head(3)
+    made = render(network, image, SPACING, SIEMENS, GE, 0.2, 2.5).draw
+    turned = render(network, np.flip(image, 3), SPACING, SIEMENS, GE, 0.2, 2.5).draw
+    assert np.allclose(turned, np.flip(made, 3), atol=2e-6)
 
 
 def test_only_the_body_changes_and_detail_is_the_sources_own() -> None:

@@ -76,6 +76,7 @@ ABSURD = {
     "image_shape must be": {"image_shape": [1, 2**20, 2**20]},
     "image_dtype must be a number's": {"image_dtype": "object"},
     "an intensity range must be two rising numbers": {"intensity_low": [900.0]},
+    "slab_end_mm must be 0 to 10000": {"slab_end_mm": -1.0},
     "pixels must fit": {"image": b""},
 }
 

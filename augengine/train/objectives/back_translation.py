@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from augengine import rng
 from augengine.diffusion import settings
-from augengine.diffusion.band_transport import LEVELS, matched, transport
-from augengine.diffusion.local_contrast import LocalContrast, View, inputs, render
+from augengine.diffusion.band_transport import levels, matched, transport
+from augengine.diffusion.local_contrast import SLAB, LocalContrast, View, inputs, render
 from augengine.diffusion.local_features import FEATURES, body, brightened, local_features
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import DataError
@@ -33,6 +33,7 @@ from augengine.train.objectives.scans import Partner, Pool, Scan, partners_of, s
 
 _AVERAGE = 0.98  # of the weights that make the next round's pseudo-scans
 _NOISE = 0.03  # of every input, in standard deviations
+_HIDDEN = 0.1  # share of the rows whose place in the slab is not shown
 # Voxels of each scan under each setting that say what inputs are like, and the share of them beyond either end.
 _LOOKED_AT, _EXTREME = 50, 1e-3
 
@@ -82,6 +83,7 @@ class BackTranslation(Objective):
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.scans: list[Scan] = []
         self.made: tuple[int, Pairs] | None = None
+        self.slab = self.network.spec.slab
 
     def begin(self, reader: BatchReader) -> Stream:
         """Look at the sample of training scans that all rounds use."""
@@ -91,7 +93,7 @@ class BackTranslation(Objective):
             references = volumes[volume].references
             count = min(len(references), self.how.rows_per_scan)
             places = spread(len(references), count)
-            if (scan := scan_of(volume, reader.take([references[n] for n in places]))) is None:
+            if (scan := scan_of(volume, reader.take([references[n] for n in places]), self.slab)) is None:
                 continue
             if self.how.pairs:
                 scan = replace(scan, partners=partners_of(reader, volumes, volume, places, scan))
@@ -133,10 +135,10 @@ class BackTranslation(Objective):
         """Validation rows, and the same under the settings of the scans nearest to them."""
         found = []
         for row in range(min(PICTURE_ROWS, len(batch))):
-            scan = scan_of(batch.subjects[row], batch.part(slice(row, row + 1)))
+            scan = scan_of(batch.subjects[row], batch.part(slice(row, row + 1)), self.slab)
             for target in targets_of(scan, self.scans)[:1] if scan else ():
                 image, spacing, source = batch.images[row], batch.spacings_mm[row], batch.acquisitions[row]
-                made = render(self.network, image, spacing, source, target.acquisition, 0.0)
+                made = render(self.network, image, spacing, source, target.acquisition, 0.0, batch.slab_ends_mm[row])
                 found.append(
                     (
                         f"{_short(batch.acquisitions[row])} to {_short(target.acquisition)}",
@@ -191,18 +193,19 @@ class BackTranslation(Objective):
         tables = scan.tables
         if learnt:
             predicted = self._predicted(self.teacher, scan, target)
-            features = self._seen(scan, _matched(predicted, target))
-            tables = tables_of(features)
+            features = self._seen(scan, _matched(scan, predicted, target))
+            tables = tables_of(features, [view.slab_mm for view in scan.views])
         guesses = [
             np.stack([transport(f, t, p) for f, t, p in zip(row, tables, target.tables, strict=True)], axis=-1)
             for row in features
         ]
-        shown, kept = self._shown(scan, _matched(guesses, target), random)
+        shown, kept = self._shown(scan, _matched(scan, guesses, target), random)
         condition = settings.condition(target.acquisition, scan.acquisition, self.network.vocabulary)
         truths = [
             np.stack([f[same, 0] for f in view.features], axis=-1) for view, same in zip(scan.views, kept, strict=True)
         ]
-        return self._sampled(shown, truths, (target.clipped, scan.clipped), condition, random)
+        slab_mm = [view.slab_mm[same] for view, same in zip(scan.views, kept, strict=True)]
+        return self._sampled(shown, truths, slab_mm, (target.clipped, scan.clipped), condition, random)
 
     def _real(self, scan: Scan, partner: Partner, random: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
         """The same from a scan to its partner, of voxels of the scan's body."""
@@ -212,19 +215,21 @@ class BackTranslation(Objective):
             for view, image in zip(scan.views, partner.images, strict=True)
         ]
         shown = [view.features for view in scan.views]
-        return self._sampled(shown, truths, (scan.clipped, partner.clipped), condition, random)
+        slab_mm = [view.slab_mm for view in scan.views]
+        return self._sampled(shown, truths, slab_mm, (scan.clipped, partner.clipped), condition, random)
 
     def _sampled(
         self,
         shown: Sequence[tuple[np.ndarray, ...]],
         truths: Sequence[np.ndarray],
+        slab_mm: Sequence[np.ndarray],
         clipped: tuple[Sequence[bool], Sequence[bool]],
         condition: np.ndarray,
         random: np.random.Generator,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Inputs and truth of some voxels of every row, as they are and at another gain."""
         total, found = sum(map(len, truths)), []
-        for row, truth in zip(shown, truths, strict=True):
+        for row, truth, distances in zip(shown, truths, slab_mm, strict=True):
             count = min(len(truth), round(self.how.voxels_per_scan * len(truth) / max(total, 1)))
             if not count:
                 continue
@@ -232,8 +237,22 @@ class BackTranslation(Objective):
                 chosen = np.sort(random.choice(len(truth), count, replace=False))
                 factor = math.exp(random.normal(0, self.how.gain_sd)) if changed else 1.0
                 parts = [brightened(f[chosen], factor) for f in row]
-                found.append((inputs(parts, clipped, condition), truth[chosen]))
+                found.append((self._inputs(parts, clipped, condition, distances[chosen], random), truth[chosen]))
         return found
+
+    def _inputs(
+        self,
+        features: Sequence[np.ndarray],
+        clipped: tuple[Sequence[bool], Sequence[bool]],
+        condition: np.ndarray,
+        slab_mm: np.ndarray,
+        random: np.random.Generator | None = None,
+    ) -> np.ndarray:
+        """As the network wants them; with `random`, now and then as of a row that does not know its place."""
+        if not self.slab:
+            return inputs(features, clipped, condition)
+        hidden = random is not None and random.random() < _HIDDEN
+        return inputs(features, clipped, condition, np.full_like(slab_mm, np.nan) if hidden else slab_mm)
 
     def _seen(self, scan: Scan, rows: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
         """Features of each row, given as intensities (N, C) of the scan's body, of each channel."""
@@ -267,7 +286,8 @@ class BackTranslation(Objective):
         """Intensities (N, C) of each row of a scan under a target."""
         condition = settings.condition(scan.acquisition, target.acquisition, network.vocabulary)
         return [
-            network.predict(inputs(view.features, (scan.clipped, target.clipped), condition))[0] for view in scan.views
+            network.predict(self._inputs(view.features, (scan.clipped, target.clipped), condition, view.slab_mm))[0]
+            for view in scan.views
         ]
 
     def _measure_inputs(self) -> None:
@@ -279,10 +299,13 @@ class BackTranslation(Objective):
                 condition = settings.condition(scan.acquisition, target.acquisition, self.network.vocabulary)
                 view = scan.views[int(random.integers(len(scan.views)))]
                 chosen = random.integers(len(view.features[0]), size=_LOOKED_AT)
-                rows.append(inputs([f[chosen] for f in view.features], (scan.clipped, target.clipped), condition))
+                shown, distances = [f[chosen] for f in view.features], view.slab_mm[chosen]
+                rows.append(self._inputs(shown, (scan.clipped, target.clipped), condition, distances, random))
         seen = torch.from_numpy(np.concatenate(rows))
         # Settings are few and exact; of features, single voxels are no guide.
         ends = seen.min(0).values, seen.max(0).values
+        if self.slab:
+            ends[0][-SLAB:] = 0  # of a row that does not know its place
         features = self.network.channels * len(FEATURES)
         low, high = (np.quantile(seen[:, :features].numpy(), q, axis=0) for q in (_EXTREME, 1 - _EXTREME))
         ends[0][:features], ends[1][:features] = torch.from_numpy(low), torch.from_numpy(high)
@@ -296,7 +319,7 @@ class BackTranslation(Objective):
         """Mean over the rows that differ in setting from a training scan."""
         errors = []
         for row in range(len(batch)):
-            scan = scan_of(batch.subjects[row], batch.part(slice(row, row + 1)))
+            scan = scan_of(batch.subjects[row], batch.part(slice(row, row + 1)), self.slab)
             targets = targets_of(scan, self.scans) if scan else []
             if scan is None or not targets:
                 continue
@@ -314,12 +337,13 @@ def _painted(image: np.ndarray, view: View, values: np.ndarray) -> np.ndarray:
     return found
 
 
-def _matched(rows: Sequence[np.ndarray], target: Pool) -> list[np.ndarray]:
+def _matched(scan: Scan, rows: Sequence[np.ndarray], target: Pool) -> list[np.ndarray]:
     """Intensities (N, C) of a scan's rows with the quantiles of the target's."""
-    together = np.concatenate(rows)
-    own = [np.quantile(together[:, c], LEVELS) for c in range(together.shape[1])]
+    together, slab_mm = np.concatenate(rows), [view.slab_mm for view in scan.views]
+    own = [levels(together[:, c], np.concatenate(slab_mm)) for c in range(together.shape[1])]
     return [
-        np.stack([matched(row[:, c], own[c], table) for c, table in enumerate(target.tables)], axis=-1) for row in rows
+        np.stack([matched(row[:, c], distances, own[c], table) for c, table in enumerate(target.tables)], axis=-1)
+        for row, distances in zip(rows, slab_mm, strict=True)
     ]
 
 

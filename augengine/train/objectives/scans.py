@@ -70,9 +70,14 @@ def spread(rows: int, count: int) -> list[int]:
     return sorted(set(np.linspace(0, rows - 1, count).round().astype(int).tolist())) if count > 1 else [(rows - 1) // 2]
 
 
-def scan_of(volume: str, rows: Batch) -> Scan | None:
-    """Of rows of one volume; None if none of them shows a body."""
-    views = [View.of(image, spacing) for image, spacing in zip(rows.images, rows.spacings_mm, strict=True)]
+def scan_of(volume: str, rows: Batch, slab: bool) -> Scan | None:
+    """Of rows of one volume; None if none of them shows a body.
+
+    Args:
+        slab: take note of how far voxels lie from the ends of what was acquired.
+    """
+    ends = rows.slab_ends_mm if slab else [None] * len(rows)
+    views = [View.of(*row) for row in zip(rows.images, rows.spacings_mm, ends, strict=True)]
     kept = [n for n, view in enumerate(views) if view.where.any()]
     if not kept:
         return None
@@ -85,7 +90,7 @@ def scan_of(volume: str, rows: Batch) -> Scan | None:
         rows.spacings_mm[0],
         [rows.images[n] for n in kept],
         views,
-        tables_of([view.features for view in views]),
+        tables_of([view.features for view in views], [view.slab_mm for view in views]),
         clipped,
     )
 
@@ -113,12 +118,13 @@ def partners_of(
     return tuple(found)
 
 
-def tables_of(rows: Sequence[tuple[np.ndarray, ...]]) -> tuple[BandTable, ...]:
-    """Of each channel, from the features of all rows of a scan."""
-    found = []
+def tables_of(rows: Sequence[tuple[np.ndarray, ...]], slab_mm: Sequence[np.ndarray]) -> tuple[BandTable, ...]:
+    """Of each channel, from the features of all rows of a scan and the distances (N,) of their voxels (`View`)."""
+    found, distances = [], np.concatenate(slab_mm)
     for features in zip(*rows, strict=True):
         voxels = np.concatenate(features)
-        found.append(BandTable.of(voxels[:: max(1, len(voxels) // _TABLE_VOXELS)]))
+        some = slice(None, None, max(1, len(voxels) // _TABLE_VOXELS))
+        found.append(BandTable.of(voxels[some], distances[some]))
     return tuple(found)
 
 
