@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import sys
 import threading
 import time
 import weakref
@@ -19,7 +20,7 @@ from augengine.errors import RunError
 from augengine.io.commits import ATTEMPTS, committed_units, read_records
 from augengine.io.store import Store
 from augengine.pipeline.committer import Committer, Work
-from augengine.pipeline.units import INLINE, run_units
+from augengine.pipeline.units import INLINE, Actors, run_units
 from augengine.pipeline.workers import Staged, Unit
 
 NAMES = "abcdef"
@@ -218,3 +219,48 @@ def test_a_reading_that_hangs_ends_its_process_in_its_own_unit(tmp_path: Path) -
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     assert committed_units(store) == {"a"}
     assert store.names(ATTEMPTS) == [f"{ATTEMPTS}/b.1"]
+
+
+class Dies:
+    """A staged worker that ends its process once in each of some units: in reading, making or encoding."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def _dies_once(self, stage: str, n: int) -> None:
+        if {3: "read", 9: "make", 14: "encode"}.get(n) == stage and not (self.folder / f"died{n}").exists():
+            (self.folder / f"died{n}").touch()
+            os._exit(1)
+
+    def read(self, spec: dict[str, Any]) -> int:
+        with (self.folder / "threads").open("a") as file:
+            file.write(f"{threading.current_thread().name}\n")
+        self._dies_once("read", spec["n"])
+        return int(spec["n"])
+
+    def make(self, spec: dict[str, Any], read: int) -> int:
+        self._dies_once("make", read)
+        return read
+
+    def encode(self, made: int) -> dict[str, pa.Table]:
+        self._dies_once("encode", made)
+        return {"rows": pa.table({"n": [made] * 3})}
+
+    def __call__(self, spec: dict[str, Any]) -> dict[str, pa.Table]:
+        return self.encode(self.make(spec, self.read(spec)))
+
+
+@pytest.mark.slow
+def test_an_actor_that_dies_with_several_units_in_hand_loses_none(ray_session: None, tmp_path: Path) -> None:
+    import ray.cloudpickle
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import test modules
+    units, store = [Unit(f"u{n:02d}", {"n": n}) for n in range(24)], Store(tmp_path / "out")
+    summary = run_units(units, Dies, {"folder": str(tmp_path)}, store, {"version": 1}, actors=Actors(1))
+    assert summary.counts == {"rows": 3 * 24}
+    assert len(summary.pids) >= 2, "the actor died, and another one went on"
+    rows = [store.parquet(part.name).read()["n"].to_pylist() for part in summary.files["rows"]]
+    assert rows == [[n] * 3 for n in range(24)]
+    assert "read-ahead" in (tmp_path / "threads").read_text(), "an actor gets several units at once"
+    assert {path.name for path in tmp_path.glob("died*")} == {"died3", "died9", "died14"}
+    assert not store.names(ATTEMPTS)
