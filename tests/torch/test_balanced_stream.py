@@ -100,5 +100,5 @@ def test_what_cannot_be_balanced_is_refused(folders: list[str]) -> None:
 def test_too_few_augmented_rows_of_a_kind_are_refused(folders: list[str], tmp_path: Path) -> None:
     few = write_rows(tmp_path / "few", [row(100 + n, ill=True, augmented=True) for n in range(4)])
     assert len(stream([folders[0], few], 0.4)) == ILL + HEALTHY
-    with pytest.raises(DataError, match="augmented rows for each of 10 real ones are 5"):
+    with pytest.raises(DataError, match="augmented rows that show core for each of 10 real ones are 5"):
         stream([folders[0], few], 0.5)
