@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -202,23 +203,27 @@ def test_units_that_are_committed_are_neither_read_nor_made(store: Store, told: 
     }
 
 
+class Hangs(Stages):
+    """Never comes to an end of reading one unit."""
+
+    def read(self, spec: dict[str, Any]) -> Rows:
+        if spec["name"] == "b":
+            time.sleep(60)
+        return super().read(spec)
+
+
 def test_a_reading_that_hangs_ends_its_process_in_its_own_unit(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-
-    class Hangs(Stages):
-        def read(self, spec: dict[str, Any]) -> Rows:
-            if spec["name"] == "b":
-                time.sleep(60)
-            return super().read(spec)
-
-    child = os.fork()
-    if not child:
-        work = Work(Hangs, {"told": Told()}, store, "job", 3.0)
-        list(Committer(work).results(UNITS[:3]))
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
-    assert committed_units(store) == {"a"}
-    assert store.names(ATTEMPTS) == [f"{ATTEMPTS}/b.1"]
+    script = (
+        "import sys\n"
+        "from test_read_ahead import UNITS, Committer, Hangs, Store, Told, Work\n"
+        "work = Work(Hangs, {'told': Told()}, Store(sys.argv[1]), 'job', 3.0)\n"
+        "list(Committer(work).results(UNITS[:3]))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert committed_units(Store(tmp_path)) <= {"a"}  # which a slow machine may still be writing
+    assert set(Store(tmp_path).names(ATTEMPTS)) - {f"{ATTEMPTS}/a.1"} == {f"{ATTEMPTS}/b.1"}
 
 
 class Dies:
