@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-long test-integrations test-newest fuzz lint smoke wheel-start pages docs licences sbom hashes clean
+.PHONY: demo test test-long test-integrations test-newest test-floors fuzz lint smoke wheel-start pages docs licences sbom hashes clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python >= 3.11 is needed; set PYTHON=")'
@@ -46,6 +46,18 @@ test-newest:
 	$(NEWEST) -m pip freeze > .venv-newest/versions.txt
 	@echo "pinned, and not installed here:"; grep -ivxFf .venv-newest/versions.txt constraints.txt || true
 	$(NEWEST) -m pytest $(TESTS)
+
+# The same with the lowest versions that pyproject.toml allows, in .venv-floors; EXCEPT=NAMES are left to pip, such as
+# "torch monai" where the lowest PyTorch cannot be had. ruff and mypy judge code by rules of their day, and run elsewhere.
+EXCEPT ?=
+LOWEST := .venv-floors/bin/python
+test-floors: $(VENV)/.installed
+	$(PYTHON) -m venv .venv-floors
+	$(LOWEST) -m pip install --quiet --upgrade pip
+	PYTHONPATH=. $(BIN)/python -m supply.floors ruff mypy $(EXCEPT) > .venv-floors/constraints.txt
+	$(LOWEST) -m pip install --quiet --constraint .venv-floors/constraints.txt $(TORCH_PIP_ARGS) torch
+	$(LOWEST) -m pip install --quiet --constraint .venv-floors/constraints.txt --editable ".[test]"
+	$(LOWEST) -m pytest $(TESTS)
 
 # N cases of hostile input for each reader, with the counts by outcome in runs/fuzz.json.
 N ?= 1000
@@ -93,4 +105,4 @@ smoke: $(VENV)/.installed
 	bash .ci/smoke
 
 clean:
-	rm -rf $(VENV) .venv-newest runs build *.egg-info
+	rm -rf $(VENV) .venv-newest .venv-floors runs build *.egg-info

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from augengine.cli import COMMANDS, loaded
@@ -69,6 +74,50 @@ def test_the_image_copies_what_there_is_and_nothing_that_the_context_leaves_out(
         assert any(fnmatch(name.removeprefix("./"), pattern) for pattern in kept), name
     first = DOCKERFILE.index("torch")
     assert first < DOCKERFILE.index('".[hf]"'), "PyTorch is installed first"
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_image_find_what_they_read_and_build_the_package(tmp_path: Path) -> None:
+    """One by one, in a folder that holds what was copied before each: the constraints, and at the end the package."""
+    context, image = tmp_path / "context", tmp_path / "image"
+    image.mkdir()
+    _send_context(context)
+    built = False
+    for step, words in re.findall(r"^(COPY|RUN) (.+)$", DOCKERFILE, re.MULTILINE):
+        if step == "COPY":
+            *names, target = words.split()
+            assert target in ("./", f"./{names[0]}"), "a folder keeps its name"
+            for name in names:
+                source = context / name
+                (shutil.copytree if source.is_dir() else shutil.copy)(source, image / name)
+        elif words.startswith("pip install"):
+            argv = shlex.split(words)
+            assert (image / argv[argv.index("--constraint") + 1]).is_file(), words
+            if '".[hf]"' in words:
+                build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+                subprocess.run([*build, ".", "-w", str(tmp_path)], cwd=image, check=True, capture_output=True)
+                built = True
+    assert built
+    (wheel,) = tmp_path.glob("augengine-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+    assert {
+        "augengine/cli.py",
+        "augengine/policies/duke_acquisition.yaml",
+        "augengine/report/page/template.html",
+    } <= held
+
+
+def _send_context(target: Path) -> None:
+    """What a builder is sent: files of the checkout that `.dockerignore` keeps."""
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line]
+    assert lines[0] == "*", "everything is left out but for what follows"
+    for name in (line[1:] for line in lines if line.startswith("!")):
+        target.mkdir(exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, target / name)
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
