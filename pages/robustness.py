@@ -41,6 +41,13 @@ def exactly_once_page() -> Page:
                 _soaked(soaked.figures),
             ),
             Section(
+                "Killed on Ray, altogether",
+                "Processes and nodes that were killed while a command ran on Ray, by record. Full disks and their like "
+                "are not counted, nor are exports that were killed without Ray, which stand below.",
+                [killed, training, soaked],
+                [_kills_on_ray(killed.figures, training.figures, soaked.figures)],
+            ),
+            Section(
                 "Other layouts of the same rows",
                 "The same rows by one actor and by several, shuffled, and in other shards. In the first record two "
                 "layouts differed in one voxel, from sums whose order depended on a row's place in its batch; rows are "
@@ -176,6 +183,22 @@ def input_page() -> Page:
             ),
         ],
     )
+
+
+def _kills_on_ray(matrix: Mapping[str, Any], training: Mapping[str, Any], soaked: Mapping[str, Any]) -> str:
+    """Kills of each record by what was killed, and their sum; a training that was never killed does not count."""
+    struck = {kind: found["faults"] for kind, found in soaked["faults_by_kind"].items()}
+    trained = sum("killed_at_step" in found["killed"] for found in training["models"].values())
+    by_record: dict[str, Mapping[str, int]] = {
+        "killed at random moments": matrix["killed"],
+        "a fault a minute": {kind: struck.get(kind, 0) for kind in matrix["killed"]},
+        "trainings that lost a worker": {"worker": trained},
+    }
+    kinds = list(matrix["killed"])
+    lines = [[name, *(str(n.get(kind, 0)) for kind in kinds), str(sum(n.values()))] for name, n in by_record.items()]
+    sums = [sum(n.get(kind, 0) for n in by_record.values()) for kind in kinds]
+    lines.append(["**all**", *(str(n) for n in sums), str(sum(sums))])
+    return table(["record", *kinds, "all"], lines)
 
 
 def _soaked(figures: Mapping[str, Any]) -> list[str]:

@@ -69,7 +69,7 @@ def page() -> Page:
                 "What checksums of pages cost when shards are written and read. Of what reading pays nearly all is the "
                 "CRC of the pages, which goes over every byte; that of the footer is lost in it.",
                 [record("checksum_cost")],
-                [_checksums(record("checksum_cost").figures["rows"])],
+                [_checksums(record("checksum_cost").figures["rows"]), _bound(record("checksum_cost").figures)],
             ),
             Section(
                 "The demo's network beside MONAI's",
@@ -242,6 +242,29 @@ def _checksums(rows: Mapping[str, Mapping[str, Any]]) -> str:
                 lines.append([name, what, number(f["without_ms"], 1), number(f["with_ms"], 1), number(f["ratio"], 3)])
         lines.append([name, "verify", NONE, number(found["verify_ms"], 1), NONE])
     return table(["rows", "", "ms without", "ms with", "with ÷ without"], lines)
+
+
+def _bound(figures: Mapping[str, Any]) -> str:
+    """Which steps cost more than the bound, of commands (`write`, `read`) and of what a reader does within one."""
+    of_commands = {"write": "writing", "read": "reading samples"}
+    told = []
+    for whole in (True, False):
+        steps = {
+            (f"{of_commands[step]}, {name}" if whole else name): f["ratio"]
+            for name, found in figures["rows"].items()
+            for step, f in found.items()
+            if isinstance(f, Mapping) and (step in of_commands) == whole
+        }
+        over = [f"{step} ({number(ratio, 3)})" for step, ratio in steps.items() if ratio > figures["bound"]]
+        what = "writing a shard and reading its samples" if whole else "reading tables alone, without making samples"
+        told.append(
+            f"{what}: " + (f"not met by {'; '.join(over)}" if over else f"met, at most {max(steps.values()):.3f}")
+        )
+    return (
+        f"The bound is {figures['bound']:g} times the time without. "
+        + ". ".join(t[0].upper() + t[1:] for t in told)
+        + "."
+    )
 
 
 def _networks(figures: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, TypeAlias, Union, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 import fsspec
 import pyarrow.fs as pafs
@@ -31,6 +31,10 @@ Place: TypeAlias = Union["Store", str, "os.PathLike[str]"]
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _READERS = 16
 _WAITS_S = (0.1, 0.5, 2.0)
+_SECRET_PARAMETER = re.compile(
+    r"[?&;#]([\w-]*(?:signature|token|secret|passw(?:or)?d|credentials?|access[_-]?key(?:[_-]?id)?)|sig|key)=",
+    re.IGNORECASE,
+)
 _NEXT_STEP = {
     "write": "make room or make it writable and run the same command again; what is committed is kept",
     "read": "check the path, the access and the connection, and run the same command again",
@@ -309,7 +313,12 @@ class Store:
 
 
 def check_uri(uri: str) -> None:
-    """Raises RunError for a URI with a single slash, with a password, or of a chain."""
+    """Raises RunError for a URI with a password or a signature, with a single slash, or of a chain.
+
+    What may be secret is looked for first: the other refusals print the URI.
+    """
+    for link in uri.split("::"):
+        _check_secrets(link.strip())
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", uri):  # a drive has one letter
         scheme, _, rest = uri.partition(":/")
         raise RunError(
@@ -323,17 +332,38 @@ def check_uri(uri: str) -> None:
             found=uri,
             next_step="give the URI of the storage itself",
         )
-    try:
-        parts = urlsplit(uri) if "://" in uri else None
-        password = parts.password if parts else None
-    except ValueError:
-        password = None
-    if parts is not None and password is not None:
+
+
+def _check_secrets(uri: str) -> None:
+    """Raises RunError for user information with a password, or for parameters of access; paths have neither.
+
+    Secrets of S3 hold slashes and signs that a parser of URIs ends the address at, so the text itself is read.
+    """
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", uri, re.DOTALL)
+    if found is None:
+        return
+    scheme, rest = found[1].lower(), found[2]
+    if scheme in ("file", "local"):
+        return
+    readable = unquote(rest)
+    user, at, host = readable.rpartition("@")
+    _, colon, behind = re.split(r"[/?#]", user, maxsplit=1)[0].partition(":")
+    told = None
+    if at and colon and not _is_port(scheme, behind, user):
+        told = f"{scheme}://…@{re.split(r'[/?#]', host, maxsplit=1)[0]}"
+    elif name := _SECRET_PARAMETER.search(readable):
+        told = f"{scheme}://…{name[1]}=…"
+    if told is not None:
         raise RunError(
             "a URI stands in outputs and logs and so holds no password",
-            found=f"{parts.scheme}://…@{parts.hostname}",
+            found=told,
             next_step="give it by storage options or an FSSPEC_* variable",
         )
+
+
+def _is_port(scheme: str, behind: str, user: str) -> bool:
+    """Whether digits behind the colon are a port: a path follows them, and the sign is part of it. S3 has no ports."""
+    return scheme not in ("s3", "s3a") and behind.isdigit() and f":{behind}/" in user
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -17,7 +17,7 @@ from object_store import BUCKET
 
 from augengine.errors import AugengineError, DataError, RunError
 from augengine.io.shards import iter_samples, to_bytes, to_table
-from augengine.io.store import Store
+from augengine.io.store import Store, check_uri
 
 SECRET = "hunter2-hunter2"
 
@@ -321,6 +321,52 @@ def test_uris_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         Store("s3://bucket/run", {"no_such_option": 1}).exists()
     assert Store(tmp_path / "a" / ".." / "b").uri == str(tmp_path / "b")
     assert Store(f"file://{tmp_path}/c").uri_of("x") == str(tmp_path / "c" / "x")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://AKIA:SECRET@bucket/run",
+        "s3://AKIA:SEC/SECRET@bucket/run",  # secrets of S3 hold slashes
+        "s3://AKIA:12/SECRET@bucket/run",
+        "s3://AKIA:#SECRET@bucket/run",
+        "s3://AKIA:?SECRET@bucket/run",
+        "s3://AKIA:[SECRET@bucket/run",
+        "s3://AKIA:a@SECRET@bucket/run",
+        "s3://AKIA%3ASECRET@bucket/run",
+        "S3://AKIA:SECRET@bucket/run",
+        "s3:/AKIA:SECRET@bucket/run",
+        "s3:///AKIA:SECRET@bucket/run",
+        "filecache::s3://AKIA:SECRET@bucket/run",
+        " s3://AKIA:SECRET@bucket/run",
+        "sftp://me:SECRET@host:22/run",
+        "https://host/run?a=1&X-Amz-Signature=SECRET",
+        "https://host/run?access_token=SECRET",
+        "az://bucket/run?sv=1&sig=SECRET",
+        "https://host/run%3Fsig=SECRET",
+    ],
+)
+def test_a_uri_that_holds_a_secret_is_refused_without_it(uri: str) -> None:
+    with pytest.raises(RunError, match="holds no password") as caught:
+        Store(uri)
+    assert "SECRET" not in str(caught.value)
+    assert "AKIA" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://bucket/run@site:1",
+        "s3://bucket/signal=3/key",
+        "sftp://me@host/run",
+        "sftp://host:22/run@site",
+        "abfss://box@account.dfs.core.windows.net/run",
+        "file:///data/a:b@c?token=x",
+        "/data/s3:a@b",
+    ],
+)
+def test_a_uri_without_a_secret_passes(uri: str) -> None:
+    check_uri(uri)
 
 
 @pytest.mark.parametrize("damage", ["cut", "middle"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pages import blocks, records, results, tables
+from pages import blocks, records, results, robustness, speed, tables
 from pages.__main__ import DOCS, generated
 from pages.records import ROOT, names
 
@@ -103,3 +103,26 @@ def _figures(text: str) -> list[str]:
 
 def _values(section: object) -> object:
     return [record.figures for record in section.records]  # type: ignore[attr-defined]
+
+
+def test_kills_on_ray_are_summed_by_record_and_by_kind() -> None:
+    text = robustness._kills_on_ray(
+        {"killed": {"actor": 3, "worker": 4}},
+        {"models": {"a": {"killed": {"killed_at_step": 7}}, "b": {"killed": {}}}},
+        {"faults_by_kind": {"actor": {"faults": 2}, "full disk": {"faults": 9}}},
+    )
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+    assert [line[1:] for line in cells] == [["3", "4", "7"], ["2", "0", "2"], ["0", "1", "1"], ["5", "5", "10"]]
+
+
+def test_checksums_that_cost_more_than_their_bound_are_named() -> None:
+    told = speed._bound(
+        {
+            "bound": 1.1,
+            "rows": {
+                "a": {"write": {"ratio": 1.02}, "read": {"ratio": 1.2}, "alone": {"ratio": 1.05}, "verify_ms": 3.0}
+            },
+        }
+    )
+    assert "not met by reading samples, a (1.200)" in told
+    assert "alone, without making samples: met, at most 1.050" in told
