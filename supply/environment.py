@@ -31,7 +31,7 @@ def link(names: Iterable[str], site: Path) -> None:
 def main(wheel: str, environment: str) -> int:
     """Install the wheel alone, and link its dependencies; 2 if one is not installed here."""
     python = Path(environment) / "bin/python"
-    pip = [str(python), "-m", "pip"]
+    pip = [str(python), "-I", "-m", "pip"]  # of the checkout, which is on the path here, pip would find the metadata
     subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
     (site,) = (Path(environment) / "lib").glob("python*/site-packages")
     (own,) = metadata.distributions(name="augengine", path=[str(site)])
