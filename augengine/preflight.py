@@ -112,7 +112,9 @@ def check_shards(ready: Ready, data: Place) -> Survey:
     planned = None
     if ready.recipe is not None:
         chosen_by = validation_rows(ready.recipe, [store])
-        planned = _planned(ready.recipe, dataset_facts([store], ready.recipe.data.rows("train")), chosen_by)
+        planned = _planned(
+            ready.recipe, dataset_facts([store], ready.recipe.data.rows("train"), ready.recipe.any_shape), chosen_by
+        )
     _check(ready, store.uri, surveyed, planned)
     for member in ready.mixture.members:
         check_references(member, surveyed.scales.get(member.name, ()))
@@ -214,6 +216,7 @@ def _probe(plan: IngestPlan, usable: list[Source], preparation: Preparation) -> 
                 preparation,
                 outside=read.outside,
                 acquired_axis=read.acquired_axis,
+                slice_by_slice=volume.slice_by_slice,
             )
         except Exception:  # ingest quarantines it with the reason
             continue

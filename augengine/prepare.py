@@ -64,6 +64,7 @@ def prepare(
     *,
     outside: np.ndarray | None = None,
     acquired_axis: int | None = None,
+    slice_by_slice: bool = False,
     watch: LabelWatch | None = None,
 ) -> list[Sample]:
     """Canonical orientation, through-plane axis last, resampling and slicing.
@@ -74,6 +75,7 @@ def prepare(
             hold counts for nothing, and becomes what padding is: the background of the measured voxels. The smallest
             measured value would not do, since a single dark voxel may be far below the air around it.
         acquired_axis: array axis of `volume` that slices were acquired along, if known.
+        slice_by_slice: they were excited one by one, so that none lies at the end of a slab (`Sample.slab_end_mm`).
         watch: follows the labels, refuses a loss above its bound, and knows where the mask says nothing: such slices
             get no label. Without it, any loss is allowed.
 
@@ -97,7 +99,7 @@ def prepare(
     order = [axis for axis in range(3) if axis != through] + [through]
     label, measured = (None if m is None else permute(m, affine, order)[0] for m in (label, measured))
     image, affine = permute(image, affine, order)
-    acquired = through == through_plane_axis(affine_before, "acquired", shape, acquired_axis)
+    acquired = not slice_by_slice and through == through_plane_axis(affine_before, "acquired", shape, acquired_axis)
     slices, thick = image.shape[-1], float(spacing_mm(affine)[2])
     ranges = intensity_ranges(volume.replace(image=image, affine=affine, label=None, labels={}), preparation, measured)
     resampled = preparation.size is not None or preparation.spacing_mm is not None

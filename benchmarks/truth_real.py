@@ -1,12 +1,13 @@
 """Counterfactual acquisition against real scans: one volunteer on several scanners, each at two flip angles.
 
-    python benchmarks/truth_real.py --data B1_spine_generic_one_volunteer [--folds] [--methods METHOD ...]
+    python benchmarks/truth_real.py --data B1_spine_generic_one_volunteer [--volumes] [--folds] [--methods METHOD ...]
 
 Spoiled gradient echoes at 9° and 15° of spine-generic's travelling volunteer (CC0; doi:10.18112/openneuro.ds002900),
 both of one scanner on one grid: what the 9° scan would have been at 15° is known, and the other way round. Scanners
-are left out one by one, or in three groups (`--folds`); the claim is "another scanner, the same volunteer", never
-"another patient". Errors are in units of the 99th percentile within the body, every image first brought to its own.
-Intervals are over scanners. Writes truth_real.json and the contact sheet truth_real.png to benchmarks/results.
+are left out one by one, or in three groups (`--folds`); rows are slices, or whole volumes (`--volumes`). The claim is
+"another scanner, the same volunteer", never "another patient". Errors are in units of the 99th percentile within the
+body, every image first brought to its own. Intervals are over scanners. Writes truth_real.json and the contact sheet
+truth_real.png to benchmarks/results.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from scipy import ndimage
 from augengine import rng
 from augengine.acquisition_terms import manufacturer
 from augengine.diffusion.checkpoint import Model, load_model
-from augengine.diffusion.local_contrast import View
+from augengine.diffusion.slices import Slices, View
 from augengine.edits.acquisition import AcquisitionEdit, AcquisitionParams
 from augengine.edits.base import Plan
 from augengine.errors import DataError
@@ -90,13 +91,14 @@ class Scanner:
 
     def images(self, kind: str) -> np.ndarray:
         """Normalised (I, J, K)."""
-        return np.stack([normalise(s)[0] for s in self.rows[kind]], axis=-1)
+        return _together(self.rows[kind])
 
 
 def main() -> None:
     """Train on other scanners, measure, print and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of the data set in BIDS layout")
+    parser.add_argument("--volumes", action="store_true", help="rows are volumes, not slices; without ridge")
     parser.add_argument("--folds", action="store_true", help="leave three groups of scanners out, not one scanner")
     parser.add_argument("--only", type=int, nargs="+", help="these groups or scanners alone, from 0")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, each of one thread")
@@ -106,8 +108,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each local_contrast method, from seed 0")
     parser.add_argument("--name", default="truth_real", help="of the files that are written")
     given = parser.parse_args()
+    given.methods = given.methods or [m for m in METHODS if not (given.volumes and m.startswith("ridge"))]
     started = time.monotonic()
-    scanners = read(Path(given.data))
+    scanners = read(Path(given.data), given.volumes)
     left_out = divided(scanners) if given.folds else [[s] for s in scanners]
     found: dict[str, dict[str, dict[str, dict[str, float]]]] = {d: {} for d in DIRECTIONS}
     seconds: dict[str, float] = {}
@@ -142,6 +145,7 @@ def main() -> None:
         "motion_floor": motion,
         "left_out": [[s.name for s in group] for group in left_out],
         "every": given.every,
+        "rows": "volumes" if given.volumes else "slices",
         "training_seconds": seconds,
         "seconds": round(time.monotonic() - started),
     }
@@ -155,34 +159,38 @@ def without(
 ) -> tuple[dict[str, dict[str, dict[str, dict[str, float]]]], dict[str, float], list[tuple[str, list[np.ndarray]]]]:
     """What methods that saw all other scanners do on these: measures, seconds of training and pictures of the first."""
     torch.set_num_threads(1)
-    scanners = read(Path(given.data))
+    scanners = read(Path(given.data), given.volumes)
     held_out, others = [s for s in scanners if s.name in names], [s for s in scanners if s.name not in names]
     found: dict[str, dict[str, dict[str, dict[str, float]]]] = {d: {} for d in DIRECTIONS}
     seconds: dict[str, float] = {}
     shown: dict[tuple[str, str], list[np.ndarray]] = {}
     for method, edit in methods(others, given, seconds):
-        for scanner in (thinned(s, given.every) for s in held_out):
+        for scanner in held_out:
+            part = thinned(scanner, given.every)
             for direction, (source, target) in DIRECTIONS.items():
-                made = edit(scanner, source, target)
-                found[direction].setdefault(method, {})[scanner.name] = measure(scanner, made, target)
+                # A slice of a volume is made beside its neighbours.
+                made = (
+                    edit(scanner, source, target)[:, :, :: given.every] if given.volumes else edit(part, source, target)
+                )
+                found[direction].setdefault(method, {})[scanner.name] = measure(part, made, target)
                 shown.setdefault((scanner.name, direction), []).append(made)
     return found, seconds, _pictures(held_out[:1], shown, given.every)
 
 
-def read(root: Path) -> list[Scanner]:
-    """Every scanner that has both scans on one grid, in the order of their names."""
+def read(root: Path, volumes: bool = False) -> list[Scanner]:
+    """Every scanner that has both scans on one grid, in the order of their names, as slices or `volumes`."""
     found: dict[str, dict[str, list[Sample]]] = {}
     for kind, entity in KINDS.items():
         options = SourceOptions(channels={"mr": entity}, public_ids=True)
         reader, _ = open_layout(root, "bids", options)
         for source in plan_ingest(root, "bids", options, inline=True).sources:
-            rows = prepare(reader.read(source).sample, PREPARATION)
+            rows = prepare(reader.read(source).sample, PREPARATION.model_copy(update={"slices": not volumes}))
             found.setdefault(rows[0].subject_id, {})[kind] = rows
     scanners = []
     for name, rows in sorted(found.items()):
         if set(rows) != set(KINDS) or len({s.image.shape for both in rows.values() for s in both}) > 1:
             continue
-        volume = np.stack([s.image[0] for s in rows["9°"]], axis=-1)
+        volume = np.concatenate([np.atleast_3d(s.image[0]) for s in rows["9°"]], axis=-1)
         body = ndimage.gaussian_filter(volume, 1) > 0.15 * np.percentile(volume, 98)
         scanners.append(Scanner(name.removeprefix("sub-"), rows, body))
     if len(scanners) < 3:
@@ -202,6 +210,8 @@ def divided(scanners: Sequence[Scanner]) -> list[list[Scanner]]:
 def thinned(scanner: Scanner, every: int) -> Scanner:
     """Every n-th slice."""
     rows = {kind: samples[::every] for kind, samples in scanner.rows.items()}
+    if all(len(samples) == 1 for samples in scanner.rows.values()):
+        rows = {kind: [s.replace(image=s.image[..., ::every]) for s in samples] for kind, samples in rows.items()}
     return Scanner(scanner.name, rows, scanner.body[:, :, ::every])
 
 
@@ -217,7 +227,7 @@ def methods(others: Sequence[Scanner], given: argparse.Namespace, seconds: dict[
         "ridge, unpaired": _ridge(others, False, given.every),
         "ridge, paired": _ridge(others, True, given.every),
     }
-    wanted = given.methods or METHODS
+    wanted = given.methods
     yield from ((name, edit) for name, edit in baselines.items() if name in wanted)
     for name, changes in (("local_contrast", []), ("local_contrast, paired", PAIRED)):
         for seed in range(given.seeds if name in wanted else 0):
@@ -252,7 +262,8 @@ def _ridge(others: Sequence[Scanner], paired: bool, every: int) -> Edit:
     """Linear in the local features, within the body; unpaired, towards the source by histogram."""
 
     def design(sample: Sample) -> tuple[View, np.ndarray]:
-        view = View.of(normalise(sample), sample.spacing_mm[:2])
+        slices = Slices.of(normalise(sample), sample.spacing_mm)
+        (view,) = slices.views(slices.bodies())
         features = view.features[0]
         return view, np.concatenate([features, features[:, :1] ** 2, np.ones((len(features), 1))], axis=1)
 
@@ -287,9 +298,13 @@ def trained(scanners: Sequence[Scanner], method: str, changes: Sequence[str] = (
     """The generator of a method, trained on the scanners' shards by the engine's own job, on one thread."""
     recipe = read_recipe(str(RECIPES / RECIPE[method]), [*INTENSITY, *changes])
     size = _size(scanners)
+
+    def shown(sample: Sample) -> Sample:
+        return sample if recipe.any_shape else _padded(sample, size)
+
     with tempfile.TemporaryDirectory() as folder:
         tables = (
-            to_table(_padded(s, size).replace(split="train", volume_id=f"{o.name}-{kind}") for s in rows)
+            to_table(shown(s).replace(split="train", label=None, labels={}, volume_id=f"{o.name}-{kind}") for s in rows)
             for o in scanners
             for kind, rows in o.rows.items()
         )
@@ -328,8 +343,9 @@ def _engine(others: Sequence[Scanner], label: str, changes: Sequence[str], secon
             )
             padded = _padded(sample, size) if method == "structure" else sample
             (made,) = AcquisitionEdit().apply([padded], [plan], {"generator": model}, params, Sampler())
-            planes.append(normalise(made)[0][: sample.image.shape[1], : sample.image.shape[2]])
-        return np.stack(planes, axis=-1)
+            h, w = sample.image.shape[1:3]
+            planes.append(made.replace(image=made.image[:, :h, :w]))
+        return _together(planes)
 
     return edit
 
@@ -338,6 +354,11 @@ def _padded(sample: Sample, size: int) -> Sample:
     """Air at the far ends; training rows share one shape."""
     more = [(0, 0), *((0, size - n) for n in sample.image.shape[1:])]
     return sample.replace(image=np.pad(sample.image, more), label=None, labels={})
+
+
+def _together(rows: Sequence[Sample]) -> np.ndarray:
+    """One normalised volume (I, J, K) of slices in order, or of a volume."""
+    return np.concatenate([np.atleast_3d(normalise(s)[0]) for s in rows], axis=-1)
 
 
 def measure(scanner: Scanner, made: np.ndarray, target: str) -> dict[str, float]:

@@ -79,6 +79,7 @@ def test_slices_know_how_far_they_lie_from_the_ends_of_what_was_acquired() -> No
     assert [s.slab_end_mm for s in prepare(source, Preparation(slices=False, drop_end_slices=1))] == [4.5]
     (thin,) = prepare(source, Preparation(slices=False, spacing_mm=1.0))
     assert thin.slab_end_mm == pytest.approx(0.5)
+    assert {s.slab_end_mm for s in prepare(source, Preparation(), slice_by_slice=True)} == {None}  # of no slab
     assert {s.slab_end_mm for s in prepare(source, Preparation(plane="sagittal"))} == {None}  # cut across the slices
     assert {s.slab_end_mm for s in prepare(source, Preparation(plane="axial"))} == {1.5, 4.5, 7.5}
 

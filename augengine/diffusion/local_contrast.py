@@ -1,8 +1,10 @@
 """An image under one acquisition in; its own pixels, changed by what surrounds each of them, under another out.
 
 Nothing is painted: every voxel of the body is one evaluation of a small network on `local_features` of the source and
-on how source and target were made. Anatomy stays where it is, and the finest detail is the source's own.
-Legend: B rows, C channels, N voxels of the body, K members of the ensemble, D inputs, S settings, `*` spatial axes.
+on how source and target were made. Anatomy stays where it is, and the finest detail is the source's own. Volumes are
+looked at slice by slice, along their last axis.
+Legend: B rows, C channels, N voxels of the body, K members of the ensemble, D inputs, S settings, P slices, `*` spatial
+axes, H, W of a slice.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from torch.nn import functional
 
 from augengine.diffusion import settings
 from augengine.diffusion.conditions import Vocabulary
-from augengine.diffusion.local_features import FEATURES, at_full_scale, body, local_features
+from augengine.diffusion.local_features import FEATURES, NEIGHBOURS
+from augengine.diffusion.slices import Slices, View
 from augengine.records import Acquisition
 from augengine.yaml_config import Strict
 
@@ -46,6 +49,7 @@ class LocalContrastSpec(Strict):
         slab: it sees how far each voxel lies from the ends of what was acquired (`Sample.slab_end_mm`): there the pulse
             of a scan that is encoded in three dimensions tilts less. Not for scans of single slices, of which the
             distance only says which part of the body one sees.
+        neighbours: it sees how bright the slices beside a slice are, where a row is a volume.
     """
 
     body: Literal["local_contrast"] = "local_contrast"
@@ -53,6 +57,12 @@ class LocalContrastSpec(Strict):
     width: int = Field(default=64, ge=4, le=1024)
     layers: int = Field(default=2, ge=1, le=8)
     slab: bool = False
+    neighbours: bool = False
+
+    @property
+    def features(self) -> int:
+        """How many it sees of each channel."""
+        return len(FEATURES) if self.neighbours else len(FEATURES) - NEIGHBOURS
 
 
 class LocalContrast(nn.Module):
@@ -69,7 +79,7 @@ class LocalContrast(nn.Module):
     def __init__(self, spec: LocalContrastSpec, channels: int, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.spec, self.channels, self.vocabulary = spec, channels, vocabulary
-        size = channels * (len(FEATURES) + 2) + SLAB * spec.slab + settings.width(vocabulary)
+        size = channels * (spec.features + 2) + settings.width(vocabulary) + SLAB * spec.slab
         widths = [size, *[spec.width] * spec.layers, channels]
         self.weights = nn.ParameterList(
             nn.Parameter(torch.randn(spec.members, a, b) * (2 / a) ** 0.5) for a, b in pairwise(widths)
@@ -99,58 +109,15 @@ class LocalContrast(nn.Module):
         return members.mean(0).numpy(), members.std(0, correction=0).numpy()
 
 
-@dataclass(frozen=True)
-class View:
-    """What the network sees of one row.
-
-    Attributes:
-        where: bool (*), the body.
-        features: (N, F) of each channel.
-        clipped: of each channel, whether the scan reaches its full scale.
-        slab_mm: (N,) distance of each voxel to the nearer end of what was acquired, NaN where nobody says.
-    """
-
-    where: np.ndarray
-    features: tuple[np.ndarray, ...]
-    clipped: tuple[bool, ...]
-    slab_mm: np.ndarray
-
-    @classmethod
-    def of(cls, image: np.ndarray, spacing_mm: Sequence[float], slab_end_mm: float | None = None) -> View:
-        """Of a normalised image (C, *), whose outermost slices lie so far from the ends of what was acquired."""
-        where = body(image, spacing_mm)
-        return cls(
-            where,
-            tuple(local_features(channel, where, spacing_mm) for channel in image),
-            tuple(at_full_scale(channel, where) for channel in image),
-            _slab_mm(where, spacing_mm, slab_end_mm),
-        )
-
-
 def inputs(
-    features: Sequence[np.ndarray],
-    clipped: tuple[Sequence[bool], Sequence[bool]],
-    condition: np.ndarray,
-    slab_mm: np.ndarray | None = None,
+    spec: LocalContrastSpec, view: View, clipped: tuple[Sequence[bool], Sequence[bool]], condition: np.ndarray
 ) -> np.ndarray:
-    """float32 (N, D): features of every channel, which of source and target reach full scale, and `condition`.
-
-    Args:
-        slab_mm: (N,) of `View`, for a network that sees it.
-    """
+    """float32 (N, D): features of every channel, which of source and target reach full scale, and `condition`."""
     flags = [float(flag) for both in clipped for flag in both]
     rest = np.concatenate([np.asarray(flags, np.float32), condition])
-    parts = [*features, np.broadcast_to(rest, (len(features[0]), len(rest)))]
-    return np.concatenate(parts if slab_mm is None else [*parts, _of_slab(slab_mm)], axis=1, dtype=np.float32)
-
-
-def _slab_mm(where: np.ndarray, spacing_mm: Sequence[float], end_mm: float | None) -> np.ndarray:
-    """(N,) of the voxels of a body bool (*)."""
-    if end_mm is None or where.ndim == 2:
-        return np.full(np.count_nonzero(where), np.nan if end_mm is None else end_mm, np.float32)
-    slices = np.arange(where.shape[2])
-    distance = end_mm + np.minimum(slices, slices[::-1]) * spacing_mm[2]
-    return np.asarray(np.broadcast_to(distance.astype(np.float32), where.shape)[where])
+    features = [f if spec.neighbours else f[:, :-NEIGHBOURS] for f in view.features]
+    parts = [*features, np.broadcast_to(rest, (len(view.slab_mm), len(rest)))]
+    return np.concatenate([*parts, _of_slab(view.slab_mm)] if spec.slab else parts, axis=1, dtype=np.float32)
 
 
 def _of_slab(slab_mm: np.ndarray) -> np.ndarray:
@@ -191,24 +158,27 @@ def render(
         texture: share of the source's own finest detail (what a Gaussian of one voxel removes) that is added.
         slab_end_mm: of `Sample`.
     """
-    view = View.of(image, spacing_mm, slab_end_mm)
-    mean, spread = image.copy(), np.zeros_like(image)
-    if not view.where.any():
+    slices = Slices.of(image, spacing_mm, slab_end_mm)
+    bodies = slices.bodies()
+    where = bodies[0] if image.ndim == 3 else np.stack(bodies, axis=-1)
+    mean, draw, spread = image.copy(), image.copy(), np.zeros_like(image)
+    if not where.any():
         return Rendered(mean, mean, spread)
     # A scanner's gain is its own: what clips at one setting clips at the other; another vendor's does not.
-    stays = settings.same_vendor(source, target)
-    clips = [flag and stays for flag in view.clipped]
+    stays, clipped = settings.same_vendor(source, target), slices.clipped(bodies)
+    clips = [flag and stays for flag in clipped]
     condition = settings.condition(source, target, network.vocabulary)
-    x = inputs(view.features, (view.clipped, clips), condition, view.slab_mm if network.spec.slab else None)
-    values, deviations = network.predict(x)
-    draw = image.copy()
+    for k, view in enumerate(slices.views(bodies)):
+        place = (slice(None), view.where) if image.ndim == 3 else (slice(None), view.where, k)
+        values, deviations = network.predict(inputs(network.spec, view, (clipped, clips), condition))
+        mean[place], spread[place] = values.T, deviations.T
     for c, channel in enumerate(image):
-        own = channel[view.where]
+        own = channel[where]
         full = own.max() if clips[c] else np.inf
-        bright = np.minimum(brought_to(values[:, c], own), full)
-        finest = texture * _detail(channel)[view.where] * np.clip(bright / np.maximum(own, 0.05), 0, _STRONGEST)
-        mean[c][view.where], spread[c][view.where] = bright, deviations[:, c]
-        draw[c][view.where] = np.clip(bright + finest, 0, full)
+        bright = np.minimum(brought_to(mean[c][where], own), full)
+        finest = texture * _detail(channel)[where] * np.clip(bright / np.maximum(own, 0.05), 0, _STRONGEST)
+        mean[c][where] = bright
+        draw[c][where] = np.clip(bright + finest, 0, full)
     return Rendered(mean, draw, spread)
 
 

@@ -1,15 +1,16 @@
-"""One channel of an image in; what surrounds every voxel of the body, as numbers that know no place or side, out.
+"""One channel of a slice in; what surrounds every voxel of the body, as numbers that know no place or side, out.
 
 All features are isotropic (in millimetres) and take from within the body alone: a mirrored image has the mirrored
 features, one moved by whole voxels the moved ones. No coordinate and no statistic of the whole image is among them,
-so that a learner cannot look up which scanner, which side or which slice it sees.
-Legend: `*` two or three spatial axes, N voxels of the body in C order, F features.
+so that a learner cannot look up which scanner, which side or which slice it sees. Volumes are looked at slice by slice,
+each beside its neighbours: slices are mostly several times as thick as voxels are wide, and memory holds one at a time.
+Legend: `*` two or three spatial axes, H, W of a slice, N voxels of the body in C order, F features, S scales.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +23,10 @@ EDGES_MM = (0.8, 2.0, 4.0)
 SPREADS_MM = (2.0, 5.0)
 WINDOWS_MM = (5.0, 11.0, 21.0)
 DEEPEST_MM = 60.0
+# How far away the slices lie that a slice is compared with, and the Gaussians in whose means.
+APART_MM = 5.0
+BESIDE_MM = (1.0, 3.0, 12.0)
+_PRESENT = 0.05  # share of a Gaussian within the body from which on a neighbour counts
 BODY_LEVEL = 0.12
 CLIPPED_SHARE, CLIPPED_VOXELS = 5e-4, 6
 _BOXES = 3
@@ -39,19 +44,24 @@ FEATURES = (
     *(f"spread_{s:g}mm" for s in SPREADS_MM),
     *(f"log_over_{end}_{w:g}mm" for w in WINDOWS_MM for end in ("maximum", "minimum")),
     "depth_mm",
+    *(f"log_neighbours_{s:g}mm_over_own" for s in BESIDE_MM),
+    "has_neighbours",
 )
+NEIGHBOURS = len(BESIDE_MM) + 1
+"""The last features, which are of the neighbour slices; 0 where there is none."""
+_FINE = len(EDGES_MM) + len(EDGES_MM[:2]) + len(SPREADS_MM) + 2 * len(WINDOWS_MM)
 _PLACE = {name: n for n, name in enumerate(FEATURES)}
 
 
 def body(image: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """bool (*): where a normalised image (C, *), 0 in air and 1 at its bright end, shows a body, holes filled.
 
-    A channel counts where its mean within about a millimetre is above `BODY_LEVEL`. Gaps in a slice, such as airways
-    and cortical bone, belong to the body.
+    A channel counts where its mean within about a millimetre of its slice is above `BODY_LEVEL`. Gaps in a slice, such
+    as airways and cortical bone, belong to the body.
     """
     shown = np.zeros(image.shape[1:], bool)
     for channel in image:
-        shown |= _smooth(np.maximum(channel, 0), 1.0, spacing_mm) > BODY_LEVEL
+        shown |= _smooth(np.maximum(channel, 0), 1.0, (*spacing_mm[:2], math.inf)) > BODY_LEVEL
     return filled(shown)
 
 
@@ -65,38 +75,53 @@ def filled(mask: np.ndarray) -> np.ndarray:
     return np.asarray(found[..., 0] if mask.ndim == 2 else found)
 
 
-def local_features(image: np.ndarray, where: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """float32 (N, F) of one channel (*) of a normalised image, in the order of `FEATURES`.
+def local_features(
+    image: np.ndarray, where: np.ndarray, spacing_mm: Sequence[float], of_bands: bool = False
+) -> np.ndarray:
+    """float32 (N, F - `NEIGHBOURS`) of one channel (H, W) of a normalised slice, in the order of `FEATURES`.
 
     Args:
         image: normalised intensity; below 0 counts as 0.
-        where: bool (*), the body: values beyond it count for nothing.
+        where: bool (H, W), the body: values beyond it count for nothing.
         spacing_mm: voxel size along each axis.
+        of_bands: only those that `band_transport` asks for; the others, which take most of the time, are 0.
     """
     if not where.any():
-        return np.empty((0, len(FEATURES)), np.float32)
-    spacing_mm = tuple(spacing_mm)[: where.ndim]
-    box = tuple(
-        slice(int(found.min()), int(found.max()) + 1)
-        for found in (
-            np.flatnonzero(where.any(axis=tuple(a for a in range(where.ndim) if a != n))) for n in range(where.ndim)
-        )
+        return np.empty((0, len(FEATURES) - NEIGHBOURS), np.float32)
+    spacing_mm = tuple(spacing_mm)[:2]
+    box = (
+        slice(int((rows := np.flatnonzero(where.any(axis=1))).min()), int(rows.max()) + 1),
+        slice(int((columns := np.flatnonzero(where.any(axis=0))).min()), int(columns.max()) + 1),
     )
     inside = where[box]
     mask = inside.astype(np.float32)
     a = np.where(inside, np.maximum(image[box], 0), 0).astype(np.float32)
-    weight = {s: np.maximum(_smooth(mask, s, spacing_mm), 1e-3) for s in (*SCALES_MM, *SPREADS_MM)}
+    spreads_mm = () if of_bands else SPREADS_MM
+    weight = {s: np.maximum(_smooth(mask, s, spacing_mm), 1e-3) for s in (*SCALES_MM, *spreads_mm)}
     mean = {s: _smooth(a, s, spacing_mm) / weight[s] for s in SCALES_MM}
-    blurred = {s: _smooth(a, s, spacing_mm) for s in {*EDGES_MM, *(1.6 * s for s in EDGES_MM[:2])}}
-    over = mean[6.0] + FLOOR
     log = {s: np.log(m + FLOOR) for s, m in mean.items()}
     own = np.log(a + FLOOR)
     found = [a, own]
     found += [own - log[s] for s in SCALES_MM]
     found += [log[s] - log[t] for s, t in pairwise(SCALES_MM)]
     found += [log[3.0], log[12.0]]
-    found += [_gradient(blurred[s], s, spacing_mm) / over for s in EDGES_MM]
-    found += [(blurred[s] - blurred[1.6 * s]) / over for s in EDGES_MM[:2]]
+    found += [np.zeros_like(a)] * _FINE if of_bands else _fine(a, inside, mean, weight, spacing_mm)
+    found.append(np.minimum(_depth_mm(where, box, spacing_mm), DEEPEST_MM))
+    return np.stack([plane[inside] for plane in found], axis=-1).astype(np.float32)
+
+
+def _fine(
+    a: np.ndarray,
+    inside: np.ndarray,
+    mean: Mapping[float, np.ndarray],
+    weight: Mapping[float, np.ndarray],
+    spacing_mm: Sequence[float],
+) -> list[np.ndarray]:
+    """Edges, blobs, spreads and extremes."""
+    mask, over = inside.astype(np.float32), mean[6.0] + FLOOR
+    smooth = {s: _smooth(a, s, spacing_mm) for s in {*EDGES_MM, *(1.6 * s for s in EDGES_MM[:2])}}
+    found = [_gradient(smooth[s], s, spacing_mm) / over for s in EDGES_MM]
+    found += [(smooth[s] - smooth[1.6 * s]) / over for s in EDGES_MM[:2]]
     deviation = (a - mean[1.5]) ** 2 * mask
     found += [np.sqrt(np.maximum(_smooth(deviation, s, spacing_mm) / weight[s], 0)) / over for s in SPREADS_MM]
     near = _smooth(a, 0.8, spacing_mm) / np.maximum(_smooth(mask, 0.8, spacing_mm), 1e-3)
@@ -104,12 +129,39 @@ def local_features(image: np.ndarray, where: np.ndarray, spacing_mm: Sequence[fl
         size = [max(3, int(w / d) | 1) if d < w else 1 for d in spacing_mm]
         highest = ndimage.maximum_filter(near * mask, size, mode="constant", cval=0)
         lowest = ndimage.minimum_filter(np.where(inside, near, 9), size, mode="constant", cval=9).clip(0, 2)
+        # Where the window slides off an extreme value the feature would jump.
+        even = np.maximum(_smooth(mask, w / 4, spacing_mm), 1e-3)
         for end in (highest, lowest):
-            # Where the window slides off an extreme value the feature would jump.
-            smooth = _smooth(end * mask, w / 4, spacing_mm) / np.maximum(_smooth(mask, w / 4, spacing_mm), 1e-3)
-            found.append(np.log((a + FLOOR) / (smooth + FLOOR)))
-    found.append(np.minimum(_depth_mm(where, box, spacing_mm), DEEPEST_MM))
-    return np.stack([plane[inside] for plane in found], axis=-1).astype(np.float32)
+            found.append(np.log((a + FLOOR) / (_smooth(end * mask, w / 4, spacing_mm) / even + FLOOR)))
+    return found
+
+
+def blurred(image: np.ndarray, where: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """float32 (S, 2, H, W) of one channel: Gaussians of `BESIDE_MM` of the body's intensity, and of the body."""
+    spacing_mm = tuple(spacing_mm)[:2]
+    # Three boxes in a row would lose what the first takes beyond the edge.
+    margin = [math.ceil(3 * max(BESIDE_MM) / d) + _BOXES for d in spacing_mm]
+    inner = tuple(slice(m, m + n) for m, n in zip(margin, where.shape, strict=True))
+    mask = np.pad(where.astype(np.float32), [(m, m) for m in margin])
+    a = np.pad(np.where(where, np.maximum(image, 0), 0).astype(np.float32), [(m, m) for m in margin])
+    return np.stack([np.stack([_smooth(x, s, spacing_mm)[inner] for x in (a, mask)]) for s in BESIDE_MM])
+
+
+def neighbour_features(where: np.ndarray, own: np.ndarray, beside: Sequence[np.ndarray]) -> np.ndarray:
+    """float32 (N, `NEIGHBOURS`): how bright the body is in neighbour slices, beside this one; 0 where none shows any.
+
+    Args:
+        where: bool (H, W), the body of this slice.
+        own, beside: `blurred` of it, and of its neighbours.
+    """
+    found, known = [], np.ones(np.count_nonzero(where), bool)
+    for mine, theirs in zip(own[:, :, where], np.sum([other[:, :, where] for other in beside], axis=0), strict=True):
+        there = theirs[1] > _PRESENT
+        ratio = np.log(theirs[0] / np.maximum(theirs[1], _PRESENT) + FLOOR)
+        ratio -= np.log(mine[0] / np.maximum(mine[1], 1e-3) + FLOOR)
+        found.append(np.where(there, ratio, 0))
+        known &= there
+    return np.stack([*found, known], axis=-1).astype(np.float32)
 
 
 def brightened(features: np.ndarray, factor: float) -> np.ndarray:
@@ -122,39 +174,30 @@ def brightened(features: np.ndarray, factor: float) -> np.ndarray:
     return found
 
 
-def at_full_scale(image: np.ndarray, where: np.ndarray) -> bool:
-    """True if a channel (*) of a scan is clipped: more voxels of the body than chance allows have its largest value."""
-    values = image[where]
+def at_full_scale(values: np.ndarray) -> bool:
+    """True if a scan is clipped: of the values (N,) of its body more than chance allows have the largest."""
     if not len(values):
         return False
     count = int(np.count_nonzero(values >= values.max() - 5e-4 * abs(values.max())))
     return count >= CLIPPED_VOXELS and count > CLIPPED_SHARE * len(values)
 
 
-def _depth_mm(where: np.ndarray, box: tuple[slice, ...], spacing_mm: Sequence[float]) -> np.ndarray:
-    """Distance to the skin, in the plane of the first two axes; the edge of the image is no skin."""
+def _depth_mm(where: np.ndarray, box: tuple[slice, slice], spacing_mm: Sequence[float]) -> np.ndarray:
+    """Distance to the skin; the edge of the image is no skin."""
     grown = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)
     inner = tuple(slice(s.start - g.start, s.stop - g.start) for s, g in zip(box, grown, strict=True))
-    planes = where[grown] if where.ndim == 3 else where[grown][..., None]
-    found = np.stack(
-        [
-            ndimage.distance_transform_edt(planes[..., k], sampling=spacing_mm[:2])
-            if not planes[..., k].all()
-            else np.full(planes.shape[:2], DEEPEST_MM)
-            for k in range(planes.shape[2])
-        ],
-        axis=-1,
-    )
-    return np.asarray(found if where.ndim == 3 else found[..., 0])[inner]
+    if where[grown].all():
+        return np.full(where.shape, DEEPEST_MM)[box]
+    return np.asarray(ndimage.distance_transform_edt(where[grown], sampling=spacing_mm))[inner]
 
 
-def _gradient(blurred: np.ndarray, sigma_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:
+def _gradient(smooth: np.ndarray, sigma_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:
     """Magnitude of the change per `sigma_mm`, by central differences."""
-    total = np.zeros_like(blurred)
-    for axis, d in enumerate(spacing_mm[: blurred.ndim]):
-        if d > 2 * sigma_mm or blurred.shape[axis] < 2:
+    total = np.zeros_like(smooth)
+    for axis, d in enumerate(spacing_mm):
+        if d > 2 * sigma_mm or smooth.shape[axis] < 2:
             continue  # the blur does not reach the next voxel
-        change = ndimage.correlate1d(blurred, [-0.5, 0, 0.5], axis, mode="nearest")
+        change = ndimage.correlate1d(smooth, [-0.5, 0, 0.5], axis, mode="nearest")
         total += (change * (sigma_mm / d)) ** 2
     return np.asarray(np.sqrt(total))
 

@@ -101,6 +101,7 @@ class BidsReader(FileReader):
     def scan(self, entry: Entry) -> Scanned:
         """Read the sidecars; one that cannot be read rules the volume out."""
         error, notes, parts, factors = entry["error"], list(entry["notes"]), [], {}
+        types = set()
         several_channels = len(entry["channels"]) > 1
         if self.options.labels and not entry["mask"] and error is None:
             notes.append("no mask was found")
@@ -111,6 +112,7 @@ class BidsReader(FileReader):
             except DataError as problem:
                 error = error or str(problem)
                 continue
+            types.add(str(values.get("MRAcquisitionType")))
             stated, more = acquisition(values)
             more += [scaling] if scaling else []
             if factor != 1:
@@ -131,6 +133,7 @@ class BidsReader(FileReader):
             error=error,
             notes=tuple(dict.fromkeys(notes)),
             participant=entry["name"],
+            slice_by_slice="2D" in types,
         )
         return Scanned([source])
 

@@ -176,6 +176,7 @@ class DicomReader:
             stack.error or whose.error,
             notes,
             participant=whose.name,
+            slice_by_slice=stack.slice_by_slice,
         )
 
     def _name(self, path: Path) -> str:

@@ -35,6 +35,7 @@ class Frame:
         decimals: digits after the point with which the position is stated, one number for each of its components.
         named: why this is no magnitude image at all: it is left alone.
         refusal: why this image cannot be read: its volume fails.
+        slice_by_slice: it was excited alone (MRAcquisitionType 2D), not as part of a slab.
         scaling: what else than the rescale slope has a say in its intensities, and what was done.
     """
 
@@ -58,6 +59,7 @@ class Frame:
     stack: str
     echo: float | None
     acquisition: Acquisition
+    slice_by_slice: bool
     slope: float
     intercept: float
     scaling: str | None
@@ -184,6 +186,7 @@ def _frame(header: FrameHeader, path: Path, index: int | None, allow_echo_planar
             repetition_time_ms=number(setting("RepetitionTime", _TIMING)),
             inversion_time_ms=number(setting("InversionTime", _MODIFIER, "InversionTimes")),
         ),
+        slice_by_slice=text(setting("MRAcquisitionType")) == "2D",
         slope=slope,
         intercept=intercept,
         scaling=scaling,

@@ -64,6 +64,7 @@ _KEYWORDS = (
     "ManufacturerModelName",
     "MagneticFieldStrength",
     "ScanOptions",
+    "MRAcquisitionType",
     "FlipAngle",
     "SliceThickness",
     "EchoTime",

@@ -68,6 +68,11 @@ class Stack:
         return [of[path] for path in self.files]
 
     @property
+    def slice_by_slice(self) -> bool:
+        """See `Frame`."""
+        return any(frame.slice_by_slice for frame in self.frames)
+
+    @property
     def content(self) -> str:
         """Equal for copies of a stack: as many images at the same places."""
         return digest(sorted([round(v, 2) + 0.0 for v in f.position or ()] for f in self.frames), length=16)

@@ -227,6 +227,7 @@ class DukeReader:
             tuple(notes),
             participant=patient,
             public=True,
+            slice_by_slice=stack.slice_by_slice,
         )
 
     def _reasons(self, entry: Entry, found: Found, stacks: list[Stack], choice: Choice) -> dict[str, str]:

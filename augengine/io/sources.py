@@ -140,6 +140,7 @@ class Source:
         public: the data set's own names are public, so that ids are no pseudonyms.
         site: of this volume, where a table or a pattern tells.
         split: where the data set itself says so, as of its test images; or None.
+        slice_by_slice: its slices were excited one by one (MRAcquisitionType 2D): no slab has an end.
     """
 
     volume_id: str
@@ -153,6 +154,7 @@ class Source:
     public: bool = False
     site: str | None = None
     split: str | None = None
+    slice_by_slice: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -196,7 +196,12 @@ class IngestWorker:
                 empty = [EMPTY_MASK] if label is not None and not label.any() else []
                 stated = self._stated(sample, source, item["split"])
                 rows = prepare(
-                    stated, self.preparation, outside=volume.outside, acquired_axis=volume.acquired_axis, watch=watch
+                    stated,
+                    self.preparation,
+                    outside=volume.outside,
+                    acquired_axis=volume.acquired_axis,
+                    slice_by_slice=source.slice_by_slice,
+                    watch=watch,
                 )
                 samples.append(to_table(rows))
                 volumes.append(

@@ -98,6 +98,11 @@ class Recipe(Strict):
         return self
 
     @property
+    def any_shape(self) -> bool:
+        """Rows may differ in shape: what is trained sees single voxels."""
+        return self.network.body == "local_contrast"
+
+    @property
     def digest(self) -> str:
         """Identity of everything in the recipe but where its parts and pretrained weights lie."""
         return rng.digest(self.model_dump(mode="json", exclude={"parts": True, "pretrained": True}))

@@ -29,14 +29,14 @@ class Batch:
     """Rows as training sees them.
 
     Attributes:
-        images: normalised, (B, C, *) float32.
-        tissue: (B, *) int8, see `tissue_index`.
+        images: normalised, (B, C, *) float32; a list of (C, *) where rows differ in shape.
+        tissue: (B, *) int8, see `tissue_index`; a list likewise.
         context: neighbouring slices of the same volume, (B, offsets * C, *) float32; no channels without offsets.
         acquisitions, subjects, spacings_mm, slab_ends_mm: one of each row, see `Sample`.
     """
 
-    images: np.ndarray
-    tissue: np.ndarray
+    images: np.ndarray | list[np.ndarray]
+    tissue: np.ndarray | list[np.ndarray]
     context: np.ndarray
     acquisitions: list[Acquisition]
     subjects: list[str]
@@ -61,7 +61,7 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """Memory of the arrays."""
-        return self.images.nbytes + self.tissue.nbytes + self.context.nbytes
+        return int(sum(plane.nbytes for plane in (*self.images, *self.tissue))) + self.context.nbytes
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,8 @@ class BatchReader:
         """Rows given as (group, place among the group's wanted rows)."""
         parts = [(self._group(group), row) for group, row in references]
         return Batch(
-            np.stack([rows.images[n] for rows, n in parts]),
-            np.stack([rows.tissue[n] for rows, n in parts]),
+            _stacked([rows.images[n] for rows, n in parts]),
+            _stacked([rows.tissue[n] for rows, n in parts]),
             np.stack([rows.context[n] for rows, n in parts]),
             [rows.acquisitions[n] for rows, n in parts],
             [rows.subjects[n] for rows, n in parts],
@@ -203,21 +203,27 @@ class BatchReader:
         """All wanted rows of a row group."""
         rows = read_group(self.stores[folder].parquet(name), group).to_pylist()
         samples = [self._fitting(from_row(row)) for row in rows if self.wanted.holds(row)]
-        images = np.stack([normalise(s) for s in samples])
-        volumes, slices = [s.volume_id for s in samples], [s.slice_index or 0 for s in samples]
-        neighbours = np.empty((len(samples), 0), np.int64)
-        if self.context:  # without it, copies and augmented rows of one slice may stand side by side
-            # Neighbours beyond the row group are not read: the nearest slice within it stands for them.
-            neighbours = neighbour_index(volumes, slices, self.context)
+        images = _stacked([normalise(s) for s in samples])
         return Batch(
             images,
-            np.stack([tissue_index(s.label, s.labels, self.labels, s.image) for s in samples]),
-            images[neighbours].reshape(len(images), len(self.context) * images.shape[1], *images.shape[2:]),
+            _stacked([tissue_index(s.label, s.labels, self.labels, s.image) for s in samples]),
+            self._context(samples, images),
             [s.acquisition for s in samples],
             [s.subject_id for s in samples],
             [s.spacing_mm[: s.image.ndim - 1] for s in samples],
             [s.slab_end_mm for s in samples],
         )
+
+    def _context(self, samples: Sequence[Sample], images: np.ndarray | list[np.ndarray]) -> np.ndarray:
+        """See `Batch`. Neighbours beyond the row group are not read: the nearest slice within it stands for them."""
+        if isinstance(images, list):
+            return np.empty((len(images), 0), np.float32)
+        if not self.context:  # copies and augmented rows of one slice may stand side by side
+            return images[:, :0]
+        volumes, slices = [s.volume_id for s in samples], [s.slice_index or 0 for s in samples]
+        neighbours = neighbour_index(volumes, slices, self.context)
+        planes = images[neighbours].reshape(len(images), len(self.context) * images.shape[1], *images.shape[2:])
+        return np.asarray(planes)
 
     def _fitting(self, sample: Sample) -> Sample:
         """The sample; one on another scale than the others, whichever split it is of, is a `DataError`."""
@@ -229,6 +235,10 @@ class BatchReader:
                 next_step="train on data that were ingested alike",
             )
         return sample
+
+
+def _stacked(planes: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    return np.stack(planes) if len({plane.shape for plane in planes}) == 1 else planes
 
 
 def _references(group: int, kept: np.ndarray) -> np.ndarray:

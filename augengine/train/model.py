@@ -47,7 +47,7 @@ def validation_rows(recipe: Recipe, data: Uris) -> DatasetFacts | None:
     Raises:
         DataError: there are none.
     """
-    return None if recipe.best_checkpoint is None else dataset_facts(data, recipe.data.rows("val"))
+    return None if recipe.best_checkpoint is None else dataset_facts(data, recipe.data.rows("val"), recipe.any_shape)
 
 
 def model_spec(

@@ -27,7 +27,7 @@ def preview(recipe: Recipe, data: Sequence[str], workers: int, parts: Mapping[st
         ConfigError, DataError, CheckpointError: as training would.
     """
     rows = recipe.data.rows("train")
-    found = dataset_facts(data, rows)
+    found = dataset_facts(data, rows, recipe.any_shape)
     part_specs = {role: read_spec(uri) for role, uri in resolve_parts(recipe, parts).items()}
     spec = model_spec(recipe, found, part_specs, validation_rows(recipe, data))
     optimiser = recipe.optimiser

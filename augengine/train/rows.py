@@ -52,9 +52,10 @@ class DatasetFacts:
     reader takes.
 
     `subjects` are sorted ids; `labels` are the names that any row's mask knows, sorted; `image_size` is the spatial
-    shape; `spacing_mm` the median voxel size; `intensity` how their ranges were measured; `ids` a digest of the rows'
-    ids. `manufacturers` are None if some row states none; `donors` lent to augmented rows; `teachers` are the models
-    (sha256) that made, judged or labelled rows; `group_rows` is how many rows each row group holds.
+    shape, the largest along each axis where rows differ; `spacing_mm` the median voxel size; `intensity` how their
+    ranges were measured; `ids` a digest of the rows' ids. `manufacturers` are None if some row states none; `donors`
+    lent to augmented rows; `teachers` are the models (sha256) that made, judged or labelled rows; `group_rows` is how
+    many rows each row group holds.
     """
 
     rows: int
@@ -167,8 +168,11 @@ class SplitRows:
         return rank_limit(ranks, real, ratio, self.split, where, kind)
 
 
-def dataset_facts(uris: Uris, rows: SplitRows) -> DatasetFacts:
+def dataset_facts(uris: Uris, rows: SplitRows, any_shape: bool = False) -> DatasetFacts:
     """Read the metadata of `rows` of one or several folders, row group by row group.
+
+    Args:
+        any_shape: rows may differ in shape, slices from slices and volumes from volumes.
 
     Raises:
         DataError: no shards, no rows of the split, too few augmented ones, or rows that differ in channels or shape.
@@ -185,18 +189,23 @@ def dataset_facts(uris: Uris, rows: SplitRows) -> DatasetFacts:
     donors: set[str] = set()
     teachers = {sha256 for store in stores for sha256 in labellers(store).values()}
     group_rows: list[int] = []
+    sizes: np.ndarray | int = 0
     for _, found in row_groups(stores, columns):
         before = len(ids)
         for row in filter(rows.holds, found):
             first = first or row
             for key in ("channels", "image_shape", "intensity_rule"):
-                if row[key] != first[key]:
+                same = row[key] == first[key]
+                if key == "image_shape" and any_shape:
+                    same = len(row[key]) == len(first[key])
+                if not same:
                     raise DataError(
                         f"training rows must share one {key}; {first['sample_id']} has {first[key]}",
                         found=str(row[key]),
                         where=row["sample_id"],
                         next_step="ingest with --size, or train on one data set at a time",
                     )
+            sizes = np.maximum(sizes, row["image_shape"][1:])
             ids.append(row["sample_id"])
             subjects.add(row["subject_id"])
             labels.update(row["label_names"])
@@ -221,7 +230,7 @@ def dataset_facts(uris: Uris, rows: SplitRows) -> DatasetFacts:
         rows=len(ids),
         channels=tuple(first["channels"]),
         labels=tuple(sorted(labels)),
-        image_size=tuple(first["image_shape"][1:]),
+        image_size=tuple(int(n) for n in np.atleast_1d(sizes)),
         spacing_mm=tuple(float(v) for v in np.median(sorted(spacings), axis=0)),
         vocabulary=Vocabulary.fit(acquisitions),
         subjects=tuple(sorted(subjects)),

@@ -108,7 +108,7 @@ def _train(
     """As `train`, while nobody else writes to `out`."""
     checkpoint_uri = f"{out.uri}/checkpoint"
     data = [Store.at(place) for place in places_of(data_uris)]
-    found = dataset_facts(data, recipe.data.rows("train"))
+    found = dataset_facts(data, recipe.data.rows("train"), recipe.any_shape)
     part_uris = resolve_parts(recipe, parts or {})
     chosen_by = validation_rows(recipe, data)
     spec = model_spec(recipe, found, {role: read_spec(uri) for role, uri in part_uris.items()}, chosen_by)

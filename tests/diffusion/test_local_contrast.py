@@ -14,7 +14,9 @@ from augengine.diffusion import settings
 from augengine.diffusion.build import build
 from augengine.diffusion.checkpoint import load_model, save_model, untrained_model
 from augengine.diffusion.conditions import Vocabulary
-from augengine.diffusion.local_contrast import LocalContrast, LocalContrastSpec, View, brought_to, render
+from augengine.diffusion.local_contrast import LocalContrast, LocalContrastSpec, brought_to, render
+from augengine.diffusion.local_features import body
+from augengine.diffusion.slices import Slices
 from augengine.diffusion.spec import ModelSpec
 from augengine.io.store import Store
 from augengine.records import Acquisition
@@ -24,10 +26,10 @@ VOCABULARY = Vocabulary.fit([GE, SIEMENS])
 FLASH = Acquisition("GE", "Signa", 3.0, None, 9.0, 5.0, 4.0, 35.0)
 
 
-def spec_of(channels: tuple[str, ...] = ("t1",), slab: bool = False) -> ModelSpec:
+def spec_of(channels: tuple[str, ...] = ("t1",), **sees: bool) -> ModelSpec:
     return tiny_spec("acquisition").model_copy(
         update={
-            "network": LocalContrastSpec(members=3, width=8, slab=slab),
+            "network": LocalContrastSpec(members=3, width=8, **sees),
             "diffusion": None,
             "vocabulary": VOCABULARY,
             "channels": channels,
@@ -35,8 +37,8 @@ def spec_of(channels: tuple[str, ...] = ("t1",), slab: bool = False) -> ModelSpe
     )
 
 
-def network_of(channels: int = 1, seed: int = 1, slab: bool = False) -> LocalContrast:
-    found = build(spec_of(tuple("abc"[:channels]), slab), seed)
+def network_of(channels: int = 1, seed: int = 1, **sees: bool) -> LocalContrast:
+    found = build(spec_of(tuple("abc"[:channels]), **sees), seed)
     assert isinstance(found, LocalContrast)
     return found.eval()
 
@@ -51,7 +53,7 @@ def head(dims: int = 2, channels: int = 1) -> np.ndarray:
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_mirrored_source_gives_the_mirrored_result(dims: int) -> None:
-    network, image = network_of(2), head(dims, 2)
+    network, image = network_of(2, neighbours=True), head(dims, 2)
     made = render(network, image, SPACING, SIEMENS, GE, 0.2)
     for axis in range(1, dims + 1):
         turned = render(network, np.flip(image, axis), SPACING, SIEMENS, GE, 0.2)
@@ -62,7 +64,7 @@ def test_a_mirrored_source_gives_the_mirrored_result(dims: int) -> None:
 
 def test_a_moved_source_gives_the_moved_result() -> None:
     network, image = network_of(), head()
-    image[:, ~View.of(image, SPACING).where] = 0
+    image[:, ~body(image, SPACING)] = 0
     made = render(network, image, SPACING, SIEMENS, GE, 0.2).draw
     moved = render(network, np.roll(image, (4, -5), (1, 2)), SPACING, SIEMENS, GE, 0.2).draw
     assert np.allclose(moved, np.roll(made, (4, -5), (1, 2)), atol=2e-6)
@@ -70,13 +72,57 @@ def test_a_moved_source_gives_the_moved_result() -> None:
 
 def test_a_voxel_knows_how_far_it_lies_from_the_ends_of_the_slab() -> None:
     image = head(3)
-    where = View.of(image, SPACING).where
-    found = np.zeros(where.shape)
-    found[where] = View.of(image, SPACING, 10.0).slab_mm
-    for k, expected in enumerate((10.0, 13.0, 10.0)):
-        assert (found[..., k][where[..., k]] == expected).all()
-    assert np.isnan(View.of(image, SPACING).slab_mm).all()
-    assert (View.of(image[..., 0], SPACING[:2], 7.5).slab_mm == 7.5).all()
+
+    def found(image: np.ndarray, spacing_mm: tuple[float, ...], end_mm: float | None) -> list[np.ndarray]:
+        slices = Slices.of(image, spacing_mm, end_mm)
+        return [np.unique(view.slab_mm) for view in slices.views(slices.bodies())]
+
+    assert found(image, SPACING, 10.0) == [[10.0], [13.0], [10.0]]
+    assert all(np.isnan(mm).all() for mm in found(image, SPACING, None))
+    assert found(image[..., 0], SPACING[:2], 7.5) == [[7.5]]
+
+
+@pytest.mark.parametrize(("thick", "apart", "thinned"), [(5.0, 1, 9), (4.0, 1, 9), (2.0, 2, 5), (1.0, 5, 2)])
+def test_neighbours_are_the_slices_about_five_millimetres_away(thick: float, apart: int, thinned: int) -> None:
+    """In volumes of thin slices, the one right beside a slice says nothing new."""
+    image = np.repeat(head(3)[..., :1], 9, axis=3)
+    image[..., 0] *= 2
+    slices = Slices.of(image, (1.5, 1.5, thick))
+    views = list(slices.views(slices.bodies()))
+    brighter = [k for k, view in enumerate(views) if view.features[0][:, -4].mean() > 0.1]
+    assert brighter == [apart]
+    assert views[0].features[0][:, -4].mean() < -0.1  # its one neighbour is darker
+    kept = slices.thinned()
+    assert (len(kept.planes), kept.step) == (thinned, 1)
+    lone = Slices.of(image[..., 0], (1.5, 1.5))
+    assert not next(lone.views(lone.bodies())).features[0][:, -4:].any()
+
+
+def test_a_network_that_sees_neighbours_makes_a_slice_in_its_volume_another_than_alone() -> None:
+    image = np.repeat(head(3)[..., :1], 3, axis=3)
+    image[..., 2] *= 1.6
+
+    def made(network: LocalContrast) -> tuple[np.ndarray, np.ndarray]:
+        whole = render(network, image, (1.5, 1.5, 5.0), SIEMENS, GE, 0.0).spread
+        return whole[..., 0], whole[..., 1]  # the bright end of a volume is the volume's; the spread is each slice's
+
+    alone = render(network_of(), image[..., 1], SPACING, SIEMENS, GE, 0.0).spread
+    first, middle = made(network_of())
+    assert np.allclose(first, middle, atol=2e-6)
+    assert np.allclose(middle, alone, atol=2e-6)
+    first, middle = made(network_of(neighbours=True))
+    assert not np.allclose(first, middle, atol=1e-3)
+
+
+def test_the_bright_end_of_a_volume_is_the_volumes_and_not_each_slices() -> None:
+    image = np.repeat(head(3)[..., :1], 3, axis=3) * np.array([0.5, 1.0, 0.5], np.float32)
+    network = network_of()
+    made = render(network, image, (1.5, 1.5, 5.0), SIEMENS, GE, 0.0).mean
+    where = np.stack([body(image[..., k], SPACING) for k in range(3)], axis=-1)
+    ends = [np.percentile(x[0][where], 99) for x in (made, image)]
+    assert ends[0] == pytest.approx(ends[1], rel=1e-3)
+    alone = render(network, image[..., 0], (1.5, 1.5), SIEMENS, GE, 0.0).mean
+    assert not np.allclose(made[..., 0], alone, atol=1e-2)
 
 
 def test_a_network_that_sees_the_slab_is_told_where_a_row_lies_and_one_that_does_not_is_not() -> None:
@@ -102,7 +148,7 @@ def test_a_mirrored_slab_gives_the_mirrored_result() -> None:
 
 def test_only_the_body_changes_and_detail_is_the_sources_own() -> None:
     network, image = network_of(), head()
-    where = View.of(image, SPACING).where
+    where = body(image, SPACING)
     smooth, sharp = (render(network, image, SPACING, SIEMENS, GE, share) for share in (0.0, 0.5))
     assert np.array_equal(smooth.draw, smooth.mean)
     assert np.array_equal(sharp.mean, smooth.mean)
@@ -127,11 +173,11 @@ def test_the_bright_end_is_the_sources(gain: float) -> None:
 
 def test_a_scanner_that_clips_goes_on_clipping_and_another_vendors_does_not() -> None:
     network, image = network_of(), np.minimum(head(), 0.75)
-    view = View.of(image, SPACING)
-    assert view.clipped == (True,)
-    full = image[0][view.where].max()
-    assert render(network, image, SPACING, GE, GE.replace(flip_angle_deg=12.0), 0.5).draw[0][view.where].max() <= full
-    assert render(network, image, SPACING, SIEMENS, GE, 0.5).draw[0][view.where].max() > full
+    slices, where = Slices.of(image, SPACING), body(image, SPACING)
+    assert slices.clipped([where]) == (True,)
+    full = image[0][where].max()
+    assert render(network, image, SPACING, GE, GE.replace(flip_angle_deg=12.0), 0.5).draw[0][where].max() <= full
+    assert render(network, image, SPACING, SIEMENS, GE, 0.5).draw[0][where].max() > full
 
 
 def test_beyond_what_training_held_counts_as_the_nearest_that_it_held() -> None:

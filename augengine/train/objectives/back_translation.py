@@ -2,14 +2,14 @@
 
 No two scans of one anatomy are needed: a real scan is made to look like another setting's, roughly, and what the
 network learns is to make the real scan of it again. What it is shown is wrong, what it is to make is right.
-Legend: K members, N voxels, D inputs, C channels, `*` spatial axes.
+Legend: K members, N voxels, D inputs, C channels, H, W of a slice.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,8 +21,9 @@ from torch.nn import functional
 from augengine import rng
 from augengine.diffusion import settings
 from augengine.diffusion.band_transport import levels, matched, transport
-from augengine.diffusion.local_contrast import SLAB, LocalContrast, View, inputs, render
-from augengine.diffusion.local_features import FEATURES, body, brightened, local_features
+from augengine.diffusion.local_contrast import SLAB, LocalContrast, inputs, render
+from augengine.diffusion.local_features import NEIGHBOURS, brightened
+from augengine.diffusion.slices import View
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import DataError
 from augengine.records import Acquisition
@@ -33,7 +34,7 @@ from augengine.train.objectives.scans import Partner, Pool, Scan, partners_of, s
 
 _AVERAGE = 0.98  # of the weights that make the next round's pseudo-scans
 _NOISE = 0.03  # of every input, in standard deviations
-_HIDDEN = 0.1  # share of the rows whose place in the slab is not shown
+_HIDDEN = 0.1  # share of the slices whose place in the slab is not shown, and of those whose neighbours are not
 # Voxels of each scan under each setting that say what inputs are like, and the share of them beyond either end.
 _LOOKED_AT, _EXTREME = 50, 1e-3
 
@@ -83,7 +84,7 @@ class BackTranslation(Objective):
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.scans: list[Scan] = []
         self.made: tuple[int, Pairs] | None = None
-        self.slab = self.network.spec.slab
+        self.design = self.network.spec
 
     def begin(self, reader: BatchReader) -> Stream:
         """Look at the sample of training scans that all rounds use."""
@@ -93,7 +94,8 @@ class BackTranslation(Objective):
             references = volumes[volume].references
             count = min(len(references), self.how.rows_per_scan)
             places = spread(len(references), count)
-            if (scan := scan_of(volume, reader.take([references[n] for n in places]), self.slab)) is None:
+            rows = reader.take([references[n] for n in places])
+            if (scan := self._scan(volume, rows)) is None:
                 continue
             if self.how.pairs:
                 scan = replace(scan, partners=partners_of(reader, volumes, volume, places, scan))
@@ -135,7 +137,7 @@ class BackTranslation(Objective):
         """Validation rows, and the same under the settings of the scans nearest to them."""
         found = []
         for row in range(min(PICTURE_ROWS, len(batch))):
-            scan = scan_of(batch.subjects[row], batch.part(slice(row, row + 1)), self.slab)
+            scan = self._scan(batch.subjects[row], batch.part(slice(row, row + 1)))
             for target in targets_of(scan, self.scans)[:1] if scan else ():
                 image, spacing, source = batch.images[row], batch.spacings_mm[row], batch.acquisitions[row]
                 made = render(self.network, image, spacing, source, target.acquisition, 0.0, batch.slab_ends_mm[row])
@@ -146,6 +148,9 @@ class BackTranslation(Objective):
                     )
                 )
         return found
+
+    def _scan(self, volume: str, rows: Batch) -> Scan | None:
+        return scan_of(volume, rows, self.design.slab, rng.generator("voxels", self.recipe.seed, volume))
 
     def _pairs(self, step: int) -> Pairs:
         """Those of the step's round; at its first step `teacher` becomes what has been learnt."""
@@ -162,14 +167,15 @@ class BackTranslation(Objective):
         random = rng.generator("pairs", self.recipe.seed, number)
         found: list[tuple[np.ndarray, np.ndarray]] = []
         for scan in self.scans:
-            if scan.partners and number == self.how.rounds - 1:
-                found += [row for partner in scan.partners for row in self._real(scan, partner, random)]
+            last = scan.partners and number == self.how.rounds - 1
+            targets = [] if last else targets_of(scan, self.scans)
+            if not last and not targets:
                 continue
-            targets = targets_of(scan, self.scans)
-            if not targets:
-                continue
-            for target in self._drawn(scan, targets, random):
-                found += self._pseudo(scan, target, number > 0, random)
+            views = scan.views()
+            for partner in scan.partners if last else ():
+                found += self._real(scan, views, partner, random)
+            for target in self._drawn(scan, targets, random) if targets else ():
+                found += self._pseudo(scan, views, target, number > 0, random)
         x, y = zip(*found, strict=True)
         return Pairs(torch.from_numpy(np.concatenate(x)), torch.from_numpy(np.concatenate(y)))
 
@@ -186,109 +192,86 @@ class BackTranslation(Objective):
         return found
 
     def _pseudo(
-        self, scan: Scan, target: Pool, learnt: bool, random: np.random.Generator
+        self, scan: Scan, views: Sequence[View], target: Pool, learnt: bool, random: np.random.Generator
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Inputs and truth of a sample of voxels of one pseudo-scan, row by row."""
-        features = [view.features for view in scan.views]  # of each row, of each channel
-        tables = scan.tables
+        """Inputs and truth of a sample of voxels of one pseudo-scan, slice by slice."""
+        seen, tables = views, scan.tables
         if learnt:
-            predicted = self._predicted(self.teacher, scan, target)
-            features = self._seen(scan, _matched(scan, predicted, target))
-            tables = tables_of(features, [view.slab_mm for view in scan.views])
+            predicted = self._predicted(self.teacher, scan, views, target)
+            planes = _painted(scan, _matched(views, predicted, target), empty=True)
+            seen = list(replace(scan.slices, planes=planes).views(scan.bodies, of_bands=True))
+            tables = tables_of(seen)
         guesses = [
-            np.stack([transport(f, t, p) for f, t, p in zip(row, tables, target.tables, strict=True)], axis=-1)
-            for row in features
+            np.stack([transport(f, t, p) for f, t, p in zip(v.features, tables, target.tables, strict=True)], axis=-1)
+            for v in seen
         ]
-        shown, kept = self._shown(scan, _matched(scan, guesses, target), random)
         condition = settings.condition(target.acquisition, scan.acquisition, self.network.vocabulary)
-        truths = [
-            np.stack([f[same, 0] for f in view.features], axis=-1) for view, same in zip(scan.views, kept, strict=True)
-        ]
-        slab_mm = [view.slab_mm[same] for view, same in zip(scan.views, kept, strict=True)]
-        return self._sampled(shown, truths, slab_mm, (target.clipped, scan.clipped), condition, random)
+        found = []
+        for view, shown in zip(views, self._shown(scan, _matched(views, guesses, target), random), strict=True):
+            both = (view.where & shown.where)[shown.where], (view.where & shown.where)[view.where]
+            found.append((_of(shown, both[0]), np.stack([f[both[1], 0] for f in view.features], axis=-1)))
+        return self._sampled(found, (target.clipped, scan.clipped), condition, random)
 
-    def _real(self, scan: Scan, partner: Partner, random: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _real(
+        self, scan: Scan, views: Sequence[View], partner: Partner, random: np.random.Generator
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """The same from a scan to its partner, of voxels of the scan's body."""
         condition = settings.condition(scan.acquisition, partner.acquisition, self.network.vocabulary)
-        truths = [
-            np.maximum(np.stack([channel[view.where] for channel in image], axis=-1), 0)
-            for view, image in zip(scan.views, partner.images, strict=True)
+        found = [
+            (view, np.maximum(plane[:, view.where].T, 0)) for view, plane in zip(views, partner.planes, strict=True)
         ]
-        shown = [view.features for view in scan.views]
-        slab_mm = [view.slab_mm for view in scan.views]
-        return self._sampled(shown, truths, slab_mm, (scan.clipped, partner.clipped), condition, random)
+        return self._sampled(found, (scan.clipped, partner.clipped), condition, random)
 
     def _sampled(
         self,
-        shown: Sequence[tuple[np.ndarray, ...]],
-        truths: Sequence[np.ndarray],
-        slab_mm: Sequence[np.ndarray],
+        slices: Sequence[tuple[View, np.ndarray]],
         clipped: tuple[Sequence[bool], Sequence[bool]],
         condition: np.ndarray,
         random: np.random.Generator,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Inputs and truth of some voxels of every row, as they are and at another gain."""
-        total, found = sum(map(len, truths)), []
-        for row, truth, distances in zip(shown, truths, slab_mm, strict=True):
+        """Inputs and truth of some voxels of every slice, as they are and at another gain."""
+        total, found = sum(len(truth) for _, truth in slices), []
+        for view, truth in slices:
             count = min(len(truth), round(self.how.voxels_per_scan * len(truth) / max(total, 1)))
             if not count:
                 continue
             for changed in (False, True):
                 chosen = np.sort(random.choice(len(truth), count, replace=False))
                 factor = math.exp(random.normal(0, self.how.gain_sd)) if changed else 1.0
-                parts = [brightened(f[chosen], factor) for f in row]
-                found.append((self._inputs(parts, clipped, condition, distances[chosen], random), truth[chosen]))
+                part = _of(view, chosen)
+                part = replace(part, features=tuple(brightened(f, factor) for f in part.features))
+                x = inputs(self.design, self._hidden(part, random), clipped, condition)
+                found.append((x, truth[chosen]))
         return found
 
-    def _inputs(
-        self,
-        features: Sequence[np.ndarray],
-        clipped: tuple[Sequence[bool], Sequence[bool]],
-        condition: np.ndarray,
-        slab_mm: np.ndarray,
-        random: np.random.Generator | None = None,
-    ) -> np.ndarray:
-        """As the network wants them; with `random`, now and then as of a row that does not know its place."""
-        if not self.slab:
-            return inputs(features, clipped, condition)
-        hidden = random is not None and random.random() < _HIDDEN
-        return inputs(features, clipped, condition, np.full_like(slab_mm, np.nan) if hidden else slab_mm)
+    def _hidden(self, view: View, random: np.random.Generator) -> View:
+        """The same, now and then as of a slice that does not know its place, or its neighbours."""
+        if self.design.slab and random.random() < _HIDDEN:
+            view = replace(view, slab_mm=np.full_like(view.slab_mm, np.nan))
+        if self.design.neighbours and random.random() < _HIDDEN:
+            features = [f.copy() for f in view.features]
+            for f in features:
+                f[:, -NEIGHBOURS:] = 0
+            view = replace(view, features=tuple(features))
+        return view
 
-    def _seen(self, scan: Scan, rows: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
-        """Features of each row, given as intensities (N, C) of the scan's body, of each channel."""
-        return [
-            tuple(local_features(plane, view.where, scan.spacing_mm) for plane in _painted(np.zeros_like(i), view, v))
-            for i, view, v in zip(scan.images, scan.views, rows, strict=True)
-        ]
-
-    def _shown(
-        self, scan: Scan, rows: Sequence[np.ndarray], random: np.random.Generator
-    ) -> tuple[list[tuple[np.ndarray, ...]], list[np.ndarray]]:
-        """The same of pseudo-scans as the network meets scans: moved a little, with the body that they themselves show.
-
-        The second is bool (N,) of each row: which voxels of the scan's body these features, (M, F), are of.
-        """
-        found, kept = [], []
-        for image, view, values in zip(scan.images, scan.views, rows, strict=True):
-            shift = np.zeros(view.where.ndim)
-            if self.how.motion_mm:
-                shift[:2] = random.normal(0, self.how.motion_mm, 2) / np.array(scan.spacing_mm[:2])
-            planes = _painted(image, view, values)
+    def _shown(self, scan: Scan, rows: Sequence[np.ndarray], random: np.random.Generator) -> Iterator[View]:
+        """Pseudo-scans as the network meets scans: moved a little, with the body that they themselves show."""
+        planes, spacing_mm = _painted(scan, rows), np.array(scan.slices.spacing_mm)
+        shift = np.zeros(2)
+        for n, plane in enumerate(planes):
+            if self.how.motion_mm and (n == 0 or not scan.slices.step):  # a volume moves as a whole
+                shift = random.normal(0, self.how.motion_mm, 2) / spacing_mm
             if shift.any():
-                planes = np.stack([ndimage.shift(plane, shift, order=3, mode="nearest") for plane in planes])
-            where = body(planes, scan.spacing_mm)
-            both = (view.where & where)[where]
-            found.append(tuple(local_features(plane, where, scan.spacing_mm)[both] for plane in planes))
-            kept.append(where[view.where])
-        return found, kept
+                planes[n] = np.stack([ndimage.shift(channel, shift, order=3, mode="nearest") for channel in plane])
+        moved = replace(scan.slices, planes=planes)
+        return moved.views(moved.bodies())
 
-    def _predicted(self, network: LocalContrast, scan: Scan, target: Pool) -> list[np.ndarray]:
-        """Intensities (N, C) of each row of a scan under a target."""
+    def _predicted(self, network: LocalContrast, scan: Scan, views: Sequence[View], target: Pool) -> list[np.ndarray]:
+        """Intensities (N, C) of each slice of a scan under a target."""
         condition = settings.condition(scan.acquisition, target.acquisition, network.vocabulary)
-        return [
-            network.predict(self._inputs(view.features, (scan.clipped, target.clipped), condition, view.slab_mm))[0]
-            for view in scan.views
-        ]
+        clipped = (scan.clipped, target.clipped)
+        return [network.predict(inputs(network.spec, view, clipped, condition))[0] for view in views]
 
     def _measure_inputs(self) -> None:
         """Mean, deviation and ends of what the network sees."""
@@ -297,17 +280,20 @@ class BackTranslation(Objective):
         for scan in self.scans:
             for target in targets_of(scan, self.scans):
                 condition = settings.condition(scan.acquisition, target.acquisition, self.network.vocabulary)
-                view = scan.views[int(random.integers(len(scan.views)))]
-                chosen = random.integers(len(view.features[0]), size=_LOOKED_AT)
-                shown, distances = [f[chosen] for f in view.features], view.slab_mm[chosen]
-                rows.append(self._inputs(shown, (scan.clipped, target.clipped), condition, distances, random))
+                chosen = random.integers(len(scan.some.slab_mm), size=_LOOKED_AT)
+                view = self._hidden(_of(scan.some, chosen), random)
+                rows.append(inputs(self.design, view, (scan.clipped, target.clipped), condition))
         seen = torch.from_numpy(np.concatenate(rows))
         # Settings are few and exact; of features, single voxels are no guide.
         ends = seen.min(0).values, seen.max(0).values
-        if self.slab:
+        if self.design.slab:
             ends[0][-SLAB:] = 0  # of a row that does not know its place
-        features = self.network.channels * len(FEATURES)
+        features = self.network.channels * self.design.features
         low, high = (np.quantile(seen[:, :features].numpy(), q, axis=0) for q in (_EXTREME, 1 - _EXTREME))
+        if self.design.neighbours:  # of a slice that does not know them
+            for end, ranked in ((low, np.minimum), (high, np.maximum)):
+                beside = end.reshape(self.network.channels, -1)[:, -NEIGHBOURS:]
+                beside[...] = ranked(beside, 0)
         ends[0][:features], ends[1][:features] = torch.from_numpy(low), torch.from_numpy(high)
         for network in (self.network, self.teacher, self.average):
             network.mean.copy_(seen.mean(0))
@@ -319,27 +305,35 @@ class BackTranslation(Objective):
         """Mean over the rows that differ in setting from a training scan."""
         errors = []
         for row in range(len(batch)):
-            scan = scan_of(batch.subjects[row], batch.part(slice(row, row + 1)), self.slab)
+            scan = self._scan(batch.subjects[row], batch.part(slice(row, row + 1)))
             targets = targets_of(scan, self.scans) if scan else []
             if scan is None or not targets:
                 continue
             nearest = min(targets, key=lambda t: settings.distance(scan.acquisition, t.acquisition))
             random = rng.generator("validation", self.recipe.seed, row)
-            for x, truth in self._pseudo(scan, nearest, False, random):
+            for x, truth in self._pseudo(scan, scan.views(), nearest, False, random):
                 errors.append(float(np.mean((self.network.predict(x)[0] - truth) ** 2)))
         return torch.tensor(float(np.mean(errors)) if errors else float("nan"))
 
 
-def _painted(image: np.ndarray, view: View, values: np.ndarray) -> np.ndarray:
-    """A copy of the image (C, *) with values (N, C) in the view's body."""
-    found = image.copy()
-    found[:, view.where] = values.T
+def _of(view: View, chosen: np.ndarray) -> View:
+    """The same of some of its voxels, given by number or as bool (N,); `where` stays."""
+    return View(view.where, tuple(f[chosen] for f in view.features), view.slab_mm[chosen])
+
+
+def _painted(scan: Scan, rows: Sequence[np.ndarray], empty: bool = False) -> list[np.ndarray]:
+    """Its slices (C, H, W) with values (N, C) in their bodies; around these they stay, or are 0."""
+    found = []
+    for plane, where, values in zip(scan.slices.planes, scan.bodies, rows, strict=True):
+        painted = np.zeros_like(plane) if empty else plane.copy()
+        painted[:, where] = values.T
+        found.append(painted)
     return found
 
 
-def _matched(scan: Scan, rows: Sequence[np.ndarray], target: Pool) -> list[np.ndarray]:
-    """Intensities (N, C) of a scan's rows with the quantiles of the target's."""
-    together, slab_mm = np.concatenate(rows), [view.slab_mm for view in scan.views]
+def _matched(views: Sequence[View], rows: Sequence[np.ndarray], target: Pool) -> list[np.ndarray]:
+    """Intensities (N, C) of a scan's slices with the quantiles of the target's."""
+    together, slab_mm = np.concatenate(rows), [view.slab_mm for view in views]
     own = [levels(together[:, c], np.concatenate(slab_mm)) for c in range(together.shape[1])]
     return [
         np.stack([matched(row[:, c], distances, own[c], table) for c, table in enumerate(target.tables)], axis=-1)

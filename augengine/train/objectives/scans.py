@@ -1,6 +1,6 @@
 """Training scans in; what a network without pairs of scans learns from: their bodies, contrast and settings, out.
 
-Scans of alike settings are seen as one pool. Legend: N voxels, D inputs, C channels, `*` spatial axes.
+Scans of alike settings are seen as one pool. Legend: N voxels, F features, C channels, H, W of a slice.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import numpy as np
 
 from augengine.diffusion import settings
 from augengine.diffusion.band_transport import BandTable
-from augengine.diffusion.local_contrast import View
-from augengine.diffusion.local_features import at_full_scale
+from augengine.diffusion.slices import Slices, View
 from augengine.records import Acquisition
 from augengine.train.data import Batch, BatchReader, VolumeRows
 
@@ -23,24 +22,25 @@ POOL = 16
 # A setting nearer than this is the scan's own.
 _OWN = 0.3
 _TABLE_VOXELS = 40_000
+_SOME = 2_000  # voxels of a scan that say what inputs are like
 
 
 @dataclass(frozen=True)
 class Partner:
-    """The same subject on the same voxel grid under another setting: normalised rows (C, *), in the scan's order."""
+    """The same subject on the same voxel grid under another setting: the slices of the scan, in its order."""
 
     acquisition: Acquisition
-    images: list[np.ndarray]
+    planes: Sequence[np.ndarray]
     clipped: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A training scan, or the sample of it that is looked at.
+    """A training scan, or the sample of it that is looked at. What its voxels look like is not held, for its size.
 
     Attributes:
-        images: normalised rows (C, *).
-        views: of the rows.
+        bodies: bool (H, W) of each slice.
+        some: what the network sees of a few voxels, drawn from all.
         tables: of each channel.
         clipped: of each channel, whether it reaches its full scale.
     """
@@ -48,12 +48,16 @@ class Scan:
     volume: str
     subject: str
     acquisition: Acquisition
-    spacing_mm: tuple[float, ...]
-    images: list[np.ndarray]
-    views: list[View]
+    slices: Slices
+    bodies: list[np.ndarray]
+    some: View
     tables: tuple[BandTable, ...]
     clipped: tuple[bool, ...]
     partners: tuple[Partner, ...] = ()
+
+    def views(self) -> list[View]:
+        """Of each slice."""
+        return list(self.slices.views(self.bodies))
 
 
 @dataclass(frozen=True)
@@ -70,29 +74,49 @@ def spread(rows: int, count: int) -> list[int]:
     return sorted(set(np.linspace(0, rows - 1, count).round().astype(int).tolist())) if count > 1 else [(rows - 1) // 2]
 
 
-def scan_of(volume: str, rows: Batch, slab: bool) -> Scan | None:
-    """Of rows of one volume; None if none of them shows a body.
+def scan_of(volume: str, rows: Batch, slab: bool, random: np.random.Generator) -> Scan | None:
+    """Of rows of one volume, slices or itself as a whole; None if none of them shows a body.
 
     Args:
         slab: take note of how far voxels lie from the ends of what was acquired.
+        random: draws the voxels of `Scan.some`.
     """
-    ends = rows.slab_ends_mm if slab else [None] * len(rows)
-    views = [View.of(*row) for row in zip(rows.images, rows.spacings_mm, ends, strict=True)]
-    kept = [n for n, view in enumerate(views) if view.where.any()]
-    if not kept:
+    slices = _slices(rows, slab)
+    bodies = slices.bodies()
+    if not any(where.any() for where in bodies):
         return None
-    views = [views[n] for n in kept]
-    clipped = tuple(any(flags) for flags in zip(*(view.clipped for view in views), strict=True))
+    views = list(slices.views(bodies))
+    tables = tables_of(views)
     return Scan(
         volume,
         rows.subjects[0],
         rows.acquisitions[0],
-        rows.spacings_mm[0],
-        [rows.images[n] for n in kept],
-        views,
-        tables_of([view.features for view in views], [view.slab_mm for view in views]),
-        clipped,
+        slices,
+        bodies,
+        _some(views, random),
+        tables,
+        slices.clipped(bodies),
     )
+
+
+def _slices(rows: Batch, slab: bool) -> Slices:
+    """Rows of slices as they are, which need not be neighbours; of a volume some, each beside its neighbours."""
+    ends = rows.slab_ends_mm if slab else [None] * len(rows)
+    found = [Slices.of(*row).thinned() for row in zip(rows.images, rows.spacings_mm, ends, strict=True)]
+    if len(found) == 1:
+        return found[0]
+    planes, slab_mm = [p for s in found for p in s.planes], [mm for s in found for mm in s.slab_mm]
+    return Slices(planes, found[0].spacing_mm, slab_mm, 0)
+
+
+def _some(views: Sequence[View], random: np.random.Generator) -> View:
+    """Of voxels of all slices; `where` is their number."""
+    counts = np.array([len(view.slab_mm) for view in views])
+    drawn = random.choice(len(views), _SOME, p=counts / counts.sum())
+    places = [(n, int(random.integers(counts[n]))) for n in drawn]
+    features = [np.stack([views[n].features[c][i] for n, i in places]) for c in range(len(views[0].features))]
+    slab_mm = np.array([views[n].slab_mm[i] for n, i in places])
+    return View(np.ones((_SOME, 1), bool), tuple(features), slab_mm)
 
 
 def partners_of(
@@ -108,24 +132,18 @@ def partners_of(
         if not all(references):
             continue
         rows = reader.take([reference for reference in references if reference])
-        if settings.distance(rows.acquisitions[0], scan.acquisition) > _OWN and len(scan.images) == len(rows):
-            flags = [
-                [at_full_scale(channel, view.where) for channel in image]
-                for image, view in zip(rows.images, scan.views, strict=True)
-            ]
-            clipped = tuple(any(channel) for channel in zip(*flags, strict=True))
-            found.append(Partner(rows.acquisitions[0], list(rows.images), clipped))
+        if settings.distance(rows.acquisitions[0], scan.acquisition) > _OWN:
+            slices = _slices(rows, slab=False)
+            found.append(Partner(rows.acquisitions[0], slices.planes, slices.clipped(scan.bodies)))
     return tuple(found)
 
 
-def tables_of(rows: Sequence[tuple[np.ndarray, ...]], slab_mm: Sequence[np.ndarray]) -> tuple[BandTable, ...]:
-    """Of each channel, from the features of all rows of a scan and the distances (N,) of their voxels (`View`)."""
-    found, distances = [], np.concatenate(slab_mm)
-    for features in zip(*rows, strict=True):
-        voxels = np.concatenate(features)
-        some = slice(None, None, max(1, len(voxels) // _TABLE_VOXELS))
-        found.append(BandTable.of(voxels[some], distances[some]))
-    return tuple(found)
+def tables_of(views: Sequence[View]) -> tuple[BandTable, ...]:
+    """Of each channel, from all slices of a scan."""
+    step = max(1, sum(len(view.slab_mm) for view in views) // _TABLE_VOXELS)
+    slab_mm = np.concatenate([view.slab_mm[::step] for view in views])
+    channels = range(len(views[0].features))
+    return tuple(BandTable.of(np.concatenate([v.features[c][::step] for v in views]), slab_mm) for c in channels)
 
 
 def targets_of(scan: Scan, scans: Sequence[Scan]) -> list[Pool]:
