@@ -83,12 +83,13 @@ class Pace:
     def back(self, ended: float) -> float | None:
         """The first moment since `ended` from which on half the undisturbed speed holds for `WINDOW_S`; None: not yet.
 
-        Where nothing is done for a while the work of the next mark counts evenly from the last one on.
+        Not before the next mark; between marks work counts evenly, from the first of them on.
         """
         times, done = self.work()
-        if not len(times):
+        later = times[times >= ended] if len(times) else times
+        if not len(later):
             return None
-        starts = np.arange(ended, times[-1] - WINDOW_S, 0.25)
+        starts = np.arange(later[0], times[-1] - WINDOW_S, 0.25)
         made = np.interp(starts + WINDOW_S, times, done) - np.interp(starts, times, done)
         fast = np.flatnonzero(made >= HALF * WINDOW_S)
         return float(starts[fast[0]]) if len(fast) else None

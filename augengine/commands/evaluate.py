@@ -336,7 +336,7 @@ def _print_done(done: Done) -> None:
 
 def _add_elapsed(store: Store, seconds: float) -> None:
     """Sum the time of all runs that made what lies in the folder."""
-    before = store.read_json(ELAPSED)["seconds"] if store.exists(ELAPSED) else 0
+    before = store.read_mapping(ELAPSED, seconds=(int, float))["seconds"] if store.exists(ELAPSED) else 0
     store.write_json(ELAPSED, {"seconds": round(before + seconds)})
 
 

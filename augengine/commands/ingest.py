@@ -17,6 +17,7 @@ from augengine.io.tissue import SCHEMES as TISSUE_SCHEMES
 from augengine.pipeline.cluster import connect, output_uri, user_errors
 from augengine.pipeline.ingest import ingest
 from augengine.pipeline.ingest_plan import plan_ingest
+from augengine.pipeline.nameless import nameless
 from augengine.pipeline.units import Actors
 from augengine.prepare import Foreground, Preparation
 from augengine.report.console import report_steps, stage
@@ -79,7 +80,7 @@ def ingest_command(
     unused: Annotated[Path | None, typer.Option(help="Write the files that no volume uses to this TSV.")] = None,
 ) -> None:
     """Ingest a data set; running the same command again does what is missing."""
-    with user_errors():
+    with user_errors(), nameless(root):
         codes, scheme = parse_labels(labels) if labels else (None, None)
         if deface is not None:
             deface_words(deface)

@@ -12,7 +12,8 @@ from augengine.downstream.protocols import Protocol
 from augengine.errors import DataError
 from augengine.io.content import content_digest
 from augengine.io.dataset import dataset_files
-from augengine.io.shards import check_schema, read_group
+from augengine.io.row_problems import check_row
+from augengine.io.shards import check_schema, label_map, read_group
 from augengine.io.store import Store
 
 Scanned = tuple[str, str]
@@ -88,6 +89,7 @@ def take_inventory(uri: str, protocol: Protocol) -> Inventory:
             for place, row in enumerate(table.drop_columns("label").to_pylist()):
                 if row["synthetic"]:  # augmented rows come from folders of their own
                     continue
+                check_row(row)
                 key = (row["subject_id"], protocol.value(row))
                 found.add(key)
                 if labels[place].is_valid:
@@ -129,4 +131,6 @@ def class_bits(row: Mapping[str, Any], protocol: Protocol) -> np.ndarray:
     lookup = np.zeros(256, np.uint8)
     for n, codes in enumerate(class_codes(row, protocol)):
         lookup[codes] |= 1 << n
-    return lookup[np.frombuffer(row["label"], np.uint8).reshape(row["image_shape"][1:])]
+    label = label_map(row)
+    assert label is not None  # only such rows come here
+    return np.asarray(lookup[label])

@@ -21,9 +21,9 @@ def models_of(folders: Iterable[str], checkpoints: Sequence[str] = ()) -> dict[s
     found = {uri: read_spec(uri) for uri in checkpoints}
     for folder in folders:
         store = Store(folder)
-        texts = [store.read_json(INPUTS)] if store.exists(INPUTS) else []
+        texts: list[Any] = [store.read_mapping(INPUTS)] if store.exists(INPUTS) else []
         if store.exists(POLICY):
-            texts.append(Document(store.read(POLICY).decode(), store.path(POLICY)).data)
+            texts.append(Document(store.read_text(POLICY), store.path(POLICY)).data)
         for uri in _refs(texts):
             if uri not in found and Store(uri).exists(SPEC):
                 found[uri] = read_spec(uri)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import yaml
 
 from augengine.downstream.arms import baselines
 from augengine.downstream.measures import SCORES, SURFACES, MeasureWorker
@@ -26,6 +27,7 @@ from augengine.metrics.statistics import BySeed, hierarchical_interval, paired_t
 from augengine.pipeline.units import Actors, Progress, run_units
 from augengine.pipeline.workers import Unit
 from augengine.rng import digest, generator
+from augengine.yaml_config import Document
 
 PLAN, MEASURES = "experiment.json", "measures"
 MEAN = "mean"
@@ -90,8 +92,18 @@ class Plan:
             raise RunError(
                 f"an experiment's folder holds {PLAN}", where=store.uri, next_step="run it without --tables-only"
             )
-        values = store.read_json(PLAN)
-        protocol = Protocol.model_validate(values["protocol"])
+        values = store.read_mapping(
+            PLAN, protocol=dict, segmenter=str, steps=int, ratio=(int, float), trials=list, chunks=list
+        )
+        protocol = Document(yaml.safe_dump(values["protocol"], allow_unicode=True), store.path(PLAN)).validate(Protocol)
+        if not all(_has(trial, _TRIAL) for trial in values["trials"]) or not all(
+            _has(chunk, _CHUNK) for chunk in values["chunks"]
+        ):
+            raise RunError(
+                f"{PLAN} says of every training and every chunk what it is",
+                where=store.path(PLAN),
+                next_step="restore it, or run the experiment again",
+            )
         return cls(
             protocol,
             values["segmenter"],
@@ -109,6 +121,14 @@ class Plan:
         """The chunks of a cell, if the training is one of it."""
         tests = self.protocol.tests(cell) if trial["train"] == cell.train else set()
         return [chunk for chunk in self.chunks if (chunk["value"], chunk["split"]) in tests]
+
+
+_TRIAL = {"trial_id": str, "train": str, "arm": str, "ratio": (int, float), "seed": int}
+_CHUNK = {"chunk_id": str, "value": str, "split": str}
+
+
+def _has(values: Any, needed: Mapping[str, Any]) -> bool:
+    return isinstance(values, dict) and all(isinstance(values.get(key), kind) for key, kind in needed.items())
 
 
 def prediction_id(trial_id: str, chunk_id: str) -> str:

@@ -7,6 +7,7 @@ a run that was killed at any moment ends, run again, in the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -190,9 +191,10 @@ def _finished(out: Store, fingerprint: Mapping[str, Any]) -> dict[str, Any] | No
         RunError: the folder holds something else.
     """
     if out.exists(RECORD):
-        held: dict[str, Any] = out.read_json(RECORD)
-        if canonical_json(held.get("fingerprint")) == canonical_json(fingerprint):
-            return held
+        held = out.read_mapping(RECORD)
+        with contextlib.suppress(ValueError):  # NaN, which no fingerprint holds
+            if canonical_json(held.get("fingerprint")) == canonical_json(fingerprint):
+                return held
         raise RunError(
             "this folder holds another export, of other rows or with other options",
             where=out.uri,

@@ -12,7 +12,8 @@ import numpy as np
 from augengine.diffusion.tissue import tissue_index
 from augengine.errors import DataError
 from augengine.io.dataset import dataset_files
-from augengine.io.shards import check_schema, has_labels
+from augengine.io.row_problems import check_row
+from augengine.io.shards import check_schema, has_labels, label_map, read_group
 from augengine.io.store import Store
 from augengine.rng import canonical_json
 
@@ -73,9 +74,10 @@ def training_kinds(uri: str, labelled: bool = False) -> set[RowKind]:
         check_schema(file, store.path(name))
         for group in range(file.num_row_groups):
             there = has_labels(file, group) if labelled else None
-            rows = file.read_row_group(group, columns=["split", "channels", "image_shape"]).to_pylist()
+            rows = read_group(file, group, ["sample_id", "split", "channels", "image_shape"]).to_pylist()
             for n, row in enumerate(rows):
                 if row["split"] == "train" and (there is None or there[n]):
+                    check_row(row)
                     found.add(RowKind(tuple(row["channels"]), tuple(row["image_shape"][1:])))
     return found
 
@@ -87,7 +89,8 @@ def label_masks(label: np.ndarray, codes: dict[str, int], labels: tuple[str, ...
 
 
 def _label_masks(row: dict[str, Any], labels: tuple[str, ...]) -> np.ndarray:
-    label = np.frombuffer(row["label"], np.uint8).reshape(row["image_shape"][1:])
+    label = label_map(row)
+    assert label is not None  # only such rows come here
     return label_masks(label, dict(zip(row["label_names"], row["label_codes"], strict=True)), labels)
 
 
@@ -97,6 +100,7 @@ def _rows(uri: str) -> Iterator[dict[str, Any]]:
         file = store.parquet(name)
         check_schema(file, store.path(name))
         for group in range(file.num_row_groups):
-            for row in file.read_row_group(group, columns=_COLUMNS).to_pylist():
+            for row in read_group(file, group, _COLUMNS).to_pylist():
                 if row["split"] == "train" and row["label"] is not None:
+                    check_row(row)
                     yield row

@@ -19,10 +19,21 @@ from augengine.io.bids_sidecars import SidecarIndex, acquisition, no_magnitude, 
 from augengine.io.bids_tree import LOST, Tree
 from augengine.io.files import FileReader
 from augengine.io.philips import display_factor
-from augengine.io.sources import Entry, Listing, Scanned, Source, shared_acquisition, subject_name
+from augengine.io.sources import (
+    Entry,
+    Listing,
+    Scanned,
+    Source,
+    SourceOptions,
+    pseudonym,
+    shared_acquisition,
+    subject_name,
+)
 from augengine.io.walk import walk
 from augengine.records import Acquisition
 
+LABEL_DIGITS = 12
+"""Hex digits that stand for a label; its subject's many make the id."""
 FETCH = f"{LOST}: fetch its content, for example with `datalad get`"
 
 
@@ -125,7 +136,7 @@ class BidsReader(FileReader):
         subject = subject_name(entry["name"], self.options)
         spec = {"channels": entry["channels"], "mask": entry["mask"], "sidecars": entry["used"]}
         source = Source(
-            volume_id=subject + entry["volume"],
+            volume_id=subject + _labels_hidden(entry["volume"], self.options),
             subject_id=subject,
             entry=entry["entry"],
             spec=spec | ({"factors": factors} if factors else {}),
@@ -186,6 +197,23 @@ class BidsReader(FileReader):
                 )
                 + ", or --mask none to ingest images only",
             )
+
+
+def _labels_hidden(tail: str, options: SourceOptions) -> str:
+    """A tail of an id in which pseudonyms stand for labels, unless ids are public: `ses-20190317` is a date.
+
+    Suffixes and numbers of up to three digits stay.
+    """
+    if options.public_ids:
+        return tail
+    parts = []
+    for part in tail.split("_"):
+        key, dash, label = part.partition("-")
+        number = label.isdecimal() and len(label) <= 3
+        if dash and not number:
+            label = pseudonym(label, options.pseudonym_key).removeprefix("sub-")[:LABEL_DIGITS]
+        parts.append(key + dash + label)
+    return "_".join(parts)
 
 
 def _single(tree: Tree) -> Drafts:

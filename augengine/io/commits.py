@@ -208,8 +208,12 @@ def _told_by_file(store: Store, name: str, asked: Any) -> tuple[str, str] | None
 
 def _difference(store: Store, fingerprint: Mapping[str, Any]) -> tuple[str | None, Any]:
     """The first key in which the folder's fingerprint differs, with the folder's value."""
-    held = store.read_json(RUN)
+    held = store.read_mapping(RUN)
     for key in sorted(held.keys() | fingerprint.keys()):
-        if canonical_json(held.get(key)) != canonical_json(fingerprint.get(key)):
+        try:
+            same = canonical_json(held.get(key)) == canonical_json(fingerprint.get(key))
+        except ValueError:  # NaN, which no fingerprint holds
+            same = False
+        if not same:
             return key, held.get(key)
     return None, None

@@ -10,5 +10,7 @@ LABELLERS = "labelled_by.json"
 
 def labellers(store: Store) -> dict[str, str]:
     """Role to sha256 of the models that labelled a data set; none if its label maps are its own."""
-    found: dict[str, str] = store.read_json(LABELLERS) if store.exists(LABELLERS) else {}
-    return found
+    if not store.exists(LABELLERS):
+        return {}
+    found = store.read_mapping(LABELLERS)
+    return dict(store.read_mapping(LABELLERS, **dict.fromkeys(found, str)))

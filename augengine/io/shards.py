@@ -142,6 +142,18 @@ def pixels(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray | None, np.nd
         ) from None
 
 
+def label_map(row: Mapping[str, Any]) -> np.ndarray | None:
+    """Label map of a row (uint8, a read-only view of its bytes); its image is not looked at.
+
+    Raises:
+        DataError: it does not fit the row's own header.
+    """
+    try:
+        return _codes(row["label"], tuple(row["image_shape"])[1:])
+    except (ValueError, TypeError) as error:
+        raise DataError("a label map must fit image_shape", found=str(error), where=str(row.get("sample_id"))) from None
+
+
 def from_row(row: dict[str, Any]) -> Sample:
     """Inverse of `to_row`; a row that lacks something, or that states what no row can, is a `DataError`."""
     check_row(row)

@@ -158,6 +158,13 @@ class Store:
             except NotADirectoryError as error:
                 raise FileNotFoundError(error.errno, error.strerror, self.path(name)) from None
 
+    def read_text(self, name: str) -> str:
+        """The text of one file; one that is not UTF-8 is a `DataError`."""
+        try:
+            return self.read(name).decode()
+        except UnicodeDecodeError:
+            raise DataError("this file must be UTF-8", where=self.path(name)) from None
+
     def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
         """Small files by name, many at a time; those that are not there are left out."""
 
@@ -174,11 +181,27 @@ class Store:
         """Parsed JSON; a broken file is a `DataError`."""
         return self.parsed(name, self.read(name))
 
+    def read_mapping(self, name: str, **needed: type | tuple[type, ...]) -> dict[str, Any]:
+        """Parsed JSON that is a mapping and holds what is `needed`, of these types; anything else is a `DataError`."""
+        values = self.read_json(name)
+        if not isinstance(values, dict):
+            raise DataError("this file holds a mapping", found=type(values).__name__, where=self.path(name))
+        for key, kind in needed.items():
+            value = values.get(key)
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise DataError(
+                    f"this file says '{key}'",
+                    found=repr(value)[:80],
+                    where=self.path(name),
+                    next_step="restore it, or run the command that wrote it again",
+                )
+        return values
+
     def parsed(self, name: str, content: bytes) -> Any:
         """JSON that `name` holds; broken one is a `DataError`."""
         try:
             return json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise DataError("this file is not valid JSON", where=self.path(name)) from None
 
     def exists(self, name: str = "") -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import numpy as np
 from augengine.diffusion.checkpoint import read_spec
 from augengine.diffusion.spec import ModelSpec
 from augengine.edits.base import Skip
-from augengine.errors import AugengineError, RunError
+from augengine.errors import AugengineError, DataError, RunError
 from augengine.io.shards import from_row, has_labels, read_group
 from augengine.io.store import Place, Store
 from augengine.load import LoadedPolicy, Mixture
@@ -122,7 +123,16 @@ def _measured(run: Place) -> dict[str, Any]:
             where=store.uri,
             next_step="give the folder of a finished run, or --rows-per-second",
         )
-    measured: dict[str, Any] = store.read_json(THROUGHPUT)
+    number = (int, float, type(None))
+    measured = store.read_mapping(THROUGHPUT, rows_per_second=number, bytes_per_row=number)
+    for name in ("rows_per_second", "bytes_per_row"):
+        if measured[name] is not None and not 0 < measured[name] < math.inf:
+            raise DataError(
+                f"'{name}' is a number above 0",
+                found=measured[name],
+                where=store.path(THROUGHPUT),
+                next_step="give the folder of another finished run, or --rows-per-second",
+            )
     return measured
 
 

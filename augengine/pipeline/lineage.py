@@ -75,16 +75,20 @@ class Run:
     def __init__(self, out: Place) -> None:
         self.store = Store.at(out)
         try:
-            policy, self.inputs = self.store.read(POLICY).decode(), self.store.read_json(INPUTS)
+            policy = Document(self.store.read_text(POLICY), self.store.path(POLICY)).data
+            self.inputs = {"plugins": {}, **self.store.read_mapping(INPUTS, data=str, models=dict, device=str)}
         except FileNotFoundError:
             raise RunError(
                 f"an augmented run holds {POLICY} and {INPUTS}",
                 where=self.store.uri,
                 next_step="give the folder that `augengine augment` reported (…/augmented)",
             ) from None
-        made = {package: v for package, v in self.inputs.get("plugins", {}).items() if not is_installed(package)}
+        plugins = self.inputs["plugins"]
+        if not isinstance(plugins, dict):
+            raise RunError("plug-ins are package and version", found=repr(plugins)[:80], where=self.store.path(INPUTS))
+        made = {package: v for package, v in plugins.items() if not is_installed(package)}
         check_versions(made, "the run was made", self.store.uri)
-        self.mixture = Mixture.from_dict(Document(policy, self.store.path(POLICY)).data)
+        self.mixture = Mixture.from_dict(policy)
 
     def row(self, output_id: str) -> Row:
         """Find a row by its id, in whichever outcome it ended.
@@ -129,8 +133,16 @@ class Run:
 
     def checkpoints(self, policy: LoadedPolicy) -> dict[str, str]:
         """The folders that a policy's models were read from, by role."""
-        asked = self.mixture.by_member(self.inputs["models"])[policy.name]
-        return {role: model["ref"] for role, model in asked.items()}
+        try:
+            asked = self.mixture.by_member(self.inputs["models"])[policy.name]
+            return {role: str(model["ref"]) for role, model in asked.items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{INPUTS} says of each policy which models it took",
+                found=f"{type(error).__name__}: {error}",
+                where=self.store.path(INPUTS),
+                next_step="restore the file that the run wrote",
+            ) from None
 
     def models(self, provenance: Provenance, checkpoints: Mapping[str, Place], device: str) -> dict[str, Any]:
         """The models of a row by role; other weights than those that made it are a `CheckpointError`."""

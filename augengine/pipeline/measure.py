@@ -105,7 +105,7 @@ class _Meter:
     def do(self, group: RowGroup) -> Partial | None:
         """The partial state of one row group; None if no row of it is asked for."""
         file = self.store.parquet(group.shard)
-        splits = file.read_row_group(group.number, columns=["split"]).column("split").to_pylist()
+        splits = read_group(file, group.number, ["split"])["split"].to_pylist()
         wanted = [n for n, split in enumerate(splits) if self.job.split in (None, split)]
         if not wanted:
             return None
@@ -146,7 +146,7 @@ class _Meter:
             if not any(group.may_hold(name) for name in missing):
                 continue
             file = store.parquet(group.shard)
-            ids = file.read_row_group(group.number, columns=["sample_id"]).column("sample_id").to_pylist()
+            ids = read_group(file, group.number, ["sample_id"])["sample_id"].to_pylist()
             hits = [n for n, sample_id in enumerate(ids) if sample_id in missing]
             if hits:
                 for row in read_group(file, group.number).take(hits).to_pylist():

@@ -106,8 +106,9 @@ def _print_notes(notes: Sequence[str]) -> None:
 
 
 def print_hint(hint: str | None) -> None:
-    """What the user should know, if there is anything."""
+    """What the user should know, if there is anything; in a cluster's log without patterns made of patients' names."""
     if hint is not None:
+        hint = re.sub(r"--subject '[^']*'", "--subject REGEX", hint, count=1) if in_ray_job() else hint
         console.print(f"note: {escape(hint)}", style="yellow")
 
 

@@ -55,7 +55,7 @@ def specs_of(runs: Sequence[Store], checkpoints: Sequence[Store]) -> dict[str, A
 
 def _named(run: Store) -> Iterator[str]:
     try:
-        inputs = run.read_json(INPUTS)
+        inputs = run.read_mapping(INPUTS)
     except (FileNotFoundError, NotADirectoryError):
         return
     yield from _refs(inputs.get("models"))

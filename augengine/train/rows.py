@@ -19,6 +19,7 @@ from augengine.diffusion.conditions import Vocabulary
 from augengine.errors import DataError
 from augengine.io.dataset import dataset_files
 from augengine.io.labellers import labellers
+from augengine.io.row_problems import check_row
 from augengine.io.shards import check_schema, read_group
 from augengine.io.store import Place, Store
 from augengine.policy.spec import Where, matches
@@ -109,8 +110,15 @@ class SplitRows:
         return ["split", "subject_id", "sample_id", "synthetic", *of_label, *(["acquisition"] if self.where else [])]
 
     def holds(self, row: Mapping[str, Any]) -> bool:
-        """True if a shard's row belongs to it."""
-        if row["split"] != self.split or (self.fold and fold_of(row["subject_id"], self.fold[1]) == self.fold[0]):
+        """True if a shard's row belongs to it.
+
+        Raises:
+            DataError: a row of its split that states what no row can.
+        """
+        if row["split"] != self.split:
+            return False
+        check_row(row)
+        if self.fold and fold_of(row["subject_id"], self.fold[1]) == self.fold[0]:
             return False
         if self.labelled is not None and self.labelled != (row["label"] is not None):
             return False

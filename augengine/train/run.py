@@ -326,7 +326,7 @@ def _check_claim(
         | ({} if spec.initialised_from is None else {"init": spec.initialised_from}),
     }
     if out.exists("run.json"):
-        before = out.read_json("run.json")
+        before = out.read_mapping("run.json")
         if "content" not in before:
             progress(
                 f"{recipe.name}: an older version began this run and did not record its data's content, so that "

@@ -136,7 +136,7 @@ class MLflow:
     def __init__(self, run_name: str, out: Store, resumed_step: int) -> None:
         self.mlflow: Any = importlib.import_module(_MODULES["mlflow"])
         server = os.environ["MLFLOW_TRACKING_URI"]
-        begun = out.read_json("mlflow.json") if out.exists("mlflow.json") else {}
+        begun = out.read_mapping("mlflow.json") if out.exists("mlflow.json") else {}
         run_id = begun.get("run_id") if begun.get("server") == server else None
         run = self.mlflow.start_run(run_id=run_id, run_name=run_name)
         out.write_json("mlflow.json", {"run_id": run.info.run_id, "server": server})

@@ -95,7 +95,7 @@ def fitted_by(folder: str) -> str:
             where=store.uri,
             next_step="run fit, which goes on where it stopped",
         )
-    return str(store.read_json(MARK)["segmenter"])
+    return str(store.read_mapping(MARK, segmenter=str)["segmenter"])
 
 
 def checkpoint(cls: type[Segmenter], folder: str, role: str) -> str:

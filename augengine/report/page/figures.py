@@ -34,7 +34,7 @@ def read_tables(folder: str) -> Tables:
         DataError: a folder that neither command wrote.
     """
     store = Store(folder)
-    measured, evaluated = (store.read_json(n) if store.exists(n) else None for n in (MEASURED, EVALUATED))
+    measured, evaluated = (store.read_mapping(n) if store.exists(n) else None for n in (MEASURED, EVALUATED))
     if measured is None and evaluated is None:
         raise DataError(
             f"figures are in a folder that holds {MEASURED} (augengine measure) or {EVALUATED} (augengine evaluate)",
@@ -54,10 +54,21 @@ def beside(run: Store, asked: str) -> list[Tables]:
         if above is None:
             break
         folder = above
-    found = [Tables(p.uri, p.read_json(MEASURED), None) for p in places if p.exists(MEASURED)]
-    return [
-        of for of in found if of.measured and any(_same(uri, asked) for uri in of.measured["about"]["runs"].values())
-    ]
+    found = [Tables(p.uri, p.read_mapping(MEASURED, about=dict), None) for p in places if p.exists(MEASURED)]
+    return [of for of in found if any(_same(uri, asked) for uri in _runs(of))]
+
+
+def _runs(of: Tables) -> list[str]:
+    """The runs that `measure` looked at."""
+    runs = of.measured["about"].get("runs") if of.measured else {}
+    if not isinstance(runs, dict) or not all(isinstance(uri, str) for uri in runs.values()):
+        raise DataError(
+            f"{MEASURED} says in 'about' which runs were measured",
+            found=repr(runs)[:80],
+            where=of.uri,
+            next_step="run augengine measure again",
+        )
+    return list(runs.values())
 
 
 def _same(one: str, other: str) -> bool:
