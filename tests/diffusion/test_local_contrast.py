@@ -114,6 +114,15 @@ def test_a_network_that_sees_neighbours_makes_a_slice_in_its_volume_another_than
     assert not np.allclose(first, middle, atol=1e-3)
 
 
+def test_slices_that_show_nothing_stay_as_they_are() -> None:
+    image = np.repeat(head(3)[..., :1], 4, axis=3)
+    image[..., (0, 3)] = 0
+    made = render(network_of(neighbours=True, slab=True), image, (1.5, 1.5, 5.0), SIEMENS, GE, 0.2, 2.5)
+    assert not made.draw[..., (0, 3)].any()
+    assert np.isfinite(made.draw).all()
+    assert np.abs(made.draw - image)[..., 1].max() > 0.02
+
+
 def test_the_bright_end_of_a_volume_is_the_volumes_and_not_each_slices() -> None:
     image = np.repeat(head(3)[..., :1], 3, axis=3) * np.array([0.5, 1.0, 0.5], np.float32)
     network = network_of()

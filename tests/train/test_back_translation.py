@@ -212,6 +212,8 @@ def slab(subject: int, setting: int, **changes: Any) -> Sample:
     profile = 1 - setting * np.minimum(depth, 3) / 6
     noise = np.random.default_rng([subject, setting]).normal(0, 0.02, shape)
     image = np.maximum(contrast[anatomy(subject, shape)] * profile + noise, 0).astype(np.float32)[None] * 500
+    if subject == 3:
+        image[..., 0] = 0  # a slice that shows nothing
     affine = np.diag([1.5, 1.5, 5.0, 1.0])
     return scan(subject, setting, shape, image=image, affine=affine, slab_end_mm=2.5, **changes)
 
