@@ -66,6 +66,11 @@ def test_an_absurd_row_is_refused_by_its_rule_and_named(tmp_path: Path, use: Use
     assert "\n" not in str(caught.value)
 
 
+def test_damaged_provenance_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="how it was made"):
+        balanced(*written(tmp_path, {"provenance": "x"}, which=1))
+
+
 def test_an_absurd_augmented_row_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="every label must have a code"):
         balanced(*written(tmp_path, {"label_codes": [1]}, which=1))

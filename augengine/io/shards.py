@@ -351,7 +351,15 @@ def has_labels(file: pq.ParquetFile, group: int) -> list[bool]:
     """
     about = file.metadata.row_group(group)
     columns = (about.column(n) for n in range(about.num_columns))
-    statistics = next(column.statistics for column in columns if column.path_in_schema == "label")
+    found = next((column for column in columns if column.path_in_schema == "label"), None)
+    if found is None:
+        raise DataError(
+            "a shard that another tool rewrote must have kept its columns",
+            found="no label",
+            where=getattr(file, "where", None),
+            next_step="write it anew with all columns, or make the data set anew",
+        )
+    statistics = found.statistics
     if statistics is not None and statistics.has_null_count and statistics.null_count in (0, about.num_rows):
         return [statistics.null_count == 0] * about.num_rows
     valid: list[bool] = file.read_row_group(group, columns=["label"])["label"].is_valid().to_pylist()

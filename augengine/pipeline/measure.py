@@ -171,11 +171,10 @@ def _row_groups(store: Store) -> list[RowGroup]:
         check_schema(file, store.path(name))
         for number in range(file.num_row_groups):
             part = file.metadata.row_group(number)
-            ids = next(
-                part.column(c) for c in range(part.num_columns) if part.column(c).path_in_schema == "sample_id"
-            ).statistics
-            known = ids is not None and ids.has_min_max
-            groups.append(RowGroup(name, number, ids.min if known else None, ids.max if known else None))
+            columns = (part.column(c) for c in range(part.num_columns))
+            ids = next((c.statistics for c in columns if c.path_in_schema == "sample_id"), None)
+            least, most = (ids.min, ids.max) if ids is not None and ids.has_min_max else (None, None)
+            groups.append(RowGroup(name, number, least, most))
     return groups
 
 

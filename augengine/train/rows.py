@@ -220,7 +220,7 @@ def dataset_facts(uris: Uris, rows: SplitRows, any_shape: bool = False) -> Datas
             acquisitions.add(Acquisition(**row["acquisition"]))
             spacings.add(tuple(round(v, 4) for v in row["spacing_mm"]))
             if row["synthetic"]:
-                made = Provenance.from_json(row["provenance"])
+                made = _provenance(row)
                 donors.update(made.plan.get("donors", ()))
                 teachers.update(sha256 for role, sha256 in made.models.items() if not role.endswith(".reference"))
         if len(ids) > before:
@@ -249,6 +249,15 @@ def dataset_facts(uris: Uris, rows: SplitRows, any_shape: bool = False) -> Datas
         teachers=tuple(sorted(teachers)),
         group_rows=tuple(group_rows),
     )
+
+
+def _provenance(row: Mapping[str, Any]) -> Provenance:
+    try:
+        return Provenance.from_json(row["provenance"])
+    except (TypeError, ValueError):
+        raise DataError(
+            "an augmented row says how it was made (provenance)", found="damaged text or none", where=row["sample_id"]
+        ) from None
 
 
 def places_of(uris: Uris) -> list[Place]:
