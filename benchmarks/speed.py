@@ -66,7 +66,12 @@ def ways() -> list[Way]:
     ]
     if has_bf16():
         half = Runtime(precision="bf16", channels_last=True)
-        found.append(Way("bf16, channels_last, network_batch 1", loop, "cddgm", 224, 100, half))
+        found += [
+            Way("bf16, channels_last, network_batch 1", loop, "cddgm", 224, 100, half),
+            Way("bf16, channels_last, dpmpp_2m 10 steps", loop, "cddgm", 224, 20, half),
+            Way("own network, bf16", loop, "cddgm_small", 224, 30, half),
+            Way("50 steps of a 64² box, bf16", chain, "pcf_unet", 64, 50, half),
+        ]
     for precision in sorted(openvino_precisions()):
         fast = Runtime(backend="openvino", precision=precision)  # type: ignore[arg-type]
         found += [
