@@ -213,7 +213,7 @@ def _difference(store: Store, fingerprint: Mapping[str, Any]) -> tuple[str | Non
         try:
             same = canonical_json(held.get(key)) == canonical_json(fingerprint.get(key))
         except ValueError:  # NaN, which no fingerprint holds
-            same = False
+            return key, None
         if not same:
             return key, held.get(key)
     return None, None

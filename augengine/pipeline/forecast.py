@@ -126,10 +126,10 @@ def _measured(run: Place) -> dict[str, Any]:
     number = (int, float, type(None))
     measured = store.read_mapping(THROUGHPUT, rows_per_second=number, bytes_per_row=number)
     for name in ("rows_per_second", "bytes_per_row"):
-        if measured[name] is not None and not 0 < measured[name] < math.inf:
+        if (value := measured.get(name)) is not None and not 0 < value < math.inf:
             raise DataError(
                 f"'{name}' is a number above 0",
-                found=measured[name],
+                found=value,
                 where=store.path(THROUGHPUT),
                 next_step="give the folder of another finished run, or --rows-per-second",
             )

@@ -84,7 +84,7 @@ class Run:
                 next_step="give the folder that `augengine augment` reported (…/augmented)",
             ) from None
         plugins = self.inputs["plugins"]
-        if not isinstance(plugins, dict):
+        if not isinstance(plugins, dict) or "" in plugins:
             raise RunError("plug-ins are package and version", found=repr(plugins)[:80], where=self.store.path(INPUTS))
         made = {package: v for package, v in plugins.items() if not is_installed(package)}
         check_versions(made, "the run was made", self.store.uri)
