@@ -31,13 +31,14 @@ class Batch:
     Attributes:
         images: normalised, (B, C, *) float32; a list of (C, *) where rows differ in shape.
         tissue: (B, *) int8, see `tissue_index`; a list likewise.
-        context: neighbouring slices of the same volume, (B, offsets * C, *) float32; no channels without offsets.
+        context: neighbouring slices of the same volume, (B, offsets * C, *) float32; no channels without offsets; a
+            list likewise.
         acquisitions, subjects, spacings_mm, slab_ends_mm: one of each row, see `Sample`.
     """
 
     images: np.ndarray | list[np.ndarray]
     tissue: np.ndarray | list[np.ndarray]
-    context: np.ndarray
+    context: np.ndarray | list[np.ndarray]
     acquisitions: list[Acquisition]
     subjects: list[str]
     spacings_mm: list[tuple[float, ...]]
@@ -61,7 +62,7 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """Memory of the arrays."""
-        return int(sum(plane.nbytes for plane in (*self.images, *self.tissue))) + self.context.nbytes
+        return int(sum(plane.nbytes for plane in (*self.images, *self.tissue, *self.context)))
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class BatchReader:
         return Batch(
             _stacked([rows.images[n] for rows, n in parts]),
             _stacked([rows.tissue[n] for rows, n in parts]),
-            np.stack([rows.context[n] for rows, n in parts]),
+            _stacked([rows.context[n] for rows, n in parts]),
             [rows.acquisitions[n] for rows, n in parts],
             [rows.subjects[n] for rows, n in parts],
             [rows.spacings_mm[n] for rows, n in parts],
@@ -214,12 +215,12 @@ class BatchReader:
             [s.slab_end_mm for s in samples],
         )
 
-    def _context(self, samples: Sequence[Sample], images: np.ndarray | list[np.ndarray]) -> np.ndarray:
+    def _context(
+        self, samples: Sequence[Sample], images: np.ndarray | list[np.ndarray]
+    ) -> np.ndarray | list[np.ndarray]:
         """See `Batch`. Neighbours beyond the row group are not read: the nearest slice within it stands for them."""
-        if isinstance(images, list):
-            return np.empty((len(images), 0), np.float32)
-        if not self.context:  # copies and augmented rows of one slice may stand side by side
-            return images[:, :0]
+        if isinstance(images, list) or not self.context:  # copies and augmented rows of a slice may stand side by side
+            return _stacked([image[:0] for image in images])
         volumes, slices = [s.volume_id for s in samples], [s.slice_index or 0 for s in samples]
         neighbours = neighbour_index(volumes, slices, self.context)
         planes = images[neighbours].reshape(len(images), len(self.context) * images.shape[1], *images.shape[2:])

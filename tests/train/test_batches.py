@@ -245,6 +245,23 @@ def test_slices_and_volumes_come_back_as_they_were_written(tmp_path: Path, dims:
     assert batch.context.shape == (4, 0, *found.image_size)
 
 
+@pytest.mark.parametrize("groups", [((8, 8), (12,)), ((8, 12), (8,)), ((8, 12), (12, 8))])
+def test_row_groups_of_differing_shape_come_together_in_a_batch(
+    tmp_path: Path, groups: tuple[tuple[int, ...], ...]
+) -> None:
+    tables = [to_table([sample(n, k, size=size) for k, size in enumerate(sizes)]) for n, sizes in enumerate(groups)]
+    reader = BatchReader(write_dataset(tmp_path / "data", tables).uri, SplitRows("train"), 0, 4)
+    found = [(0, 0), (0, 1), (1, 0)]
+    batch, sizes = reader.take(found), [groups[n][k] for n, k in found]
+    assert [image.shape for image in batch.images] == [(1, size, size) for size in sizes]
+    assert [plane.shape for plane in batch.context] == [(0, size, size) for size in sizes]
+    assert batch.nbytes == sum((4 + 1) * size**2 for size in sizes)
+    alike = reader.take([place for place, size in zip(found, sizes, strict=True) if size == 8])
+    assert isinstance(alike.images, np.ndarray)
+    assert isinstance(alike.context, np.ndarray)
+    assert alike.context.shape == (len(alike), 0, 8, 8)
+
+
 def test_rows_may_be_asked_to_show_a_label(tmp_path: Path) -> None:
     lesion, fat = np.zeros((2, 8, 8), np.uint8)
     lesion[2, 2], fat[2, 2] = 7, 5
