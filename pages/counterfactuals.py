@@ -60,8 +60,8 @@ def page() -> Page:
             ),
             Section(
                 "The same volunteer, learnt from pairs",
-                "As before, but training saw the other scanners' real pairs and no pseudo-scan. Rows are volumes, whose "
-                "slices are looked at beside their neighbours, or single slices.",
+                "As before, but training saw the other scanners' real pairs and no pseudo-scan. Rows are volumes, of "
+                "which each slice is looked at beside its neighbours, or single slices.",
                 [paired, slices],
                 [
                     paired_rmse(),

@@ -104,6 +104,8 @@ class LocalContrast(nn.Module):
     @torch.no_grad()
     def predict(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and spread (N, C) of inputs (N, D) float32, on the network's device."""
+        if not len(inputs):  # a slice that shows nothing; PyTorch warns of deviations of nothing
+            return (empty := np.empty((0, self.channels), np.float32)), empty
         x = torch.from_numpy(inputs).to(self.mean.device)
         members = self(x[None].expand(self.spec.members, -1, -1)).float().cpu()
         return members.mean(0).numpy(), members.std(0, correction=0).numpy()

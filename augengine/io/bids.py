@@ -123,7 +123,7 @@ class BidsReader(FileReader):
             except DataError as problem:
                 error = error or str(problem)
                 continue
-            types.add(str(values.get("MRAcquisitionType")))
+            types.add(str(values.get("MRAcquisitionType")).strip().upper())
             stated, more = acquisition(values)
             more += [scaling] if scaling else []
             if factor != 1:

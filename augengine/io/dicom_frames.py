@@ -186,7 +186,7 @@ def _frame(header: FrameHeader, path: Path, index: int | None, allow_echo_planar
             repetition_time_ms=number(setting("RepetitionTime", _TIMING)),
             inversion_time_ms=number(setting("InversionTime", _MODIFIER, "InversionTimes")),
         ),
-        slice_by_slice=text(setting("MRAcquisitionType")) == "2D",
+        slice_by_slice=(text(setting("MRAcquisitionType")) or "").upper() == "2D",
         slope=slope,
         intercept=intercept,
         scaling=scaling,

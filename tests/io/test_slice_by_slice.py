@@ -16,7 +16,9 @@ from augengine.pipeline.ingest import ingest
 from augengine.pipeline.units import INLINE
 
 
-@pytest.mark.parametrize(("stated", "expected"), [("2D", True), ("3D", False), (None, False)])
+@pytest.mark.parametrize(
+    ("stated", "expected"), [("2D", True), (" 2d ", True), ("3D", False), ("", False), (None, False)]
+)
 @pytest.mark.parametrize("layout", ["bids", "dicom"])
 def test_it_is_read_from_headers(stated: str | None, expected: bool, layout: str, tmp_path: Path) -> None:
     values = {} if stated is None else {"MRAcquisitionType": stated}
