@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,14 @@ os.environ.setdefault("AUGENGINE_PSEUDONYM_KEY", "of the tests, and no secret")
 
 ROOT = Path(__file__).resolve().parents[1]
 STORAGE = ("local", "memory", "s3")
+
+
+@pytest.fixture(autouse=True)
+def console_as_before() -> Iterator[None]:
+    """A command in this process that was given `--json` or `--quiet` leaves the next test's console alone."""
+    yield
+    if (module := sys.modules.get("augengine.report.console")) is not None:
+        module.console.stderr, module.console.quiet = False, False
 
 
 @pytest.fixture(scope="session")
