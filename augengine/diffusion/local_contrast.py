@@ -3,7 +3,7 @@
 Nothing is painted: every voxel of the body is one evaluation of a small network on `local_features` of the source and
 on how source and target were made. Anatomy stays where it is, and the finest detail is the source's own. Volumes are
 looked at slice by slice, along their last axis.
-Legend: B rows, C channels, N voxels of the body, K members of the ensemble, D inputs, S settings, P slices, `*` spatial
+Legend: B rows, C channels, N voxels of the body, K members of the ensemble, D inputs, S settings, `*` spatial
 axes, H, W of a slice.
 """
 
