@@ -27,6 +27,8 @@ _DETAIL = ("log_over_mean_1.5mm", *(f"log_mean_{s}mm_over_next" for s in ("1.5",
 _CENTRES = (np.arange(LAYERS) + 0.5) / LAYERS
 _REACH = 1 / LAYERS
 _NEAR = 0.25  # weight from which on a voxel counts for a distance's quantiles
+# Share of a scan's departure in brightness that stays with another setting; of that in its bands all does.
+_KEPT = 0.7
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,21 @@ class BandTable:
             np.mean([t.depth for t in tables], axis=0),
             np.mean([t.bands for t in tables], axis=0),
             np.mean([t.intensity for t in tables], axis=0),
+        )
+
+    def as_one(self, own: BandTable, usual: BandTable) -> BandTable:
+        """Of that scan of this pool which its own setting shows like `own`, where others of it show `usual`.
+
+        What sets a scan apart from others of its setting, such as its sharpness and its coil's shading, belongs to the
+        scanner and the patient, and is the same under another setting.
+        """
+        departure = np.log((own.intensity + FLOOR) / (usual.intensity + FLOOR))
+        intensity = (self.intensity + FLOOR) * np.exp(_KEPT * departure) - FLOOR
+        bands = self.bands + own.bands - usual.bands
+        return BandTable(
+            self.depth,
+            np.maximum.accumulate(bands, axis=-1),
+            np.maximum.accumulate(np.maximum(intensity, 0), axis=-1),
         )
 
 

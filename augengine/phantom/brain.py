@@ -12,8 +12,8 @@ from scipy import ndimage
 
 from augengine.phantom import physics
 from augengine.phantom.brain_anatomy import LESION_LABELS, TISSUE_LABELS, BrainAnatomy, Labels
-from augengine.phantom.fields import smooth_field
 from augengine.phantom.tissues import TISSUES
+from augengine.random_fields import smooth_field
 from augengine.records import Acquisition, Sample
 from augengine.rng import generator
 

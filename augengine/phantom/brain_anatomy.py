@@ -15,7 +15,8 @@ import numpy as np
 from scipy import ndimage
 
 from augengine.errors import DataError
-from augengine.phantom.fields import Canvas, coverage, look_up, noise_cube, smooth_field, smooth_union, true_depth
+from augengine.phantom.fields import Canvas, coverage, look_up, noise_cube, smooth_union, true_depth
+from augengine.random_fields import smooth_field
 from augengine.rng import generator
 
 FIELD_OF_VIEW_MM = 192.0

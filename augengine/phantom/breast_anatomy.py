@@ -16,7 +16,8 @@ import numpy as np
 from augengine.phantom.breast_chest import paint_chest
 from augengine.phantom.breast_shape import Breast, Torso
 from augengine.phantom.breast_tissue import draw_lesion, paint_gland, paint_vessels
-from augengine.phantom.fields import Canvas, coverage, smooth_field, smooth_union, true_depth
+from augengine.phantom.fields import Canvas, coverage, smooth_union, true_depth
+from augengine.random_fields import smooth_field
 from augengine.rng import generator
 
 SUB_SLICES = 3

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from augengine.phantom.breast_shape import Torso
-from augengine.phantom.fields import Canvas, coverage, smooth_field
+from augengine.phantom.fields import Canvas, coverage
+from augengine.random_fields import smooth_field
 
 
 def paint_chest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator, model_validator
 
 from augengine.policy.spec import Where, check_where
 from augengine.train.rows import SplitRows
@@ -149,6 +149,9 @@ class BackTranslationRecipe(Strict):
         voxels_per_scan: voxels of each pseudo-scan that are trained on, each also at another gain.
         motion_mm: standard deviation of a shift of every slice between the two, as patients move.
         gain_sd: standard deviation of the logarithm of that gain.
+        unshared: pairs of a length in mm and a standard deviation: pseudo-scans are multiplied by random fields that
+            change over such lengths and whose logarithms deviate by so much, since two scans of one anatomy share
+            neither noise nor shading.
         pairs: where a subject was scanned twice on one voxel grid with different settings, the last round trains from
             one real scan to the other.
     """
@@ -160,6 +163,7 @@ class BackTranslationRecipe(Strict):
     voxels_per_scan: int = Field(default=8000, ge=100)
     motion_mm: float = Field(default=0.35, ge=0)
     gain_sd: float = Field(default=0.08, ge=0)
+    unshared: tuple[tuple[PositiveFloat, NonNegativeFloat], ...] = ()
     pairs: bool = False
 
 

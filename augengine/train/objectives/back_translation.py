@@ -22,15 +22,26 @@ from augengine import rng
 from augengine.diffusion import settings
 from augengine.diffusion.band_transport import levels, matched, transport
 from augengine.diffusion.local_contrast import SLAB, LocalContrast, inputs, render
-from augengine.diffusion.local_features import NEIGHBOURS, brightened
-from augengine.diffusion.slices import View
+from augengine.diffusion.local_features import APART_MM, NEIGHBOURS, brightened
+from augengine.diffusion.slices import Slices, View
 from augengine.diffusion.spec import ModelSpec
 from augengine.errors import DataError
+from augengine.random_fields import smooth_field
 from augengine.records import Acquisition
 from augengine.train.config import Recipe
 from augengine.train.data import Batch, BatchReader
 from augengine.train.objectives.base import PICTURE_ROWS, Objective, Picture, Stream
-from augengine.train.objectives.scans import Partner, Pool, Scan, partners_of, scan_of, spread, tables_of, targets_of
+from augengine.train.objectives.scans import (
+    Partner,
+    Pool,
+    Scan,
+    partners_of,
+    scan_of,
+    spread,
+    tables_of,
+    targets_of,
+    usual_of,
+)
 
 _AVERAGE = 0.98  # of the weights that make the next round's pseudo-scans
 _NOISE = 0.03  # of every input, in standard deviations
@@ -174,8 +185,9 @@ class BackTranslation(Objective):
             views = scan.views()
             for partner in scan.partners if last else ():
                 found += self._real(scan, views, partner, random)
+            usual = usual_of(scan, self.scans)
             for target in self._drawn(scan, targets, random) if targets else ():
-                found += self._pseudo(scan, views, target, number > 0, random)
+                found += self._pseudo(scan, views, target.as_one(scan.tables, usual), number > 0, random)
         x, y = zip(*found, strict=True)
         return Pairs(torch.from_numpy(np.concatenate(x)), torch.from_numpy(np.concatenate(y)))
 
@@ -205,12 +217,27 @@ class BackTranslation(Objective):
             np.stack([transport(f, t, p) for f, t, p in zip(v.features, tables, target.tables, strict=True)], axis=-1)
             for v in seen
         ]
+        guesses = self._apart(scan, guesses, random)
         condition = settings.condition(target.acquisition, scan.acquisition, self.network.vocabulary)
         found = []
         for view, shown in zip(views, self._shown(scan, _matched(views, guesses, target), random), strict=True):
             both = (view.where & shown.where)[shown.where], (view.where & shown.where)[view.where]
             found.append((_of(shown, both[0]), np.stack([f[both[1], 0] for f in view.features], axis=-1)))
         return self._sampled(found, (target.clipped, scan.clipped), condition, random)
+
+    def _apart(self, scan: Scan, guesses: Sequence[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
+        """The same (N, C), with what two scans of one anatomy do not share.
+
+        A pseudo-scan follows from the scan it was made from, so that a network would trust in its detail too much.
+        """
+        factors = [np.zeros(where.shape, np.float32) for where in scan.bodies]
+        for length_mm, deviation in self.how.unshared:
+            for n, field in enumerate(_fields(scan.slices, length_mm, random)):
+                factors[n] += deviation * field
+        return [
+            rows * np.exp(factor[where])[:, None]
+            for rows, factor, where in zip(guesses, factors, scan.bodies, strict=True)
+        ]
 
     def _real(
         self, scan: Scan, views: Sequence[View], partner: Partner, random: np.random.Generator
@@ -314,6 +341,16 @@ class BackTranslation(Objective):
             for x, truth in self._pseudo(scan, scan.views(), nearest, False, random):
                 errors.append(float(np.mean((self.network.predict(x)[0] - truth) ** 2)))
         return torch.tensor(float(np.mean(errors)) if errors else float("nan"))
+
+
+def _fields(slices: Slices, length_mm: float, random: np.random.Generator) -> list[np.ndarray]:
+    """A smooth random field (H, W) of each slice; through neighbours, the slices of a volume, runs one."""
+    shapes = [plane.shape[1:] for plane in slices.planes]
+    if not slices.step:
+        return [smooth_field(random, shape, slices.spacing_mm, length_mm) for shape in shapes]
+    apart_mm = APART_MM / slices.step
+    whole = smooth_field(random, (*shapes[0], len(shapes)), (*slices.spacing_mm, apart_mm), length_mm)
+    return list(np.moveaxis(whole, -1, 0))
 
 
 def _of(view: View, chosen: np.ndarray) -> View:

@@ -6,7 +6,7 @@ Scans of alike settings are seen as one pool. Legend: N voxels, F features, C ch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from augengine.train.data import Batch, BatchReader, VolumeRows
 # Scans within so much of the nearest one (see `settings.distance`) make one pool, and one setting.
 ALIKE = 0.6
 POOL = 16
+# Others within so much are of the scan's vendor and setting: they say what is usual there.
+_COMPARABLE = 1.0
 # A setting nearer than this is the scan's own.
 _OWN = 0.3
 _TABLE_VOXELS = 40_000
@@ -67,6 +69,11 @@ class Pool:
     acquisition: Acquisition
     tables: tuple[BandTable, ...]
     clipped: tuple[bool, ...]
+
+    def as_one(self, own: Sequence[BandTable], usual: Sequence[BandTable]) -> Pool:
+        """As that one of its scans which another setting shows like `own`; see `BandTable.as_one`."""
+        tables = (table.as_one(*both) for table, *both in zip(self.tables, own, usual, strict=True))
+        return replace(self, tables=tuple(tables))
 
 
 def spread(rows: int, count: int) -> list[int]:
@@ -154,6 +161,13 @@ def targets_of(scan: Scan, scans: Sequence[Scan]) -> list[Pool]:
         if settings.distance(scan.acquisition, other.acquisition) > _OWN and other.acquisition not in found:
             found[other.acquisition] = _pool(other.acquisition, scan, others)
     return [found[other.acquisition] for other in others if other.acquisition in found]
+
+
+def usual_of(scan: Scan, scans: Sequence[Scan]) -> tuple[BandTable, ...]:
+    """Tables of each channel of other subjects' scans of about the same setting; the scan's own if there are none."""
+    others = [s for s in scans if s.subject != scan.subject]
+    alike = [s for s in others if settings.distance(s.acquisition, scan.acquisition) < _COMPARABLE]
+    return tuple(BandTable.mean([s.tables[c] for s in alike or [scan]]) for c in range(len(scan.tables)))
 
 
 def _pool(target: Acquisition, source: Scan, others: Sequence[Scan]) -> Pool:
