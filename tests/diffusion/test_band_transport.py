@@ -60,6 +60,25 @@ def test_the_share_at_full_scale_survives_the_match() -> None:
     assert np.mean(found >= found.max() - 1e-6) == pytest.approx(0.1, abs=0.01)
 
 
+def test_what_sets_a_scan_apart_from_others_of_its_setting_stays() -> None:
+    """Twice the detail and half the brightness of others: so it would have been under the other setting, too."""
+    usual, other = table(features(0)), table(features(0, 0.4))
+    assert_alike(other.as_one(usual, usual), other)
+    harder = BandTable(usual.depth, 2 * usual.bands, 0.5 * usual.intensity)
+    found = other.as_one(harder, usual)
+    spread = [np.ptp(t.bands[1:, 0][:, [20, 180]], axis=-1) for t in (found, other, usual)]
+    assert spread[0] == pytest.approx(spread[1] + spread[2], rel=1e-5)
+    middle = len(LEVELS) // 2
+    assert 0.5 < found.intensity[0, middle] / other.intensity[0, middle] < 0.8  # brightness follows in part
+    assert (np.diff(found.intensity, axis=-1) >= 0).all()
+    assert (np.diff(found.bands, axis=-1) >= 0).all()
+
+
+def assert_alike(a: BandTable, b: BandTable) -> None:
+    assert np.allclose(a.bands, b.bands, atol=1e-6)
+    assert np.allclose(a.intensity, b.intensity, atol=1e-6)
+
+
 def test_a_table_needs_voxels() -> None:
     with pytest.raises(ValueError, match="needs voxels"):
         table(np.empty((0, len(FEATURES)), np.float32))

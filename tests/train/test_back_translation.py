@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from augengine.train.loop import make_reader
 from augengine.train.model import model_spec
 from augengine.train.objectives import objective
 from augengine.train.objectives.back_translation import BackTranslation, Voxels
-from augengine.train.objectives.scans import spread, targets_of
+from augengine.train.objectives.scans import spread, targets_of, usual_of
 from augengine.train.rows import dataset_facts
 from augengine.train.run import train
 
@@ -202,6 +203,36 @@ def test_pseudo_scans_never_see_the_subjects_own_other_scan(tmp_path: Path) -> N
     (pool, *_) = targets_of(first, found.scans)
     others = [s.tables[0].intensity for s in found.scans if s.volume in ("S1-1", "S2-1")]
     assert np.allclose(pool.tables[0].intensity, np.mean(others, 0))
+
+
+def test_what_is_usual_is_told_by_others_of_the_setting_alone(tmp_path: Path) -> None:
+    found = ready(tmp_path / "a", [scan(subject, setting) for subject in range(3) for setting in range(2)])
+    first = found.scans[0]
+    others = [s.tables[0].intensity for s in found.scans if s.volume in ("S1-0", "S2-0")]
+    assert np.allclose(usual_of(first, found.scans)[0].intensity, np.mean(others, 0))
+    # Nobody to compare it with: then nothing sets it apart.
+    alone = usual_of(first, found.scans[:1])[0]
+    assert np.allclose(alone.bands, first.tables[0].bands)
+    assert np.allclose(alone.intensity, first.tables[0].intensity)
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (40, 40, 6)])
+def test_a_pseudo_scan_differs_from_its_scan_as_much_as_told_and_through_a_volume_smoothly(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    samples = [scan(*who, shape) for who in UNPAIRED]
+    told = ready(tmp_path / "a", samples, back_translation={"unshared": [[40.0, 0.1]]})
+    nothing = ready(tmp_path / "b", samples, back_translation={"unshared": []})
+    own = told.scans[0]
+    rows = [np.full((np.count_nonzero(where), 1), 0.5, np.float32) for where in own.bodies]
+    logs = [np.log(row / 0.5) for seed in range(12) for row in told._apart(own, rows, np.random.default_rng(seed))]
+    assert np.std(np.concatenate(logs)) == pytest.approx(0.1, rel=0.35)
+    if len(shape) == 3:  # slices 5 mm apart share a field that changes over 40
+        apart = [a.mean() - b.mean() for a, b in pairwise(logs[: len(rows)])]
+        assert np.std(apart) < 0.5 * np.std([log.mean() for log in logs])
+    assert all(
+        np.array_equal(a, b) for a, b in zip(nothing._apart(own, rows, np.random.default_rng(0)), rows, strict=True)
+    )
 
 
 def slab(subject: int, setting: int, **changes: Any) -> Sample:
