@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import monai
 import nibabel as nib
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from monai.data import DataLoader, Dataset, load_decathlon_datalist
 from monai.losses import DiceCELoss
 from monai.networks.nets import UNet
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImage, LoadImaged, SqueezeDimd
+from packaging.version import Version
 
 from augengine.export.monai import Monai
 
@@ -47,10 +49,10 @@ def test_a_training_step(tmp_path: Path, axes: int) -> None:
 
 
 def test_a_slice_has_its_voxel_size(tmp_path: Path) -> None:
-    """Of a two-dimensional file of the same slice MONAI makes another one: its affine is cut to the first two axes."""
+    """Of a two-dimensional file of the same slice MONAI 1.6 makes another one: its affine is cut to two axes."""
     exported(Monai(), slice_cohort(tmp_path), tmp_path / "out")
     right = LoadImage(ensure_channel_first=True)(tmp_path / "out/images/S000-0000_t1.nii.gz")
     assert right.pixdim.tolist() == pytest.approx([0.8, 1.1, 3.3])
     nib.save(nib.Nifti1Image(np.zeros((20, 16), np.uint8), OBLIQUE), tmp_path / "flat.nii.gz")
     flat = LoadImage(ensure_channel_first=True)(tmp_path / "flat.nii.gz")
-    assert abs(flat.pixdim[0] - 0.8) > 0.005
+    assert (abs(flat.pixdim[0] - 0.8) > 0.005) == (Version(monai.__version__) >= Version("1.6"))

@@ -166,8 +166,9 @@ def targets_of(scan: Scan, scans: Sequence[Scan]) -> list[Pool]:
 def usual_of(scan: Scan, scans: Sequence[Scan]) -> tuple[BandTable, ...]:
     """Tables of each channel of other subjects' scans of about the same setting; the scan's own if there are none."""
     others = [s for s in scans if s.subject != scan.subject]
-    alike = [s for s in others if settings.distance(s.acquisition, scan.acquisition) < _COMPARABLE]
-    return tuple(BandTable.mean([s.tables[c] for s in alike or [scan]]) for c in range(len(scan.tables)))
+    if not any(settings.distance(s.acquisition, scan.acquisition) < _COMPARABLE for s in others):
+        return scan.tables
+    return _pool(scan.acquisition, scan, others).tables
 
 
 def _pool(target: Acquisition, source: Scan, others: Sequence[Scan]) -> Pool:
