@@ -15,6 +15,8 @@ from object_store import BUCKET
 
 # Before numpy and torch load: threads change the last bits and fight over small machines.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers would else wait for whatever else the machine does, such as the other half of the tests.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # Tests make no file of the user's.
 os.environ.setdefault("AUGENGINE_PSEUDONYM_KEY", "of the tests, and no secret")
 

@@ -50,17 +50,21 @@ BODIES = {
 }
 # Of every policy, each member of a mix: few steps, and gates that a network of two steps of training passes.
 EVERY_POLICY: dict[str, Any] = {"gates": [{"name": "changed", "min": 0.0}], "max_reject_rate": 1.0, "steps": 2}
-# Flags that take the place of what the pages say, or are added, by the first word of a command; those that can,
-# work in this process.
+# Flags that take the place of what the pages say, or are added, by the first word of a command; those that can, work
+# in this process, and others with one actor, since one takes longer to start than its rows: README's `augment` has as
+# many as the cluster holds.
 ADDED: dict[str, dict[str, str | None]] = {
     "ingest": {"--inline": None},
     "lesions": {"--inline": None},
     "measure": {"--inline": None},
     "sweep": {"--inline": None},
     "pseudo-label": {"--inline": None},
-    "phantom": {"--matrix": "32", "--slices": "8", "--subjects": "12"},
-    "jobs/ensembles.py": {"--samples": "1,2"},
-    "jobs/evaluate.py": {"--seeds": "1", "--steps": "2"},
+    "phantom": {"--matrix": "32", "--slices": "8", "--subjects": "12", "--actors": "1"},
+    "jobs/ingest.py": {"--inline": None},
+    "jobs/ensembles.py": {"--samples": "1,2", "--actors": "1"},
+    "jobs/evaluate.py": {"--seeds": "1", "--steps": "2", "--actors": "1"},
+    "jobs/augment_brats.py": {"--actors": "1"},
+    "jobs/augment_duke.py": {"--actors": "1"},
 }
 # Values that take the place of those in the pages, by flag, and settings of a sweep.
 VALUES = {"--size": "32", "--drop-end-slices": "0"}
@@ -202,7 +206,7 @@ def toy(command: Command, disk: Path) -> list[str]:
 def phantom(disk: Path, name: str, layout: str, *flags: str) -> Path:
     """A phantom in a public layout, as `/data/NAME`."""
     root = disk / name
-    size = ["--matrix", "32", "--slices", "8"]
+    size = ["--matrix", "32", "--slices", "8", "--actors", "1"]
     assert run([".venv/bin/augengine", "phantom", layout, "--out", str(root), *size, *flags]) == 0
     return root
 
