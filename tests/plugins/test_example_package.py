@@ -13,6 +13,10 @@ import pytest
 from augengine.io.dataset import run_files
 from augengine.io.shards import iter_samples
 from augengine.io.store import Store
+from augengine.phantom.brain_cohort import BrainCohort
+from augengine.pipeline.phantom import shard_cohort
+from augengine.pipeline.units import INLINE
+from augengine.prepare import Preparation
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/augengine_example"
@@ -60,9 +64,10 @@ def test_it_keeps_what_everything_of_its_kind_must(environment: dict[str, str], 
 
 @pytest.mark.slow
 def test_its_policy_makes_rows_that_name_it_and_can_be_made_again(environment: dict[str, str], tmp_path: Path) -> None:
-    size = ["--matrix", "32", "--slices", "4", "--subjects", "4"]
-    run(tmp_path, "phantom", "brain-shards", "--labels", "tissue", *size, "--out", "brain", environment=environment)
-    run(tmp_path, "augment", "--data", "brain", "--policy", "motion_ghosts", "--out", "ghosts", environment=environment)
+    cohort = BrainCohort(subjects=4, matrix=32, slices=4, labels="tissue")
+    shard_cohort(cohort, str(tmp_path / "brain"), Preparation(), actors=INLINE)
+    asked = ["--data", "brain", "--policy", "motion_ghosts", "--out", "ghosts", "--actors", "1"]
+    run(tmp_path, "augment", *asked, environment=environment)
     store, source = Store(str(tmp_path / "ghosts/augmented")), Store(str(tmp_path / "brain"))
     rows = list(iter_samples(store, run_files(store, "accepted")))
     assert rows
