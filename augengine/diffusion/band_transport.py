@@ -27,7 +27,8 @@ _DETAIL = ("log_over_mean_1.5mm", *(f"log_mean_{s}mm_over_next" for s in ("1.5",
 _CENTRES = (np.arange(LAYERS) + 0.5) / LAYERS
 _REACH = 1 / LAYERS
 _NEAR = 0.25  # weight from which on a voxel counts for a distance's quantiles
-# Share of a scan's departure in brightness that stays with another setting; of that in its bands all does.
+# Share of a scan's departure in brightness that stays with another setting; of that in its bands all does. Of one
+# volunteer on 11 scanners at two flip angles the slopes were .6 and .8 (correlation .69), of bands about 1 (.8 to .95).
 _KEPT = 0.7
 
 
