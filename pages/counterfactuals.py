@@ -45,7 +45,9 @@ def page() -> Page:
                 "One volunteer on several scanners",
                 "Each scanner is left out in turn, and no pair is used in training. RMSE in units of the 99th "
                 "percentile within the body, with intervals over scanners; texture is the fine detail in units of the "
-                "truth's. The same scanners served to find the method's settings, so these are figures of development.",
+                "truth's. The same scanners served to find the method's settings, so these are figures of development. "
+                "These networks saw pseudo-scans that vary more in fine detail than the recipe's do now "
+                "([why](../methods.md#on-real-scans)).",
                 [real],
                 [
                     real_rmse(),
